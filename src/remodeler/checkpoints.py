@@ -1,0 +1,206 @@
+"""Load a model with its tokenizer and find its blocks; refuse what can't be pruned before hours are spent on it."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+import remodeler.packed  # noqa: F401  registers the packed model types
+from remodeler.blocks import Anatomy, trace
+from remodeler.errors import InputError
+from remodeler.families import Family, family
+
+AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model ready to be measured or pruned."""
+
+    anatomy: Anatomy
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    """Path or hub id, as given."""
+    revision: str | None = None
+    like: str | None = None
+    """Family named by the user for remote code."""
+    stored_dtype: torch.dtype | None = None
+    """What the weights are stored in; None when the config does not say."""
+
+    @property
+    def model(self) -> Any:
+        """The transformers model, in eval mode."""
+        return self.anatomy.model
+
+    @property
+    def context(self) -> int | None:
+        """Longest window the model takes; None when it has no limit."""
+        found = [getattr(self.model.config, name, None) for name in CONTEXT_NAMES]
+        return next((int(value) for value in found if value), None)
+
+
+def pick_device(device: str) -> torch.device:
+    """``auto`` is the accelerator if there is one."""
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} can't be used here ({_line(error)}): choose cpu, cuda or auto") from None
+
+
+def pick_dtype(dtype: str) -> torch.dtype | str:
+    """A torch dtype by name, or ``auto`` for the one the weights are stored in."""
+    if dtype == "auto":
+        return dtype
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r} is not known: choose auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def load(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    family: str | None = None,
+    trust_remote_code: bool = False,
+) -> Checkpoint:
+    """Load a local folder or a hub id.
+
+    Args:
+        name: folder or hub id.
+        revision: branch, tag or commit on the hub.
+        dtype: what to compute in: ``auto`` (as stored), ``float32``, ``bfloat16``, ``float16``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
+        family: row of the family table that remote code looks like.
+        trust_remote_code: run modelling code that comes with the checkpoint.
+
+    Raises:
+        InputError: for anything about the checkpoint that can't work, in one sentence.
+    """
+    name = str(name)
+    where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    target, number_type = pick_device(device), pick_dtype(dtype)
+    config = read_config(name, **where)
+    row = row_of(config, family)
+    check_files(Path(name))
+    model = read_model(name, row, number_type, **where).to(target).eval()
+    anatomy = trace(model, row, probe(row, target))
+    return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, _stored(config))
+
+
+def row_of(config: PreTrainedConfig, like: str | None) -> Family:
+    """The family row of a config; refuses what is quantised."""
+    if getattr(config, "quantization_config", None):
+        raise InputError("the checkpoint is quantised: give the unquantised one, prune it, and quantise the result")
+    packing = getattr(config, "packing", None)
+    return family(config.model_type, like or (packing["family"] if packing else None))
+
+
+def probe(row: Family, device: torch.device) -> dict[str, Tensor]:
+    """A tiny input that shows how a model is put together."""
+    ids = torch.arange(3, 9, device=device)[None]
+    return {"input_ids": ids, "decoder_input_ids": ids} if row.task == "seq2seq" else {"input_ids": ids}
+
+
+def _stored(config: PreTrainedConfig) -> torch.dtype | None:
+    return config.dtype if isinstance(config.dtype, torch.dtype) else None
+
+
+@contextmanager
+def one_sentence(name: str, what: str) -> Iterator[None]:
+    """Library errors about a checkpoint, as one sentence; the transformers logger keeps quiet meanwhile."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, json.JSONDecodeError) as error:
+        raise InputError(f"{what} of {name} can't be loaded ({_line(error)}): {_advice(name, error)}") from error
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _line(error: BaseException) -> str:
+    """First line of a library's message, short enough to read."""
+    text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
+    return text if len(text) <= 220 else text[:217] + "..."
+
+
+def _advice(name: str, error: BaseException) -> str:
+    text = str(error)
+    if "trust_remote_code" in text or "custom code" in text:
+        return "if you trust that code, say so with --trust-remote-code (and --family)"
+    if Path(name).is_dir():
+        return "check that the folder is complete"
+    return "check the hub id or path, --revision and the network"
+
+
+def read_config(name: str, **where: Any) -> PreTrainedConfig:
+    """The config of a checkpoint."""
+    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1):
+        raise InputError(f"there is no folder {name}: give a model folder or a hub id like org/name")
+    with one_sentence(name, "the config"):
+        return AutoConfig.from_pretrained(name, **where)
+
+
+def read_tokenizer(name: str, **where: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint."""
+    with one_sentence(name, "the tokenizer"):
+        return AutoTokenizer.from_pretrained(name, **where)
+
+
+def read_model(name: str, row: Family, dtype: torch.dtype | str, **where: Any) -> nn.Module:
+    """The model of a checkpoint; refuses one of which some weights would be random."""
+    with one_sentence(name, "the weights"):
+        model, info = AUTO[row.task].from_pretrained(name, dtype=dtype, use_safetensors=True, output_loading_info=True, **where)
+    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
+    if missing:
+        raise InputError(
+            f"{len(missing)} weights that the model needs are not in {name} (the first: {missing[0]}): get the complete checkpoint"
+        )
+    loaded: nn.Module = model
+    return loaded
+
+
+def check_files(folder: Path) -> None:
+    """Missing shards and truncated files of a local folder, found before minutes are spent on loading."""
+    if not folder.is_dir():
+        return
+    index = folder / "model.safetensors.index.json"
+    named = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else []
+    for file in [folder / name for name in named] or sorted(folder.glob("*.safetensors")):
+        if not file.exists():
+            raise InputError(f"shard {file.name} named in {index.name} is missing from {folder}: get the complete checkpoint")
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise InputError(f"{file} is truncated or damaged ({_line(error)}): get the file again") from None

@@ -1,0 +1,158 @@
+"""Log-probability of every token, chunked over positions so that the full logits of a batch never exist; perplexity; bits per byte.
+
+The model is run in two parts, both with its own code: the *trunk* (everything up to the last hidden states) and the *head* (output
+projection, soft-capping, scaling), which is the model itself with its trunk swapped for given states. Log-sum-exp is in float32, sums are in
+float64. BlockPruner's code (``utils.evaluate_ppl``) takes full logits in the model's dtype instead; where a window holds padding-token targets it leaves
+them out, we score every real token.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from remodeler.blocks import Anatomy, swapped
+from remodeler.errors import InputError
+from remodeler.texts import IGNORED, Windows
+
+CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}
+"""Logits that exist at once: small enough for a CPU's cache, large enough to fill a GPU."""
+BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some windows, on the device."""
+
+    inputs: dict[str, Tensor]
+    places: Tensor
+    """[scored] int64: flat positions whose next token is scored."""
+    targets: Tensor
+    """[scored] int64"""
+
+
+@dataclass
+class Given(BaseModelOutputWithPastAndCrossAttentions):
+    """States that were given, in the shape that any family's head asks for."""
+
+    router_logits: tuple[Tensor, ...] | None = None
+    pooler_output: Tensor | None = None
+
+
+class Returns(nn.Module):
+    """Stands where the trunk was and returns given states."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+    def forward(self, *args: object, **kwargs: object) -> "Given":
+        return Given(last_hidden_state=self.states)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's inputs go."""
+    return next(model.parameters()).device
+
+
+def batch_size(windows: Windows, device: torch.device) -> int:
+    """Windows a batch, when the user does not say: enough tokens to keep the device busy, few enough to stay in its cache."""
+    return max(1, BATCH_TOKENS.get(device.type, BATCH_TOKENS["cuda"]) // windows.ids.shape[1])
+
+
+def to_batch(windows: Windows, device: torch.device) -> Batch:
+    """All of ``windows`` as one batch on the device; indices are found on the CPU, so that the device need not wait."""
+    inputs = {"input_ids": windows.ids}
+    if windows.attention is not None:
+        inputs["attention_mask"] = windows.attention
+    if windows.decoder is not None:
+        inputs["decoder_input_ids"] = windows.decoder
+    flat = windows.targets.flatten()
+    places = (flat != IGNORED).nonzero().flatten()
+    return Batch({name: value.to(device) for name, value in inputs.items()}, places.to(device), flat[places].to(device))
+
+
+def batches(windows: Windows, size: int, device: torch.device) -> Iterator[Batch]:
+    """Windows in order, ``size`` at a time."""
+    for start in range(0, len(windows), size):
+        yield to_batch(windows[start : start + size], device)
+
+
+def trunk_states(anatomy: Anatomy, inputs: dict[str, Tensor]) -> Tensor:
+    """Hidden states that the head reads: [batch, length, width]."""
+    model, family = anatomy.model, anatomy.family
+    trunk = model.get_submodule(family.trunk)
+    if family.task != "seq2seq":
+        states: Tensor = trunk(**inputs, use_cache=False)[0]
+        return states
+    memory = model.get_submodule("encoder")(inputs["input_ids"], attention_mask=inputs.get("attention_mask"))[0]
+    given = {"encoder_hidden_states": memory, "encoder_attention_mask": inputs.get("attention_mask")}
+    states = trunk(input_ids=inputs["decoder_input_ids"], use_cache=False, **given)[0]
+    return states
+
+
+def head_logits(anatomy: Anatomy, states: Tensor) -> Tensor:
+    """Logits of some states: [batch, length, width] to [batch, length, vocabulary]."""
+    model, family = anatomy.model, anatomy.family
+    ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
+    inputs = {"input_ids": ids}
+    if family.task == "seq2seq":
+        inputs = {"encoder_outputs": (states,), "decoder_input_ids": ids}  # type: ignore[dict-item]
+    with swapped(model, family.trunk, Returns(states)):
+        logits: Tensor = model(**inputs, use_cache=False).logits if family.task != "masked" else model(**inputs).logits
+    return logits
+
+
+def vocabulary(model: nn.Module) -> int:
+    """Number of logits a position."""
+    return int(model.config.vocab_size)
+
+
+def token_logprobs(anatomy: Anatomy, batch: Batch) -> Iterator[Tensor]:
+    """Log-probability of the scored tokens, in order, a chunk [tokens] at a time, float32."""
+    states = trunk_states(anatomy, batch.inputs)
+    states = states.flatten(0, 1).index_select(0, batch.places)
+    size = max(1, CHUNK_ELEMENTS.get(states.device.type, CHUNK_ELEMENTS["cuda"]) // vocabulary(anatomy.model))
+    for part, targets in zip(states.split(size), batch.targets.split(size), strict=True):
+        logits = head_logits(anatomy, part[None])[0].float()
+        yield logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+
+
+def batch_nll(anatomy: Anatomy, batch: Batch) -> Tensor:
+    """Sum of the negative log-probabilities of a batch, a float64 scalar on the device."""
+    total = torch.zeros((), dtype=torch.float64, device=batch.targets.device)
+    for logprobs in token_logprobs(anatomy, batch):
+        total -= logprobs.double().sum()
+    return total
+
+
+@torch.no_grad()
+def mean_nll(anatomy: Anatomy, windows: Windows, size: int | None = None) -> float:
+    """Mean negative log-likelihood a scored token, in nats.
+
+    Raises:
+        InputError: when it is not finite.
+    """
+    device = device_of(anatomy.model)
+    parts = [batch_nll(anatomy, batch) for batch in batches(windows, size or batch_size(windows, device), device)]
+    return finite(torch.stack(parts).sum().item() / windows.tokens)
+
+
+def finite(value: float) -> float:
+    """The value, if a search can go on with it."""
+    if not math.isfinite(value):
+        raise InputError(f"the loss of the model is {value}: its weights are damaged or too large for this --dtype, try --dtype float32")
+    return value
+
+
+def perplexity(nll: float) -> float:
+    """exp of the mean negative log-likelihood; infinite where a float can't hold it."""
+    return math.exp(nll) if nll < 700 else math.inf
+
+
+def bits_per_byte(nll: float, windows: Windows) -> float:
+    """Mean cost of a byte of the scored text in bits: comparable between tokenizers, which perplexity is not."""
+    return nll * windows.tokens / (math.log(2) * windows.bytes)

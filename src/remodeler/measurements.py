@@ -1,0 +1,178 @@
+"""Measurements of checkpoints side by side: what each is called, how its number is written, and the change between two.
+
+A number may come alone, or as the median, low and high of repeated runs. Whatever is missing leaves its place empty.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Values = Mapping[str, Any]
+MINUS = "\N{MINUS SIGN}"
+
+
+# Numbers ------------------------------------------------------------------------------------------------------------
+
+
+def number(value: Any) -> float | None:
+    """The value if it is a finite number."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if good else None
+
+
+def decimal(value: float) -> str:
+    """Whole numbers in full, others in four digits."""
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def percent(ratio: float) -> str:
+    """A signed change: +12.3%."""
+    return f"{ratio:+.1%}".replace("-", MINUS) if abs(ratio) < 10 else f"{ratio:+,.0%}"
+
+
+def change(before: float | None, after: float | None) -> str:
+    """How much a number grew, relative to what it was; nothing where that has no meaning."""
+    return percent(after / before - 1) if before and after is not None else ""
+
+
+# Measurements -------------------------------------------------------------------------------------------------------
+
+
+def difference(before: float | None, after: float | None) -> str:
+    """How much a score between 0 and 1 moved, in its own unit."""
+    return f"{after - before:+.4f}".replace("-", MINUS) if before is not None and after is not None else ""
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:#.3g}".rstrip(".")
+
+
+def short(value: float) -> str:
+    """A count in three digits: 5.26 M."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{_three_digits(value / size)} {letter}"
+    return decimal(value)
+
+
+def size(value: float) -> str:
+    """Bytes in three digits: 21.1 MB."""
+    for power, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if abs(value) >= power:
+            return f"{_three_digits(value / power)} {unit}"
+    return f"{decimal(value)} B"
+
+
+def speed(value: float) -> str:
+    """Tokens in a second."""
+    return f"{value:,.0f} tokens/s" if value >= 100 else f"{_three_digits(value)} tokens/s"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A key of a checkpoint's results: its words and how its number is written."""
+
+    label: str
+    written: Callable[[float], str]
+    changed: Callable[[float | None, float | None], str] = change
+
+
+METRICS = {
+    "parameters": Metric("Parameters", short),
+    "weight_bytes": Metric("Weights", size),
+    "kv_bytes_per_token": Metric("KV cache per token", size),
+    "perplexity": Metric("Perplexity", decimal),
+    "bits_per_byte": Metric("Bits per byte", decimal),
+    "heldout_perplexity": Metric("Held-out perplexity", decimal),
+    "heldout_bits_per_byte": Metric("Held-out bits per byte", decimal),
+    "prefill": Metric("Prefill speed", speed),
+    "decode": Metric("Decode speed", speed),
+}
+HEADLINES = ("parameters", "heldout_perplexity", "perplexity", "kv_bytes_per_token", "decode")
+
+
+def checkpoints(results: Values) -> list[tuple[str, Values]]:
+    """What was measured, side by side: the evaluated checkpoints, or the model before and after."""
+    listed = enumerate(results.get("checkpoints") or [], 1)
+    named = [(str(each.get("name", f"checkpoint {place}")), each) for place, each in listed]
+    pruned = {"before": results.get("dense"), "after": results.get("pruned")}
+    return named or [(word, each) for word, each in pruned.items() if each]
+
+
+def central(value: Any) -> float | None:
+    """The number itself, or the median of repeated runs."""
+    return number(value.get("median") if isinstance(value, Mapping) else value)
+
+
+def tiles(measured: Sequence[tuple[str, Values]]) -> list[dict[str, str]]:
+    """The headline figures of the last checkpoint, with those of the first for comparison."""
+    if not measured:
+        return []
+    first, last = measured[0][1], measured[-1][1]
+    keys = [key for key in HEADLINES if central(last.get(key)) is not None]
+    beside = "heldout_perplexity" in keys  # then the calibration text's own perplexity is no headline
+    return [
+        _tile(key, first if len(measured) > 1 else {}, last) for key in keys if not (beside and key == "perplexity")
+    ]
+
+
+def _tile(key: str, first: Values, last: Values) -> dict[str, str]:
+    metric, before, after = METRICS[key], central(first.get(key)), central(last.get(key))
+    assert after is not None
+    note = f"from {metric.written(before)}, {change(before, after)}" if before is not None else ""
+    value, _, unit = metric.written(after).partition(" ")
+    return {"label": metric.label, "value": value, "unit": unit, "note": note}
+
+
+def comparison(measured: Sequence[tuple[str, Values]]) -> dict[str, Any] | None:
+    """The table of all measurements: a column a checkpoint and, for two, the change between them."""
+    if not measured:
+        return None
+    values = [each for _, each in measured]
+    rows = [_row(metric, [each.get(key) for each in values]) for key, metric in METRICS.items()]
+    rows += [_row(Metric(label, decimal, difference), cells) for label, cells in _task_rows(values)]
+    rows = [row for row in rows if any(cell["main"] for cell in row["cells"])]
+    if not rows:
+        return None
+    return {"names": [name for name, _ in measured], "rows": rows, "changes": len(measured) == 2}
+
+
+def _row(metric: Metric, values: Sequence[Any]) -> dict[str, Any]:
+    numbers = [central(value) for value in values]
+    cells = [_cell(metric, value) for value in values]
+    return {"label": metric.label, "cells": cells, "change": metric.changed(numbers[0], numbers[-1])}
+
+
+def _cell(metric: Metric, value: Any) -> dict[str, str]:
+    middle = central(value)
+    if middle is None:
+        return {"main": "", "note": ""}
+    main = metric.written(middle)
+    if isinstance(value, Mapping):
+        return {"main": main, "note": _spread(value)}
+    exact = decimal(middle)
+    return {"main": main, "note": "" if main.split()[0] == exact else exact}
+
+
+def _spread(value: Values) -> str:
+    if (error := number(value.get("stderr"))) is not None:
+        return f"± {decimal(error)}"
+    low, high = number(value.get("low")), number(value.get("high"))
+    return f"{decimal(low)} to {decimal(high)}" if low is not None and high is not None else ""
+
+
+def _task_rows(values: Sequence[Values]) -> Iterator[tuple[str, list[Any]]]:
+    """A row a task and measure; the standard error stands beside the measure it belongs to."""
+    tasks = [each.get("tasks") or {} for each in values]
+    for task in dict.fromkeys(name for each in tasks for name in each):
+        scores = [each.get(task) or {} for each in tasks]
+        for measure in dict.fromkeys(name for each in scores for name in each if not name.endswith("stderr")):
+            yield f"{task}, {measure}", [_score(each, measure) for each in scores]
+
+
+def _score(scores: Values, measure: str) -> dict[str, Any]:
+    error = scores.get(f"{measure}_stderr", scores.get("stderr") if measure == "acc" else None)
+    return {"median": scores.get(measure), "stderr": error}

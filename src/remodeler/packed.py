@@ -1,0 +1,234 @@
+"""Load a block-pruned model: a stock transformers model repacked to one layer per remaining attention.
+
+This file lies beside the weights and needs only torch and transformers. Attention-major packing: layer ``j`` is the j-th attention
+that was kept, with its own MLP if that was kept too; an MLP whose attention was removed runs behind the attention before it (``post``)
+or, at the very start, in front of the first (``pre``). ``num_hidden_layers`` then counts attentions and ``layer_idx`` has no holes, so
+every KV cache is right and no larger than it must be. No forward of any model family is rewritten.
+
+``config.packing`` says what was kept: see ``Packing`` below. Source layer numbers stay in it, so that the model can be pruned again.
+"""
+
+import copy
+import shutil
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+
+CAUSAL, MASKED = "ForCausalLM", "ForMaskedLM"
+
+
+class BranchNames(TypedDict):
+    """One kind of block, as it lies in a layer."""
+
+    modules: list[str]  # run one after the other; the last one's output joins the residual stream
+    norms: list[str]  # norms that only this block uses, removed with it
+    outputs: list[str | None] | None  # None: a bare tensor; else per output the keyword handed back, or None
+    stream: int | None  # None: a bare branch; else the positional argument it is added to inside
+
+
+class Packing(TypedDict):
+    """What ``config.packing`` holds."""
+
+    source: str  # model_type before pruning
+    layers: str  # path of the layer list in the model with its head
+    num_hidden_layers: int  # source depth
+    per_layer: dict[str, list[Any]]  # config lists with an entry per source layer
+    branches: dict[str, BranchNames]
+    shared: list[str]  # norms that several blocks of a layer read, removed with the last of them
+    parallel: bool  # attention and MLP of a layer read the same input
+    kept: list[list[Any]]  # [source layer, [kinds kept]], ascending
+
+
+class Nothing(nn.Module):
+    """Stands where a block was and adds nothing to the residual stream."""
+
+    def __init__(self, outputs: list[str | None] | None, stream: int | None) -> None:
+        super().__init__()
+        self.outputs, self.stream = outputs, stream
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        hidden = args[self.stream or 0] if args else kwargs["hidden_states"]
+        hidden = torch.zeros_like(hidden) if self.stream is None else hidden
+        if self.outputs is None:
+            return hidden
+        return (hidden, *(kwargs.get(name) if name else None for name in self.outputs[1:]))
+
+
+def first(outputs: Any) -> Any:
+    """The hidden states of what a layer returns, a tensor or a tuple that starts with one."""
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def set_module(parent: nn.Module, path: str, module: nn.Module) -> None:
+    """Put a module at a dotted path below its parent."""
+    above, _, name = path.rpartition(".")
+    setattr(parent.get_submodule(above), name, module)
+
+
+def strip(layer: nn.Module, names: BranchNames) -> None:
+    """Take one block out of a layer, with the norms that only it uses."""
+    for path in [*names["norms"], *names["modules"][:-1]]:
+        set_module(layer, path, nn.Identity())
+    set_module(layer, names["modules"][-1], Nothing(names["outputs"], names["stream"]))
+
+
+class WithOrphans:
+    """Mixed into a stock layer class: runs orphaned MLPs before and after the layer itself."""
+
+    pre: nn.ModuleList
+    post: nn.ModuleList
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        for orphan in self.pre:
+            hidden_states = first(orphan(hidden_states, *args, **kwargs))
+        outputs = super().forward(hidden_states, *args, **kwargs)  # type: ignore[misc]
+        for orphan in self.post:
+            hidden = first(orphan(first(outputs), *args, **kwargs))
+            outputs = (hidden, *outputs[1:]) if isinstance(outputs, tuple) else hidden
+        return outputs
+
+
+@lru_cache(maxsize=None)
+def layer_class(stock: type) -> type:
+    """The stock layer class with room for orphans."""
+    return type(f"Packed{stock.__name__}", (WithOrphans, stock), {"__module__": __name__})
+
+
+def adopt(layer: nn.Module, pre: list[nn.Module], post: list[nn.Module]) -> nn.Module:
+    """Give a layer its orphans. Its own parameters keep their names; without orphans it stays as it is."""
+    if pre or post:
+        layer.__class__ = layer_class(type(layer))
+        layer.pre, layer.post = nn.ModuleList(pre), nn.ModuleList(post)
+    return layer
+
+
+def arrange(layers: nn.ModuleList, packing: Packing) -> nn.ModuleList:
+    """Layers of the source depth to one layer per remaining attention."""
+    mains: list[tuple[nn.Module, list[nn.Module]]] = []
+    lead: list[nn.Module] = []
+    for number, kinds in packing["kept"]:
+        layer = layers[number]
+        for kind, names in packing["branches"].items():
+            if kind not in kinds:
+                strip(layer, names)
+        if "attention" in kinds:
+            mains.append((layer, []))
+        else:
+            (mains[-1][1] if mains else lead).append(layer)
+    return nn.ModuleList(adopt(layer, lead if j == 0 else [], post) for j, (layer, post) in enumerate(mains))
+
+
+def renumber(layers: nn.ModuleList) -> None:
+    """Cache slots without holes: ``layer_idx`` of every module counts the layers that are left."""
+    for index, layer in enumerate(layers):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = index
+
+
+def deepened(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A copy of the config with the source's depth, to build the stock model from."""
+    deep = copy.deepcopy(config)
+    deep.num_hidden_layers = config.packing["num_hidden_layers"]
+    for name, values in config.packing["per_layer"].items():
+        setattr(deep, name, values)
+    return deep
+
+
+def shallow(config: PreTrainedConfig) -> None:
+    """Give a config the packed depth, in place: a layer per attention that was kept."""
+    mains = [number for number, kinds in config.packing["kept"] if "attention" in kinds]
+    config.num_hidden_layers = len(mains)
+    for name, values in config.packing["per_layer"].items():
+        setattr(config, name, [values[number] for number in mains])
+
+
+def pack(model: nn.Module) -> None:
+    """Rearrange a stock model of the source depth, in place."""
+    packing = model.config.packing
+    path = packing["layers"]
+    if not hasattr(model, path.partition(".")[0]):
+        path = path.partition(".")[2]  # the model without its head
+    layers = arrange(model.get_submodule(path), packing)
+    renumber(layers)
+    set_module(model, path, layers)
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    for config in configs.values():
+        shallow(config)
+
+
+class PackedModel:
+    """Mixed into a stock model class: builds it at the source depth, then packs it."""
+
+    def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(deepened(config), *args, **kwargs)  # type: ignore[call-arg]
+        pack(self)  # type: ignore[arg-type]
+        whole = set(self._no_split_modules or ())  # type: ignore[has-type]
+        self._no_split_modules = whole | {f"Packed{name}" for name in whole}
+        self.post_init()  # type: ignore[attr-defined]
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """As usual, and this file beside the weights."""
+        super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+        target = Path(save_directory) / "packed.py"
+        if not target.exists():
+            shutil.copyfile(__file__, target)
+
+
+class PackedConfig:
+    """Mixed into a stock config class: makes its model classes known to the Auto classes when it is first used."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)  # type: ignore[misc]
+        announce(type(self))
+
+
+def same_names_in_files(stock: str, packed: str) -> None:
+    """Tensors have the names (and one tensor an expert) that the stock family's files have."""
+    conversions = get_checkpoint_conversion_mapping(stock)
+    if conversions:
+        register_checkpoint_conversion_mapping(packed, conversions, overwrite=True)
+
+
+@lru_cache(maxsize=None)
+def packed_class(stock: type) -> type:
+    """The packed form of a stock config or model class, by the name ``Packed`` + its own."""
+    is_config = issubclass(stock, PreTrainedConfig)
+    body: dict[str, Any] = {"__module__": __name__}
+    if is_config:
+        body["model_type"] = f"packed_{stock.model_type}"
+        same_names_in_files(stock.model_type, body["model_type"])
+    else:
+        body["config_class"] = packed_class(stock.config_class)
+        same_names_in_files(stock.__name__, f"Packed{stock.__name__}")
+    return type(f"Packed{stock.__name__}", (PackedConfig if is_config else PackedModel, stock), body)
+
+
+def announce(config_class: type) -> None:
+    """Tell AutoModel and its siblings which packed class belongs to a packed config class."""
+    source = config_class.__mro__[2]
+    for auto in (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM):
+        if source in auto._model_mapping and config_class not in auto._model_mapping:
+            stock = auto._model_mapping[source]
+            auto.register(config_class, packed_class(stock[0] if isinstance(stock, tuple) else stock))
+
+
+def __getattr__(name: str) -> type:
+    """``PackedLlamaForCausalLM`` is the packed form of transformers' ``LlamaForCausalLM``, and so on for all its classes."""
+    if not name.startswith("Packed") or not hasattr(transformers, name.removeprefix("Packed")):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return packed_class(getattr(transformers, name.removeprefix("Packed")))
+
+
+if __package__ == "remodeler":  # installed, not the copy beside the weights: load packed folders without remote code
+    from remodeler.families import FAMILIES
+
+    for model_type, row in FAMILIES.items():
+        if row.task != "seq2seq":
+            AutoConfig.register(f"packed_{model_type}", packed_class(transformers.CONFIG_MAPPING[model_type]), exist_ok=True)

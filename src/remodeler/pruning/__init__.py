@@ -1,0 +1,1 @@
+"""Remove the blocks that matter least."""

@@ -1,0 +1,168 @@
+"""Multiple-choice questions from local files, asked in the words of lm-eval's own task for the benchmark.
+
+Which form a file has is told by the keys of its first row: FORMS. Deviation: the BoolQ file of LLM-Adapters (arXiv
+2304.01933) has no passages, so its questions are asked without; the figure is not that of lm-eval's ``boolq``.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from remodeler.errors import InputError
+
+SUFFIXES = (".jsonl", ".json")
+OPTION = re.compile(r"\s*\b(?:Answer|Option|Solution|Ending)\d+: ")  # of LLM-Adapters
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which choice follows the prompt best; with an ``ending``, after which choice that ending fits best."""
+
+    prompt: str
+    choices: list[str]
+    gold: int
+    ending: str = ""
+
+
+def read_questions(path: Path) -> list[Question]:
+    """The questions of a file of JSON lines, or of one JSON list."""
+    rows = _with_labels(path, _rows(path))
+    convert = _form(path, rows[0])
+    return [_question(path, number, row, convert) for number, row in enumerate(rows, 1)]
+
+
+def _rows(path: Path) -> list[Row]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        listed = text.lstrip().startswith("[")
+        rows = json.loads(text) if listed else [json.loads(line) for line in text.split("\n") if line.strip()]
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}: give a file of questions or the name of an lm-eval task") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} can't be read ({error}): give JSON lines or one JSON list of questions") from None
+    if not rows or not isinstance(rows[0], dict):
+        raise InputError(f"{path} holds no questions: give JSON lines or one JSON list of objects")
+    return list(rows)
+
+
+def _with_labels(path: Path, rows: list[Row]) -> list[Row]:
+    """PIQA keeps its labels in a file beside its questions: ``valid-labels.lst`` beside ``valid.jsonl``."""
+    beside = path.with_name(f"{path.stem}-labels.lst")
+    if "label" in rows[0] or not beside.is_file():
+        return rows
+    labels = beside.read_text(encoding="utf-8").split()
+    if len(labels) != len(rows):
+        raise InputError(f"{beside} holds {len(labels)} labels for {len(rows)} questions: get both files again")
+    return [row | {"label": label} for row, label in zip(rows, labels, strict=True)]
+
+
+def _form(path: Path, row: Row) -> Callable[[Row], Question]:
+    for needs, convert in FORMS:
+        if all(any(key in row for key in need.split("|")) for need in needs.split()):
+            return convert
+    known = "; ".join(needs.replace(" ", ", ") for needs, _ in FORMS)
+    raise InputError(f"{path} has rows with {', '.join(row)}: give one of these forms: {known}")
+
+
+def _question(path: Path, number: int, row: Row, convert: Callable[[Row], Question]) -> Question:
+    try:
+        question = convert(row)
+        if len(question.choices) < 2 or not all(question.choices) or not 0 <= question.gold < len(question.choices):
+            raise ValueError(f"choice {question.gold} of {question.choices}")
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"question {number} of {path} lacks a choice or its answer ({reason}): correct it") from None
+    return question
+
+
+# ---- one function a form ---------------------------------------------------------------------------------------------
+
+
+def _choices(row: Row) -> Question:
+    """Prompt, choices and answer of any benchmark; a query that starts ``Question:`` gets lm-eval's ``Answer:``."""
+    choices = [choice.strip() for choice in _one_of(row, "choices|endings")]
+    prompt = f"Question: {row['question']}" if "question" in row else _one_of(row, "query|ctx|context")
+    ask = prompt.startswith("Question:") and "Answer:" not in prompt
+    return Question(prompt.rstrip() + "\nAnswer:" * ask, choices, _gold(_one_of(row, "gold|label|answer"), choices))
+
+
+def _contexts(row: Row) -> Question:
+    return Question("", list(row["context_options"]), int(row["gold"]), row["continuation"].strip())
+
+
+def _winogrande(row: Row) -> Question:
+    return _blank(row["sentence"], [row["option1"], row["option2"]], int(row["answer"]) - 1)
+
+
+def _piqa(row: Row) -> Question:
+    return Question(f"Question: {row['goal']}\nAnswer:", [row["sol1"], row["sol2"]], int(row["label"]))
+
+
+def _boolq(row: Row) -> Question:
+    prompt = f"{row['passage']}\nQuestion: {row['question'].rstrip('?')}?\nAnswer:"
+    return Question(prompt, ["no", "yes"], int(_one_of(row, "answer|label")))
+
+
+def _arc(row: Row) -> Question:
+    choices = row["choices"]
+    return Question(f"Question: {row['question']}\nAnswer:", choices["text"], choices["label"].index(row["answerKey"]))
+
+
+def _hellaswag(row: Row) -> Question:
+    context = f"{row['ctx_a']} {row['ctx_b'].capitalize()}" if "ctx_a" in row else row["ctx"]
+    titled = f"{row['activity_label']}: {context}" if "activity_label" in row else context
+    return Question(_plain(titled), [_plain(ending) for ending in row["endings"]], int(row["label"]))
+
+
+def _adapters(row: Row) -> Question:
+    """LLM-Adapters: ``Please ...: QUESTION Answer1: ... Answer2: ... Answer format: ...``."""
+    body = row["instruction"].split(": ", 1)[1].partition("Answer format:")[0].strip()
+    if row["answer"] in ("true", "false"):
+        return Question(f"Question: {body.rstrip('?')}?\nAnswer:", ["no", "yes"], int(row["answer"] == "true"))
+    question, *choices = OPTION.split(body)
+    kind, gold = re.fullmatch(r"([a-z]+)(\d+)", row["answer"]).groups()  # type: ignore[union-attr]
+    if kind == "option":
+        return _blank(question, choices, int(gold) - 1)
+    prompt = question if kind == "ending" else f"Question: {question}\nAnswer:"
+    return Question(prompt, choices, int(gold) - 1)
+
+
+def _blank(sentence: str, options: list[str], gold: int) -> Question:
+    """WinoGrande's partial evaluation: each option fills the blank, and the rest of the sentence is scored."""
+    before, _, after = sentence.partition("_")
+    return Question("", [before + option for option in options], gold, after.strip())
+
+
+def _one_of(row: Row, keys: str) -> Any:
+    return next(row[key] for key in keys.split("|") if key in row)
+
+
+def _gold(answer: Any, choices: list[str]) -> int:
+    """The right choice by its text, its number from 0, or its letter."""
+    if isinstance(answer, str) and answer.strip() in choices:
+        return choices.index(answer.strip())
+    letter = isinstance(answer, str) and len(answer) == 1 and answer.isalpha()
+    return ord(answer.upper()) - ord("A") if letter else int(answer)
+
+
+def _plain(text: str) -> str:
+    """lm-eval's cleaning of HellaSwag: its WikiHow part has marks in brackets."""
+    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
+    return text.replace("  ", " ")
+
+
+FORMS: tuple[tuple[str, Callable[[Row], Question]], ...] = (  # keys a row has, "|" between those that mean the same
+    ("context_options continuation gold", _contexts),
+    ("sentence option1 option2 answer", _winogrande),
+    ("instruction answer", _adapters),
+    ("goal sol1 sol2 label", _piqa),
+    ("passage question answer|label", _boolq),
+    ("question choices answerKey", _arc),
+    ("ctx endings label", _hellaswag),
+    ("query|question|ctx|context choices|endings gold|label|answer", _choices),
+)

@@ -1,0 +1,163 @@
+"""JSON, JSON lines and folders on disk, written so that a kill at any moment leaves nothing half-made.
+
+Files are written beside their place and renamed; a folder is filled as ``NAME.partial`` and renamed when it is whole.
+"""
+
+import errno
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from remodeler.errors import InputError
+
+RECORD_FILE = "record.json"
+VERSIONED = ("remodeler", "torch", "transformers", "safetensors", "tokenizers", "datasets")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was done: written as ``record.json`` beside every result."""
+
+    verb: str
+    options: dict[str, Any]
+    inputs: dict[str, Any]
+    seed: int
+    versions: dict[str, str] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed libraries that a result depends on."""
+    found = {"python": sys.version.split()[0]}
+    for name in VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text; refuses NaN and infinities, which JSON has no word for."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn "no space", "read-only" and "not permitted" into one sentence that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(f"no space left on the disk of {path}: free some, then run the same command again") from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise InputError(f"{path} can't be written ({os.strerror(error.errno)}): choose a place you may write to") from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    beside = path.with_name(path.name + ".partial")
+    with disk_errors(path):
+        with beside.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, to_json(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file; :class:`InputError` when it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}: check the path") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}): restore or delete it") from None
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Add one JSON line and wait until it is on the disk."""
+    with disk_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(to_json(value) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The values of a JSON-lines file. A last line without its newline was torn by a kill and is left out."""
+    try:
+        whole = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}: check the path") from None
+    lines = whole.decode("utf-8", errors="replace").split("\n")[:-1]
+    return [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _parsed(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise InputError(f"line {number} of {path} is not valid JSON ({error}): restore or delete the file") from None
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off what a kill left of an unfinished last line."""
+    whole = path.read_bytes()
+    end = whole.rfind(b"\n") + 1
+    if end < len(whole):
+        with disk_errors(path):
+            os.truncate(path, end)
+
+
+def save_record(folder: Path, record: Record) -> None:
+    """Write ``record.json`` into a folder."""
+    write_json(folder / RECORD_FILE, asdict(record))
+
+
+def load_record(folder: Path) -> Record:
+    """Read ``record.json`` of a folder."""
+    value = read_json(folder / RECORD_FILE)
+    try:
+        return Record(**value)
+    except TypeError as error:
+        raise InputError(f"{folder / RECORD_FILE} is not a record of this tool ({error})") from None
+
+
+def refuse_existing(path: Path) -> None:
+    """Nothing is ever overwritten."""
+    if path.exists():
+        raise InputError(f"{path} exists already: choose another --out or remove it first")
+
+
+def partial(path: Path) -> Path:
+    """Where a folder is being made until it is whole."""
+    return path.with_name(path.name + ".partial")
+
+
+@contextmanager
+def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
+    """A folder to fill: ``PATH.partial``, renamed to PATH when the block ends well.
+
+    With ``keep`` an earlier unfinished folder is taken up as it is (resuming); otherwise it is emptied first.
+    """
+    refuse_existing(path)
+    work = partial(path)
+    with disk_errors(path):
+        if work.exists() and not keep:
+            shutil.rmtree(work)
+        work.mkdir(parents=True, exist_ok=True)
+        yield work
+        work.rename(path)

@@ -1,0 +1,143 @@
+"""One self-contained HTML page from a folder's ``record.json`` and ``removals.jsonl``: no network, no scripts.
+
+The page shows what there is: every key of the record and of the log may be missing, and results that the page has no
+place for are listed as they are. The template escapes every value; only figures drawn by `plots.py` go in as they come.
+"""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from remodeler.measurements import change, checkpoints, comparison, decimal, number, tiles
+from remodeler.records import Record, load_record, read_lines, write_text
+from remodeler.report_steps import summary
+
+REPORT_FILE = "report.html"
+REMOVALS_FILE = "removals.jsonl"
+PLACED = ("checkpoints", "dense", "pruned", "removed", "layers", "command", "auto_class")  # not listed again
+
+Values = Mapping[str, Any]
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` beside the record of a folder."""
+    log = folder / REMOVALS_FILE
+    page = render(load_record(folder), read_lines(log) if log.exists() else [])
+    write_text(folder / REPORT_FILE, page)
+    return folder / REPORT_FILE
+
+
+def render(record: Record, steps: Sequence[Values]) -> str:
+    """The page of a record and, for a pruned model, of its removal log."""
+    shelf = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=shelf, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    log = summary(steps, record.results, record.options)
+    measured = checkpoints(record.results)
+    return environment.get_template("report.html.jinja").render(
+        verb=record.verb,
+        title=title(record, steps),
+        lead=lead(record, log),
+        tiles=tiles(measured),
+        comparison=comparison(measured),
+        loading=loading(record),
+        command=command(record),
+        made=made(record, steps),
+        **log,
+    )
+
+
+# Words --------------------------------------------------------------------------------------------------------------
+
+
+def _named(value: Any) -> str:
+    """The path or hub id inside what a record says about a model."""
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in ("name", "path", "id") if value.get(key)), "")
+    return str(value or "")
+
+
+def _model(record: Record, steps: Sequence[Values] = ()) -> str:
+    return _named(record.inputs.get("model")) or _named(steps[0].get("model") if steps else None)
+
+
+def title(record: Record, steps: Sequence[Values]) -> str:
+    """The names of the models the page is about."""
+    evaluated = [name for name, _ in checkpoints(record.results)] if record.results.get("checkpoints") else []
+    names = evaluated or [_model(record, steps)]
+    return " and ".join(name.rstrip("/").rsplit("/", 1)[-1] or "A model" for name in names)
+
+
+def lead(record: Record, log: Values) -> str:
+    """What happened, in two sentences."""
+    dense, pruned = record.results.get("dense") or {}, record.results.get("pruned") or {}
+    before, after = number(dense.get("parameters")), number(pruned.get("parameters"))
+    sentences = []
+    if log["removed"] and log["blocks"]:
+        share = f", {1 - after / before:.1%} of the parameters" if before and after is not None else ""
+        sentences.append(f"{log['removed']} of {log['blocks']} blocks were removed{share}.")
+    for key, words in (("heldout_perplexity", "held-out"), ("perplexity", "calibration")):
+        old, new = number(dense.get(key)), number(pruned.get(key))
+        if old and new is not None:
+            costs = f"from {decimal(old)} to {decimal(new)} ({change(old, new)})"
+            sentences.append(f"Perplexity on {words} text went {costs}.")
+            break
+    return " ".join(sentences)
+
+
+def command(record: Record) -> str:
+    """The command that makes the result again: as it was given, or put together from the options."""
+    if isinstance(given := record.results.get("command"), str):
+        return given
+    flags = [word for name, value in record.options.items() for word in _flag(name.replace("_", "-"), value)]
+    return shlex.join(["remodel", record.verb, *filter(None, [_model(record)]), *flags]) if record.options else ""
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if value is None or value is False:
+        return []
+    return [f"--{name}"] if value is True else [f"--{name}", _plain(value)]
+
+
+def loading(record: Record) -> str:
+    """The lines that load the result, by its form."""
+    form, place = record.results.get("form"), repr(str(record.options.get("out") or "."))
+    if form is None:
+        return ""
+    name = record.results.get("auto_class", "AutoModelForCausalLM")
+    known = ["import remodeler.packed  # or, without this package: trust_remote_code=True below"]
+    lines = [
+        f"from transformers import AutoTokenizer, {name}",
+        "",
+        f"model = {name}.from_pretrained({place})",
+        f"tokenizer = AutoTokenizer.from_pretrained({place})",
+    ]
+    return "\n".join([*(known if form == "packed" else []), *lines])
+
+
+def made(record: Record, steps: Sequence[Values]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Everything else that the record and the first line of the log say, by subject."""
+    start = steps[0] if steps else {}
+    inputs = {"model": start.get("model"), "texts": start.get("texts")} | dict(record.inputs)
+    options = dict(record.options or start.get("options") or {}) | {"seed": record.seed}
+    rest = {key: value for key, value in record.results.items() if key not in PLACED}
+    subjects = inputs | {"options": options, "result": rest, "versions": record.versions}
+    return [(subject[:1].upper() + subject[1:], list(_facts(value))) for subject, value in subjects.items()]
+
+
+def _facts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _facts(inner, f"{name} {key}".strip().replace("_", " "))
+    elif value is not None:
+        yield name or "name", _plain(value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(each) for each in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

@@ -1,0 +1,175 @@
+"""Write a pruned model to a folder that loads, then load it and compare.
+
+Nothing is trusted that was not read back: every save ends with a reload, whose logits must equal those of the model in memory in one pass, and
+agree step by step with its KV cache.
+"""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.core_model_loading import revert_weight_conversion
+
+from remodeler import packed
+from remodeler.blocks import Anatomy, Block, bypassed
+from remodeler.checkpoints import Checkpoint, load
+from remodeler.errors import InputError
+from remodeler.forms import Form, Shape, build, choose
+from remodeler.records import disk_errors
+
+STEP_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""Cached decoding sees other tensor shapes than one pass does: how far apart they may be, as a share of the largest logit."""
+
+REMOTE = '''"""Packed classes over the modelling code that came with the source model."""
+
+from .packed import packed_class
+from .{module} import {names}
+
+{lines}
+'''
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the reloaded model showed."""
+
+    one_pass: float
+    """Largest difference of a logit from the pruned model in memory; 0 means bit for bit."""
+    cached: float | None
+    """Largest difference between decoding with the KV cache and one pass, as a share of the largest logit; None without a cache."""
+
+
+def save_pruned(
+    checkpoint: Checkpoint, removed: Iterable[Block], folder: Path, form: Form | None = None, max_shard_size: str = "5GB"
+) -> tuple[Form, Check]:
+    """Write the model without some blocks, with all that it needs to load, and check it.
+
+    Args:
+        checkpoint: the source.
+        removed: blocks to leave out.
+        folder: an existing folder to fill.
+        form: one of ``stock``, ``packed``, ``portable``; by default the best that can hold.
+        max_shard_size: largest weight file.
+
+    Raises:
+        InputError: when the form can't hold, or the reloaded model differs.
+    """
+    gone = list(removed)
+    chosen = form or choose(checkpoint.anatomy, gone)
+    shape = build(checkpoint.anatomy, gone, chosen)
+    with disk_errors(folder):
+        write_weights(checkpoint, shape, folder, max_shard_size)
+        write_companions(checkpoint, shape, folder)
+    return chosen, check(checkpoint, gone, folder)
+
+
+def _written_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """The stored dtype, or the one computed in where that is narrower: widening gains nothing."""
+    dtype: torch.dtype = checkpoint.model.dtype
+    stored = checkpoint.stored_dtype or dtype
+    return min(dtype, stored, key=lambda each: each.itemsize)
+
+
+def write_weights(checkpoint: Checkpoint, shape: Shape, folder: Path, max_shard_size: str) -> None:
+    """Config and safetensors, sharded where they are large, under the names that the family's files have."""
+    dtype = _written_dtype(checkpoint)
+    shape.config.dtype = dtype
+    shape.config.save_pretrained(folder)
+    tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in shape.tensors.items()}
+    tensors = revert_weight_conversion(checkpoint.model, tensors)
+    own = {name: _own(tensor) for name, tensor in tensors.items()}
+    save_torch_state_dict(own, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor in memory of its own: one expert of many is a view that safetensors refuses."""
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
+    return tensor.contiguous() if whole else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def write_companions(checkpoint: Checkpoint, shape: Shape, folder: Path) -> None:
+    """Tokenizer with its chat template, generation config, and modelling code where the form needs some."""
+    checkpoint.tokenizer.save_pretrained(folder)
+    if checkpoint.model.can_generate():
+        checkpoint.model.generation_config.save_pretrained(folder)
+    source = Path(checkpoint.name)
+    remote = getattr(shape.config, "auto_map", None)
+    if remote and source.is_dir():
+        for code in source.glob("*.py"):
+            shutil.copyfile(code, folder / code.name)
+    if shape.form == "packed":
+        shutil.copyfile(packed.__file__, folder / "packed.py")
+        if shape.config.packing.get("auto_map"):
+            (folder / "packed_remote.py").write_text(_remote_code(shape), encoding="utf-8")
+
+
+def _remote_code(shape: Shape) -> str:
+    """A module that makes the packed classes of a source whose own modelling code lies beside the weights."""
+    auto_map = shape.config.packing["auto_map"]
+    module = auto_map["AutoConfig"].rpartition(".")[0]
+    names = sorted({name.rpartition(".")[2] for name in auto_map.values()})
+    lines = "\n".join(f"Packed{name} = packed_class({name})" for name in names)
+    return REMOTE.format(module=module, names=", ".join(names), lines=lines)
+
+
+# ---- the check ---------------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def check(checkpoint: Checkpoint, removed: Iterable[Block], folder: Path) -> Check:
+    """Load a written folder and compare it with the model in memory.
+
+    Raises:
+        InputError: when a logit differs in one pass, or decoding with the cache goes another way.
+    """
+    model = checkpoint.model
+    inputs = _sample(checkpoint)
+    with bypassed(checkpoint.anatomy, removed):
+        wanted = model(**inputs).logits
+    remote = any(folder.glob("packed_remote.py")) or _has_remote_code(folder)
+    dtype = str(model.dtype).removeprefix("torch.")
+    again = load(folder, dtype=dtype, device=str(model.device), family=checkpoint.like, trust_remote_code=remote)
+    found = again.model(**inputs).logits
+    one_pass = (found.float() - wanted.float()).abs().max().item()
+    if not one_pass <= tolerance(model.dtype, model.device) * wanted.float().abs().max().item():
+        raise InputError(f"the model written to {folder} gives other logits than the pruned one in memory (by {one_pass:.3g}): choose another --form")
+    return Check(one_pass, _cached(again.anatomy, inputs, found))
+
+
+def tolerance(dtype: torch.dtype, device: torch.device) -> float:
+    """0 in float32 and float64 on a CPU, where the same kernels see the same shapes; elsewhere libraries may choose others."""
+    return 0.0 if device.type == "cpu" and dtype in (torch.float32, torch.float64) else STEP_TOLERANCE[dtype]
+
+
+def _has_remote_code(folder: Path) -> bool:
+    return any(code.name != "packed.py" for code in folder.glob("*.py"))
+
+
+def _sample(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    length = min(16, checkpoint.context or 16)
+    ids = torch.arange(3, 3 + length, device=checkpoint.model.device)[None] % checkpoint.model.config.vocab_size
+    return {"input_ids": ids, "decoder_input_ids": ids} if checkpoint.anatomy.family.task == "seq2seq" else {"input_ids": ids}
+
+
+def _cached(anatomy: Anatomy, inputs: dict[str, Tensor], wanted: Tensor) -> float | None:
+    """Decode token by token with a cache; the largest difference from one pass."""
+    if anatomy.family.task != "causal":
+        return None
+    model: Any = anatomy.model
+    cache = DynamicCache(config=model.config)
+    steps = [model(input_ids=ids, past_key_values=cache, use_cache=True).logits for ids in inputs["input_ids"].split(1, dim=1)]
+    difference = ((torch.cat(steps, 1) - wanted).float().abs().max() / wanted.float().abs().max()).item()
+    if not difference <= STEP_TOLERANCE[model.dtype]:
+        raise InputError(f"decoding with a KV cache goes another way than one pass (by {difference:.3g} of the largest logit): choose another --form")
+    return difference
+
+
+def check_record(result: Check) -> dict[str, Any]:
+    """As JSON."""
+    return asdict(result)

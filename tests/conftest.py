@@ -1,0 +1,41 @@
+"""What every test shares: no network, one thread, and the rule that skips tests of data beside the repository."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Set before torch and transformers are imported, which read them once. The empty HF_HOME keeps what this
+# machine has downloaded out of the tests; one thread a process makes sums repeatable and two workers faster.
+CACHE = tempfile.TemporaryDirectory(prefix="remodeler-tests-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = CACHE.name
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["MPLBACKEND"] = "Agg"
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+NEEDS = {
+    "shared": (SHARED.is_dir(), "needs ../shared: real models and texts beside the repository"),
+    "browser": (shutil.which("chromium") is not None, "needs chromium"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, (met, reason) in NEEDS.items():
+            if not met and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_unconfigure() -> None:
+    CACHE.cleanup()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models and texts; tests that ask for it carry the mark of the same name."""
+    return SHARED

@@ -1,0 +1,45 @@
+"""The removal log as a reader sees it."""
+
+from typing import Any
+
+from remodeler.report_steps import block_map, chosen_step, curve_points, known_blocks, removal_steps, step_rows
+
+LOG: list[dict[str, Any]] = [
+    {"step": 0, "perplexity": 5.0, "parameters": 200},
+    {"step": 1, "removed": ["mlp.1"], "perplexity": 6.0, "parameters": 150, "importance": {"mlp.1": 6.0, "mlp.2": 7.0}},
+    {"step": 2, "removed": ["attention.0", "mlp.0"], "perplexity": 7.5},
+]
+
+
+def test_chosen_step_is_where_the_removals_are_those_of_the_model() -> None:
+    assert [chosen_step(LOG, names) for names in ([], ["mlp.1"], ["mlp.1", "attention.0", "mlp.0"])] == [0, 1, 2]
+    assert chosen_step(LOG, None) == 2
+
+
+def test_removals_carry_the_number_of_their_step() -> None:
+    assert removal_steps(LOG, None) == {("mlp", 1): "1", ("attention", 0): "2", ("mlp", 0): "2"}
+    assert removal_steps(LOG, ["mlp.1"]) == {("mlp", 1): "1"}
+    assert removal_steps([], ["mlp.1", "mlp.0"]) == {("mlp", 1): "1", ("mlp", 0): "2"}
+
+
+def test_known_blocks_come_from_the_record_or_the_log() -> None:
+    assert known_blocks([], 4, {}) == (["attention", "mlp"], [0, 1, 2, 3])
+    assert known_blocks(LOG, None, {}) == (["attention", "mlp"], [0, 1, 2])
+    assert known_blocks([], None, {("decoder.mlp", 1): "1"}) == (["decoder.mlp"], [0, 1])
+    assert known_blocks([], None, {}) == ([], [])
+
+
+def test_block_map_breaks_deep_models_into_even_groups() -> None:
+    groups = block_map(["mlp"], list(range(36)), {("mlp", 13): "4"})
+    assert [len(group["layers"]) for group in groups] == [12, 12, 12]
+    assert groups[1]["rows"] == [{"name": "MLP", "cells": [None, "4", *[None] * 10]}]
+
+
+def test_curve_is_the_share_of_parameters_removed() -> None:
+    assert curve_points(LOG) == [(0.0, 5.0), (0.25, 6.0), None]
+
+
+def test_step_rows_give_the_cost_of_the_step_and_of_all() -> None:
+    rows = step_rows(LOG, 1)
+    assert [(row["change"], row["in_all"]) for row in rows] == [("", ""), ("+20.0%", "+20.0%"), ("+25.0%", "+50.0%")]
+    assert [row["chosen"] for row in rows] == [False, True, False]

@@ -1,0 +1,117 @@
+"""A tiny random model of every family in the table, and a tiny real tokenizer."""
+
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedTokenizerFast,
+)
+
+from remodeler.blocks import Anatomy, trace
+from remodeler.checkpoints import Checkpoint, probe
+from remodeler.families import FAMILIES
+from remodeler.texts import IGNORED, Windows
+
+AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
+LAYERS = 4
+VOCABULARY = 300
+TOKENS = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+LLAMA = TOKENS | {
+    "hidden_size": 32,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "head_dim": 8,
+}
+SLIDING = LLAMA | {"sliding_window": 8}
+GPT2 = TOKENS | {"n_embd": 32, "n_layer": LAYERS, "n_head": 4, "n_positions": 64}
+NEOX = {name: value for name, value in LLAMA.items() if name not in ("num_key_value_heads", "head_dim")}
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 32, "llama_4_scaling_beta": 0.1}
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("llama", "qwen2", "qwen3", "gemma", "phi", "phi3", "olmo2", "granite", "cohere", "smollm3"), LLAMA),
+    **dict.fromkeys(("starcoder2", "stablelm", "glm4", "bitnet"), LLAMA),
+    **dict.fromkeys(("mistral", "gemma2", "gemma3_text", "olmo3", "cohere2", "exaone4"), SLIDING),
+    "ministral3": SLIDING | {"rope_parameters": YARN},
+    "mixtral": LLAMA | {"num_local_experts": 4, "sliding_window": None},
+    "qwen3_moe": LLAMA | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    "gpt2": GPT2,
+    "gptj": GPT2 | {"rotary_dim": 8},
+    "gpt_neox": NEOX,
+    "opt": {k: v for k, v in NEOX.items() if k != "intermediate_size"} | {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "falcon": NEOX | {"new_decoder_architecture": False, "parallel_attn": True},
+    "bloom": TOKENS | {"hidden_size": 32, "n_layer": LAYERS, "n_head": 4},
+    "mpt": TOKENS | {"d_model": 32, "n_layers": LAYERS, "n_heads": 4, "max_seq_len": 64},
+    "bert": NEOX,
+    "roberta": NEOX | {"pad_token_id": 0},
+    "t5": {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_decoder_layers": LAYERS, "num_heads": 4}
+    | {"pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0},
+}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama-tied": ("llama", LLAMA | {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
+    "falcon-new": ("falcon", NEOX | {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon-sequential": ("falcon", NEOX | {"new_decoder_architecture": False, "parallel_attn": False}),
+    "gpt_neox-sequential": ("gpt_neox", NEOX | {"use_parallel_residual": False}),
+    "opt-post-norm": ("opt", CONFIGS["opt"] | {"do_layer_norm_before": False}),
+    "bloom-post-norm": ("bloom", CONFIGS["bloom"] | {"apply_residual_connection_post_layernorm": True}),
+    "stablelm-parallel": ("stablelm", LLAMA | {"use_parallel_residual": True}),
+    "mistral-full": ("mistral", LLAMA | {"sliding_window": None}),
+}
+EVERY = [*CONFIGS, *VARIANTS]
+
+
+def tiny_model(name: str, seed: int = 0, **options: Any) -> torch.nn.Module:
+    """A random model of a family or variant; norms and biases are random too, so that none hides a mistake."""
+    model_type, settings = VARIANTS.get(name) or (name, CONFIGS[name])
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(model_type, **(settings | options))
+    model = AUTO[FAMILIES[model_type].task].from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def tiny_anatomy(name: str, seed: int = 0, **options: Any) -> Anatomy:
+    """The traced model."""
+    model = tiny_model(name, seed, **options)
+    row = FAMILIES[model.config.model_type]
+    return trace(model, row, probe(row, torch.device("cpu")))
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer that puts ``<s>`` in front."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<s>", "</s>", "<mask>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    core.train_from_iterator(["the cat sat on the mat and the dog on the log"] * 20, trainer)
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>", mask_token="<mask>")
+
+
+def tiny_checkpoint(name: str, seed: int = 0, **options: Any) -> Checkpoint:
+    """The traced model with its tokenizer."""
+    return Checkpoint(tiny_anatomy(name, seed, **options), tiny_tokenizer(), name, stored_dtype=torch.float32)
+
+
+def tiny_windows(task: str = "causal", count: int = 4, length: int = 12, seed: int = 0) -> Windows:
+    """Random ids with the targets of a task."""
+    ids = torch.randint(4, VOCABULARY, (count, length), generator=torch.Generator().manual_seed(seed))
+    shifted = torch.cat([ids[:, 1:], torch.full((count, 1), IGNORED)], 1)
+    if task == "masked":
+        chosen = torch.arange(length) % 3 == 1
+        return Windows(ids.masked_fill(chosen, 3), ids.masked_fill(~chosen, IGNORED))
+    if task == "seq2seq":
+        return Windows(ids, ids.clone(), decoder=torch.cat([torch.zeros(count, 1, dtype=torch.long), ids[:, :-1]], 1))
+    return Windows(ids, shifted)
