@@ -43,21 +43,35 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[BOS, EOS], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[BOS, EOS],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))])
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS)
 
 
 def new_model(arguments: argparse.Namespace) -> LlamaForCausalLM:
     """Random weights in the shape that the command line asks for."""
     config = LlamaConfig(
-        vocab_size=arguments.vocabulary, hidden_size=arguments.hidden, intermediate_size=arguments.intermediate,
-        num_hidden_layers=arguments.layers, num_attention_heads=arguments.heads,
-        num_key_value_heads=arguments.heads // 2, head_dim=arguments.head_dim, max_position_embeddings=512,
-        tie_word_embeddings=True, rms_norm_eps=1e-6, bos_token_id=0, eos_token_id=1)
+        vocab_size=arguments.vocabulary,
+        hidden_size=arguments.hidden,
+        intermediate_size=arguments.intermediate,
+        num_hidden_layers=arguments.layers,
+        num_attention_heads=arguments.heads,
+        num_key_value_heads=arguments.heads // 2,
+        head_dim=arguments.head_dim,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-6,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
     model = LlamaForCausalLM(config)
     for layer in model.model.layers:  # what many layers add to the stream starts small, as in GPT-2
         for projection in (layer.self_attn.o_proj, layer.mlp.down_proj):
@@ -129,8 +143,11 @@ def train(model: LlamaForCausalLM, stream: Tensor, heldout: Tensor, settings: Se
         if done * 15 >= reports:
             reports += 1
             epochs, heard = step * windows[:, 1:].numel() / len(stream), perplexity(model, heldout, settings.window)
-            print(f"step {step:5d}  epoch {epochs:5.1f}  loss {loss.item():.3f}  held-out perplexity {heard:8.2f}  "
-                  f"ETA {(1 - done) * settings.minutes:4.1f} min", flush=True)
+            print(
+                f"step {step:5d}  epoch {epochs:5.1f}  loss {loss.item():.3f}  held-out perplexity {heard:8.2f}  "
+                f"ETA {(1 - done) * settings.minutes:4.1f} min",
+                flush=True,
+            )
 
 
 @contextmanager

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import LAYERS, LLAMA, VOCABULARY, tiny_checkpoint
 from torch import nn
 
-from remodeler import evaluation
+from remodeler import evaluation, pydocs
 from remodeler.checkpoints import Checkpoint, load
 from remodeler.errors import InputError
 from remodeler.evaluation import (
@@ -23,8 +22,8 @@ from remodeler.evaluation import (
     model_windows,
     text_scores,
 )
-from remodeler.pydocs import texts as python_texts
 from remodeler.texts import IGNORED, windows
+from tiny import LAYERS, LLAMA, VOCABULARY, tiny_checkpoint
 
 TEXTS = ["the cat sat on the mat and the dog on the log", "Zwölf Äpfel fielen vom Baum, und der Hund saß da."] * 4
 
@@ -104,12 +103,15 @@ def test_a_masked_model_needs_a_mask_token() -> None:
         text_scores(checkpoint, TEXTS, 32)
 
 
-def test_a_file_is_measured_as_a_whole_and_a_data_set_by_its_held_out_part(tmp_path: Path) -> None:
+def test_a_file_is_measured_as_a_whole_and_a_data_set_by_its_held_out_part(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "a.txt").write_text("first\n\nsecond")
     assert evaluation_texts(tmp_path / "a.txt") == ["first", "second"]
+    monkeypatch.setattr(pydocs, "texts", lambda part: [f"{part} {number}" for number in range(9)])
     held_out = evaluation_texts("python", samples=5)
     assert len(held_out) == 5
-    assert set(held_out) <= set(python_texts("heldout"))
+    assert all(text.startswith("heldout") for text in held_out)
 
 
 @pytest.mark.shared
@@ -117,14 +119,6 @@ def test_bits_per_byte_of_a_published_model_are_the_listed_ones(shared: Path) ->
     checkpoint = load(shared / "models/stories260k", device="cpu")
     stories = evaluation_texts(shared / "data/tinystories/part_b.txt")[:150]
     assert text_scores(checkpoint, stories, 512, "per-text")["bits_per_byte"] == pytest.approx(0.917, abs=0.001)
-
-
-@pytest.mark.shared
-def test_the_twelve_layer_model_has_read_what_it_was_trained_on(shared: Path) -> None:
-    checkpoint = load(shared / "models/stories12l", device="cpu")
-    stories = evaluation_texts(shared / "data/tinystories/part_b.txt")[:40]
-    held_out = 0.963  # measured on other stories
-    assert 0.75 < text_scores(checkpoint, stories, 512, "per-text")["bits_per_byte"] < held_out
 
 
 # --- memory
@@ -211,10 +205,8 @@ def test_checkpoints_are_measured_side_by_side(llama: Checkpoint) -> None:
     assert first.keys() == second.keys()
     assert first["parameters"] == second["parameters"]
     assert first["perplexity"] != second["perplexity"]
-    assert first | {"prefill": 0, "decode": 0} == {"name": "llama"} | memory(llama) | text_scores(llama, TEXTS, 64) | {
-        "prefill": 0,
-        "decode": 0,
-    }
+    still = {"name": "llama"} | memory(llama) | text_scores(llama, TEXTS, 64)
+    assert {key: value for key, value in first.items() if key not in ("prefill", "decode")} == still
     assert first["prefill"]["tokens"] + first["decode"]["tokens"] == llama.context  # 128 + 64 would not fit
 
 

@@ -1,11 +1,9 @@
-"""Every row of the family table is held to its defining equation, to the shared-prefix pass, and to the forms it can be saved in."""
+"""Every row of the family table: its defining equation, the shared-prefix pass, the forms it can be saved in."""
 
-import copy
 from pathlib import Path
 
 import pytest
 import torch
-from tiny import CONFIGS, EVERY, LAYERS, tiny_anatomy, tiny_checkpoint, tiny_windows
 from transformers import DynamicCache
 
 from remodeler.blocks import Anatomy, Block, bypassed, projection
@@ -16,6 +14,9 @@ from remodeler.forms import Form, choose, refusal
 from remodeler.logprobs import batch_nll, head_logits, mean_nll, to_batch, trunk_states
 from remodeler.pruning.sweep import sweep
 from remodeler.saving import save_pruned
+from remodeler.texts import Windows
+from remodeler.tracing import trace
+from tiny import CONFIGS, EVERY, LAYERS, tiny_anatomy, tiny_checkpoint, tiny_windows
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers")
 
@@ -26,7 +27,9 @@ PATTERNS = {
     "first layer": [Block(0, A), Block(0, M), Block(2, M)],
     "half-layer pair": [Block(1, M), Block(2, A)],
 }
-WHOLE = [name for name in EVERY if name != "t5" and not name.endswith("post-norm")]  # in those, norms on the stream stay
+WHOLE = [
+    name for name in EVERY if name != "t5" and not name.endswith("post-norm")
+]  # in those, norms on the stream stay
 CAUSAL = [name for name in EVERY if not name.startswith(("bert", "roberta", "t5"))]
 CPU = torch.device("cpu")
 
@@ -196,7 +199,9 @@ def test_a_packed_model_can_be_pruned_again(name: str, tmp_path: Path) -> None:
     save_pruned(checkpoint, [*once, *more], tmp_path / "direct", "packed")
     twice, direct = load(tmp_path / "twice", device="cpu"), load(tmp_path / "direct", device="cpu")
     assert torch.equal(logits(twice.anatomy), logits(direct.anatomy))
-    assert twice.model.config.to_diff_dict() | {"_name_or_path": ""} == direct.model.config.to_diff_dict() | {"_name_or_path": ""}
+    assert twice.model.config.to_diff_dict() | {"_name_or_path": ""} == direct.model.config.to_diff_dict() | {
+        "_name_or_path": ""
+    }
 
 
 def test_t5_keeps_the_attention_that_owns_the_position_table() -> None:
@@ -218,9 +223,7 @@ def test_unknown_model_type_is_refused_with_the_list() -> None:
 
 def test_a_family_that_does_not_fit_is_refused() -> None:
     checkpoint = tiny_checkpoint("gpt2")
-    from remodeler.blocks import trace
-
-    with pytest.raises(InputError, match="no layer list at 'model.layers'"):
+    with pytest.raises(InputError, match=r"no layer list at 'model\.layers'"):
         trace(checkpoint.model, FAMILIES["llama"], probe(FAMILIES["llama"], CPU))
 
 
@@ -235,9 +238,6 @@ def test_loss_is_the_textbook_one() -> None:
 
 def test_padding_changes_nothing() -> None:
     anatomy, windows = tiny_anatomy("llama"), tiny_windows(count=1)
-    padded = copy.copy(windows)
-    from remodeler.texts import Windows
-
     tail = torch.zeros(1, 5, dtype=torch.long)
     mask = torch.cat([torch.ones_like(windows.ids), tail], 1)
     padded = Windows(torch.cat([windows.ids, tail], 1), torch.cat([windows.targets, tail - 100], 1), mask)

@@ -1,6 +1,7 @@
 """The text that Python carries, and the model that was trained on it."""
 
 import math
+import statistics
 import sysconfig
 from collections.abc import Iterator
 from importlib.resources import files
@@ -85,7 +86,10 @@ def test_the_order_in_which_files_are_found_changes_nothing(monkeypatch: pytest.
 
 def test_the_part_depends_on_the_name_alone() -> None:
     assert [pydocs.part_of(name) for name in ("module ast", "module difflib", "module asyncio.queues")] == [
-        "train", "calibration", "heldout"]
+        "train",
+        "calibration",
+        "heldout",
+    ]
     names = [f"module {number}" for number in range(2000)]
     assert 0.85 < sum(pydocs.part_of(name) == "train" for name in names) / len(names) < 0.95
 
@@ -100,8 +104,10 @@ def test_repeated_paragraphs_are_dropped_and_short_ones_kept() -> None:
 
 
 def test_docstrings_are_read_and_never_run(tmp_path: Path) -> None:
-    source = ('"""Of the module."""\nraise SystemExit\n'
-              'class A:\n    """Of a class.\n\n    Indented."""\n    def f(self):\n        "Of f."\n')
+    source = (
+        '"""Of the module."""\nraise SystemExit\n'
+        'class A:\n    """Of a class.\n\n    Indented."""\n    def f(self):\n        "Of f."\n'
+    )
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "skipped.py").write_text(source)
     (tmp_path / "broken.py").write_text("def (:")
@@ -111,7 +117,8 @@ def test_docstrings_are_read_and_never_run(tmp_path: Path) -> None:
 
 
 def test_an_installation_without_text_and_an_unknown_part_are_refused(
-        monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="no part 'test'"):
         pydocs.texts("test")  # type: ignore[arg-type]
     monkeypatch.setattr(pydocs, "_topics", lambda: iter(()))
@@ -144,13 +151,15 @@ def test_the_model_knows_text_it_has_not_read(model: PreTrainedModel, tokenizer:
 
 def test_the_ends_matter_more_than_the_middle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     windows = windows_of(tokenizer, "calibration", 8)
-    intact = perplexity(model, windows)
     layers = model.model.layers
     assert len(layers) >= 12
-    without = {(index, kind): perplexity_without(model, projection, windows)
-               for index, layer in enumerate(layers)
-               for kind, projection in (("attention", layer.self_attn.o_proj), ("mlp", layer.mlp.down_proj))}
-    middle = max(value for (index, _), value in without.items() if len(layers) // 4 <= index < 3 * len(layers) // 4)
-    last = len(layers) - 1
-    assert max(without[0, "attention"], without[0, "mlp"]) > middle
-    assert max(without[last, "attention"], without[last, "mlp"]) > intact
+    without = {
+        (index, kind): perplexity_without(model, projection, windows)
+        for index, layer in enumerate(layers)
+        for kind, projection in (("attention", layer.self_attn.o_proj), ("mlp", layer.mlp.down_proj))
+    }
+    middle = [key for key in without if len(layers) // 4 <= key[0] < 3 * len(layers) // 4]
+    assert without[0, "mlp"] > 2 * max(without[key] for key in middle)
+    # The attention of one middle layer finds what was said before and costs more than the last layer's blocks.
+    assert without[len(layers) - 1, "mlp"] > max(without[key] for key in middle if key[1] == "mlp")
+    assert without[len(layers) - 1, "mlp"] > statistics.median(without[key] for key in middle)

@@ -11,74 +11,63 @@ from remodeler.questions import Question, read_questions
 
 Row = dict[str, Any]
 
-ASK, BRIEF = "Please choose the correct answer to the question: ", "Please choose the correct ending to complete the given sentence: "
+LACKS = "question {} .* lacks a choice or its answer"
+ASK = "Please choose the correct answer to the question: "
+FINISH = "Please choose the correct ending to complete the given sentence: "
 FILL = "Please choose the correct answer to fill in the blank to complete the given sentence: "
-SOLVE, JUDGE = "Please choose the correct solution to the question: ", "Please answer the following question with true or false, question: "
+SOLVE = "Please choose the correct solution to the question: "
+JUDGE = "Please answer the following question with true or false, question: "
 SKY = Question("Question: What colour is the sky?\nAnswer:", ["red", "blue", "as green as grass"], 1)
 DOOR = Question("Question: open a door\nAnswer:", ["push it", "paint it"], 0)
-TREE = Question("", ["The tree fell on the car because the tree", "The tree fell on the car because the car"], 0, "was old.")
+TREE = Question("", ["The tree fell on the car as the tree", "The tree fell on the car as the car"], 0, "was old.")
 RAIN = Question("Weather: It rains. She", ["opens her umbrella.", "eats the moon."], 0)
 SNOW = Question("Question: is snow white?\nAnswer:", ["no", "yes"], 1)
 
 
-def adapters(head: str, question: str, options: str, answer: str, form: str) -> Row:
-    return {"instruction": f"{head}{question}\n\n{options}\n\nAnswer format: {form}", "input": "", "output": "", "answer": answer}
+def adapters(head: str, question: str, options: str, answer: str) -> Row:
+    instruction = f"{head}{question}\n\n{options}\n\nAnswer format: {answer}/..."
+    return {"instruction": instruction, "input": "", "output": f"the correct answer is {answer}", "answer": answer}
 
 
+COLOUR, CAUSE = "What colour is the sky?", "The tree fell on the car as the _ was old."
 FORMS: dict[str, tuple[Row, Question]] = {
-    "query and gold": ({"query": "Question: What colour is the sky?", "choices": SKY.choices, "gold": 1}, SKY),
-    "question and letter": ({"question": "What colour is the sky?", "choices": SKY.choices, "answer": "B"}, SKY),
-    "question and text": ({"question": "What colour is the sky?", "choices": SKY.choices, "answer": "blue"}, SKY),
-    "context and label": ({"context": "The sky is ", "endings": [" blue", " red"], "label": "0"}, Question("The sky is", ["blue", "red"], 0)),
+    "query and gold": ({"query": f"Question: {COLOUR}", "choices": SKY.choices, "gold": 1}, SKY),
+    "question and letter": ({"question": COLOUR, "choices": SKY.choices, "answer": "B"}, SKY),
+    "question and text": ({"question": COLOUR, "choices": SKY.choices, "answer": "blue"}, SKY),
+    "context and label": (
+        {"context": "The sky is ", "endings": [" blue", " red"], "label": "0"},
+        Question("The sky is", ["blue", "red"], 0),
+    ),
     "ARC": (
-        {"question": "What colour is the sky?", "choices": {"text": SKY.choices, "label": ["1", "2", "3"]}, "answerKey": "2"},
+        {"question": COLOUR, "choices": {"text": SKY.choices, "label": ["1", "2", "3"]}, "answerKey": "2"},
         SKY,
     ),
     "LLM-Adapters ARC": (
-        adapters(
-            ASK,
-            "What colour is the sky?",
-            "Answer1: red Answer2: blue Answer3: as green as grass",
-            "answer2",
-            "answer1/answer2/answer3",
-        ),
+        adapters(ASK, COLOUR, "Answer1: red Answer2: blue Answer3: as green as grass", "answer2"),
         SKY,
     ),
     "PIQA": ({"goal": "open a door", "sol1": "push it", "sol2": "paint it", "label": 0}, DOOR),
     "LLM-Adapters PIQA": (
-        adapters(SOLVE, "open a door", "Solution1: push it\nSolution2: paint it", "solution1", "solution1/solution2"),
+        adapters(SOLVE, "open a door", "Solution1: push it\nSolution2: paint it", "solution1"),
         DOOR,
     ),
-    "WinoGrande": (
-        {"sentence": "The tree fell on the car because the _ was old.", "option1": "tree", "option2": "car", "answer": "1"},
-        TREE,
-    ),
+    "WinoGrande": ({"sentence": CAUSE, "option1": "tree", "option2": "car", "answer": "1"}, TREE),
     "WinoGrande contexts": ({"context_options": TREE.choices, "continuation": "was old.", "gold": 0}, TREE),
-    "LLM-Adapters WinoGrande": (
-        adapters(
-            FILL, "The tree fell on the car because the _ was old.", "Option1: tree Option2: car", "option1", "option1/option2"
-        ),
-        TREE,
-    ),
+    "LLM-Adapters WinoGrande": (adapters(FILL, CAUSE, "Option1: tree Option2: car", "option1"), TREE),
     "HellaSwag": (
-        {"activity_label": "Weather", "ctx_a": "It rains.", "ctx_b": "she", "ctx": "", "endings": RAIN.choices, "label": "0"},
+        {"activity_label": "Weather", "ctx_a": "It rains.", "ctx_b": "she", "ctx": "", "endings": RAIN.choices}
+        | {"label": "0"},
         RAIN,
     ),
     "LLM-Adapters HellaSwag": (
-        adapters(
-            BRIEF,
-            "Weather: It rains. She",
-            "Ending1: opens her umbrella. Ending2: eats the moon.",
-            "ending1",
-            "ending1/ending2",
-        ),
+        adapters(FINISH, "Weather: It rains. She", "Ending1: opens her umbrella. Ending2: eats the moon.", "ending1"),
         RAIN,
     ),
     "BoolQ": (
         {"passage": "Snow is ice.", "question": "is snow white", "answer": True},
         Question("Snow is ice.\nQuestion: is snow white?\nAnswer:", ["no", "yes"], 1),
     ),
-    "LLM-Adapters BoolQ": (adapters(JUDGE, "is snow white?", "", "true", "true/false"), SNOW),
+    "LLM-Adapters BoolQ": (adapters(JUDGE, "is snow white?", "", "true"), SNOW),
 }
 
 
@@ -107,7 +96,8 @@ def test_piqa_finds_its_labels_beside_it(tmp_path: Path) -> None:
 def test_hellaswag_is_cleaned_as_lm_eval_does(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     harness = pytest.importorskip("lm_eval.tasks.hellaswag.utils")
-    row = {"activity_label": "Home  and Garden", "ctx_a": "How to sleep [header] Lie down. [title] Close your eyes.", "ctx_b": "then you"}
+    row: Row = {"activity_label": "Home  and Garden", "ctx_b": "then you"}
+    row |= {"ctx_a": "How to sleep [header] Lie down. [title] Close your eyes."}
     row |= {"endings": ["[substeps] Count  sheep. [title] Slowly.", " snore [step] loudly. "], "label": "1"}
     (expected,) = harness.process_docs(datasets.Dataset.from_list([row]))
     (question,) = read_questions(written(tmp_path / "file.json", row | {"ctx": ""}))
@@ -122,13 +112,13 @@ def test_hellaswag_is_cleaned_as_lm_eval_does(tmp_path: Path) -> None:
         ('"text"', "holds no questions"),
         ("{", "can't be read"),
         ('{"text": "once"}', "has rows with text: give one of these forms"),
-        ('{"query": "?", "choices": ["a", "b"], "gold": 2}', "question 1 .* lacks a choice or its answer"),
-        ('{"query": "?", "choices": ["a", "b"], "gold": -1}', "question 1 .* lacks a choice or its answer"),
-        ('{"query": "?", "choices": ["a", ""], "gold": 0}', "question 1 .* lacks a choice or its answer"),
-        ('{"query": "?", "choices": ["a", "b"], "gold": 0}\n{"query": "?"}', "question 2 .* lacks a choice or its answer"),
-        ('{"query": "?", "choices": ["a", "b"], "gold": ""}', "question 1 .* lacks a choice or its answer"),
-        ('{"query": "?", "choices": ["a", "b"], "gold": 0}\n7', "question 2 .* lacks a choice or its answer"),
-        ('{"instruction": "Write a poem.", "answer": "No."}', "question 1 .* lacks a choice or its answer"),
+        ('{"query": "?", "choices": ["a", "b"], "gold": 2}', LACKS.format(1)),
+        ('{"query": "?", "choices": ["a", "b"], "gold": -1}', LACKS.format(1)),
+        ('{"query": "?", "choices": ["a", ""], "gold": 0}', LACKS.format(1)),
+        ('{"query": "?", "choices": ["a", "b"], "gold": 0}\n{"query": "?"}', LACKS.format(2)),
+        ('{"query": "?", "choices": ["a", "b"], "gold": ""}', LACKS.format(1)),
+        ('{"query": "?", "choices": ["a", "b"], "gold": 0}\n7', LACKS.format(2)),
+        ('{"instruction": "Write a poem.", "answer": "No."}', LACKS.format(1)),
     ],
 )
 def test_what_is_no_question_is_refused_in_one_sentence(tmp_path: Path, content: str, message: str) -> None:
@@ -151,7 +141,9 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
         ("arc/arc_easy_test.json", "arc/arc_easy_lm.jsonl", 0.96),
     ],
 )
-def test_two_forms_of_one_benchmark_give_the_same_questions(shared: Path, first: str, second: str, alike: float) -> None:
+def test_two_forms_of_one_benchmark_give_the_same_questions(
+    shared: Path, first: str, second: str, alike: float
+) -> None:
     ours, theirs = (read_questions(shared / "data" / name) for name in (first, second))
     assert len(ours) == len(theirs)
     assert sum(map(Question.__eq__, ours, theirs)) >= alike * len(ours)

@@ -4,13 +4,13 @@ import json
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lm_eval.tasks
 import pytest
 import torch
-from tiny import tiny_checkpoint
 
 from remodeler import tasks
 from remodeler.checkpoints import Checkpoint, load
@@ -18,8 +18,9 @@ from remodeler.errors import InputError
 from remodeler.evaluation import evaluate
 from remodeler.questions import Question, read_questions
 from remodeler.tasks import open_tasks, task_scores
+from tiny import tiny_checkpoint
 
-WORDS = "the cat sat on mat and dog log tree old car rain snow".split()
+WORDS = ("the", "cat", "sat", "on", "mat", "and", "dog", "log", "tree", "old", "car", "rain", "snow")
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -37,7 +38,8 @@ def phrase(generator: random.Random, least: int = 1) -> str:
 
 def loglikelihood(checkpoint: Checkpoint, context: str, ending: str) -> float:
     """Sum of the log-probabilities of the ending's tokens: the definition, one sequence at a time."""
-    whole, start = (checkpoint.tokenizer(text, return_tensors="pt").input_ids for text in (f"{context} {ending}", context))
+    texts = (f"{context} {ending}", context)
+    whole, start = (checkpoint.tokenizer(text, return_tensors="pt").input_ids for text in texts)
     with torch.no_grad():
         logprobs = checkpoint.model(whole).logits[0, :-1].float().log_softmax(-1)
     chosen = logprobs.gather(1, whole[0, 1:, None])[:, 0]
@@ -47,9 +49,11 @@ def loglikelihood(checkpoint: Checkpoint, context: str, ending: str) -> float:
 def accuracy(checkpoint: Checkpoint, questions: list[Question], per: Callable[[str], float]) -> float:
     right = 0
     for question in questions:
-        pairs = [(choice, question.ending) if question.ending else (question.prompt, choice) for choice in question.choices]
-        rated = [loglikelihood(checkpoint, *pair) / per(choice) for pair, choice in zip(pairs, question.choices, strict=True)]
-        right += max(range(len(rated)), key=rated.__getitem__) == question.gold
+        rated = []
+        for choice in question.choices:
+            pair = (choice, question.ending) if question.ending else (question.prompt, choice)
+            rated.append(loglikelihood(checkpoint, *pair) / per(choice))
+        right += rated.index(max(rated)) == question.gold
     return right / len(questions)
 
 
@@ -78,7 +82,7 @@ def test_accuracies_are_those_of_the_definition(tmp_path: Path, llama: Checkpoin
     assert scores["questions"] == 20
 
 
-def test_a_model_that_likes_all_tokens_alike_takes_the_shortest_choice_and_per_character_the_longest(tmp_path: Path) -> None:
+def test_a_uniform_model_takes_the_shortest_choice_and_per_character_the_longest(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint("llama")
     with torch.no_grad():
         checkpoint.model.lm_head.weight.zero_()
@@ -102,15 +106,15 @@ def test_a_limit_takes_the_first_questions(tmp_path: Path, llama: Checkpoint) ->
 def test_checkpoints_share_the_questions_and_nothing_is_said(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], llama: Checkpoint
 ) -> None:
-    paths = [written(tmp_path / name, [{"query": "the cat", "choices": ["sat", "on"], "gold": 0}] * 3) for name in ("a.jsonl", "b.jsonl")]
-    state, padding = random.getstate(), llama.tokenizer.pad_token
+    row = {"query": "the cat", "choices": ["sat", "on"], "gold": 0}
+    paths = [written(tmp_path / name, [row] * 3) for name in ("a.jsonl", "b.jsonl")]
+    padding = llama.tokenizer.pad_token
     llama.tokenizer.pad_token = None
     first, second = evaluate([llama, llama], tasks=[*paths, paths[0]], speed=False)
     assert llama.tokenizer.pad_token is None  # lm-eval gives its copy one
     llama.tokenizer.pad_token = padding
     assert list(first["tasks"]) == paths
     assert first == second
-    assert random.getstate() == state
     assert capfd.readouterr() == ("", "")
 
 
@@ -118,7 +122,12 @@ def test_sequence_to_sequence_models_rate_choices_and_masked_models_do_not(tmp_p
     path = written(tmp_path / "file.jsonl", [{"query": "the cat", "choices": ["sat", "on"], "gold": 0}] * 3)
     assert scored(tiny_checkpoint("t5"), path)["acc"] in (0.0, 1.0)
     with pytest.raises(InputError, match="masked language model"):
-        scored(tiny_checkpoint("bert"), path)
+        evaluate([tiny_checkpoint("bert")], tasks=[path])
+
+
+def test_a_single_question_has_no_standard_error(tmp_path: Path, llama: Checkpoint) -> None:
+    path = written(tmp_path / "file.jsonl", [{"query": "the cat", "choices": ["sat", "on"], "gold": 0}])
+    assert scored(llama, path).keys() == {"acc", "acc_norm", "questions"}
 
 
 def test_a_choice_that_does_not_fit_the_context_is_refused(tmp_path: Path) -> None:
@@ -129,12 +138,16 @@ def test_a_choice_that_does_not_fit_the_context_is_refused(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("piqua", "no task 'piqua': give another name \\(such as piqa\\)"), ("piqa", "can't be read from the hub .* give a local .jsonl file")],
+    [
+        ("piqua", "no task 'piqua': give another name \\(such as piqa\\)"),
+        ("piqa", "can't be read from the hub .* give a local .jsonl file"),
+    ],
 )
 def test_tasks_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
     folder = Path(lm_eval.tasks.__file__).parent / "piqa"  # reading all of lm-eval's tasks takes ten seconds
     whole = tasks.TaskManager
-    monkeypatch.setattr(tasks, "TaskManager", lambda include_defaults: whole(include_path=folder, include_defaults=False))
+    few = partial(whole, include_path=folder)
+    monkeypatch.setattr(tasks, "TaskManager", lambda include_defaults: few(include_defaults=False))
     with pytest.raises(InputError, match=message):
         open_tasks([name])
 

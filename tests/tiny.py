@@ -12,10 +12,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from remodeler.blocks import Anatomy, trace
+from remodeler.blocks import Anatomy
 from remodeler.checkpoints import Checkpoint, probe
 from remodeler.families import FAMILIES
 from remodeler.texts import IGNORED, Windows
+from remodeler.tracing import trace
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
 LAYERS = 4
@@ -33,10 +34,18 @@ LLAMA = TOKENS | {
 SLIDING = LLAMA | {"sliding_window": 8}
 GPT2 = TOKENS | {"n_embd": 32, "n_layer": LAYERS, "n_head": 4, "n_positions": 64}
 NEOX = {name: value for name, value in LLAMA.items() if name not in ("num_key_value_heads", "head_dim")}
-YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 32, "llama_4_scaling_beta": 0.1}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 2.0,
+    "original_max_position_embeddings": 32,
+    "llama_4_scaling_beta": 0.1,
+}
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("llama", "qwen2", "qwen3", "gemma", "phi", "phi3", "olmo2", "granite", "cohere", "smollm3"), LLAMA),
+    **dict.fromkeys(
+        ("llama", "qwen2", "qwen3", "gemma", "phi", "phi3", "olmo2", "granite", "cohere", "smollm3"), LLAMA
+    ),
     **dict.fromkeys(("starcoder2", "stablelm", "glm4", "bitnet"), LLAMA),
     **dict.fromkeys(("mistral", "gemma2", "gemma3_text", "olmo3", "cohere2", "exaone4"), SLIDING),
     "ministral3": SLIDING | {"rope_parameters": YARN},
@@ -51,7 +60,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "mpt": TOKENS | {"d_model": 32, "n_layers": LAYERS, "n_heads": 4, "max_seq_len": 64},
     "bert": NEOX,
     "roberta": NEOX | {"pad_token_id": 0},
-    "t5": {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_decoder_layers": LAYERS, "num_heads": 4}
+    "t5": {
+        "vocab_size": VOCABULARY,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 48,
+        "num_layers": 3,
+        "num_decoder_layers": LAYERS,
+        "num_heads": 4,
+    }
     | {"pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0},
 }
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -93,11 +110,16 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     core.decoder = decoders.ByteLevel()
     special = ["<pad>", "<s>", "</s>", "<mask>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     core.train_from_iterator(["the cat sat on the mat and the dog on the log"] * 20, trainer)
     core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>", mask_token="<mask>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>", mask_token="<mask>"
+    )
 
 
 def tiny_checkpoint(name: str, seed: int = 0, **options: Any) -> Checkpoint:

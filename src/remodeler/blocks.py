@@ -1,8 +1,8 @@
-"""Block; trace, list, bypass, replay and remove the residual blocks of a model.
+"""Block; list, bypass, replay and remove the residual blocks of a model.
 
-A block is one residual branch, attention or MLP, with the norms that only it uses (BlockPruner, arXiv 2406.10594, section 3.1: "minimal
-residual block"). Which norms those are, what a branch returns and where its residual is added is traced from one forward pass; the table in
-:mod:`remodeler.families` only names parts. Every change to a model goes through :func:`swapped`, which always takes it back.
+A block is one residual branch, attention or MLP, with the norms that only it uses (BlockPruner, arXiv 2406.10594,
+section 3.1: "minimal residual block"). Where they are is found in :mod:`remodeler.tracing`. Every change to a model
+goes through :func:`swapped`, which always takes it back.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,12 +10,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from remodeler.errors import InputError
 from remodeler.families import Family, Stack
-from remodeler.packed import BranchNames, Nothing, Packing, first, set_module
+from remodeler.packed import BranchNames, Nothing, set_module
 
 Kind = Literal["attention", "cross", "mlp"]
 KINDS: tuple[Kind, ...] = ("attention", "cross", "mlp")
@@ -23,7 +22,10 @@ KINDS: tuple[Kind, ...] = ("attention", "cross", "mlp")
 
 @dataclass(frozen=True, order=True)
 class Block:
-    """One residual branch of one layer; ``str()`` gives ``attention.12``. Layers keep the numbers they had in the source model."""
+    """One residual branch of one layer; ``str()`` gives ``attention.12``.
+
+    Layers keep the numbers they had in the source model.
+    """
 
     layer: int
     kind: Kind
@@ -42,12 +44,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Site:
-    """One layer of a live model: the module, its number in the source model, and its place in the order of computation."""
+    """One layer of a live model."""
 
     layer: nn.Module
     number: int
+    """In the source model."""
     index: int
     """Place of the top-level layer that computes it (orphans of a packed layer share their host's)."""
+    position: int
+    """Place in the order of computation."""
     stack: Stack
 
 
@@ -68,7 +73,8 @@ class Branch:
 class Anatomy:
     """A model, and where its blocks are."""
 
-    model: nn.Module
+    model: Any
+    """A transformers model; ``Any``, because their types say nothing of a family's config, parts and outputs."""
     family: Family
     branches: dict[Block, Branch]
     sites: tuple[Site, ...]
@@ -140,184 +146,17 @@ class Replay(nn.Module):
         return self.outputs
 
 
-# ---- tracing -----------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Call:
-    """What one module was given and what it returned. The tensors themselves are kept, so that ``is`` tells who fed whom."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    outputs: Any
-
-    @property
-    def input(self) -> Tensor:
-        value: Tensor = self.args[0] if self.args else self.kwargs["hidden_states"]
-        return value
-
-    @property
-    def output(self) -> Tensor:
-        value: Tensor = first(self.outputs)
-        return value
-
-
-def trace(model: nn.Module, family: Family, inputs: dict[str, Tensor]) -> Anatomy:
-    """Find the blocks of a model from one forward pass over ``inputs``.
-
-    Raises:
-        InputError: where the family's row does not fit the model's layers.
-    """
-    sites = _sites(model, family)
-    calls = _record(model, sites, inputs)
-    packing = getattr(model.config, "packing", None)
-    branches: dict[Block, Branch] = {}
-    shared, extras, parallel = {}, {}, bool(packing and packing["parallel"])
-    for site in sites:
-        seen = calls[site.number]
-        chains = {kind: chain for kind, chain in _chains(site).items() if chain[-1] in seen}
-        fixed = family.fixed_first_attention and site.number == _first_of_stack(sites, site)
-        owners = _owners(seen, chains) if packing is None else _recorded_owners(seen, packing)
-        for kind, chain in chains.items():
-            if kind == "attention" and fixed:
-                continue
-            norms = [name for name, owner in owners.items() if owner == kind]
-            branches[Block(site.number, kind)] = Branch(site, _names(site, kind, chain, norms, seen))
-        shared[site.number] = tuple(name for name, owner in owners.items() if owner == "shared")
-        extras[site.number] = tuple(name for name, owner in owners.items() if owner == "extra")
-        parallel = parallel or _reads_layer_input(seen, chains)
-    if not branches:
-        raise InputError("no attention or MLP was found in the layers: the family named with --family does not fit this model")
-    return Anatomy(model, family, branches, tuple(sites), shared, extras, parallel)
-
-
-def _sites(model: nn.Module, family: Family) -> list[Site]:
-    sites: list[Site] = []
-    packing = getattr(model.config, "packing", None)
-    numbers = iter([number for number, _ in packing["kept"]]) if packing else None
-    for stack in family.stacks:
-        for index, layer in enumerate(_layer_list(model, stack), start=sites[-1].index + 1 if sites else 0):
-            for inner in [*getattr(layer, "pre", ()), layer, *getattr(layer, "post", ())]:
-                sites.append(Site(inner, next(numbers) if numbers else index, index, stack))
-    return sites
-
-
-def _first_of_stack(sites: list[Site], site: Site) -> int:
-    return next(other.number for other in sites if other.stack is site.stack)
-
-
-def _layer_list(model: nn.Module, stack: Stack) -> nn.Module:
-    try:
-        return model.get_submodule(stack.layers)
-    except AttributeError:
-        raise InputError(
-            f"the model has no layer list at {stack.layers!r}: the family named with --family does not fit it"
-        ) from None
-
-
-def _chains(site: Site) -> dict[Kind, tuple[str, ...]]:
-    stack = site.stack
-    named: dict[Kind, tuple[str, ...]] = {"attention": (stack.attention,), "cross": (stack.cross,), "mlp": stack.mlp}
-    return {kind: chain for kind, chain in named.items() if chain[0] and _has(site.layer, chain)}
-
-
-def _has(layer: nn.Module, chain: tuple[str, ...]) -> bool:
-    try:
-        return not any(isinstance(layer.get_submodule(path), Nothing) for path in chain)
-    except AttributeError:
-        return False
-
-
-def _record(model: nn.Module, sites: list[Site], inputs: dict[str, Tensor]) -> dict[int, dict[str, Call]]:
-    """Calls by layer number and module name; the name ``""`` is the layer itself."""
-    calls: dict[int, dict[str, Call]] = {site.number: {} for site in sites}
-    hooks = []
-    for site in sites:
-        chained = [path for chain in _chains(site).values() for path in chain]
-        plain = [name for name, child in site.layer.named_children() if next(child.parameters(), None) is not None]
-        for name in dict.fromkeys(["", *chained, *(n for n in plain if n not in ("layer", "pre", "post"))]):
-
-            def hook(_: nn.Module, args: Any, kwargs: Any, outputs: Any, to: Any = calls[site.number], name: str = name) -> None:
-                to[name] = Call(args, kwargs, outputs)
-
-            hooks.append(site.layer.get_submodule(name).register_forward_hook(hook, with_kwargs=True))
-    try:
-        with torch.no_grad():
-            model(**inputs, use_cache=False)
-    finally:
-        for handle in hooks:
-            handle.remove()
-    return calls
-
-
-def _owners(seen: dict[str, Call], chains: dict[Kind, tuple[str, ...]]) -> dict[str, str]:
-    """Whose part every module of a layer is that is not in a block's chain."""
-    chained = {path for chain in chains.values() for path in chain}
-    return {name: _owner(name, seen, chains) for name in seen if name and name not in chained}
-
-
-def _recorded_owners(seen: dict[str, Call], packing: Packing) -> dict[str, str]:
-    """The same of a packed model, as they were before: a norm may have lost one of its two readers since."""
-    owners = {name: kind for kind, names in packing["branches"].items() for name in names["norms"]}
-    chained = {path for names in packing["branches"].values() for path in names["modules"]}
-    owners |= dict.fromkeys(packing["shared"], "shared")
-    return {name: owners.get(name, "extra") for name in seen if name and name not in chained}
-
-
-def _owner(name: str, seen: dict[str, Call], chains: dict[Kind, tuple[str, ...]]) -> str:
-    """Whose norm a module is: of the block it feeds, else of the block whose output it takes; several, or the stream itself: shared."""
-    made, taken = seen[name].output, seen[name].input
-    if any(made is value for chain in chains.values() for value in seen[chain[-1]].args[1:]):
-        return "extra"  # its output is the residual stream, as in Bloom's post-layernorm variant
-    feeds = [kind for kind, chain in chains.items() if seen[chain[0]].input is made]
-    if feeds:
-        return feeds[0] if len(feeds) == 1 else "shared"
-    after = [kind for kind, chain in chains.items() if seen[chain[-1]].output is taken]
-    return after[0] if after else "extra"
-
-
-def _names(site: Site, kind: Kind, chain: tuple[str, ...], norms: list[str], seen: dict[str, Call]) -> BranchNames:
-    call = seen[chain[-1]]
-    outputs = call.outputs
-    handed = None if not isinstance(outputs, tuple) else [None, *(_keyword(value, call.kwargs) for value in outputs[1:])]
-    return BranchNames(modules=list(chain), norms=norms, outputs=handed, stream=_stream(site, kind, chain, call))
-
-
-def _keyword(value: Any, kwargs: dict[str, Any]) -> str | None:
-    """The keyword argument that a module hands back as it is (T5's position bias), if any."""
-    return next((name for name, given in kwargs.items() if given is value and isinstance(value, Tensor)), None)
-
-
-def _stream(site: Site, kind: Kind, chain: tuple[str, ...], call: Call) -> int | None:
-    """Where the residual comes in: with its output projection zeroed a bare branch returns zeros; what else comes out is the stream."""
-    module = site.layer.get_submodule(chain[-1])
-    zeros = {name: torch.zeros_like(value) for name, value in projection(module, site.stack, kind).items()}
-    with torch.no_grad():
-        outputs = first(torch.func.functional_call(module, zeros, call.args, call.kwargs, strict=False))
-    if not outputs.any():
-        return None
-    places = [i for i, value in enumerate(call.args) if isinstance(value, Tensor) and value.shape == outputs.shape]
-    return places[-1] if places else 0
-
-
 def projection(module: nn.Module, stack: Stack, kind: Kind) -> dict[str, Tensor]:
     """Parameters of the output projection inside the last module of a block, by their names in it."""
     paths = {"attention": (stack.attention_out,), "cross": (stack.cross_out,), "mlp": stack.mlp_out}[kind]
-    found = {
+    found: dict[str, Tensor] = {
         name: value
         for path in paths
         for name, value in module.named_parameters()
         if path == "" or name == path or name.startswith(path + ".")
     }
     if not found:
-        raise InputError(f"the {kind} has no output projection at {paths}: the family named with --family does not fit this model")
+        raise InputError(
+            f"the {kind} has no output projection at {paths}: the family named with --family does not fit this model"
+        )
     return found
-
-
-def _reads_layer_input(seen: dict[str, Call], chains: dict[Kind, tuple[str, ...]]) -> bool:
-    """Whether the MLP starts from the layer's own input although there is an attention before it."""
-    if "attention" not in chains or "mlp" not in chains:
-        return False
-    start = seen[chains["mlp"][0]].input
-    norm = next((call for name, call in seen.items() if name and call.output is start and name not in sum(chains.values(), ())), None)
-    return (norm.input if norm else start) is seen[""].input

@@ -1,5 +1,6 @@
 """Load a model with its tokenizer and find its blocks; refuse what can't be pruned before hours are spent on it."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -23,9 +24,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 import remodeler.packed  # noqa: F401  registers the packed model types
-from remodeler.blocks import Anatomy, trace
+from remodeler.blocks import Anatomy
 from remodeler.errors import InputError
 from remodeler.families import Family, family
+from remodeler.tracing import trace
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -54,8 +56,20 @@ class Checkpoint:
     @property
     def context(self) -> int | None:
         """Longest window the model takes; None when it has no limit."""
-        found = [getattr(self.model.config, name, None) for name in CONTEXT_NAMES]
-        return next((int(value) for value in found if value), None)
+        config = self.model.config
+        longest = next((int(value) for value in (getattr(config, name, None) for name in CONTEXT_NAMES) if value), None)
+        if longest and config.model_type.endswith("roberta"):
+            return longest - config.pad_token_id - 1  # its positions start behind the padding token's id
+        return longest
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 of the weights: names, shapes and every byte."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def pick_device(device: str) -> torch.device:
@@ -180,11 +194,14 @@ def read_tokenizer(name: str, **where: Any) -> PreTrainedTokenizerBase:
 def read_model(name: str, row: Family, dtype: torch.dtype | str, **where: Any) -> nn.Module:
     """The model of a checkpoint; refuses one of which some weights would be random."""
     with one_sentence(name, "the weights"):
-        model, info = AUTO[row.task].from_pretrained(name, dtype=dtype, use_safetensors=True, output_loading_info=True, **where)
+        model, info = AUTO[row.task].from_pretrained(
+            name, dtype=dtype, use_safetensors=True, output_loading_info=True, **where
+        )
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
     if missing:
         raise InputError(
-            f"{len(missing)} weights that the model needs are not in {name} (the first: {missing[0]}): get the complete checkpoint"
+            f"{len(missing)} weights that the model needs are not in {name} (the first: {missing[0]}): "
+            "get the complete checkpoint"
         )
     loaded: nn.Module = model
     return loaded
@@ -198,7 +215,9 @@ def check_files(folder: Path) -> None:
     named = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else []
     for file in [folder / name for name in named] or sorted(folder.glob("*.safetensors")):
         if not file.exists():
-            raise InputError(f"shard {file.name} named in {index.name} is missing from {folder}: get the complete checkpoint")
+            raise InputError(
+                f"shard {file.name} named in {index.name} is missing from {folder}: get the complete checkpoint"
+            )
         try:
             with safe_open(file, framework="pt"):
                 pass

@@ -58,17 +58,19 @@ def evaluate(
     Raises:
         InputError: before anything is measured, where a task or a length can't work.
     """
-    length = length or min([*_contexts(checkpoints), LENGTH])
+    length = min([*_contexts(checkpoints), LENGTH]) if length is None else length
+    harness = _harness() if tasks else None
     for checkpoint in checkpoints:
         _check_context(checkpoint, length)
-    scores: list[Scores] = [{"name": checkpoint.name} | memory(checkpoint) for checkpoint in checkpoints]
-    harness = _harness() if tasks else None
+        if harness:
+            harness.check(checkpoint, limit)
     opened = harness.open_tasks(tasks) if harness else {}
+    scores: list[Scores] = [{"name": checkpoint.name} | memory(checkpoint) for checkpoint in checkpoints]
     for checkpoint, found in zip(checkpoints, scores, strict=True):
         found |= text_scores(checkpoint, texts, length, packing) if texts else {}
         found |= {"tasks": harness.task_scores(checkpoint, opened, limit)} if harness else {}
     if speed:
-        for found, speeds in zip(scores, compare_speed(checkpoints, *_affordable(checkpoints)), strict=True):
+        for found, speeds in zip(scores, compare_affordable_speed(checkpoints), strict=True):
             found |= speeds
     return scores
 
@@ -182,6 +184,11 @@ def _check_speed(checkpoint: Checkpoint, prompt: int, new: int, repeats: int, ba
         raise InputError(
             f"{prompt} + {new} tokens were given, {checkpoint.name} reads at most {checkpoint.context}: ask for fewer"
         )
+
+
+def compare_affordable_speed(checkpoints: Sequence[Checkpoint]) -> list[Scores]:
+    """Speeds at the usual lengths, or at what the shortest context allows."""
+    return compare_speed(checkpoints, *_affordable(checkpoints))
 
 
 def _affordable(checkpoints: Sequence[Checkpoint]) -> tuple[int, int]:

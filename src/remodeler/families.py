@@ -1,10 +1,10 @@
 """Table: what each model family calls its layer list, attention and MLP.
 
-A row only names parts. Which norm belongs to which block, whether a residual is added inside or outside, whether the branches
-run in parallel and what they return is traced from one forward pass (:mod:`remodeler.blocks`).
+A row only names parts. Which norm belongs to which block, whether a residual is added inside or outside, whether the
+branches run in parallel and what they return is traced from one forward pass (:mod:`remodeler.tracing`).
 
-To add a family, add a row; ``tests/test_families.py`` then holds it to the defining equation *bypassing a block equals zeroing its
-output projection*, to cached decoding, and to the forms it can be saved in.
+To add a family, add a row; ``tests/test_families.py`` then holds it to the defining equation *bypassing a block
+equals zeroing its output projection*, to cached decoding, and to the forms it can be saved in.
 """
 
 from dataclasses import dataclass
@@ -44,9 +44,9 @@ class Family:
     """Why the first attention of each stack can't be removed, where that is so."""
 
 
-def _decoder(layers: str, **names: object) -> Family:
+def _decoder(stack: Stack) -> Family:
     """A row for a decoder: the trunk is the module that holds the layer list."""
-    return Family((Stack(layers, **names),), layers.rpartition(".")[0])  # type: ignore[arg-type]
+    return Family((stack,), stack.layers.rpartition(".")[0])
 
 
 def _bert(prefix: str) -> Family:
@@ -54,19 +54,31 @@ def _bert(prefix: str) -> Family:
     return Family((stack,), prefix, "masked")
 
 
-LLAMA = _decoder("model.layers")
-_PHI = _decoder("model.layers", attention_out="dense", mlp_out=("fc2",))
-_STARCODER = _decoder("model.layers", mlp_out=("c_proj",))
-_GPT2 = _decoder("transformer.h", attention="attn", attention_out="c_proj", mlp_out=("c_proj",))
-_GPTJ = _decoder("transformer.h", attention="attn", attention_out="out_proj", mlp_out=("fc_out",))
-_NEOX = _decoder("gpt_neox.layers", attention="attention", attention_out="dense", mlp_out=("dense_4h_to_h",))
-_OPT = _decoder("model.decoder.layers", attention_out="out_proj", mlp=("fc1", "fc2"), mlp_out=("",))
-_FALCON = _decoder("transformer.h", attention="self_attention", attention_out="dense", mlp_out=("dense_4h_to_h",))
-_MPT = _decoder("transformer.blocks", attention="attn", attention_out="out_proj", mlp=("ffn",), mlp_out=("down_proj",))
+LLAMA = _decoder(Stack("model.layers"))
+_PHI = _decoder(Stack("model.layers", attention_out="dense", mlp_out=("fc2",)))
+_STARCODER = _decoder(Stack("model.layers", mlp_out=("c_proj",)))
+_GPT2 = _decoder(Stack("transformer.h", attention="attn", attention_out="c_proj", mlp_out=("c_proj",)))
+_GPTJ = _decoder(Stack("transformer.h", attention="attn", attention_out="out_proj", mlp_out=("fc_out",)))
+_NEOX = _decoder(Stack("gpt_neox.layers", attention="attention", attention_out="dense", mlp_out=("dense_4h_to_h",)))
+_OPT = _decoder(Stack("model.decoder.layers", attention_out="out_proj", mlp=("fc1", "fc2"), mlp_out=("",)))
+_FALCON = _decoder(
+    Stack("transformer.h", attention="self_attention", attention_out="dense", mlp_out=("dense_4h_to_h",))
+)
+_MPT = _decoder(
+    Stack("transformer.blocks", attention="attn", attention_out="out_proj", mlp=("ffn",), mlp_out=("down_proj",))
+)
 _T5 = Family(
     (
         Stack("encoder.block", "layer.0", "SelfAttention.o", ("layer.1",), ("DenseReluDense.wo",)),
-        Stack("decoder.block", "layer.0", "SelfAttention.o", ("layer.2",), ("DenseReluDense.wo",), "layer.1", "EncDecAttention.o"),
+        Stack(
+            "decoder.block",
+            "layer.0",
+            "SelfAttention.o",
+            ("layer.2",),
+            ("DenseReluDense.wo",),
+            "layer.1",
+            "EncDecAttention.o",
+        ),
     ),
     "decoder",
     "seq2seq",
@@ -122,5 +134,7 @@ def family(model_type: str, like: str | None = None) -> Family:
     if name in FAMILIES:
         return FAMILIES[name]
     known = ", ".join(FAMILIES)
-    advice = "name the family its layers look like with --family" if like is None else "choose one of these for --family"
+    advice = (
+        "name the family its layers look like with --family" if like is None else "choose one of these for --family"
+    )
     raise InputError(f"model type {name!r} is not known here ({known}): {advice}")

@@ -1,8 +1,9 @@
 """The forms a pruned model can be written in, as a config and a renaming of tensors.
 
-``stock``: the surviving blocks pair up into whole layers of an ordinary model. ``packed``: one layer per remaining attention, see
-:mod:`remodeler.packed`. ``portable``: the output projections of removed blocks zeroed; loads everywhere and gains nothing. All three compute the same
-function. No tensor is changed except for those zeros, and none is copied until it is written.
+``stock``: the surviving blocks pair up into whole layers of an ordinary model. ``packed``: one layer per remaining
+attention, see :mod:`remodeler.packed`. ``portable``: the output projections of removed blocks zeroed; loads
+everywhere and gains nothing. All three compute the same function. No tensor is changed except for those zeros, and
+none is copied until it is written.
 """
 
 import copy
@@ -40,7 +41,9 @@ def choose(anatomy: Anatomy, removed: Iterable[Block]) -> Form:
     for form, reason in reasons.items():
         if reason is None:
             return form
-    raise InputError("no form can hold this model: " + "; ".join(f"{form}, {reason}" for form, reason in reasons.items()))
+    raise InputError(
+        "no form can hold this model: " + "; ".join(f"{form}, {reason}" for form, reason in reasons.items())
+    )
 
 
 def refusal(anatomy: Anatomy, removed: frozenset[Block], form: Form) -> str | None:
@@ -61,7 +64,7 @@ def build(anatomy: Anatomy, removed: Iterable[Block], form: Form) -> Shape:
     return {"stock": _stock, "packed": _packed, "portable": _portable}[form](anatomy, gone)
 
 
-# ---- what survives -----------------------------------------------------------------------------------------------------------------
+# What survives --------------------------------------------------------------------------------------------------------
 
 
 def survivors(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[Site, list[str]]]:
@@ -93,7 +96,9 @@ def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
         return "encoder-decoder models are written as portable only"
     paired = pairs(anatomy, removed)
     if not paired:
-        return "the blocks that are left do not pair up into whole layers (--shape standard makes the search keep them so)"
+        return (
+            "the blocks that are left do not pair up into whole layers (--shape standard makes the search keep them so)"
+        )
     split = [pair for pair in paired if pair[0] is not pair[1]]
     if split and (anatomy.parallel or any(anatomy.shared[site.number] for pair in split for site in pair)):
         return "attention and MLP run in parallel, so only those of one layer pair up"
@@ -121,7 +126,7 @@ def _no_portable(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     return None
 
 
-# ---- the three forms ---------------------------------------------------------------------------------------------------------------
+# The three forms ------------------------------------------------------------------------------------------------------
 
 
 def _stock(anatomy: Anatomy, removed: frozenset[Block]) -> Shape:
@@ -175,7 +180,7 @@ def _portable(anatomy: Anatomy, removed: frozenset[Block]) -> Shape:
     return Shape("portable", copy.deepcopy(anatomy.model.config), tensors)
 
 
-# ---- configs -----------------------------------------------------------------------------------------------------------------------
+# Configs --------------------------------------------------------------------------------------------------------------
 
 
 def source_config(anatomy: Anatomy) -> PreTrainedConfig:
@@ -184,7 +189,9 @@ def source_config(anatomy: Anatomy) -> PreTrainedConfig:
     before: Packing | None = getattr(config, "packing", None)
     if before is None:
         return config
-    plain: dict[str, Any] = {k: v for k, v in config.to_dict().items() if k not in ("packing", "model_type", "auto_map", "architectures")}
+    plain: dict[str, Any] = {
+        k: v for k, v in config.to_dict().items() if k not in ("packing", "model_type", "auto_map", "architectures")
+    }
     stock = type(config).__mro__[2].from_dict(plain)
     stock.num_hidden_layers = before["num_hidden_layers"]
     stock.architectures = [name.removeprefix("Packed") for name in config.architectures or ()]
@@ -206,12 +213,17 @@ def _packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConf
     """The source's config as a packed one, with what transformers needs to find the code beside the weights."""
     remote = getattr(source, "auto_map", None)
     stock = type(source)
-    config = packed_class(stock).from_dict({k: v for k, v in source.to_dict().items() if k not in ("model_type", "auto_map")})
+    config = packed_class(stock).from_dict(
+        {k: v for k, v in source.to_dict().items() if k not in ("model_type", "auto_map")}
+    )
     heads = [name for name in source.architectures or [type(anatomy.model).__name__]]
     module = "packed_remote" if remote else "packed"
     head_auto = "AutoModelForMaskedLM" if anatomy.family.task == "masked" else "AutoModelForCausalLM"
     config.architectures = [f"Packed{name.removeprefix('Packed')}" for name in heads]
-    config.auto_map = {"AutoConfig": f"{module}.Packed{stock.__name__}", head_auto: f"{module}.{config.architectures[0]}"}
+    config.auto_map = {
+        "AutoConfig": f"{module}.Packed{stock.__name__}",
+        head_auto: f"{module}.{config.architectures[0]}",
+    }
     base = type(anatomy.model.base_model).__name__.removeprefix("Packed")
     config.auto_map["AutoModel"] = f"{module}.Packed{base}"
     assert config.model_type.startswith(PACKED_PREFIX)
@@ -222,7 +234,9 @@ def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: list[tuple[Site, l
     """What ``config.packing`` holds (see :class:`remodeler.packed.Packing`), with the names needed to prune again."""
     from remodeler.families import FAMILIES
 
-    names: dict[str, BranchNames] = {block.kind: branch.names for block, branch in sorted(anatomy.branches.items(), reverse=True)}
+    names: dict[str, BranchNames] = {
+        block.kind: branch.names for block, branch in sorted(anatomy.branches.items(), reverse=True)
+    }
     before = getattr(anatomy.model.config, "packing", None) or {}
     return {
         "source": source.model_type,
@@ -238,7 +252,7 @@ def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: list[tuple[Site, l
     }
 
 
-# ---- tensors -----------------------------------------------------------------------------------------------------------------------
+# Tensors --------------------------------------------------------------------------------------------------------------
 
 
 def _source_tensors(anatomy: Anatomy) -> Iterator[tuple[str, Tensor]]:
@@ -249,7 +263,9 @@ def _source_tensors(anatomy: Anatomy) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
-def _renamed(anatomy: Anatomy, removed: frozenset[Block], places: dict[tuple[int, str], str]) -> Iterator[tuple[str, Tensor]]:
+def _renamed(
+    anatomy: Anatomy, removed: frozenset[Block], places: dict[tuple[int, str], str]
+) -> Iterator[tuple[str, Tensor]]:
     """Tensors of what survives, by their new names. ``places``: new path of a (source layer, part)."""
     paths = {id(module): name for name, module in anatomy.model.named_modules(remove_duplicate=False)}
     sites = {paths[id(site.layer)]: site for site in anatomy.sites}

@@ -1,14 +1,15 @@
-"""Log-probability of every token, chunked over positions so that the full logits of a batch never exist; perplexity; bits per byte.
+"""Log-probability of every token, perplexity, bits per byte; the full logits of a batch never exist.
 
-The model is run in two parts, both with its own code: the *trunk* (everything up to the last hidden states) and the *head* (output
-projection, soft-capping, scaling), which is the model itself with its trunk swapped for given states. Log-sum-exp is in float32, sums are in
-float64. BlockPruner's code (``utils.evaluate_ppl``) takes full logits in the model's dtype instead; where a window holds padding-token targets it leaves
-them out, we score every real token.
+The model is run in two parts, both with its own code: the *trunk* (everything up to the last hidden states) and the
+*head* (output projection, soft-capping, scaling), which is the model itself with its trunk swapped for given states.
+Log-sum-exp is in float32, sums are in float64. BlockPruner's code (``utils.evaluate_ppl``) takes full logits in the
+model's dtype instead; where a window holds padding-token targets it leaves them out, we score every real token.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def batch_size(windows: Windows, device: torch.device) -> int:
-    """Windows a batch, when the user does not say: enough tokens to keep the device busy, few enough to stay in its cache."""
+    """Windows a batch, when the user does not say: enough to keep the device busy, few enough to stay in its cache."""
     return max(1, BATCH_TOKENS.get(device.type, BATCH_TOKENS["cuda"]) // windows.ids.shape[1])
 
 
@@ -106,7 +107,7 @@ def head_logits(anatomy: Anatomy, states: Tensor) -> Tensor:
     return logits
 
 
-def vocabulary(model: nn.Module) -> int:
+def vocabulary(model: Any) -> int:
     """Number of logits a position."""
     return int(model.config.vocab_size)
 
@@ -144,7 +145,10 @@ def mean_nll(anatomy: Anatomy, windows: Windows, size: int | None = None) -> flo
 def finite(value: float) -> float:
     """The value, if a search can go on with it."""
     if not math.isfinite(value):
-        raise InputError(f"the loss of the model is {value}: its weights are damaged or too large for this --dtype, try --dtype float32")
+        raise InputError(
+            f"the loss of the model is {value}: its weights are damaged or too large for this --dtype, "
+            "try --dtype float32"
+        )
     return value
 
 
@@ -154,5 +158,11 @@ def perplexity(nll: float) -> float:
 
 
 def bits_per_byte(nll: float, windows: Windows) -> float:
-    """Mean cost of a byte of the scored text in bits: comparable between tokenizers, which perplexity is not."""
+    """Mean cost of a byte of the scored text in bits: comparable between tokenizers, which perplexity is not.
+
+    Raises:
+        ValueError: for windows that do not know their bytes, as slices.
+    """
+    if not windows.bytes:
+        raise ValueError("these windows don't know how many bytes of text they hold")
     return nll * windows.tokens / (math.log(2) * windows.bytes)

@@ -1,16 +1,18 @@
 """Load a block-pruned model: a stock transformers model repacked to one layer per remaining attention.
 
-This file lies beside the weights and needs only torch and transformers. Attention-major packing: layer ``j`` is the j-th attention
-that was kept, with its own MLP if that was kept too; an MLP whose attention was removed runs behind the attention before it (``post``)
-or, at the very start, in front of the first (``pre``). ``num_hidden_layers`` then counts attentions and ``layer_idx`` has no holes, so
-every KV cache is right and no larger than it must be. No forward of any model family is rewritten.
+This file lies beside the weights and needs only torch and transformers. Attention-major packing: layer ``j`` is the
+j-th attention that was kept, with its own MLP if that was kept too; an MLP whose attention was removed runs behind
+the attention before it (``post``) or, at the very start, in front of the first (``pre``). ``num_hidden_layers`` then
+counts attentions and ``layer_idx`` has no holes, so every KV cache is right and no larger than it must be. No forward
+of any model family is rewritten.
 
-``config.packing`` says what was kept: see ``Packing`` below. Source layer numbers stay in it, so that the model can be pruned again.
+``config.packing`` says what was kept: see ``Packing`` below. Source layer numbers stay in it, so that the model can
+be pruned again.
 """
 
 import copy
 import shutil
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -94,7 +96,7 @@ class WithOrphans:
         return outputs
 
 
-@lru_cache(maxsize=None)
+@cache
 def layer_class(stock: type) -> type:
     """The stock layer class with room for orphans."""
     return type(f"Packed{stock.__name__}", (WithOrphans, stock), {"__module__": __name__})
@@ -196,7 +198,7 @@ def same_names_in_files(stock: str, packed: str) -> None:
         register_checkpoint_conversion_mapping(packed, conversions, overwrite=True)
 
 
-@lru_cache(maxsize=None)
+@cache
 def packed_class(stock: type) -> type:
     """The packed form of a stock config or model class, by the name ``Packed`` + its own."""
     is_config = issubclass(stock, PreTrainedConfig)
@@ -220,7 +222,7 @@ def announce(config_class: type) -> None:
 
 
 def __getattr__(name: str) -> type:
-    """``PackedLlamaForCausalLM`` is the packed form of transformers' ``LlamaForCausalLM``, and so on for all its classes."""
+    """``PackedLlamaForCausalLM`` is the packed form of transformers' ``LlamaForCausalLM``; so are all other names."""
     if not name.startswith("Packed") or not hasattr(transformers, name.removeprefix("Packed")):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return packed_class(getattr(transformers, name.removeprefix("Packed")))
@@ -231,4 +233,6 @@ if __package__ == "remodeler":  # installed, not the copy beside the weights: lo
 
     for model_type, row in FAMILIES.items():
         if row.task != "seq2seq":
-            AutoConfig.register(f"packed_{model_type}", packed_class(transformers.CONFIG_MAPPING[model_type]), exist_ok=True)
+            AutoConfig.register(
+                f"packed_{model_type}", packed_class(transformers.CONFIG_MAPPING[model_type]), exist_ok=True
+            )

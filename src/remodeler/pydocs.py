@@ -29,8 +29,19 @@ SHORTEST_PARAGRAPH = 40
 SALT = 11
 """Of the first 30 salts, the one whose parts are closest to 90, 5 and 5 % of all characters (Python 3.11)."""
 
-SKIPPED_FOLDERS = {"test", "tests", "idlelib", "idle_test", "lib2to3", "site-packages", "dist-packages", "turtledemo",
-                   "encodings", "pydoc_data", "__pycache__"}
+SKIPPED_FOLDERS = {
+    "test",
+    "tests",
+    "idlelib",
+    "idle_test",
+    "lib2to3",
+    "site-packages",
+    "dist-packages",
+    "turtledemo",
+    "encodings",
+    "pydoc_data",
+    "__pycache__",
+}
 
 
 def texts(part: Part) -> list[str]:
@@ -52,8 +63,10 @@ def _parts() -> dict[Part, tuple[str, ...]]:
     seen: set[str] = set()
     parts = {part: tuple(_unseen(documents, part, seen)) for part in PARTS}
     if not all(parts.values()):
-        raise InputError("this Python installation carries no documentation (pydoc_data.topics and the .py files of "
-                         "the standard library were expected): give a text file instead")
+        raise InputError(
+            "this Python installation carries no documentation (pydoc_data.topics and the .py files of "
+            "the standard library were expected): give a text file instead"
+        )
     return parts
 
 
@@ -103,8 +116,11 @@ def _docstrings(path: Path) -> list[str]:
             tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError):
         return []  # a file for another Python version, or one that may not be read
-    owners = [node for node in ast.walk(tree)
-              if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
+    owners = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
     owners.sort(key=lambda node: getattr(node, "lineno", 0))
     return [_clean(text) for text in (ast.get_docstring(node, clean=False) for node in owners) if text]
 

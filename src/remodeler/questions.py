@@ -139,7 +139,7 @@ def _blank(sentence: str, options: list[str], gold: int) -> Question:
 
 
 def _one_of(row: Row, keys: str) -> Any:
-    return next(row[key] for key in keys.split("|") if key in row)
+    return row[next((key for key in keys.split("|") if key in row), keys)]
 
 
 def _gold(answer: Any, choices: list[str]) -> int:

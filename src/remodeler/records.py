@@ -56,9 +56,13 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"no space left on the disk of {path}: free some, then run the same command again") from error
+            raise InputError(
+                f"no space left on the disk of {path}: free some, then run the same command again"
+            ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise InputError(f"{path} can't be written ({os.strerror(error.errno)}): choose a place you may write to") from error
+            raise InputError(
+                f"{path} can't be written ({os.strerror(error.errno)}): choose a place you may write to"
+            ) from error
         raise
 
 

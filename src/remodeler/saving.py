@@ -1,12 +1,12 @@
 """Write a pruned model to a folder that loads, then load it and compare.
 
-Nothing is trusted that was not read back: every save ends with a reload, whose logits must equal those of the model in memory in one pass, and
-agree step by step with its KV cache.
+Nothing is trusted that was not read back: every save ends with a reload, whose logits must equal those of the model
+in memory in one pass, and agree step by step with its KV cache.
 """
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from remodeler.forms import Form, Shape, build, choose
 from remodeler.records import disk_errors
 
 STEP_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Cached decoding sees other tensor shapes than one pass does: how far apart they may be, as a share of the largest logit."""
+"""How far apart cached decoding and one pass may be, as a share of the largest logit: the tensors' shapes differ."""
 
 REMOTE = '''"""Packed classes over the modelling code that came with the source model."""
 
@@ -36,18 +36,34 @@ from .{module} import {names}
 
 
 @dataclass(frozen=True)
+class Saved:
+    """A written model, read back."""
+
+    form: Form
+    check: "Check"
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True)
 class Check:
     """What the reloaded model showed."""
 
     one_pass: float
     """Largest difference of a logit from the pruned model in memory; 0 means bit for bit."""
     cached: float | None
-    """Largest difference between decoding with the KV cache and one pass, as a share of the largest logit; None without a cache."""
+    """Largest difference between decoding with the KV cache and one pass, as a share of the largest logit.
+
+    None without a cache.
+    """
 
 
 def save_pruned(
-    checkpoint: Checkpoint, removed: Iterable[Block], folder: Path, form: Form | None = None, max_shard_size: str = "5GB"
-) -> tuple[Form, Check]:
+    checkpoint: Checkpoint,
+    removed: Iterable[Block],
+    folder: Path,
+    form: Form | None = None,
+    max_shard_size: str = "5GB",
+) -> Saved:
     """Write the model without some blocks, with all that it needs to load, and check it.
 
     Args:
@@ -66,7 +82,8 @@ def save_pruned(
     with disk_errors(folder):
         write_weights(checkpoint, shape, folder, max_shard_size)
         write_companions(checkpoint, shape, folder)
-    return chosen, check(checkpoint, gone, folder)
+    again = reload(checkpoint, folder)
+    return Saved(chosen, check(checkpoint, gone, again), again)
 
 
 def _written_dtype(checkpoint: Checkpoint) -> torch.dtype:
@@ -118,12 +135,20 @@ def _remote_code(shape: Shape) -> str:
     return REMOTE.format(module=module, names=", ".join(names), lines=lines)
 
 
-# ---- the check ---------------------------------------------------------------------------------------------------------------------
+# The check ------------------------------------------------------------------------------------------------------------
+
+
+def reload(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    """Load a written folder on the device and in the dtype of its source."""
+    dtype = str(checkpoint.model.dtype).removeprefix("torch.")
+    remote = any(code.name != "packed.py" for code in folder.glob("*.py"))
+    device = str(checkpoint.model.device)
+    return load(folder, dtype=dtype, device=device, family=checkpoint.like, trust_remote_code=remote)
 
 
 @torch.no_grad()
-def check(checkpoint: Checkpoint, removed: Iterable[Block], folder: Path) -> Check:
-    """Load a written folder and compare it with the model in memory.
+def check(checkpoint: Checkpoint, removed: Iterable[Block], again: Checkpoint) -> Check:
+    """Compare a reloaded model with the one in memory without some blocks.
 
     Raises:
         InputError: when a logit differs in one pass, or decoding with the cache goes another way.
@@ -132,29 +157,29 @@ def check(checkpoint: Checkpoint, removed: Iterable[Block], folder: Path) -> Che
     inputs = _sample(checkpoint)
     with bypassed(checkpoint.anatomy, removed):
         wanted = model(**inputs).logits
-    remote = any(folder.glob("packed_remote.py")) or _has_remote_code(folder)
-    dtype = str(model.dtype).removeprefix("torch.")
-    again = load(folder, dtype=dtype, device=str(model.device), family=checkpoint.like, trust_remote_code=remote)
     found = again.model(**inputs).logits
     one_pass = (found.float() - wanted.float()).abs().max().item()
     if not one_pass <= tolerance(model.dtype, model.device) * wanted.float().abs().max().item():
-        raise InputError(f"the model written to {folder} gives other logits than the pruned one in memory (by {one_pass:.3g}): choose another --form")
+        raise InputError(
+            f"the model written to {again.name} gives other logits than the pruned one in memory (by {one_pass:.3g}): "
+            "choose another --form"
+        )
     return Check(one_pass, _cached(again.anatomy, inputs, found))
 
 
 def tolerance(dtype: torch.dtype, device: torch.device) -> float:
-    """0 in float32 and float64 on a CPU, where the same kernels see the same shapes; elsewhere libraries may choose others."""
+    """0 in float32 and float64 on a CPU, where the same kernels see the same shapes; elsewhere kernels may differ."""
     return 0.0 if device.type == "cpu" and dtype in (torch.float32, torch.float64) else STEP_TOLERANCE[dtype]
-
-
-def _has_remote_code(folder: Path) -> bool:
-    return any(code.name != "packed.py" for code in folder.glob("*.py"))
 
 
 def _sample(checkpoint: Checkpoint) -> dict[str, Tensor]:
     length = min(16, checkpoint.context or 16)
     ids = torch.arange(3, 3 + length, device=checkpoint.model.device)[None] % checkpoint.model.config.vocab_size
-    return {"input_ids": ids, "decoder_input_ids": ids} if checkpoint.anatomy.family.task == "seq2seq" else {"input_ids": ids}
+    return (
+        {"input_ids": ids, "decoder_input_ids": ids}
+        if checkpoint.anatomy.family.task == "seq2seq"
+        else {"input_ids": ids}
+    )
 
 
 def _cached(anatomy: Anatomy, inputs: dict[str, Tensor], wanted: Tensor) -> float | None:
@@ -163,13 +188,14 @@ def _cached(anatomy: Anatomy, inputs: dict[str, Tensor], wanted: Tensor) -> floa
         return None
     model: Any = anatomy.model
     cache = DynamicCache(config=model.config)
-    steps = [model(input_ids=ids, past_key_values=cache, use_cache=True).logits for ids in inputs["input_ids"].split(1, dim=1)]
+    steps = [
+        model(input_ids=ids, past_key_values=cache, use_cache=True).logits
+        for ids in inputs["input_ids"].split(1, dim=1)
+    ]
     difference = ((torch.cat(steps, 1) - wanted).float().abs().max() / wanted.float().abs().max()).item()
     if not difference <= STEP_TOLERANCE[model.dtype]:
-        raise InputError(f"decoding with a KV cache goes another way than one pass (by {difference:.3g} of the largest logit): choose another --form")
+        raise InputError(
+            f"decoding with a KV cache goes another way than one pass (by {difference:.3g} of the largest logit): "
+            "choose another --form"
+        )
     return difference
-
-
-def check_record(result: Check) -> dict[str, Any]:
-    """As JSON."""
-    return asdict(result)

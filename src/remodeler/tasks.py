@@ -98,8 +98,7 @@ def task_scores(
         limit: questions a task, from its start.
         batch: sequences the model reads at once.
     """
-    if limit is not None and limit < 2:
-        raise InputError(f"a limit of {limit} questions was given, a standard error needs 2: raise --limit")
+    check(checkpoint, limit)
     with quiet():
         model = harness_model(checkpoint, batch)
         try:
@@ -114,16 +113,22 @@ def task_scores(
     }
 
 
+def check(checkpoint: Checkpoint, limit: int | None = None) -> None:
+    """Whether a model can be asked that many questions."""
+    if limit is not None and limit < 2:
+        raise InputError(f"a limit of {limit} questions was given, a standard error needs 2: raise --limit")
+    if checkpoint.anatomy.family.task == "masked":
+        raise InputError(f"{checkpoint.name} is a masked language model, which can't rate choices: leave --tasks out")
+
+
 def harness_model(checkpoint: Checkpoint, batch: int) -> HFLM:
     """The model as lm-eval wants it, with a copy of the tokenizer, since lm-eval adds a padding token to it."""
-    task, tokenizer = checkpoint.anatomy.family.task, copy.deepcopy(checkpoint.tokenizer)
-    if task == "masked":
-        raise InputError(f"{checkpoint.name} is a masked language model, which can't rate choices: leave --tasks out")
+    tokenizer = copy.deepcopy(checkpoint.tokenizer)
     prefix = next(each for each in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if each is not None)
     return HFLM(
         pretrained=checkpoint.model,
         tokenizer=tokenizer,
-        backend=task,
+        backend=checkpoint.anatomy.family.task,
         max_length=checkpoint.context,
         prefix_token_id=prefix,
         batch_size=batch,

@@ -1,11 +1,13 @@
 """The loss without each candidate, all candidates of a step in one pass over the text.
 
-Candidates share everything up to their block. For one mini-batch at a time the model is run once and what every layer and every attention
-returned is kept; a candidate's run then replays the layers before its block, and the attention beside it, and computes only what comes after.
-The same modules see tensors of the same shapes and values as in the plain loop (mask one block, run the model), so the result equals it bit for
-bit. With 2L equal blocks the work is about half: L (2L+1) block evaluations and L base ones, against 2L (2L-1).
+Candidates share everything up to their block. For one mini-batch at a time the model is run once and what every layer
+and every attention returned is kept; a candidate's run then replays the layers before its block, and the attention
+beside it, and computes only what comes after. The same modules see tensors of the same shapes and values as in the
+plain loop (mask one block, run the model), so the result equals it bit for bit. With 2L equal blocks the work is
+about half: L (2L+1) block evaluations and L base ones, against 2L (2L-1).
 
-Several processes (torch.distributed) share the mini-batches; sums are taken in the order of the text, so their number does not change a bit.
+Several processes (torch.distributed) share the mini-batches; sums are taken in the order of the text, so their number
+does not change a bit.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -106,7 +108,7 @@ def _keep(hooks: ExitStack, module: torch.nn.Module, into: Any, key: Any) -> Non
 
 @contextmanager
 def replayed(anatomy: Anatomy, recording: Recording, unit: Unit) -> Iterator[None]:
-    """Layers before the unit, and attentions before it in its own layer, hand back what they returned in the recording."""
+    """Layers before the unit, and attentions before it in its own layer, hand back what the recording holds."""
     start = min(anatomy.branches[block].site.index for block in unit)
     begin = min(order(anatomy, block) for block in unit)
     with ExitStack() as swaps:
@@ -116,10 +118,12 @@ def replayed(anatomy: Anatomy, recording: Recording, unit: Unit) -> Iterator[Non
             branch = anatomy.branches[block]
             if branch.site.index == start and order(anatomy, block) < begin:
                 path = branch.names["modules"][-1]
-                swaps.enter_context(swapped(branch.site.layer, path, Replay(outputs, branch.site.layer.get_submodule(path))))
+                swaps.enter_context(
+                    swapped(branch.site.layer, path, Replay(outputs, branch.site.layer.get_submodule(path)))
+                )
         yield
 
 
 def order(anatomy: Anatomy, block: Block) -> tuple[int, int]:
     """When a block is computed."""
-    return anatomy.sites.index(anatomy.branches[block].site), KINDS.index(block.kind)
+    return anatomy.branches[block].site.position, KINDS.index(block.kind)

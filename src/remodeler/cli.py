@@ -1,0 +1,293 @@
+"""The command ``remodel``: one short function per verb, paths in, paths out, no logic."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from remodeler import __version__
+from remodeler.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Make new language models out of existing ones, without training from scratch.",
+    epilog="Try it now, offline: `remodel demo`. Each verb explains itself: `remodel prune --help`.",
+)
+
+Model = Annotated[str, typer.Argument(help="A model folder or a hub id, as `Qwen/Qwen3-0.6B`.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", help="New folder for the result.", show_default=False)]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel="Model")]
+FamilyName = Annotated[
+    str | None,
+    typer.Option("--family", help="Family that remote code looks like, as `llama`.", rich_help_panel="Model"),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run modelling code of the checkpoint.", rich_help_panel="Model")
+]
+Dtype = Annotated[
+    str, typer.Option(help="Compute in auto (as stored), float32, bfloat16 or float16.", rich_help_panel="Model")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Model")]
+Ratio = Annotated[
+    str | None, typer.Option(help="Share of the parameters to remove, as 0.25 or 25%.", rich_help_panel="How much")
+]
+Remove = Annotated[
+    int | None, typer.Option(help="Number of blocks (or layers, or pairs) to remove.", rich_help_panel="How much")
+]
+Increase = Annotated[
+    str | None,
+    typer.Option(
+        "--max-perplexity-increase",
+        help="Stop before calibration perplexity rises by more, as 20%.",
+        rich_help_panel="How much",
+    ),
+]
+FormName = Annotated[
+    str,
+    typer.Option("--form", help="auto (the best that can hold), stock, packed or portable.", rich_help_panel="Result"),
+]
+TextSource = Annotated[
+    str,
+    typer.Option(
+        help="alpaca, wikitext2, c4, python (offline), hf:NAME[:CONFIG][:SPLIT], or a FILE (.txt .jsonl .json .csv .parquet).",
+        rich_help_panel="Texts",
+    ),
+]
+Samples = Annotated[int, typer.Option(help="Texts to calibrate on; as many are held out.", rich_help_panel="Texts")]
+Length = Annotated[
+    int | None, typer.Option(help="Tokens a window. [default: 2048, or the model's context]", rich_help_panel="Texts")
+]
+PackingName = Annotated[
+    str,
+    typer.Option(
+        "--packing", help="paper: joined and cut into equal windows; per-text: a window each.", rich_help_panel="Texts"
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Of the sampling.", rich_help_panel="Texts")]
+
+
+def version(value: bool) -> None:
+    """Print the version and leave."""
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    show: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Options before the verb."""
+
+
+@app.command()
+def prune(
+    model: Model,
+    out: Out,
+    ratio: Ratio = None,
+    remove: Remove = None,
+    max_increase: Increase = None,
+    method: Annotated[
+        str, typer.Option(help="blockpruner, one-shot or random.", rich_help_panel="How")
+    ] = "blockpruner",
+    unit: Annotated[
+        str, typer.Option(help="What goes at once: block, attention, mlp or layer.", rich_help_panel="How")
+    ] = "block",
+    shape: Annotated[
+        str,
+        typer.Option(help="free, or standard: what is left is a stock model with fewer layers.", rich_help_panel="How"),
+    ] = "free",
+    batch_size: Annotated[int | None, typer.Option(help="Windows a mini-batch.", rich_help_panel="How")] = None,
+    form: FormName = "auto",
+    texts: TextSource = "alpaca",
+    samples: Samples = 256,
+    length: Length = None,
+    packing: PackingName = "paper",
+    seed: Seed = 42,
+    revision: Revision = None,
+    family: FamilyName = None,
+    trust_remote_code: Trust = False,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")
+    ] = False,
+) -> None:
+    """Remove the attention and MLP blocks that matter least (BlockPruner), and write a smaller model that loads.
+
+    Every step removes the block without which the model's perplexity on the calibration texts is lowest. The path is kept in
+    `OUT/removals.jsonl`; `remodel cut` makes other sizes from it. Interrupted? The same command goes on.
+
+    Example: `remodel prune Qwen/Qwen3-0.6B --out small --ratio 25%`
+    """
+    from remodeler.pruning.job import Plan, Source, Text, prune_model
+    from remodeler.report import write_report
+
+    source = Source(model, revision, family, trust_remote_code, dtype, device)
+    text = Text(texts, samples, length, _one_of("packing", packing, ("paper", "per-text")), seed)
+    unit, shape = (
+        _one_of("unit", unit, ("block", "attention", "mlp", "layer")),
+        _one_of("shape", shape, ("free", "standard")),
+    )
+    plan = Plan(method, unit, shape, form, batch_size)
+    prune_model(source, text, plan, _budget(ratio, remove, max_increase), out, write_report, dry_run)
+    if not dry_run:
+        _show(out)
+
+
+@app.command()
+def cut(
+    log: Annotated[Path, typer.Argument(help="The `removals.jsonl` of an earlier search.", show_default=False)],
+    model: Model,
+    out: Out,
+    ratio: Ratio = None,
+    remove: Remove = None,
+    max_increase: Increase = None,
+    form: FormName = "auto",
+    revision: Revision = None,
+    family: FamilyName = None,
+    trust_remote_code: Trust = False,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+) -> None:
+    """Make another size on the path of an earlier search, without searching again.
+
+    Example: `remodel cut small/removals.jsonl Qwen/Qwen3-0.6B --ratio 15% --out smaller`
+    """
+    from remodeler.pruning.job import Source, cut_model
+    from remodeler.report import write_report
+
+    source = Source(model, revision, family, trust_remote_code, dtype, device)
+    cut_model(log, source, _budget(ratio, remove, max_increase), out, form, write_report)
+    _show(out)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    against: Annotated[
+        str | None, typer.Option(help="A second model, measured side by side.", show_default=False)
+    ] = None,
+    texts: Annotated[
+        str | None,
+        typer.Option(help="Perplexity on: wikitext2, python, ..., or a FILE as a whole.", rich_help_panel="Texts"),
+    ] = "wikitext2",
+    length: Length = None,
+    packing: PackingName = "paper",
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="lm-eval tasks by name and local question FILEs, separated by commas.", rich_help_panel="Tasks"
+        ),
+    ] = "",
+    limit: Annotated[int | None, typer.Option(help="Questions a task.", rich_help_panel="Tasks")] = None,
+    speed: Annotated[bool, typer.Option(help="Measure prefill and decoding speed.")] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for record.json and report.html.", show_default=False)
+    ] = None,
+    revision: Revision = None,
+    family: FamilyName = None,
+    trust_remote_code: Trust = False,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+) -> None:
+    """Measure a model: perplexity, bits per byte, multiple-choice tasks, speed, memory.
+
+    Example: `remodel evaluate small --against Qwen/Qwen3-0.6B --texts wikitext2 --tasks piqa,questions.jsonl`
+    """
+    from remodeler.evaluating import evaluate_models
+    from remodeler.report import write_report
+
+    common: dict[str, Any] = {
+        "family": family,
+        "trust_remote_code": trust_remote_code,
+        "dtype": dtype,
+        "device": device,
+    }
+    options: dict[str, Any] = {"texts": texts, "length": length, "packing": packing, "limit": limit, "speed": speed}
+    names = [name for name in (model, against) if name]
+    revisions = [revision, None][: len(names)]
+    record = evaluate_models(
+        names, revisions, common, options, [task for task in tasks.split(",") if task], out, write_report
+    )
+    _table(record.results)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for the results.")] = Path("remodel-demo"),
+) -> None:
+    """The main job on a small real model that travels along: prune, measure, write, load; offline, two minutes."""
+    from remodeler.demo import load_in_stock, run_demo
+    from remodeler.report import write_report
+
+    for name, record in run_demo(out, write_report).items():
+        _table(record.results, f"{name}: {len(record.results['removed'])} of {record.results['blocks']} blocks removed")
+    typer.echo(f"\nA fresh Python with stock transformers, {out / 'standard'}:\n  {load_in_stock(out / 'standard')}")
+    typer.echo(f"\nOpen {out / 'blocks' / 'report.html'}. Next: remodel prune --help")
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise InputError(f"--{option} {value!r} is not known: choose {', '.join(allowed)}")
+    return value
+
+
+def _share(option: str, text: str | None) -> float | None:
+    """``25%`` and ``0.25`` alike."""
+    if text is None:
+        return None
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise InputError(f"--{option} {text!r} is not a number: give a share as 0.25 or 25%") from None
+
+
+def _budget(ratio: str | None, remove: int | None, increase: str | None) -> Any:
+    from remodeler.pruning.budget import Budget
+
+    nothing = ratio is None and remove is None and increase is None
+    return Budget(_share("ratio", "0.25" if nothing else ratio), remove, _share("max-perplexity-increase", increase))
+
+
+def _show(out: Path) -> None:
+    """The end of a verb: the table, and where things are."""
+    from remodeler.console import note
+    from remodeler.records import load_record
+
+    record = load_record(out)
+    _table(record.results)
+    note(f"{out}: the model ({record.results['form']} form), report.html, removals.jsonl, record.json")
+
+
+def _table(results: dict[str, Any], title: str = "") -> None:
+    from remodeler.console import table
+    from remodeler.measurements import checkpoints, comparison
+
+    drawn = comparison(checkpoints(results))
+    if drawn:
+        rows = [[row["label"], *(_text(cell) for cell in row["cells"]), row["change"]] for row in drawn["rows"]]
+        changes = drawn["changes"]
+        table(
+            "", ["", *drawn["names"], *(["change"] if changes else [])], rows if changes else [row[:-1] for row in rows]
+        )
+
+
+def _text(cell: dict[str, str]) -> str:
+    return f"{cell['main']} ({cell['note']})" if cell["note"] else cell["main"]
+
+
+def main() -> None:
+    """Entry point: user mistakes end in one sentence and exit code 2, an interrupt in 130."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"remodel: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("remodel: stopped; the same command goes on from here", err=True)
+        sys.exit(130)

@@ -1,0 +1,51 @@
+"""Evaluate from start to finish: load, measure side by side, write record and report."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from remodeler.checkpoints import load
+from remodeler.console import note
+from remodeler.evaluation import evaluate, evaluation_texts
+from remodeler.records import Record, new_folder, refuse_existing, save_record, versions
+
+Finish = Callable[[Path], object]
+
+
+def evaluate_models(
+    names: Sequence[str],
+    revisions: Sequence[str | None],
+    loading: dict[str, Any],
+    options: dict[str, Any],
+    tasks: Sequence[str],
+    out: Path | None,
+    finish: Finish,
+) -> Record:
+    """Measure models; with ``out`` also write ``record.json`` and the report to that new folder.
+
+    Args:
+        names: folders or hub ids.
+        revisions: one for each name.
+        loading: ``family``, ``trust_remote_code``, ``dtype`` and ``device``, the same for all.
+        options: ``texts`` (None: no perplexity), ``length``, ``packing``, ``limit`` and ``speed``.
+        tasks: lm-eval tasks and local question files.
+        out: a folder that does not exist yet.
+        finish: called with the folder when the record is in it.
+    """
+    if out:
+        refuse_existing(out)
+    source = options["texts"]
+    texts = evaluation_texts(source) if source else []
+    checkpoints = [load(name, revision=rev, **loading) for name, rev in zip(names, revisions, strict=True)]
+    note(f"measuring {' and '.join(names)}")
+    measured = {key: options[key] for key in ("length", "packing", "limit", "speed")}
+    scores = evaluate(checkpoints, texts, tasks=tasks, **measured)
+    inputs = {"models": dict(zip(names, revisions, strict=True)), "texts": {"source": source}}
+    record = Record(
+        "evaluate", {**loading, **options, "tasks": list(tasks)}, inputs, 42, versions(), {"checkpoints": scores}
+    )
+    if out:
+        with new_folder(out) as work:
+            save_record(work, record)
+            finish(work)
+    return record

@@ -1,0 +1,76 @@
+"""What "important" means: one function each. METHODS: a paper is a row.
+
+A criterion takes ``(anatomy, windows, removed, candidates)`` and returns one number per candidate, higher = more
+important; the search removes the lowest. It leaves the model as it was.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from remodeler.blocks import Anatomy, Block
+from remodeler.logprobs import perplexity as exp_perplexity
+from remodeler.pruning.sweep import Progress, Unit, sweep
+from remodeler.texts import Windows
+
+Criterion = Callable[..., list[float]]
+UnitName = Literal["block", "attention", "mlp", "layer"]
+
+
+def perplexity(
+    anatomy: Anatomy,
+    windows: Windows,
+    removed: Sequence[Block],
+    candidates: Sequence[Unit],
+    *,
+    size: int | None = None,
+    progress: Progress | None = None,
+) -> list[float]:
+    """Perplexity of the model without the candidate (BlockPruner, section 3.2); infinite where its loss is not finite.
+
+    Deviation: the released code compares float32 perplexities, so that it sees ties where we, in float64, see an order.
+    """
+    losses = sweep(anatomy, windows, removed, candidates, size, progress)
+    return [exp_perplexity(loss) if math.isfinite(loss) else math.inf for loss in losses]
+
+
+def random(
+    anatomy: Anatomy,
+    windows: Windows,
+    removed: Sequence[Block],
+    candidates: Sequence[Unit],
+    *,
+    seed: int = 0,
+    size: int | None = None,
+    progress: Progress | None = None,
+) -> list[float]:
+    """A number from a hash of the seed and the candidate's name: the control that any criterion must beat."""
+    names = [f"{seed} {' '.join(map(str, unit))}" for unit in candidates]
+    return [int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48 for name in names]
+
+
+CRITERIA: dict[str, Criterion] = {"perplexity": perplexity, "random": random}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to prune: what is removed, by what measure, one by one or at once."""
+
+    criterion: str
+    unit: UnitName = "block"
+    iterative: bool = True
+    """Score again after every removal; otherwise rank once, on the intact model."""
+    summary: str = ""
+
+
+METHODS: dict[str, Method] = {
+    "blockpruner": Method(
+        "perplexity", summary="BlockPruner (arXiv 2406.10594): remove the block whose loss hurts least, score again"
+    ),
+    "one-shot": Method(
+        "perplexity", iterative=False, summary="rank all blocks once, on the intact model (BlockPruner's ablation)"
+    ),
+    "random": Method("random", iterative=False, summary="a seeded random order: the control"),
+}

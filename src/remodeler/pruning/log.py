@@ -1,0 +1,91 @@
+"""The removal log, ``removals.jsonl``: a header, then one line a step.
+
+It is the search's checkpoint, and the source of every cut.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from remodeler.blocks import Block
+from remodeler.errors import InputError
+from remodeler.pruning.sweep import Unit
+from remodeler.records import drop_torn_line, read_lines
+
+REMOVALS_FILE = "removals.jsonl"
+Header = dict[str, Any]
+"""Line 0: perplexity and parameters of the intact model, and what identifies model, texts and options."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One removal."""
+
+    step: int
+    removed: Unit
+    importance: dict[str, float | None]
+    """Of every candidate; None where it was not finite."""
+    perplexity: float
+    """Of the model after this step, on the calibration text."""
+    parameters: int
+    seconds: float
+
+    def line(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**vars(self), "removed": [str(block) for block in self.removed]}
+
+    @classmethod
+    def parse(cls, line: dict[str, Any]) -> "Step":
+        """From JSON."""
+        return cls(**{**line, "removed": tuple(Block.parse(text) for text in line["removed"])})
+
+
+def name(unit: Unit) -> str:
+    """A unit's name in the log: ``attention.5`` or ``attention.5+mlp.5``."""
+    return "+".join(map(str, unit))
+
+
+def blocks_of(steps: Sequence[Step]) -> list[Block]:
+    """Everything that was removed, in order."""
+    return [block for step in steps for block in step.removed]
+
+
+def read_log(path: Path) -> tuple[Header, list[Step]]:
+    """Header and steps of a removal log."""
+    lines = read_lines(path)
+    if not lines or not isinstance(lines[0], dict) or lines[0].get("step") != 0:
+        raise InputError(f"{path} is not a removal log: give the {REMOVALS_FILE} of a pruned model")
+    try:
+        return lines[0], [Step.parse(line) for line in lines[1:]]
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{path} is not a removal log of this version ({error}): search again") from None
+
+
+def take_up(path: Path, header: Header) -> tuple[Header, list[Step]] | None:
+    """What an interrupted search left, or None when it left nothing.
+
+    Raises:
+        InputError: when the log belongs to another model, other texts or other options.
+    """
+    if not path.exists():
+        return None
+    drop_torn_line(path)
+    if not path.read_bytes():
+        return None
+    found, steps = read_log(path)
+    refuse_other(found, header, path)
+    return found, steps
+
+
+def refuse_other(found: Header, header: Header, path: Path) -> None:
+    """Raise when a log belongs to another search, and say what differs."""
+    for part, wanted in header.items():
+        before = found.get(part)
+        for key in {**(before or {}), **wanted}:
+            old, new = (before or {}).get(key), wanted.get(key)
+            if old != new:
+                raise InputError(
+                    f"{path} belongs to a search with another {part} ({key} was {old!r}, is {new!r}): "
+                    "give the same arguments to go on, or another --out"
+                )

@@ -1,0 +1,320 @@
+"""The command as a user sees it: from a folder to a smaller one that loads, resumable, and every mistake one sentence."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM
+
+from remodeler import cli
+from remodeler.records import load_record
+
+TEXT = "the cat sat on the mat and the dog on the log. " * 12
+SMALL = ["--samples", "8", "--length", "16", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama on disk, with its tokenizer, chat template and generation config."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_model("llama").save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# tiny\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": f"{i} {TEXT}"}) + "\n" for i in range(24)))
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """The exit code of a command in this process."""
+    monkeypatch.setattr(sys, "argv", ["remodel", *map(str, words)])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def same_tree(first: Path, second: Path) -> list[str]:
+    """Files of two results that differ in bytes; records, reports and cards tell paths and seconds and are left out."""
+    names = {path.name for folder in (first, second) for path in folder.iterdir()}
+    told = {"record.json", "report.html", "README.md", "removals.jsonl"}
+    return [name for name in sorted(names - told) if (first / name).read_bytes() != (second / name).read_bytes()]
+
+
+def test_prune_writes_a_folder_that_loads_with_everything_in_it(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small"
+    assert run(monkeypatch, "prune", model, "--out", out, "--remove", 2, "--texts", texts, *SMALL) == 0
+    assert "Held-out perplexity" in capsys.readouterr().out
+    files = {path.name for path in out.iterdir()}
+    assert files >= {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "chat_template.jinja"}
+    assert files >= {"removals.jsonl", "record.json", "report.html", "README.md"}
+    assert not (tmp_path / "small.partial").exists()
+    record = load_record(out)
+    assert record.results["check"]["one_pass"] == 0.0
+    assert len(record.results["removed"]) == 2
+    card = (out / "README.md").read_text()
+    assert "base_model: tiny" in card
+    assert "license: mit" in card
+    assert all(block in card for block in record.results["removed"])
+    loaded = AutoModelForCausalLM.from_pretrained(out)
+    assert sum(p.numel() for p in loaded.parameters()) == record.results["pruned"]["parameters"]
+
+
+def test_packed_folder_loads_without_this_package(model: Path, texts: Path, tmp_path: Path) -> None:
+    """In a fresh Python in which remodeler can't be imported, from the modelling file beside the weights."""
+    out = tmp_path / "packed"
+    command = ["prune", str(model), "--out", str(out), "--remove", "1", "--unit", "attention", "--texts", str(texts), *SMALL]
+    subprocess.run([sys.executable, "-m", "remodeler", *command], check=True, capture_output=True)
+    code = (
+        "import sys; sys.modules['remodeler'] = None\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "m = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+        "m.save_pretrained(sys.argv[2]); AutoTokenizer.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])\n"
+        "again = AutoModelForCausalLM.from_pretrained(sys.argv[2], trust_remote_code=True)\n"
+        "import torch; ids = torch.arange(3, 9)[None]\n"
+        "assert torch.equal(m(ids).logits, again(ids).logits); print(type(again).__name__)"
+    )
+    command = [sys.executable, "-c", code, str(out), str(tmp_path / "again")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.stdout.strip() == "PackedLlamaForCausalLM", done.stderr
+
+
+def test_cut_equals_a_search_of_that_size(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["--texts", texts, *SMALL]
+    assert run(monkeypatch, "prune", model, "--out", tmp_path / "four", "--remove", 4, *given) == 0
+    assert run(monkeypatch, "prune", model, "--out", tmp_path / "two", "--remove", 2, *given) == 0
+    log = tmp_path / "four" / "removals.jsonl"
+    assert run(monkeypatch, "cut", log, model, "--remove", 2, "--out", tmp_path / "cut", "--device", "cpu") == 0
+    assert same_tree(tmp_path / "two", tmp_path / "cut") == []
+    old, new = load_record(tmp_path / "two").results, load_record(tmp_path / "cut").results
+    assert old["pruned"]["heldout_perplexity"] == new["pruned"]["heldout_perplexity"]
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(model: Path, texts: Path, tmp_path: Path) -> None:
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        words = ["prune", str(model), "--out", str(out), "--remove", "6", "--texts", str(texts), "--samples", "20"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "remodeler", *words, "--length", "16", "--device", "cpu", "--batch-size", "1"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    assert start(tmp_path / "whole").wait() == 0
+    log = tmp_path / "killed.partial" / "removals.jsonl"
+    process = start(tmp_path / "killed")
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 3):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed").exists()
+    assert start(tmp_path / "killed").wait() == 0
+    assert same_tree(tmp_path / "whole", tmp_path / "killed") == []
+
+
+def test_dry_run_writes_nothing(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "prune", model, "--out", tmp_path / "no", "--texts", texts, *SMALL, "--dry-run") == 0
+    assert "8 candidates; to remove 25.0% of the parameters takes about" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_puts_two_models_side_by_side(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--texts", texts, "--length", 16, "--device", "cpu", "--out", tmp_path / "told"]
+    assert run(monkeypatch, "evaluate", model, "--against", model, *given) == 0
+    first, second = load_record(tmp_path / "told").results["checkpoints"]
+    assert first["perplexity"] == second["perplexity"]
+    assert "Bits per byte" in capsys.readouterr().out
+    assert (tmp_path / "told" / "report.html").exists()
+
+
+# Mistakes -------------------------------------------------------------------------------------------------------------
+
+
+def spoilt(model: Path, folder: Path, **config: object) -> Path:
+    """A copy of the model with other config entries."""
+    shutil.copytree(model, folder)
+    settings = json.loads((folder / "config.json").read_text()) | config
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def truncated(model: Path, folder: Path) -> Path:
+    shutil.copytree(model, folder)
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def without_shard(model: Path, folder: Path) -> Path:
+    shutil.copytree(model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = dict.fromkeys(tensors, "model-00001-of-00002.safetensors") | {"lm_head.weight": "model-00002-of-00002.safetensors"}
+    save_file(tensors, folder / "model-00001-of-00002.safetensors", {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    return folder
+
+
+def without_weight(model: Path, folder: Path) -> Path:
+    shutil.copytree(model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.self_attn.q_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def not_finite(model: Path, folder: Path) -> Path:
+    shutil.copytree(model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = torch.full_like(tensors["model.norm.weight"], float("inf"))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+MODELS = {
+    "unknown type": (lambda m, f: spoilt(m, f, model_type="mamba2"), "'mamba2' is not known here (llama"),
+    "quantised": (lambda m, f: spoilt(m, f, quantization_config={"quant_method": "gptq", "bits": 4}), "is quantised"),
+    "truncated": (truncated, "truncated or damaged"),
+    "missing shard": (without_shard, "model-00002-of-00002.safetensors named in model.safetensors.index.json is missing"),
+    "missing weight": (without_weight, "1 weights that the model needs are not in"),
+    "infinite weight": (not_finite, "the loss of the model is nan"),
+    "no folder": (lambda m, f: f, "there is no folder"),
+    "empty folder": (lambda m, f: f.mkdir() or f, "the config of"),
+}
+OPTIONS = {
+    "ratio above 1": (["--ratio", "1.5"], "ratio 1.5 is out of range"),
+    "ratio no number": (["--ratio", "much"], "--ratio 'much' is not a number"),
+    "ratio beyond blocks": (["--ratio", "90%"], "beyond what blocks allow"),
+    "two budgets": (["--ratio", "0.1", "--remove", "2"], "give exactly one"),
+    "unit": (["--unit", "head"], "--unit 'head' is not known: choose block, attention, mlp, layer"),
+    "form": (["--form", "gguf"], "form 'gguf' is not known"),
+    "method": (["--method", "magic"], "method 'magic' is not known: choose blockpruner"),
+    "dtype": (["--dtype", "int3"], "dtype 'int3' is not known"),
+    "device": (["--device", "tpu"], "device 'tpu' can't be used here"),
+    "long window": (["--length", "65"], "65 tokens a window were given"),
+    "no texts": (["--texts", "nothing.txt"], "nothing.txt"),
+    "family": (["--family", "rwkv"], "model type 'rwkv' is not known"),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_models_that_can_not_work_end_in_one_sentence(
+    case: str, model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, words = MODELS[case]
+    code = run(monkeypatch, "prune", make(model, tmp_path / "m"), "--out", tmp_path / "out", "--texts", texts, *SMALL)
+    assert_one_sentence(code, capsys, words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_options_that_can_not_work_end_in_one_sentence(
+    case: str, model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, words = OPTIONS[case]
+    code = run(monkeypatch, "prune", model, "--out", tmp_path / "out", "--texts", texts, *SMALL, *options)
+    assert_one_sentence(code, capsys, words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def assert_one_sentence(code: int, capsys: pytest.CaptureFixture[str], words: str) -> None:
+    told = capsys.readouterr().err
+    said = [line for line in told.splitlines() if line.startswith("remodel: ")]
+    assert code == 2, told
+    assert len(said) == 1, told
+    assert words in said[0]
+    assert "Traceback" not in told
+
+
+def test_an_existing_folder_is_never_touched(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert run(monkeypatch, "prune", model, "--out", tmp_path, "--texts", texts, *SMALL) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_texts_too_short_for_a_window_say_what_to_do(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short.txt").write_text("too short")
+    code = run(monkeypatch, "prune", model, "--out", tmp_path / "o", "--texts", tmp_path / "short.txt", "--device", "cpu")
+    assert_one_sentence(code, capsys, "--length")
+
+
+def test_changed_options_are_refused_and_the_log_is_kept(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a kill: the log of another search lies in OUT.partial."""
+    given = ["prune", model, "--texts", texts, *SMALL]
+    assert run(monkeypatch, *given, "--out", tmp_path / "a", "--remove", 2) == 0
+    partial = tmp_path / "b.partial"
+    partial.mkdir()
+    shutil.copy(tmp_path / "a" / "removals.jsonl", partial)
+    code = run(monkeypatch, *given, "--out", tmp_path / "b", "--remove", 3)
+    assert_one_sentence(code, capsys, "another options (remove was 2, is 3)")
+    assert (partial / "removals.jsonl").read_bytes() == (tmp_path / "a" / "removals.jsonl").read_bytes()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_log_ends_in_one_sentence(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path.chmod(0o555)
+    assert run(monkeypatch, "prune", model, "--out", tmp_path / "o", "--texts", texts, *SMALL) == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_in_one_sentence_and_loses_nothing(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The log can't grow: what is on the disk stays, and the same command goes on once there is room."""
+    import errno
+
+    import remodeler.records
+
+    given = ["prune", model, "--out", tmp_path / "o", "--remove", 3, "--texts", texts, *SMALL]
+    real, calls = os.fsync, []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(remodeler.records.os, "fsync", full)
+    code = run(monkeypatch, *given)
+    assert_one_sentence(code, capsys, "no space left on the disk")
+    monkeypatch.setattr(remodeler.records.os, "fsync", real)
+    assert run(monkeypatch, *given) == 0
+
+
+def test_help_is_instant_and_needs_no_torch() -> None:
+    code = "import sys; import remodeler.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
