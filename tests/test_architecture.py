@@ -17,15 +17,18 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "remodeler"
 MAP = REPOSITORY / "docs" / "architecture.md"
 
-VERBS = ("pruning", "exporting", "merging", "fusion", "alignment", "auditing")
-REPORT = ("measurements", "plots", "report_steps", "report")
+VERBS = ("pruning", "exporting", "merging", "fusion", "alignment", "auditing", "evaluating")
+REPORT = ("plots", "report_steps", "report")
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
-    ("errors", "records", "families", "pydocs", "sources", "console"),
-    ("texts", "packed", "blocks", "logprobs"),
-    ("forms", "checkpoints", "sampling", "losses", "training", "evaluation"),
+    ("errors", "records", "families", "pydocs", "sources", "questions", "console"),
+    ("texts", "packed", "blocks", "tracing", "logprobs", "processes"),
+    (
+        *("measurements", "card", "checkpoints", "forms", "saving"),
+        *("tasks", "sampling", "losses", "training", "evaluation"),
+    ),
     (*VERBS, *REPORT),
-    ("demo", "cli"),
+    ("demo", "cli", "__main__"),
 )
 PLACE = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
 ROOT = (-1, 0)  # remodeler/__init__.py: the version, open to all
@@ -145,6 +148,10 @@ def test_imports_point_down() -> None:
         ("merging.stream", "pruning.search", False),
         ("pruning.search", "report", False),
         ("report", "pruning.search", False),
+        ("pruning.job", "card", True),
+        ("pruning.job", "evaluating", False),
+        ("saving", "checkpoints", True),
+        ("blocks", "tracing", False),
         ("evaluation", "cli", False),
     ],
 )

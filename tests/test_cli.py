@@ -88,7 +88,7 @@ def test_packed_folder_loads_without_this_package(model: Path, texts: Path, tmp_
         "import sys; sys.modules['remodeler'] = None\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         "m = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
-        "m.save_pretrained(sys.argv[2]); AutoTokenizer.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])\n"
+        "m.save_pretrained(sys.argv[2]); AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True).save_pretrained(sys.argv[2])\n"
         "again = AutoModelForCausalLM.from_pretrained(sys.argv[2], trust_remote_code=True)\n"
         "import torch; ids = torch.arange(3, 9)[None]\n"
         "assert torch.equal(m(ids).logits, again(ids).logits); print(type(again).__name__)"

@@ -59,7 +59,8 @@ class Checkpoint:
         config = self.model.config
         longest = next((int(value) for value in (getattr(config, name, None) for name in CONTEXT_NAMES) if value), None)
         if longest and config.model_type.endswith("roberta"):
-            return longest - config.pad_token_id - 1  # its positions start behind the padding token's id
+            padding: int = config.pad_token_id
+            return longest - padding - 1  # its positions start behind the padding token's id
         return longest
 
 
@@ -182,7 +183,8 @@ def read_config(name: str, **where: Any) -> PreTrainedConfig:
     if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1):
         raise InputError(f"there is no folder {name}: give a model folder or a hub id like org/name")
     with one_sentence(name, "the config"):
-        return AutoConfig.from_pretrained(name, **where)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name, **where)
+    return config
 
 
 def read_tokenizer(name: str, **where: Any) -> PreTrainedTokenizerBase:

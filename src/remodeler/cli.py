@@ -270,15 +270,11 @@ def _table(results: dict[str, Any], title: str = "") -> None:
 
     drawn = comparison(checkpoints(results))
     if drawn:
-        rows = [[row["label"], *(_text(cell) for cell in row["cells"]), row["change"]] for row in drawn["rows"]]
+        rows = [[row["label"], *(cell["main"] for cell in row["cells"]), row["change"]] for row in drawn["rows"]]
         changes = drawn["changes"]
         table(
             "", ["", *drawn["names"], *(["change"] if changes else [])], rows if changes else [row[:-1] for row in rows]
         )
-
-
-def _text(cell: dict[str, str]) -> str:
-    return f"{cell['main']} ({cell['note']})" if cell["note"] else cell["main"]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from remodeler.pruning.budget import Budget
 from remodeler.pruning.job import Finish, Plan, Source, Text, prune_model
 from remodeler.records import Record, load_record, refuse_existing
 
-SAMPLES, LENGTH, RATIO = 96, 256, 0.25
+SAMPLES, LENGTH, RATIO = 12, 256, 0.25
 PROMPT = "Return a list of"
 RUNS = {
     "blocks": ("BlockPruner as in the paper: any attention or MLP may go", Plan()),

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from remodeler.blocks import KINDS, Anatomy, Block, Site, projection
+from remodeler.blocks import KINDS, Anatomy, Block, Kind, Site, projection
 from remodeler.errors import InputError
-from remodeler.families import PACKED_PREFIX
+from remodeler.families import FAMILIES, PACKED_PREFIX
 from remodeler.packed import BranchNames, Packing, packed_class, shallow
 
 Form = Literal["stock", "packed", "portable"]
@@ -67,7 +67,7 @@ def build(anatomy: Anatomy, removed: Iterable[Block], form: Form) -> Shape:
 # What survives --------------------------------------------------------------------------------------------------------
 
 
-def survivors(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[Site, list[str]]]:
+def survivors(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[Site, list[Kind]]]:
     """Layers with something left, in order, and the kinds of blocks left in each."""
     rows = []
     for site in anatomy.sites:
@@ -79,7 +79,7 @@ def survivors(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[Site, l
 
 def pairs(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[Site, Site]] | None:
     """(attention's layer, MLP's layer) of every pair, when the survivors are whole pairs in order; else None."""
-    sequence = [(site, kind) for site, kinds in survivors(anatomy, removed) for kind in kinds or ["extra"]]
+    sequence = [(site, kind) for site, kinds in survivors(anatomy, removed) for kind in tuple(kinds) or ("extra",)]
     if [kind for _, kind in sequence] != ["attention", "mlp"] * (len(sequence) // 2):
         return None
     return [(sequence[i][0], sequence[i + 1][0]) for i in range(0, len(sequence), 2)]
@@ -149,13 +149,13 @@ def _packed(anatomy: Anatomy, removed: frozenset[Block]) -> Shape:
     config = _packed_config(anatomy, source)
     config.packing = packing(anatomy, source, rows)
     shallow(config)
-    places = {}
+    places: dict[tuple[int, str], str] = {}
     for number, place in _packed_places(rows, anatomy.family.stacks[0].layers).items():
         places |= {(number, part): place for part in ("attention", "mlp", "shared", "extra")}
     return Shape("packed", config, dict(_renamed(anatomy, removed, places)))
 
 
-def _packed_places(rows: list[tuple[Site, list[str]]], path: str) -> dict[int, str]:
+def _packed_places(rows: list[tuple[Site, list[Kind]]], path: str) -> dict[int, str]:
     """Where each surviving source layer lies in the packed model."""
     places: dict[int, str] = {}
     index, orphans = -1, 0
@@ -185,14 +185,15 @@ def _portable(anatomy: Anatomy, removed: frozenset[Block]) -> Shape:
 
 def source_config(anatomy: Anatomy) -> PreTrainedConfig:
     """The config before any pruning, of the full depth."""
-    config = copy.deepcopy(anatomy.model.config)
+    config: PreTrainedConfig = copy.deepcopy(anatomy.model.config)
     before: Packing | None = getattr(config, "packing", None)
     if before is None:
         return config
     plain: dict[str, Any] = {
         k: v for k, v in config.to_dict().items() if k not in ("packing", "model_type", "auto_map", "architectures")
     }
-    stock = type(config).__mro__[2].from_dict(plain)
+    stock_class: Any = type(config).__mro__[2]  # behind the packed class and its mixin
+    stock: PreTrainedConfig = stock_class.from_dict(plain)
     stock.num_hidden_layers = before["num_hidden_layers"]
     stock.architectures = [name.removeprefix("Packed") for name in config.architectures or ()]
     for name, values in before["per_layer"].items():
@@ -212,8 +213,8 @@ def _per_layer(config: PreTrainedConfig) -> dict[str, list[Any]]:
 def _packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConfig:
     """The source's config as a packed one, with what transformers needs to find the code beside the weights."""
     remote = getattr(source, "auto_map", None)
-    stock = type(source)
-    config = packed_class(stock).from_dict(
+    stock: Any = type(source)
+    config: PreTrainedConfig = packed_class(stock).from_dict(
         {k: v for k, v in source.to_dict().items() if k not in ("model_type", "auto_map")}
     )
     heads = [name for name in source.architectures or [type(anatomy.model).__name__]]
@@ -230,10 +231,8 @@ def _packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConf
     return config
 
 
-def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: list[tuple[Site, list[str]]]) -> dict[str, Any]:
+def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: list[tuple[Site, list[Kind]]]) -> dict[str, Any]:
     """What ``config.packing`` holds (see :class:`remodeler.packed.Packing`), with the names needed to prune again."""
-    from remodeler.families import FAMILIES
-
     names: dict[str, BranchNames] = {
         block.kind: branch.names for block, branch in sorted(anatomy.branches.items(), reverse=True)
     }
@@ -269,15 +268,16 @@ def _renamed(
     """Tensors of what survives, by their new names. ``places``: new path of a (source layer, part)."""
     paths = {id(module): name for name, module in anatomy.model.named_modules(remove_duplicate=False)}
     sites = {paths[id(site.layer)]: site for site in anatomy.sites}
+    gone: set[tuple[int, str]] = {(block.layer, block.kind) for block in removed}
     for name, tensor in _source_tensors(anatomy):
         prefix = max((path for path in sites if name.startswith(path + ".")), key=len, default=None)
         if prefix is None:
             yield name, tensor
             continue
         site, local = sites[prefix], name[len(prefix) + 1 :]
-        part = _part(anatomy, site, local)
-        if (site.number, part) in places and Block(site.number, part) not in removed:  # type: ignore[arg-type]
-            yield f"{places[site.number, part]}.{local}", tensor
+        part = (site.number, _part(anatomy, site, local))
+        if part in places and part not in gone:
+            yield f"{places[part]}.{local}", tensor
 
 
 def _part(anatomy: Anatomy, site: Site, local: str) -> str:

@@ -1,9 +1,10 @@
-"""Log-probability of every token, perplexity, bits per byte; the full logits of a batch never exist.
+"""Log-probability of every token; perplexity; bits per byte.
 
-The model is run in two parts, both with its own code: the *trunk* (everything up to the last hidden states) and the
-*head* (output projection, soft-capping, scaling), which is the model itself with its trunk swapped for given states.
-Log-sum-exp is in float32, sums are in float64. BlockPruner's code (``utils.evaluate_ppl``) takes full logits in the
-model's dtype instead; where a window holds padding-token targets it leaves them out, we score every real token.
+Logits are made in chunks of positions, so that those of a whole batch never exist. The model is run in two parts,
+both with its own code: the *trunk* (everything up to the last hidden states) and the *head* (output projection,
+soft-capping, scaling), which is the model itself with its trunk swapped for given states. Log-sum-exp is in float32,
+sums are in float64. BlockPruner's code (``utils.evaluate_ppl``) takes full logits in the model's dtype instead; where
+a window holds padding-token targets it leaves them out, we score every real token.
 """
 
 import math
@@ -99,9 +100,9 @@ def head_logits(anatomy: Anatomy, states: Tensor) -> Tensor:
     """Logits of some states: [batch, length, width] to [batch, length, vocabulary]."""
     model, family = anatomy.model, anatomy.family
     ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
-    inputs = {"input_ids": ids}
+    inputs: dict[str, Any] = {"input_ids": ids}
     if family.task == "seq2seq":
-        inputs = {"encoder_outputs": (states,), "decoder_input_ids": ids}  # type: ignore[dict-item]
+        inputs = {"encoder_outputs": (states,), "decoder_input_ids": ids}
     with swapped(model, family.trunk, Returns(states)):
         logits: Tensor = model(**inputs, use_cache=False).logits if family.task != "masked" else model(**inputs).logits
     return logits

@@ -11,10 +11,12 @@ be pruned again.
 """
 
 import copy
+import importlib
 import shutil
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 import transformers
@@ -38,6 +40,7 @@ class Packing(TypedDict):
     """What ``config.packing`` holds."""
 
     source: str  # model_type before pruning
+    family: str  # row of remodeler's family table, for pruning again
     layers: str  # path of the layer list in the model with its head
     num_hidden_layers: int  # source depth
     per_layer: dict[str, list[Any]]  # config lists with an entry per source layer
@@ -45,6 +48,7 @@ class Packing(TypedDict):
     shared: list[str]  # norms that several blocks of a layer read, removed with the last of them
     parallel: bool  # attention and MLP of a layer read the same input
     kept: list[list[Any]]  # [source layer, [kinds kept]], ascending
+    auto_map: NotRequired[dict[str, str]]  # of a source that came with its own modelling code
 
 
 class Nothing(nn.Module):
@@ -102,10 +106,10 @@ def layer_class(stock: type) -> type:
     return type(f"Packed{stock.__name__}", (WithOrphans, stock), {"__module__": __name__})
 
 
-def adopt(layer: nn.Module, pre: list[nn.Module], post: list[nn.Module]) -> nn.Module:
+def adopt(layer: Any, pre: list[nn.Module], post: list[nn.Module]) -> Any:
     """Give a layer its orphans. Its own parameters keep their names; without orphans it stays as it is."""
     if pre or post:
-        layer.__class__ = layer_class(type(layer))
+        layer.__class__ = layer_class(layer.__class__)
         layer.pre, layer.post = nn.ModuleList(pre), nn.ModuleList(post)
     return layer
 
@@ -126,7 +130,7 @@ def arrange(layers: nn.ModuleList, packing: Packing) -> nn.ModuleList:
     return nn.ModuleList(adopt(layer, lead if j == 0 else [], post) for j, (layer, post) in enumerate(mains))
 
 
-def renumber(layers: nn.ModuleList) -> None:
+def renumber(layers: Iterable[Any]) -> None:
     """Cache slots without holes: ``layer_idx`` of every module counts the layers that are left."""
     for index, layer in enumerate(layers):
         for module in layer.modules():
@@ -151,7 +155,7 @@ def shallow(config: PreTrainedConfig) -> None:
         setattr(config, name, [values[number] for number in mains])
 
 
-def pack(model: nn.Module) -> None:
+def pack(model: Any) -> None:
     """Rearrange a stock model of the source depth, in place."""
     packing = model.config.packing
     path = packing["layers"]
@@ -170,7 +174,7 @@ class PackedModel:
 
     def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(deepened(config), *args, **kwargs)  # type: ignore[call-arg]
-        pack(self)  # type: ignore[arg-type]
+        pack(self)
         whole = set(self._no_split_modules or ())  # type: ignore[has-type]
         self._no_split_modules = whole | {f"Packed{name}" for name in whole}
         self.post_init()  # type: ignore[attr-defined]
@@ -199,7 +203,7 @@ def same_names_in_files(stock: str, packed: str) -> None:
 
 
 @cache
-def packed_class(stock: type) -> type:
+def packed_class(stock: Any) -> type[Any]:
     """The packed form of a stock config or model class, by the name ``Packed`` + its own."""
     is_config = issubclass(stock, PreTrainedConfig)
     body: dict[str, Any] = {"__module__": __name__}
@@ -216,8 +220,9 @@ def announce(config_class: type) -> None:
     """Tell AutoModel and its siblings which packed class belongs to a packed config class."""
     source = config_class.__mro__[2]
     for auto in (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM):
-        if source in auto._model_mapping and config_class not in auto._model_mapping:
-            stock = auto._model_mapping[source]
+        known: Any = auto._model_mapping
+        if source in known and config_class not in known:
+            stock = known[source]
             auto.register(config_class, packed_class(stock[0] if isinstance(stock, tuple) else stock))
 
 
@@ -228,11 +233,9 @@ def __getattr__(name: str) -> type:
     return packed_class(getattr(transformers, name.removeprefix("Packed")))
 
 
-if __package__ == "remodeler":  # installed, not the copy beside the weights: load packed folders without remote code
-    from remodeler.families import FAMILIES
-
-    for model_type, row in FAMILIES.items():
-        if row.task != "seq2seq":
-            AutoConfig.register(
-                f"packed_{model_type}", packed_class(transformers.CONFIG_MAPPING[model_type]), exist_ok=True
-            )
+if __package__ == "remodeler":  # installed, not the copy beside the weights: packed folders load without remote code
+    # Not an import statement: transformers looks for those in the copy, and would ask for this package.
+    families = importlib.import_module(f"{__package__}.families").FAMILIES
+    for model_type in [name for name, row in families.items() if row.task != "seq2seq"]:
+        stock_config: Any = transformers.CONFIG_MAPPING[model_type]
+        AutoConfig.register(f"packed_{model_type}", packed_class(stock_config), exist_ok=True)

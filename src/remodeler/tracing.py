@@ -82,13 +82,14 @@ def _first_of_stack(sites: list[Site], site: Site) -> int:
     return next(other.number for other in sites if other.stack is site.stack)
 
 
-def _layer_list(model: nn.Module, stack: Stack) -> nn.Module:
+def _layer_list(model: Any, stack: Stack) -> nn.ModuleList:
     try:
-        return model.get_submodule(stack.layers)
+        layers: nn.ModuleList = model.get_submodule(stack.layers)
     except AttributeError:
         raise InputError(
             f"the model has no layer list at {stack.layers!r}: the family named with --family does not fit it"
         ) from None
+    return layers
 
 
 def _chains(site: Site) -> dict[Kind, tuple[str, ...]]:

@@ -40,7 +40,7 @@ class Budget:
     def __str__(self) -> str:
         if self.ratio is not None:
             return f"{self.ratio:.1%} of the parameters"
-        return f"{self.remove} removals" if self.remove is not None else f"+{self.max_increase:.0%} perplexity"
+        return f"{self.remove} units" if self.remove is not None else f"+{self.max_increase:.0%} perplexity"
 
 
 def share(anatomy: Anatomy, removed: Sequence[Block]) -> float:

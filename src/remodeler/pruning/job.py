@@ -1,4 +1,4 @@
-"""Prune from start to finish: load, search, write, read back, measure; and cut another size from a search that was made.
+"""Prune from start to finish: load, search, write, read back, measure. Cut: another size from a search that was made.
 
 All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command.
 """
@@ -7,12 +7,11 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed
 
 from remodeler.card import write_card
 from remodeler.checkpoints import AUTO, Checkpoint, fingerprint, load
@@ -23,7 +22,7 @@ from remodeler.forms import FORMS, Form, refusal
 from remodeler.logprobs import batch_nll, batch_size, device_of, to_batch
 from remodeler.measurements import short, size
 from remodeler.pruning.budget import Budget, upto
-from remodeler.pruning.criteria import METHODS
+from remodeler.pruning.criteria import METHODS, Method
 from remodeler.pruning.log import REMOVALS_FILE, Header, Step, blocks_of, read_log
 from remodeler.pruning.search import Search, Shape, check, estimate, prune
 from remodeler.records import (
@@ -93,35 +92,44 @@ class Plan:
     batch_size: int | None = None
 
 
+@dataclass(frozen=True)
+class Job:
+    """A loaded model, the texts it is measured on, and the form it is written in (None: the best that can hold)."""
+
+    checkpoint: Checkpoint
+    text: Text
+    sampled: Sampled
+    form: Form | None
+
+    def windows(self) -> Windows:
+        """The calibration text, cut to what the model reads at once."""
+        length = self.text.window(self.checkpoint)
+        return model_windows(self.checkpoint, self.sampled.calibration, length, self.text.packing)
+
+
 def prune_model(
     source: Source, text: Text, plan: Plan, budget: Budget, out: Path, finish: Finish, dry: bool = False
 ) -> None:
     """Prune a model and write it to a new folder ``out``; with ``dry`` only say what would be done."""
     refuse_existing(out)
     method, form = _method(plan.method), _form(plan.form)
-    if plan.form not in ("auto", *FORMS):
-        raise InputError(f"form {plan.form!r} is not known: choose auto, {', '.join(FORMS)}")
-    checkpoint = source.load()
-    sampled = text.sample()
-    windows = model_windows(checkpoint, sampled.calibration, text.window(checkpoint), text.packing)
-    unit = method.unit if plan.unit == "block" else plan.unit
-    search = Search(checkpoint.anatomy, windows, budget, method, unit, plan.shape, text.seed, plan.batch_size)
+    job = Job(source.load(), text, text.sample(), form)
+    search = _search(job, plan, method, budget)
     check(search)
-    _refuse_form(checkpoint, form)
-    _announce(search, checkpoint, sampled, text)
+    _refuse_form(job)
+    _announce(search, job)
     if dry:
         return
-    header = _header(checkpoint, windows, text, plan, budget)
-    log = partial(out) / REMOVALS_FILE
-    if log.exists():
-        note(f"going on with {log}: {max(0, len(read_lines(log)) - 1)} steps are done")
+    header = _header(job, search, plan)
+    _announce_steps(partial(out) / REMOVALS_FILE)
     with new_folder(out, keep=True) as work:
         with bar("searching") as hear:
-            steps = prune(_listening(search, hear), work / REMOVALS_FILE, header)
+            steps = prune(replace(search, listen=hear), work / REMOVALS_FILE, header)
         if not steps:
             raise InputError(f"no step keeps within {budget}: allow more, with a larger --max-perplexity-increase")
         options = {**asdict(source), **asdict(text), **asdict(plan), **_budget_options(budget), "out": str(out)}
-        _complete(work, checkpoint, steps, form, sampled, text, "prune", options, finish)
+        _complete(job, steps, work, "prune", options)
+        finish(work)
 
 
 def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: str, finish: Finish) -> None:
@@ -132,58 +140,59 @@ def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: s
     checkpoint = source.load()
     if fingerprint(checkpoint.model) != header["model"]["weights"]:
         raise InputError(
-            f"{log} was searched on other weights than {source.model} in {source.dtype}: give the same model and --dtype"
+            f"{log} was searched on other weights than {source.model} in {source.dtype}: "
+            "give the same model and --dtype"
         )
     steps = upto(checkpoint.anatomy, header, every, budget)
     if not steps:
         raise InputError(f"no step of {log} keeps within {budget}: allow more")
     given = header["options"]
     text = Text(**{key: given[key] for key in ("texts", "samples", "length", "packing", "seed")})
+    job = Job(checkpoint, text, text.sample(), form)
+    places = {"form": form_name, "out": str(out), "log": str(log)}
     with new_folder(out) as work:
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True)[: len(steps) + 1]
         write_text(work / REMOVALS_FILE, "".join(lines))
-        options = {
-            **given,
-            **asdict(source),
-            **_budget_options(budget),
-            "form": form_name,
-            "out": str(out),
-            "log": str(log),
-        }
-        _complete(work, checkpoint, steps, form, text.sample(), text, "cut", options, finish)
+        _complete(job, steps, work, "cut", {**given, **asdict(source), **_budget_options(budget), **places})
+        finish(work)
 
 
 # Before the search ----------------------------------------------------------------------------------------------------
 
 
-def _method(name: str) -> Any:
+def _method(name: str) -> Method:
     if name not in METHODS:
         raise InputError(f"method {name!r} is not known: choose {', '.join(METHODS)}")
     return METHODS[name]
 
 
 def _form(name: str) -> Form | None:
-    if name not in ("auto", *FORMS):
-        raise InputError(f"form {name!r} is not known: choose auto, {', '.join(FORMS)}")
-    return None if name == "auto" else name  # type: ignore[return-value]
+    forms: dict[str, Form | None] = {"auto": None, **{form: form for form in FORMS}}
+    if name not in forms:
+        raise InputError(f"form {name!r} is not known: choose {', '.join(forms)}")
+    return forms[name]
 
 
-def _refuse_form(checkpoint: Checkpoint, form: Form | None) -> None:
+def _search(job: Job, plan: Plan, method: Method, budget: Budget) -> Search:
+    unit = method.unit if plan.unit == "block" else plan.unit
+    seed = job.text.seed
+    return Search(job.checkpoint.anatomy, job.windows(), budget, method, unit, plan.shape, seed, plan.batch_size)
+
+
+def _refuse_form(job: Job) -> None:
     """Hours before it would fail: a form that this family can't have at all. (Stock depends on what survives.)"""
-    reason = refusal(checkpoint.anatomy, frozenset(), form) if form in ("packed", "portable") else None
+    reason = refusal(job.checkpoint.anatomy, frozenset(), job.form) if job.form in ("packed", "portable") else None
     if reason:
-        raise InputError(f"the {form} form can't hold this model: {reason}; choose another --form")
+        raise InputError(f"the {job.form} form can't hold this model: {reason}; choose another --form")
 
 
-def _header(checkpoint: Checkpoint, windows: Windows, text: Text, plan: Plan, budget: Budget) -> Header:
+def _header(job: Job, search: Search, plan: Plan) -> Header:
+    model, windows = job.checkpoint.model, search.windows
     return {
-        "name": checkpoint.name,
-        "model": {
-            "weights": fingerprint(checkpoint.model),
-            "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
-        },
+        "name": job.checkpoint.name,
+        "model": {"weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch.")},
         "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint()},
-        "options": {**asdict(text), **asdict(plan), **_budget_options(budget)},
+        "options": {**asdict(job.text), **asdict(plan), **_budget_options(search.budget)},
     }
 
 
@@ -191,17 +200,21 @@ def _budget_options(budget: Budget) -> dict[str, Any]:
     return {"ratio": budget.ratio, "remove": budget.remove, "max_perplexity_increase": budget.max_increase}
 
 
-def _announce(search: Search, checkpoint: Checkpoint, sampled: Sampled, text: Text) -> None:
+def _announce(search: Search, job: Job) -> None:
     """Model size, candidates, texts, and about how long it will take."""
+    checkpoint, sampled, windows = job.checkpoint, job.sampled, search.windows
     figures = memory(checkpoint)
     units, seconds = estimate(search, _pass_seconds(search))
-    given, asked = len(sampled.calibration), text.samples
+    given, asked = len(sampled.calibration), job.text.samples
     few = f" ({asked} were asked for, the source has no more)" if given < asked else ""
     note(f"{checkpoint.name}: {short(figures['parameters'])} parameters, {size(figures['weight_bytes'])} of weights")
-    note(
-        f"{given} texts from {sampled.name}{few}: {len(search.windows)} windows, {search.windows.tokens:,} scored tokens"
-    )
+    note(f"{given} texts from {sampled.name}{few}: {len(windows)} windows, {windows.tokens:,} scored tokens")
     note(f"{units} candidates; to remove {search.budget} takes about {duration(seconds)}")
+
+
+def _announce_steps(log: Path) -> None:
+    if log.exists():
+        note(f"going on with {log}: {max(0, len(read_lines(log)) - 1)} steps are done")
 
 
 @torch.no_grad()
@@ -217,58 +230,51 @@ def _pass_seconds(search: Search) -> float:
     return seconds * len(search.windows) / min(count, len(search.windows))
 
 
-def _listening(search: Search, hear: Callable[[float, str], None]) -> Search:
-    return Search(**{**vars(search), "listen": hear})
-
-
 # After the search -----------------------------------------------------------------------------------------------------
 
 
-def _complete(
-    work: Path,
-    checkpoint: Checkpoint,
-    steps: Sequence[Step],
-    form: Form | None,
-    sampled: Sampled,
-    text: Text,
-    verb: str,
-    options: dict[str, Any],
-    finish: Finish,
-) -> None:
+def _complete(job: Job, steps: Sequence[Step], work: Path, verb: str, options: dict[str, Any]) -> None:
     """Write the model, read it back, measure both, and describe it all."""
-    removed = blocks_of(steps)
+    checkpoint, removed = job.checkpoint, blocks_of(steps)
     note(f"{len(removed)} blocks to remove: writing, reading back, measuring")
-    saved = save_pruned(checkpoint, removed, work, form)
-    dense, pruned = _measure(checkpoint, saved, sampled, text)
+    saved = save_pruned(checkpoint, removed, work, job.form)
+    dense, pruned = _measure(job, saved)
     header, _ = read_log(work / REMOVALS_FILE)
     results = {
         "dense": {"perplexity": header["perplexity"], **dense},
         "pruned": {"perplexity": steps[-1].perplexity, **pruned},
         "removed": [str(block) for block in removed],
         "blocks": header["candidates"],
-        "layers": len({block.layer for block in checkpoint.anatomy.branches}),
-        "form": saved.form,
-        "auto_class": AUTO[checkpoint.anatomy.family.task].__name__,
-        "pipeline_tag": PIPELINES[checkpoint.anatomy.family.task],
-        "check": asdict(saved.check),
+        **_facts(checkpoint, saved),
         "seconds": round(sum(step.seconds for step in steps), 3),
         "command": shlex.join(["remodel", *sys.argv[1:]]),
     }
     model = {"name": checkpoint.name, "revision": checkpoint.revision, **header["model"]}
-    record = Record(verb, options, {"model": model, "texts": header["texts"]}, text.seed, versions(), results)
+    inputs = {"model": model, "texts": header["texts"]}
+    record = Record(verb, options, inputs, job.text.seed, versions(), results)
     save_record(work, record)
     write_card(work, record, checkpoint.name)
-    finish(work)
 
 
-def _measure(
-    checkpoint: Checkpoint, saved: Saved, sampled: Sampled, text: Text
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _facts(checkpoint: Checkpoint, saved: Saved) -> dict[str, Any]:
+    """What was written, and how it loads."""
+    task = checkpoint.anatomy.family.task
+    return {
+        "layers": len({block.layer for block in checkpoint.anatomy.branches}),
+        "form": saved.form,
+        "auto_class": AUTO[task].__name__,
+        "pipeline_tag": PIPELINES[task],
+        "check": asdict(saved.check),
+    }
+
+
+def _measure(job: Job, saved: Saved) -> tuple[dict[str, Any], dict[str, Any]]:
     """The model before and after, on held-out text where there is enough of it, in memory and in speed."""
-    both = (checkpoint, saved.checkpoint)
+    both = (job.checkpoint, saved.checkpoint)
     figures = [memory(each) for each in both]
+    length, packing = job.text.window(job.checkpoint), job.text.packing
     try:
-        scores = [text_scores(each, sampled.heldout, text.window(checkpoint), text.packing) for each in both]
+        scores = [text_scores(each, job.sampled.heldout, length, packing) for each in both]
     except InputError as error:
         note(f"held-out perplexity is left out: {error}")
         scores = [{}, {}]
@@ -277,8 +283,3 @@ def _measure(
     for found, speeds in zip(figures, compare_affordable_speed(both), strict=True):
         found |= speeds
     return figures[0], figures[1]
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that writes."""
-    return not distributed.is_initialized() or distributed.get_rank() == 0

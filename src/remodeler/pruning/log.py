@@ -80,10 +80,10 @@ def take_up(path: Path, header: Header) -> tuple[Header, list[Step]] | None:
 
 def refuse_other(found: Header, header: Header, path: Path) -> None:
     """Raise when a log belongs to another search, and say what differs."""
-    for part, wanted in header.items():
-        before = found.get(part)
-        for key in {**(before or {}), **wanted}:
-            old, new = (before or {}).get(key), wanted.get(key)
+    for part in ("model", "texts", "options"):
+        before, wanted = found.get(part) or {}, header.get(part) or {}
+        for key in {**before, **wanted}:
+            old, new = before.get(key), wanted.get(key)
             if old != new:
                 raise InputError(
                     f"{path} belongs to a search with another {part} ({key} was {old!r}, is {new!r}): "

@@ -1,0 +1,55 @@
+"""Several processes on one job: started by ``torchrun`` or ``accelerate launch``, which set the environment.
+
+Each holds the whole model on its own device and takes its share of the mini-batches; only the first writes and talks.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+T = TypeVar("T")
+
+
+@contextmanager
+def group(device: str) -> Iterator[str]:
+    """Join the others, if this process was started as one of several; yields the device to use here."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
+        yield device
+        return
+    accelerated = device != "cpu" and torch.accelerator.is_available()
+    if accelerated:
+        device = f"{torch.accelerator.current_accelerator()}:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", "0")))
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number; 0 when it is alone."""
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def first() -> bool:
+    """Whether this is the process that writes and talks."""
+    return rank() == 0
+
+
+def shared(value: T) -> T:
+    """What the first process has, in all of them."""
+    if world() == 1:
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]
