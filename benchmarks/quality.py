@@ -1,7 +1,7 @@
 """What pruning costs: held-out perplexity of BlockPruner's search against simpler ones, at the same sizes.
 
-Claim (arXiv 2406.10594): removing blocks one by one, scored again after every removal, costs less than ranking them once
-(``one-shot``), than removing whole layers one by one (``layer``), and than a random order (three seeds).
+Claim (arXiv 2406.10594): removing blocks one by one, scored again after every removal, costs less than ranking them
+once (``one-shot``), than removing whole layers one by one (``layer``), and than a random order (three seeds).
 
 The layers' search is coarse: it passes a wanted ratio by up to a layer. So ``blockpruner*`` is the same path as
 ``blockpruner``, cut where it has removed at least as much as the layers' search has.

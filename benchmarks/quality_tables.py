@@ -10,6 +10,7 @@ from remodeler.plots import plot_tradeoff
 
 METHODS = ("blockpruner", "one-shot", "layer", "random", "blockpruner*")
 COLUMNS = (0.15, 0.25, 0.35)
+MEASURES = (("perplexity", "perplexity (parameters removed)", 2), ("bits_per_byte", "bits per byte", 3))
 REFERENCE = "blockpruner"
 MATCHED = "blockpruner*"
 Row = dict[str, Any]
@@ -27,20 +28,21 @@ def text_tables(rows: Sequence[Row]) -> Iterator[str]:
     """Perplexity, bits per byte and paired differences on one text."""
     dense = pick(rows, "dense", 0.0)[0]
     columns = [ratio for ratio in COLUMNS if pick(rows, REFERENCE, ratio)]
-    head = " | ".join(f"{ratio:.0%}" for ratio in columns)
-    yield f"\n{rows[0]['text']} ({dense['tokens']:,} scored tokens), perplexity (parameters removed):\n"
-    yield f"| method | dense | {head} |\n|---|---|{'---|' * len(columns)}"
-    for method in METHODS:
-        cells = [cell(rows, method, ratio, "perplexity") for ratio in columns]
-        yield f"| {method} | {dense['perplexity']:.2f} | {' | '.join(cells)} |"
-    yield f"\nBits per byte:\n\n| method | dense | {head} |\n|---|---|{'---|' * len(columns)}"
-    for method in METHODS:
-        cells = [cell(rows, method, ratio, "bits_per_byte") for ratio in columns]
-        yield f"| {method} | {dense['bits_per_byte']:.3f} | {' | '.join(cells)} |"
-    yield f"\nLoss above blockpruner's, nats a token ± 2 standard errors:\n\n| method | {head} |\n|---|{'---|' * len(columns)}"
-    for method in METHODS[1:-1]:
-        cells = [difference(rows, method, ratio) for ratio in columns]
-        yield f"| {method}{' (against blockpruner*)' if method == 'layer' else ''} | {' | '.join(cells)} |"
+    names = [f"{ratio:.0%}" for ratio in columns]
+    for measure, words, digits in MEASURES:
+        yield f"\n{rows[0]['text']}, {dense['tokens']:,} scored tokens: {words}\n"
+        cells = {method: [cell(rows, method, ratio, measure) for ratio in columns] for method in METHODS}
+        yield from table(["dense", *names], {name: [shown(dense[measure], digits), *cells[name]] for name in METHODS})
+    yield f"\n{rows[0]['text']}: loss above blockpruner's, nats a token ± 2 standard errors\n"
+    yield from table(names, {name: [difference(rows, name, ratio) for ratio in columns] for name in METHODS[1:-1]})
+
+
+def table(columns: Sequence[str], rows: dict[str, list[str]]) -> Iterator[str]:
+    """A Markdown table, a row a method."""
+    yield f"| method | {' | '.join(columns)} |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for method, cells in rows.items():
+        yield f"| {method} | {' | '.join(cells)} |"
 
 
 def pick(rows: Sequence[Row], method: str, ratio: float) -> list[Row]:
@@ -80,7 +82,7 @@ def best(rows: Sequence[Row], ratio: float) -> str:
 
 
 def difference(rows: Sequence[Row], method: str, ratio: float) -> str:
-    """Mean difference of the losses of the same windows, each seed against blockpruner's."""
+    """Mean difference of the losses of the same windows: each seed's from blockpruner's, the layers' from its star."""
     against = pick(rows, MATCHED if method == "layer" else REFERENCE, ratio)
     found = pick(rows, method, ratio)
     if not found or not against or None in (found[0]["perplexity"], against[0]["perplexity"]):
@@ -131,4 +133,4 @@ def middle(rows: Sequence[Row]) -> list[tuple[float, float]]:
 
 
 def _median(rows: Sequence[Row], part: str) -> float:
-    return statistics.median(row[part] for row in rows)
+    return float(statistics.median(row[part] for row in rows))

@@ -74,7 +74,7 @@ LOOPS: dict[str, Loop] = {"plain": plain, "official": official, "sweep": sweep}
 
 def flops(anatomy: Anatomy, windows: Windows) -> tuple[dict[Block, int], int]:
     """Floating-point operations of every block and of the head for one window; attention counts its full square."""
-    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counter = FlopCounterMode(display=False, custom_mapping={flash: _attention_flops})
     with torch.no_grad(), counter:
         anatomy.model(input_ids=windows.ids[:1].to(device_of(anatomy.model)), use_cache=False)

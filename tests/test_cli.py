@@ -1,4 +1,4 @@
-"""The command as a user sees it: from a folder to a smaller one that loads, resumable, and every mistake one sentence."""
+"""The command as a user sees it: from a folder to a smaller one that loads, and every mistake one sentence."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from remodeler import cli
 from remodeler.records import load_record
+from tiny import tiny_model, tiny_tokenizer
 
 TEXT = "the cat sat on the mat and the dog on the log. " * 12
 SMALL = ["--samples", "8", "--length", "16", "--device", "cpu"]
@@ -65,7 +65,13 @@ def test_prune_writes_a_folder_that_loads_with_everything_in_it(
     assert run(monkeypatch, "prune", model, "--out", out, "--remove", 2, "--texts", texts, *SMALL) == 0
     assert "Held-out perplexity" in capsys.readouterr().out
     files = {path.name for path in out.iterdir()}
-    assert files >= {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "chat_template.jinja"}
+    assert files >= {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "generation_config.json",
+        "chat_template.jinja",
+    }
     assert files >= {"removals.jsonl", "record.json", "report.html", "README.md"}
     assert not (tmp_path / "small.partial").exists()
     record = load_record(out)
@@ -82,13 +88,26 @@ def test_prune_writes_a_folder_that_loads_with_everything_in_it(
 def test_packed_folder_loads_without_this_package(model: Path, texts: Path, tmp_path: Path) -> None:
     """In a fresh Python in which remodeler can't be imported, from the modelling file beside the weights."""
     out = tmp_path / "packed"
-    command = ["prune", str(model), "--out", str(out), "--remove", "1", "--unit", "attention", "--texts", str(texts), *SMALL]
+    command = [
+        "prune",
+        str(model),
+        "--out",
+        str(out),
+        "--remove",
+        "1",
+        "--unit",
+        "attention",
+        "--texts",
+        str(texts),
+        *SMALL,
+    ]
     subprocess.run([sys.executable, "-m", "remodeler", *command], check=True, capture_output=True)
     code = (
         "import sys; sys.modules['remodeler'] = None\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         "m = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
-        "m.save_pretrained(sys.argv[2]); AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True).save_pretrained(sys.argv[2])\n"
+        "m.save_pretrained(sys.argv[2])\n"
+        "AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True).save_pretrained(sys.argv[2])\n"
         "again = AutoModelForCausalLM.from_pretrained(sys.argv[2], trust_remote_code=True)\n"
         "import torch; ids = torch.arange(3, 9)[None]\n"
         "assert torch.equal(m(ids).logits, again(ids).logits); print(type(again).__name__)"
@@ -174,7 +193,9 @@ def without_shard(model: Path, folder: Path) -> Path:
     shutil.copytree(model, folder)
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    names = dict.fromkeys(tensors, "model-00001-of-00002.safetensors") | {"lm_head.weight": "model-00002-of-00002.safetensors"}
+    names = dict.fromkeys(tensors, "model-00001-of-00002.safetensors") | {
+        "lm_head.weight": "model-00002-of-00002.safetensors"
+    }
     save_file(tensors, folder / "model-00001-of-00002.safetensors", {"format": "pt"})
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
     return folder
@@ -200,7 +221,10 @@ MODELS = {
     "unknown type": (lambda m, f: spoilt(m, f, model_type="mamba2"), "'mamba2' is not known here (llama"),
     "quantised": (lambda m, f: spoilt(m, f, quantization_config={"quant_method": "gptq", "bits": 4}), "is quantised"),
     "truncated": (truncated, "truncated or damaged"),
-    "missing shard": (without_shard, "model-00002-of-00002.safetensors named in model.safetensors.index.json is missing"),
+    "missing shard": (
+        without_shard,
+        "model-00002-of-00002.safetensors named in model.safetensors.index.json is missing",
+    ),
     "missing weight": (without_weight, "1 weights that the model needs are not in"),
     "infinite weight": (not_finite, "the loss of the model is nan"),
     "no folder": (lambda m, f: f, "there is no folder"),
@@ -224,7 +248,12 @@ OPTIONS = {
 
 @pytest.mark.parametrize("case", MODELS)
 def test_models_that_can_not_work_end_in_one_sentence(
-    case: str, model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    case: str,
+    model: Path,
+    texts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     make, words = MODELS[case]
     code = run(monkeypatch, "prune", make(model, tmp_path / "m"), "--out", tmp_path / "out", "--texts", texts, *SMALL)
@@ -234,7 +263,12 @@ def test_models_that_can_not_work_end_in_one_sentence(
 
 @pytest.mark.parametrize("case", OPTIONS)
 def test_options_that_can_not_work_end_in_one_sentence(
-    case: str, model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    case: str,
+    model: Path,
+    texts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     options, words = OPTIONS[case]
     code = run(monkeypatch, "prune", model, "--out", tmp_path / "out", "--texts", texts, *SMALL, *options)
@@ -264,7 +298,9 @@ def test_texts_too_short_for_a_window_say_what_to_do(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "short.txt").write_text("too short")
-    code = run(monkeypatch, "prune", model, "--out", tmp_path / "o", "--texts", tmp_path / "short.txt", "--device", "cpu")
+    code = run(
+        monkeypatch, "prune", model, "--out", tmp_path / "o", "--texts", tmp_path / "short.txt", "--device", "cpu"
+    )
     assert_one_sentence(code, capsys, "--length")
 
 

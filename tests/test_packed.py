@@ -1,4 +1,4 @@
-"""A packed model is an ordinary one: it trains, shards, keeps its dtype, is saved again, and gives back its hidden states."""
+"""A packed model is an ordinary one: it trains, shards, keeps its dtype and is saved again."""
 
 import copy
 import json
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer, tiny_windows
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from remodeler import packed
 from remodeler.blocks import Block
 from remodeler.checkpoints import load
 from remodeler.saving import save_pruned
+from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer, tiny_windows
 
 peft = pytest.importorskip("peft")
 

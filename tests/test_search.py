@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import LAYERS, tiny_anatomy, tiny_windows
 
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.errors import InputError
@@ -17,6 +16,7 @@ from remodeler.pruning.criteria import CRITERIA, METHODS
 from remodeler.pruning.log import Step, blocks_of, read_log
 from remodeler.pruning.search import Search, candidates, prune
 from remodeler.texts import Windows
+from tiny import LAYERS, tiny_anatomy, tiny_windows
 
 HEADER = {"model": {"weights": "abc"}, "texts": {"sha256": "def"}, "options": {"ratio": 0.2}}
 
@@ -105,7 +105,9 @@ def test_standard_shape_may_pair_across_layers() -> None:
     units = candidates(tiny_anatomy("llama"), "block", "standard")
     assert (Block(0, "mlp"), Block(1, "attention")) in units
     assert len(units) == 2 * LAYERS - 1
-    assert len(candidates(tiny_anatomy("phi"), "block", "standard")) == LAYERS, "in parallel layers only their own two pair"
+    assert len(candidates(tiny_anatomy("phi"), "block", "standard")) == LAYERS, (
+        "in parallel layers only their own two pair"
+    )
 
 
 def test_the_last_attention_stays() -> None:
@@ -215,7 +217,10 @@ def test_impossible_budgets(given: dict[str, float], words: str) -> None:
 
 
 def test_budgets_beyond_what_blocks_allow_are_refused_before_the_search() -> None:
-    for budget, words in ((Budget(ratio=0.99), "beyond what blocks allow, at most 0"), (Budget(remove=99), "7 are possible")):
+    for budget, words in (
+        (Budget(ratio=0.99), "beyond what blocks allow, at most 0"),
+        (Budget(remove=99), "7 are possible"),
+    ):
         with pytest.raises(InputError, match=words):
             prune(search_of(budget=budget))
 
@@ -232,7 +237,9 @@ def test_one_bad_candidate_is_never_chosen(tmp_path: Path) -> None:
     search, log = search_of(budget=Budget(remove=1)), tmp_path / "log.jsonl"
     spoiled = Block(2, "mlp")
 
-    def criterion(anatomy: Anatomy, windows: Windows, removed: object, units: list[tuple[Block, ...]], **_: object) -> list[float]:
+    def criterion(
+        anatomy: Anatomy, windows: Windows, removed: object, units: list[tuple[Block, ...]], **_: object
+    ) -> list[float]:
         return [math.inf if unit == (spoiled,) else 1.0 for unit in units]
 
     CRITERIA["spoiled"] = criterion

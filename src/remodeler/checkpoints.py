@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import (
@@ -31,6 +32,16 @@ from remodeler.tracing import trace
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+LIBRARY_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
 
@@ -118,20 +129,20 @@ def load(
     name = str(name)
     where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     target, number_type = pick_device(device), pick_dtype(dtype)
+    row = row_of(read_settings(name, revision), family)
     config = read_config(name, **where)
-    row = row_of(config, family)
     check_files(Path(name))
     model = read_model(name, row, number_type, **where).to(target).eval()
     anatomy = trace(model, row, probe(row, target))
     return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, _stored(config))
 
 
-def row_of(config: PreTrainedConfig, like: str | None) -> Family:
-    """The family row of a config; refuses what is quantised."""
-    if getattr(config, "quantization_config", None):
+def row_of(settings: dict[str, Any], like: str | None) -> Family:
+    """The family row for a ``config.json``; refuses what is quantised."""
+    if settings.get("quantization_config"):
         raise InputError("the checkpoint is quantised: give the unquantised one, prune it, and quantise the result")
-    packing = getattr(config, "packing", None)
-    return family(config.model_type, like or (packing["family"] if packing else None))
+    recorded = (settings.get("packing") or {}).get("family")
+    return family(str(settings.get("model_type")), like or recorded)
 
 
 def probe(row: Family, device: torch.device) -> dict[str, Tensor]:
@@ -155,7 +166,7 @@ def one_sentence(name: str, what: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError, json.JSONDecodeError) as error:
+    except LIBRARY_ERRORS as error:
         raise InputError(f"{what} of {name} can't be loaded ({_line(error)}): {_advice(name, error)}") from error
     finally:
         transformers_logging.set_verbosity(level)
@@ -178,10 +189,19 @@ def _advice(name: str, error: BaseException) -> str:
     return "check the hub id or path, --revision and the network"
 
 
-def read_config(name: str, **where: Any) -> PreTrainedConfig:
-    """The config of a checkpoint."""
+def read_settings(name: str, revision: str | None) -> dict[str, Any]:
+    """What ``config.json`` says, whatever the model type."""
     if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1):
         raise InputError(f"there is no folder {name}: give a model folder or a hub id like org/name")
+    with one_sentence(name, "the config"):
+        settings: dict[str, Any] = PreTrainedConfig.get_config_dict(name, revision=revision)[0]
+        if not settings.get("model_type"):
+            raise OSError("it has no config.json with a model_type")
+    return settings
+
+
+def read_config(name: str, **where: Any) -> PreTrainedConfig:
+    """The config of a checkpoint."""
     with one_sentence(name, "the config"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, **where)
     return config

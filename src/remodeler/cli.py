@@ -53,7 +53,8 @@ FormName = Annotated[
 TextSource = Annotated[
     str,
     typer.Option(
-        help="alpaca, wikitext2, c4, python (offline), hf:NAME[:CONFIG][:SPLIT], or a FILE (.txt .jsonl .json .csv .parquet).",
+        help="alpaca, wikitext2, c4, python (offline), hf:NAME[:CONFIG][:SPLIT], "
+        "or a FILE (.txt .jsonl .json .csv .parquet).",
         rich_help_panel="Texts",
     ),
 ]
@@ -119,23 +120,21 @@ def prune(
 ) -> None:
     """Remove the attention and MLP blocks that matter least (BlockPruner), and write a smaller model that loads.
 
-    Every step removes the block without which the model's perplexity on the calibration texts is lowest. The path is kept in
-    `OUT/removals.jsonl`; `remodel cut` makes other sizes from it. Interrupted? The same command goes on.
+    Every step removes the block without which the model's perplexity on the calibration texts is lowest. The path is
+    kept in `OUT/removals.jsonl`; `remodel cut` makes other sizes from it. Interrupted? The same command goes on.
+    Several GPUs: `torchrun --nproc-per-node 4 -m remodeler prune ...`.
 
     Example: `remodel prune Qwen/Qwen3-0.6B --out small --ratio 25%`
     """
-    from remodeler.pruning.job import Plan, Source, Text, prune_model
+    from remodeler.pruning.job import prune_model
+    from remodeler.pruning.wishes import Plan, Source, Text
     from remodeler.report import write_report
 
     source = Source(model, revision, family, trust_remote_code, dtype, device)
     text = Text(texts, samples, length, _one_of("packing", packing, ("paper", "per-text")), seed)
-    unit, shape = (
-        _one_of("unit", unit, ("block", "attention", "mlp", "layer")),
-        _one_of("shape", shape, ("free", "standard")),
-    )
-    plan = Plan(method, unit, shape, form, batch_size)
-    prune_model(source, text, plan, _budget(ratio, remove, max_increase), out, write_report, dry_run)
-    if not dry_run:
+    units, shapes = ("block", "attention", "mlp", "layer"), ("free", "standard")
+    plan = Plan(method, _one_of("unit", unit, units), _one_of("shape", shape, shapes), form, batch_size)
+    if prune_model(source, text, plan, _budget(ratio, remove, max_increase), out, write_report, dry_run):
         _show(out)
 
 
@@ -158,7 +157,8 @@ def cut(
 
     Example: `remodel cut small/removals.jsonl Qwen/Qwen3-0.6B --ratio 15% --out smaller`
     """
-    from remodeler.pruning.job import Source, cut_model
+    from remodeler.pruning.job import cut_model
+    from remodeler.pruning.wishes import Source
     from remodeler.report import write_report
 
     source = Source(model, revision, family, trust_remote_code, dtype, device)

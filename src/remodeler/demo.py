@@ -1,4 +1,4 @@
-"""The main job on the small model that travels along: prune it twice, measure, write, and load the result in stock transformers."""
+"""The main job on the small model that travels along: prune it twice, measure, write, load in stock transformers."""
 
 import subprocess
 import sys
@@ -7,7 +7,8 @@ from pathlib import Path
 
 from remodeler.console import note
 from remodeler.pruning.budget import Budget
-from remodeler.pruning.job import Finish, Plan, Source, Text, prune_model
+from remodeler.pruning.job import Finish, prune_model
+from remodeler.pruning.wishes import Plan, Source, Text
 from remodeler.records import Record, load_record, refuse_existing
 
 SAMPLES, LENGTH, RATIO = 12, 256, 0.25
@@ -32,7 +33,7 @@ print(f"{type(model).__name__} with {model.config.num_hidden_layers} layers cont
 def run_demo(out: Path, finish: Finish) -> dict[str, Record]:
     """Prune the embedded model by blocks and by pairs into ``out``; both records by name.
 
-    Calibration and held-out texts are disjoint parts of the documentation that every Python carries; nothing is fetched.
+    Calibration and held-out texts are disjoint parts of what every Python documents of itself; nothing is fetched.
     """
     refuse_existing(out)
     with as_file(files("remodeler") / "demo_model") as model:

@@ -5,13 +5,15 @@ in memory in one pass, and agree step by step with its KV cache.
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.core_model_loading import revert_weight_conversion
@@ -79,7 +81,7 @@ def save_pruned(
     gone = list(removed)
     chosen = form or choose(checkpoint.anatomy, gone)
     shape = build(checkpoint.anatomy, gone, chosen)
-    with disk_errors(folder):
+    with disk_errors(folder), weight_errors(folder):
         write_weights(checkpoint, shape, folder, max_shard_size)
         write_companions(checkpoint, shape, folder)
     again = reload(checkpoint, folder)
@@ -91,6 +93,16 @@ def _written_dtype(checkpoint: Checkpoint) -> torch.dtype:
     dtype: torch.dtype = checkpoint.model.dtype
     stored = checkpoint.stored_dtype or dtype
     return min(dtype, stored, key=lambda each: each.itemsize)
+
+
+@contextmanager
+def weight_errors(folder: Path) -> Iterator[None]:
+    """safetensors has an error of its own for a full disk."""
+    try:
+        yield
+    except SafetensorError as error:
+        advice = "free some space, then run the same command again"
+        raise InputError(f"the weights can't be written to {folder} ({error}): {advice}") from error
 
 
 def write_weights(checkpoint: Checkpoint, shape: Shape, folder: Path, max_shard_size: str) -> None:

@@ -7,28 +7,29 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from remodeler import processes
 from remodeler.card import write_card
-from remodeler.checkpoints import AUTO, Checkpoint, fingerprint, load
+from remodeler.checkpoints import AUTO, Checkpoint, fingerprint
 from remodeler.console import bar, duration, note
 from remodeler.errors import InputError
-from remodeler.evaluation import LENGTH, compare_affordable_speed, memory, model_windows, text_scores
+from remodeler.evaluation import compare_affordable_speed, memory, text_scores
 from remodeler.forms import FORMS, Form, refusal
 from remodeler.logprobs import batch_nll, batch_size, device_of, to_batch
 from remodeler.measurements import short, size
 from remodeler.pruning.budget import Budget, upto
 from remodeler.pruning.criteria import METHODS, Method
-from remodeler.pruning.log import REMOVALS_FILE, Header, Step, blocks_of, read_log
-from remodeler.pruning.search import Search, Shape, check, estimate, prune
+from remodeler.pruning.log import REMOVALS_FILE, Header, Step, blocks_of, name, read_log
+from remodeler.pruning.search import Search, check, estimate, prune
+from remodeler.pruning.wishes import Job, Plan, Source, Text
 from remodeler.records import (
     Record,
     new_folder,
-    partial,
     read_lines,
     refuse_existing,
     save_record,
@@ -36,100 +37,54 @@ from remodeler.records import (
     write_text,
 )
 from remodeler.saving import Saved, save_pruned
-from remodeler.sources import Sampled, sample
-from remodeler.texts import Packing, Windows
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
 PIPELINES = {"causal": "text-generation", "masked": "fill-mask", "seq2seq": "text2text-generation"}
 
 
-@dataclass(frozen=True)
-class Source:
-    """Which model, and how to compute with it."""
-
-    model: str
-    revision: str | None = None
-    family: str | None = None
-    trust_remote_code: bool = False
-    dtype: str = "auto"
-    device: str = "auto"
-
-    def load(self) -> Checkpoint:
-        """The checkpoint."""
-        given = asdict(self)
-        return load(given.pop("model"), **given)
-
-
-@dataclass(frozen=True)
-class Text:
-    """What to calibrate on."""
-
-    texts: str = "alpaca"
-    samples: int = 256
-    length: int | None = None
-    """Tokens a window; by default 2,048, or what the model can read."""
-    packing: Packing = "paper"
-    seed: int = 42
-
-    def sample(self) -> Sampled:
-        """Calibration and held-out texts."""
-        return sample(self.texts, self.samples, self.seed)
-
-    def window(self, checkpoint: Checkpoint) -> int:
-        """The window length for a model."""
-        return self.length or min(LENGTH, checkpoint.context or LENGTH)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to prune."""
-
-    method: str = "blockpruner"
-    unit: str = "block"
-    shape: Shape = "free"
-    form: str = "auto"
-    batch_size: int | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """A loaded model, the texts it is measured on, and the form it is written in (None: the best that can hold)."""
-
-    checkpoint: Checkpoint
-    text: Text
-    sampled: Sampled
-    form: Form | None
-
-    def windows(self) -> Windows:
-        """The calibration text, cut to what the model reads at once."""
-        length = self.text.window(self.checkpoint)
-        return model_windows(self.checkpoint, self.sampled.calibration, length, self.text.packing)
-
-
 def prune_model(
     source: Source, text: Text, plan: Plan, budget: Budget, out: Path, finish: Finish, dry: bool = False
-) -> None:
-    """Prune a model and write it to a new folder ``out``; with ``dry`` only say what would be done."""
+) -> bool:
+    """Prune a model and write it to a new folder ``out``; with ``dry`` only say what would be done.
+
+    Returns:
+        Whether this process wrote the folder: of several processes, the first does.
+    """
     refuse_existing(out)
     method, form = _method(plan.method), _form(plan.form)
-    job = Job(source.load(), text, text.sample(), form)
-    search = _search(job, plan, method, budget)
-    check(search)
-    _refuse_form(job)
-    _announce(search, job)
-    if dry:
-        return
-    header = _header(job, search, plan)
-    _announce_steps(partial(out) / REMOVALS_FILE)
-    with new_folder(out, keep=True) as work:
-        with bar("searching") as hear:
-            steps = prune(replace(search, listen=hear), work / REMOVALS_FILE, header)
-        if not steps:
-            raise InputError(f"no step keeps within {budget}: allow more, with a larger --max-perplexity-increase")
-        options = {**asdict(source), **asdict(text), **asdict(plan), **_budget_options(budget), "out": str(out)}
-        _complete(job, steps, work, "prune", options)
-        finish(work)
+    with processes.group(source.device) as device:
+        job = Job(replace(source, device=device).load(), text, text.sample(), form)
+        search = _search(job, plan, method, budget)
+        check(search)
+        _refuse_form(job)
+        if processes.first():
+            _announce(search, job)
+        if dry:
+            return False
+        if not processes.first():
+            prune(search)
+            return False
+        with new_folder(out, keep=True) as work:
+            options = {**asdict(source), **asdict(text), **asdict(plan), **_budget_options(budget), "out": str(out)}
+            _complete(job, _searched(search, job, plan, work), work, "prune", options)
+            finish(work)
+    return True
+
+
+def _searched(search: Search, job: Job, plan: Plan, work: Path) -> list[Step]:
+    """The steps of a search that is heard and seen, from wherever it stopped before."""
+    log = work / REMOVALS_FILE
+    _announce_steps(log)
+    with bar("searching") as hear:
+        steps = prune(replace(search, listen=hear, tell=_tell), log, _header(job, search, plan))
+    if not steps:
+        raise InputError(f"no step keeps within {search.budget}: allow more, with a larger --max-perplexity-increase")
+    return steps
+
+
+def _tell(step: Step) -> None:
+    note(f"{step.step:4d}  without {name(step.removed)}: perplexity {step.perplexity:.4g}, {short(step.parameters)}")
 
 
 def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: str, finish: Finish) -> None:

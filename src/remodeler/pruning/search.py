@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from remodeler import processes
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.errors import InputError
 from remodeler.logprobs import mean_nll, perplexity
@@ -43,6 +44,8 @@ class Search:
     size: int | None = None
     """Windows a mini-batch; by default chosen for the device."""
     listen: Listener | None = field(default=None, repr=False)
+    tell: Callable[[Step], None] | None = field(default=None, repr=False)
+    """Told every step when it is done."""
 
 
 def prune(search: Search, log: Path | None = None, header: Header | None = None) -> list[Step]:
@@ -57,8 +60,9 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
         InputError: when the budget can't be met, the log belongs to another search, or no loss is finite.
     """
     check(search)
-    found = take_up(log, header or {}) if log else None
-    first, steps = found or (_begin(search, log, header or {}), [])
+    log = log if processes.first() else None
+    found = processes.shared(take_up(log, header or {}) if log else None)
+    first, steps = found or (processes.shared(_begin(search, log, header or {})), [])
     dense = first["perplexity"]
     once: dict[str, float] = {}
     while not done(search.anatomy, search.budget, steps):
@@ -76,6 +80,8 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
         steps.append(Step(len(steps) + 1, best, written, after, left, seconds))
         if log:
             append_line(log, steps[-1].line())
+        if search.tell:
+            search.tell(steps[-1])
     return steps
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from remodeler import processes
 from remodeler.blocks import KINDS, Anatomy, Block, Replay, bypassed, swapped
 from remodeler.logprobs import Batch, batch_nll, batch_size, device_of, to_batch, trunk_states
 from remodeler.texts import Windows
@@ -58,9 +59,8 @@ def sweep(
     device = device_of(anatomy.model)
     size = size or batch_size(windows, device)
     starts = range(0, len(windows), size)
-    rank, world = _processes()
     sums = torch.zeros(len(starts), len(units), dtype=torch.float64, device=device)
-    mine = range(rank, len(starts), world)
+    mine = range(processes.rank(), len(starts), processes.world())
     with torch.no_grad(), bypassed(anatomy, removed):
         for done, row in enumerate(mine):
             start = starts[row]
@@ -69,15 +69,9 @@ def sweep(
                 sums[row, column] = value
                 if progress:
                     progress((done + (column + 1) / len(units)) / len(mine))
-    if world > 1:
+    if processes.world() > 1:
         distributed.all_reduce(sums)  # every entry is written by one process: adding zeros is exact
     return [total / windows.tokens for total in sums.sum(0).tolist()]
-
-
-def _processes() -> tuple[int, int]:
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
 
 
 def _candidates(anatomy: Anatomy, batch: Batch, units: Sequence[Unit]) -> Iterator[Tensor]:

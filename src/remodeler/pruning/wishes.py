@@ -1,0 +1,73 @@
+"""What a person asks for: which model, which texts, how to prune; and the job that comes of it once both are loaded."""
+
+from dataclasses import asdict, dataclass
+
+from remodeler.checkpoints import Checkpoint, load
+from remodeler.evaluation import LENGTH, model_windows
+from remodeler.forms import Form
+from remodeler.pruning.search import Shape
+from remodeler.sources import Sampled, sample
+from remodeler.texts import Packing, Windows
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which model, and how to compute with it."""
+
+    model: str
+    revision: str | None = None
+    family: str | None = None
+    trust_remote_code: bool = False
+    dtype: str = "auto"
+    device: str = "auto"
+
+    def load(self) -> Checkpoint:
+        """The checkpoint."""
+        given = asdict(self)
+        return load(given.pop("model"), **given)
+
+
+@dataclass(frozen=True)
+class Text:
+    """What to calibrate on."""
+
+    texts: str = "alpaca"
+    samples: int = 256
+    length: int | None = None
+    """Tokens a window; by default 2,048, or what the model can read."""
+    packing: Packing = "paper"
+    seed: int = 42
+
+    def sample(self) -> Sampled:
+        """Calibration and held-out texts."""
+        return sample(self.texts, self.samples, self.seed)
+
+    def window(self, checkpoint: Checkpoint) -> int:
+        """The window length for a model."""
+        return self.length or min(LENGTH, checkpoint.context or LENGTH)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to prune."""
+
+    method: str = "blockpruner"
+    unit: str = "block"
+    shape: Shape = "free"
+    form: str = "auto"
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A loaded model, the texts it is measured on, and the form it is written in (None: the best that can hold)."""
+
+    checkpoint: Checkpoint
+    text: Text
+    sampled: Sampled
+    form: Form | None
+
+    def windows(self) -> Windows:
+        """The calibration text, cut to what the model reads at once."""
+        length = self.text.window(self.checkpoint)
+        return model_windows(self.checkpoint, self.sampled.calibration, length, self.text.packing)
