@@ -4,7 +4,9 @@ Claim (arXiv 2406.10594): removing blocks one by one, scored again after every r
 once (``one-shot``), than removing whole layers one by one (``layer``), and than a random order (three seeds).
 
 The layers' search is coarse: it passes a wanted ratio by up to a layer. So ``blockpruner*`` is the same path as
-``blockpruner``, cut where it has removed at least as much as the layers' search has.
+``blockpruner``, cut where it has removed at least as much as the layers' search has. The search weighs no sizes: a
+small attention and a large MLP compete on perplexity alone. ``mlp``, the same search among MLPs only, shows what that
+costs.
 
 Every finished row is a line of ``OUT/rows.jsonl`` and every search a removal log in ``OUT/paths``: killed, the same
 command goes on.
@@ -63,7 +65,9 @@ class Arm:
 
 LAYER = Arm("layer", replace(METHODS["blockpruner"], unit="layer"))
 BLOCKS = Arm("blockpruner", METHODS["blockpruner"])
-ARMS = (LAYER, BLOCKS, Arm("one-shot", METHODS["one-shot"]), *(Arm("random", METHODS["random"], k) for k in (1, 2, 3)))
+MLPS = Arm("mlp", replace(METHODS["blockpruner"], unit="mlp"))
+RANDOM = tuple(Arm("random", METHODS["random"], seed) for seed in (1, 2, 3))
+ARMS = (LAYER, BLOCKS, Arm("one-shot", METHODS["one-shot"]), *RANDOM, MLPS)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,14 @@ from typing import Any
 
 from remodeler.plots import plot_tradeoff
 
-METHODS = ("blockpruner", "one-shot", "layer", "random", "blockpruner*")
+METHODS = ("blockpruner", "one-shot", "layer", "random", "mlp", "blockpruner*")
+ORDERED = ("blockpruner", "one-shot", "layer", "mlp")
 COLUMNS = (0.15, 0.25, 0.35)
 MEASURES = (("perplexity", "perplexity (parameters removed)", 2), ("bits_per_byte", "bits per byte", 3))
 REFERENCE = "blockpruner"
 MATCHED = "blockpruner*"
+OUTSIDE = ("mlp", MATCHED)
+"""Explanations, not contestants: never the best of a column."""
 Row = dict[str, Any]
 
 
@@ -72,11 +75,11 @@ def shown(value: float, digits: int) -> str:
 
 
 def best(rows: Sequence[Row], ratio: float) -> str:
-    """The method of lowest mean perplexity; ``blockpruner*`` stands outside, it is the same path."""
+    """The method of lowest mean perplexity."""
     means = {}
     for method in METHODS:
         found = [row["perplexity"] for row in pick(rows, method, ratio)]
-        if found and None not in found and method != MATCHED:
+        if found and None not in found and method not in OUTSIDE:
             means[method] = statistics.fmean(found)
     return min(means, key=lambda method: means[method]) if means else ""
 
@@ -100,7 +103,7 @@ def gap(mine: Sequence[float], theirs: Sequence[float]) -> str:
 def orders(rows: Sequence[Row]) -> Iterator[str]:
     """What every method removed on the way to the largest ratio, in order."""
     yield "\nRemoval order:\n"
-    for method in METHODS[:3]:
+    for method in ORDERED:
         found = [row for row in rows if row["method"] == method and row.get("removed")]
         if found:
             longest = max(found, key=lambda row: row["share"])

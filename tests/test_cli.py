@@ -318,15 +318,6 @@ def test_changed_options_are_refused_and_the_log_is_kept(
     assert (partial / "removals.jsonl").read_bytes() == (tmp_path / "a" / "removals.jsonl").read_bytes()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_log_ends_in_one_sentence(
-    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tmp_path.chmod(0o555)
-    assert run(monkeypatch, "prune", model, "--out", tmp_path / "o", "--texts", texts, *SMALL) == 2
-    assert "can't be written" in capsys.readouterr().err
-
-
 def test_a_full_disk_ends_in_one_sentence_and_loses_nothing(
     model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

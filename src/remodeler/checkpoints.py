@@ -132,8 +132,11 @@ def load(
     row = row_of(read_settings(name, revision), family)
     config = read_config(name, **where)
     check_files(Path(name))
-    model = read_model(name, row, number_type, **where).to(target).eval()
+    if target.type != "cpu":
+        where["device_map"] = target  # straight to the device, shard by shard
+    model = read_model(name, row, number_type, **where).eval()
     anatomy = trace(model, row, probe(row, target))
+    where.pop("device_map", None)
     return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, _stored(config))
 
 

@@ -123,11 +123,17 @@ def token_logprobs(anatomy: Anatomy, batch: Batch) -> Iterator[Tensor]:
         yield logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
 
 
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """What sums are taken in: float64, which Apple's devices don't have."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def batch_nll(anatomy: Anatomy, batch: Batch) -> Tensor:
     """Sum of the negative log-probabilities of a batch, a float64 scalar on the device."""
-    total = torch.zeros((), dtype=torch.float64, device=batch.targets.device)
+    dtype = sum_dtype(batch.targets.device)
+    total = torch.zeros((), dtype=dtype, device=batch.targets.device)
     for logprobs in token_logprobs(anatomy, batch):
-        total -= logprobs.double().sum()
+        total -= logprobs.to(dtype).sum()
     return total
 
 

@@ -17,6 +17,11 @@ from typing import Any
 
 from remodeler.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where folders are not locked
+    fcntl = None  # type: ignore[assignment]
+
 RECORD_FILE = "record.json"
 VERSIONED = ("remodeler", "torch", "transformers", "safetensors", "tokenizers", "datasets")
 
@@ -160,8 +165,31 @@ def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
     refuse_existing(path)
     work = partial(path)
     with disk_errors(path):
-        if work.exists() and not keep:
-            shutil.rmtree(work)
         work.mkdir(parents=True, exist_ok=True)
-        yield work
-        work.rename(path)
+        with only_one(work):
+            if not keep:
+                empty(work)
+            yield work
+            work.rename(path)
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keep other processes from working in a folder; a process that dies, however, leaves it free."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(f"another process is working in {folder}: wait for it, or choose another --out") from None
+    finally:
+        os.close(handle)
+
+
+def empty(folder: Path) -> None:
+    """Remove everything in a folder."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

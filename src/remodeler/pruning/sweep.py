@@ -20,7 +20,7 @@ from torch import Tensor, distributed
 
 from remodeler import processes
 from remodeler.blocks import KINDS, Anatomy, Block, Replay, bypassed, swapped
-from remodeler.logprobs import Batch, batch_nll, batch_size, device_of, to_batch, trunk_states
+from remodeler.logprobs import Batch, batch_nll, batch_size, device_of, sum_dtype, to_batch, trunk_states
 from remodeler.texts import Windows
 
 Unit = tuple[Block, ...]
@@ -59,7 +59,7 @@ def sweep(
     device = device_of(anatomy.model)
     size = size or batch_size(windows, device)
     starts = range(0, len(windows), size)
-    sums = torch.zeros(len(starts), len(units), dtype=torch.float64, device=device)
+    sums = torch.zeros(len(starts), len(units), dtype=sum_dtype(device), device=device)
     mine = range(processes.rank(), len(starts), processes.world())
     with torch.no_grad(), bypassed(anatomy, removed):
         for done, row in enumerate(mine):

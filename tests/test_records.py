@@ -1,0 +1,111 @@
+"""Nothing is half-written, nothing is overwritten, and a torn line is forgotten."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from remodeler.errors import InputError
+from remodeler.records import (
+    Record,
+    append_line,
+    drop_torn_line,
+    load_record,
+    new_folder,
+    read_json,
+    read_lines,
+    save_record,
+    versions,
+    write_json,
+)
+
+
+def test_a_record_reads_back(tmp_path: Path) -> None:
+    record = Record("prune", {"ratio": 0.25}, {"model": {"name": "m"}}, 42, versions(), {"removed": ["mlp.1"]})
+    save_record(tmp_path, record)
+    assert load_record(tmp_path) == record
+    assert {"python", "remodeler", "torch"} <= set(record.versions)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_json(path, {"a": float("nan")})
+    assert read_json(path) == {"a": 1}
+
+
+def test_a_torn_line_is_forgotten_and_the_next_one_stands_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    append_line(path, {"a": 1})
+    with path.open("a") as file:
+        file.write('{"b": ')
+    assert read_lines(path) == [{"a": 1}]
+    drop_torn_line(path)
+    append_line(path, {"c": 3})
+    assert read_lines(path) == [{"a": 1}, {"c": 3}]
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"a": 1}\nnonsense\n')
+    with pytest.raises(InputError, match=r"line 2 of .*lines.jsonl is not valid JSON"):
+        read_lines(path)
+
+
+def test_a_folder_gets_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(RuntimeError), new_folder(out) as work:  # noqa: PT012
+        (work / "half").write_text("half")
+        raise RuntimeError("killed")
+    assert not out.exists()
+    with new_folder(out) as work:
+        assert list(work.iterdir()) == [], "what was left is thrown away"
+        (work / "whole").write_text("whole")
+    assert [path.name for path in out.iterdir()] == ["whole"]
+    assert not work.exists()
+
+
+def test_a_kept_folder_is_taken_up(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "out") as work:  # noqa: PT012
+        append_line(work / "log.jsonl", {"step": 0})
+        raise RuntimeError("killed")
+    with new_folder(tmp_path / "out", keep=True) as work:
+        assert read_lines(work / "log.jsonl") == [{"step": 0}]
+
+
+def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="exists already"), new_folder(tmp_path):
+        pass
+
+
+def test_two_can_not_work_in_one_folder(tmp_path: Path) -> None:
+    with (
+        new_folder(tmp_path / "out") as work,
+        pytest.raises(InputError, match="another process is working in"),
+        new_folder(tmp_path / "out", keep=True),
+    ):
+        pass
+    assert not work.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "no space left"), (errno.EROFS, "can't be written"), (errno.EACCES, "can't be written")],
+)
+def test_a_disk_that_refuses_is_one_sentence(
+    number: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=words):
+        append_line(tmp_path / "log.jsonl", {"step": 1})
+
+
+def test_json_is_readable(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"text": "é"})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"text": "é"}
+    assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
