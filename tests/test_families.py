@@ -27,9 +27,8 @@ PATTERNS = {
     "first layer": [Block(0, A), Block(0, M), Block(2, M)],
     "half-layer pair": [Block(1, M), Block(2, A)],
 }
-WHOLE = [
-    name for name in EVERY if name != "t5" and not name.endswith("post-norm")
-]  # in those, norms on the stream stay
+# Elsewhere norms on the stream stay behind, or layers are told apart by number.
+WHOLE = [name for name in EVERY if name != "t5" and not name.endswith(("post-norm", "mixed"))]
 CAUSAL = [name for name in EVERY if not name.startswith(("bert", "roberta", "t5"))]
 CPU = torch.device("cpu")
 
@@ -214,6 +213,13 @@ def test_t5_keeps_the_attention_that_owns_the_position_table() -> None:
 def test_attention_scaled_by_layer_number_can_not_move() -> None:
     anatomy = tiny_anatomy("gpt2", scale_attn_by_inverse_layer_idx=True)
     assert "scale_attn_by_inverse_layer_idx" in (refusal(anatomy, frozenset([Block(1, A)]), "packed") or "")
+
+
+def test_dense_layers_among_experts_are_told_by_number_and_can_not_move() -> None:
+    anatomy = tiny_anatomy("qwen3_moe-mixed")
+    gone = frozenset([Block(0, A), Block(0, M)])
+    assert "told apart by their number" in (refusal(anatomy, gone, "stock") or "")
+    assert choose(anatomy, gone) == "packed"
 
 
 def test_unknown_model_type_is_refused_with_the_list() -> None:

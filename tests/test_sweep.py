@@ -1,8 +1,10 @@
-"""The shared-prefix pass: the plain loop's numbers with half its work, whatever the batch size or the number of processes."""
+"""The shared-prefix pass: the plain loop's bits with half its work, at any batch size and number of processes."""
 
-import multiprocessing
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,11 +57,11 @@ def test_any_batch_size_gives_the_plain_loops_bits(size: int, removed: list[Bloc
 
 
 def test_many_batches_are_summed_as_the_plain_loop_sums_them() -> None:
-    """Float64 sums of 8 numbers and more depend on their order."""
-    anatomy = tiny_anatomy("llama")
-    for count in (9, 17, 33):
-        shared = sweep(anatomy, tiny_windows(count=count), [], candidates(anatomy, []), size=1)
-        assert shared == plain(anatomy, [], size=1, count=count), count
+    """The two sum in another order; float64 sums of float32 log-probabilities are exact, a very sure model's too."""
+    anatomy, windows = tiny_anatomy("llama"), tiny_windows(count=33)
+    with torch.no_grad():
+        anatomy.model.get_output_embeddings().weight.mul_(30)
+    assert sweep(anatomy, windows, [], candidates(anatomy, []), size=1) == plain(anatomy, [], size=1, count=33)
 
 
 def test_the_default_batch_size_is_the_plain_loops() -> None:
@@ -71,7 +73,7 @@ def test_the_default_batch_size_is_the_plain_loops() -> None:
 
 @pytest.mark.parametrize("size", [3, COUNT])
 def test_blocks_run_once_for_the_prefixes_and_once_behind_each_candidate(size: int) -> None:
-    """2L for the recording; behind the attention of layer i its MLP and later layers, behind its MLP the later layers."""
+    """2L for the recording; behind the attention of layer i its MLP and the later layers, behind its MLP only those."""
     anatomy = tiny_anatomy("llama")
     batches = -(-COUNT // size)
     with counting(anatomy) as ran:
@@ -86,16 +88,6 @@ def test_the_plain_loop_runs_every_other_block_for_each_candidate() -> None:
     with counting(anatomy) as ran:
         plain(anatomy, [], COUNT)
     assert len(ran) == 2 * LAYERS * (2 * LAYERS - 1)
-
-
-def test_a_block_is_computed_again_only_behind_what_was_taken_out() -> None:
-    """Taking out the last MLP computes nothing but the recording; taking out the first attention all others again."""
-    anatomy, windows = tiny_anatomy("llama"), tiny_windows()
-    in_order = [Block(layer, kind) for layer in range(LAYERS) for kind in (A, M)]
-    for unit, behind in (((in_order[-1],), []), ((in_order[0],), in_order[1:])):
-        with counting(anatomy) as ran:
-            sweep(anatomy, windows, [], [unit], size=len(windows))
-        assert ran == in_order + behind
 
 
 def test_progress_grows_to_one() -> None:
@@ -117,13 +109,19 @@ def one_of_two(rank: int, store: str) -> tuple[list[float], int]:
     return losses, len(ran)
 
 
+def start(rank: int, store: Path) -> subprocess.Popen[str]:
+    code = f"import json, test_sweep; print(json.dumps(test_sweep.one_of_two({rank}, {str(store)!r})))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+
+
 @pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")
 def test_two_processes_share_the_batches_and_give_the_same_bits(tmp_path: Path) -> None:
     anatomy = tiny_anatomy("llama")
     with counting(anatomy) as ran:
         alone = sweep(anatomy, tiny_windows(count=COUNT), [Block(1, M)], candidates(anatomy, [Block(1, M)]), size=2)
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        (first, did), (second, did_too) = pool.map(one_of_two, range(2), [str(tmp_path / "store")] * 2)
+    processes = [start(rank, tmp_path / "store") for rank in range(2)]
+    (first, did), (second, did_too) = (json.loads(process.communicate(timeout=120)[0]) for process in processes)
     assert first == second == alone
     assert did + did_too == len(ran)
     assert min(did, did_too) > 0

@@ -79,6 +79,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "opt-post-norm": ("opt", CONFIGS["opt"] | {"do_layer_norm_before": False}),
     "bloom-post-norm": ("bloom", CONFIGS["bloom"] | {"apply_residual_connection_post_layernorm": True}),
     "stablelm-parallel": ("stablelm", LLAMA | {"use_parallel_residual": True}),
+    "qwen3_moe-mixed": ("qwen3_moe", CONFIGS["qwen3_moe"] | {"mlp_only_layers": [1]}),
     "mistral-full": ("mistral", LLAMA | {"sliding_window": None}),
 }
 EVERY = [*CONFIGS, *VARIANTS]

@@ -63,6 +63,10 @@ class Branch:
     site: Site
     names: BranchNames
 
+    def modules(self) -> list[nn.Module]:
+        """What it runs, one after the other."""
+        return [self.site.layer.get_submodule(path) for path in self.names["modules"]]
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that go when the block is removed."""
         for path in [*self.names["modules"], *self.names["norms"]]:

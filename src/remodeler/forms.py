@@ -91,6 +91,14 @@ def _rides_on_depth(anatomy: Anatomy) -> str | None:
     return None
 
 
+def _mixed(anatomy: Anatomy) -> str | None:
+    """Dense layers among mixtures of experts: the config tells them by number."""
+    kinds = {(block.kind, type(branch.modules()[-1])) for block, branch in anatomy.branches.items()}
+    if len(kinds) > len({block.kind for block in anatomy.branches}):
+        return "its layers are of several kinds, told apart by their number"
+    return None
+
+
 def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     if anatomy.family.task == "seq2seq":
         return "encoder-decoder models are written as portable only"
@@ -104,7 +112,7 @@ def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
         return "attention and MLP run in parallel, so only those of one layer pair up"
     if split and any(anatomy.extras[site.number] for pair in split for site in pair):
         return "its layers have parts besides attention and MLP, which can't be split"
-    return _rides_on_depth(anatomy)
+    return _mixed(anatomy) or _rides_on_depth(anatomy)
 
 
 def _no_packed(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
@@ -174,8 +182,7 @@ def _portable(anatomy: Anatomy, removed: frozenset[Block]) -> Shape:
     names = {id(parameter): name for name, parameter in anatomy.model.named_parameters()}
     for block in removed:
         branch = anatomy.branches[block]
-        module = branch.site.layer.get_submodule(branch.names["modules"][-1])
-        for parameter in projection(module, branch.site.stack, block.kind).values():
+        for parameter in projection(branch.modules()[-1], branch.site.stack, block.kind).values():
             tensors[names[id(parameter)]] = torch.zeros_like(parameter)
     return Shape("portable", copy.deepcopy(anatomy.model.config), tensors)
 
@@ -217,10 +224,9 @@ def _packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConf
     config: PreTrainedConfig = packed_class(stock).from_dict(
         {k: v for k, v in source.to_dict().items() if k not in ("model_type", "auto_map")}
     )
-    heads = [name for name in source.architectures or [type(anatomy.model).__name__]]
     module = "packed_remote" if remote else "packed"
     head_auto = "AutoModelForMaskedLM" if anatomy.family.task == "masked" else "AutoModelForCausalLM"
-    config.architectures = [f"Packed{name.removeprefix('Packed')}" for name in heads]
+    config.architectures = [f"Packed{type(anatomy.model).__name__.removeprefix('Packed')}"]
     config.auto_map = {
         "AutoConfig": f"{module}.Packed{stock.__name__}",
         head_auto: f"{module}.{config.architectures[0]}",
