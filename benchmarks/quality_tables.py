@@ -65,7 +65,7 @@ def cell(rows: Sequence[Row], method: str, ratio: float, measure: str) -> str:
     text = shown(statistics.fmean(figures), digits)
     if len(figures) > 1:
         text += f" [{shown(min(figures), digits)}, {shown(max(figures), digits)}]"
-    text = f"**{text}**" if method == best(rows, ratio) else text
+    text = f"**{text}**" if method in best(rows, ratio) else text
     return f"{text} ({statistics.fmean(row['share'] for row in found):.1%})" if measure == "perplexity" else text
 
 
@@ -74,14 +74,14 @@ def shown(value: float, digits: int) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.{digits}f}"
 
 
-def best(rows: Sequence[Row], ratio: float) -> str:
-    """The method of lowest mean perplexity."""
+def best(rows: Sequence[Row], ratio: float) -> list[str]:
+    """The methods of lowest mean perplexity: several, where they removed the same."""
     means = {}
     for method in METHODS:
         found = [row["perplexity"] for row in pick(rows, method, ratio)]
         if found and None not in found and method not in OUTSIDE:
             means[method] = statistics.fmean(found)
-    return min(means, key=lambda method: means[method]) if means else ""
+    return [method for method, mean in means.items() if math.isclose(mean, min(means.values()), rel_tol=1e-6)]
 
 
 def difference(rows: Sequence[Row], method: str, ratio: float) -> str:

@@ -22,7 +22,7 @@ from remodeler.texts import IGNORED, Windows
 
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}
 """Logits that exist at once: small enough for a CPU's cache, large enough to fill a GPU."""
-BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+BATCH_TOKENS = {"cpu": 2048, "cuda": 8192}
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def same_names_in_files(stock: str, packed: str) -> None:
 def packed_class(stock: Any) -> type[Any]:
     """The packed form of a stock config or model class, by the name ``Packed`` + its own."""
     is_config = issubclass(stock, PreTrainedConfig)
-    body: dict[str, Any] = {"__module__": __name__}
+    body: dict[str, Any] = {"__module__": __name__, "_auto_class": None}  # keep the auto_map that is in the config
     if is_config:
         body["model_type"] = f"packed_{stock.model_type}"
         same_names_in_files(stock.model_type, body["model_type"])

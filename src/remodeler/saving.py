@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import save_torch_state_dict
+from huggingface_hub import save_torch_state_dict, snapshot_download
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import DynamicCache
@@ -127,15 +127,20 @@ def write_companions(checkpoint: Checkpoint, shape: Shape, folder: Path) -> None
     checkpoint.tokenizer.save_pretrained(folder)
     if checkpoint.model.can_generate():
         checkpoint.model.generation_config.save_pretrained(folder)
-    source = Path(checkpoint.name)
-    remote = getattr(shape.config, "auto_map", None)
-    if remote and source.is_dir():
-        for code in source.glob("*.py"):
+    if getattr(shape.config, "auto_map", None):
+        for code in code_folder(checkpoint).glob("*.py"):
             shutil.copyfile(code, folder / code.name)
     if shape.form == "packed":
         shutil.copyfile(packed.__file__, folder / "packed.py")
         if shape.config.packing.get("auto_map"):
             (folder / "packed_remote.py").write_text(_remote_code(shape), encoding="utf-8")
+
+
+def code_folder(checkpoint: Checkpoint) -> Path:
+    """Where the modelling code that came with a checkpoint lies on this disk."""
+    if Path(checkpoint.name).is_dir():
+        return Path(checkpoint.name)
+    return Path(snapshot_download(checkpoint.name, revision=checkpoint.revision, allow_patterns=["*.py"]))
 
 
 def _remote_code(shape: Shape) -> str:

@@ -100,7 +100,8 @@ def _chains(site: Site) -> dict[Kind, tuple[str, ...]]:
 
 def _has(layer: nn.Module, chain: tuple[str, ...]) -> bool:
     try:
-        return not any(isinstance(layer.get_submodule(path), Nothing) for path in chain)
+        # By name: a packed folder of remote code brings a Nothing of its own.
+        return not any(type(layer.get_submodule(path)).__name__ == Nothing.__name__ for path in chain)
     except AttributeError:
         return False
 

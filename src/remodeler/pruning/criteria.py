@@ -1,14 +1,15 @@
 """What "important" means: one function each. METHODS: a paper is a row.
 
-A criterion takes ``(anatomy, windows, removed, candidates)`` and returns one number per candidate, higher = more
-important; the search removes the lowest. It leaves the model as it was.
+A criterion takes ``(anatomy, windows, removed, candidates, **options)`` and returns one number per candidate, higher =
+more important; the search removes the lowest. It leaves the model as it was. Options are ``size`` (windows a
+mini-batch), ``progress`` (to be told the share done) and ``seed``; a criterion takes what it needs.
 """
 
 import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from remodeler.blocks import Anatomy, Block
 from remodeler.logprobs import perplexity as exp_perplexity
@@ -27,6 +28,7 @@ def perplexity(
     *,
     size: int | None = None,
     progress: Progress | None = None,
+    **_: Any,
 ) -> list[float]:
     """Perplexity of the model without the candidate (BlockPruner, section 3.2); infinite where its loss is not finite.
 
@@ -43,8 +45,7 @@ def random(
     candidates: Sequence[Unit],
     *,
     seed: int = 0,
-    size: int | None = None,
-    progress: Progress | None = None,
+    **_: Any,
 ) -> list[float]:
     """A number from a hash of the seed and the candidate's name: the control that any criterion must beat."""
     names = [f"{seed} {' '.join(map(str, unit))}" for unit in candidates]
@@ -58,7 +59,7 @@ CRITERIA: dict[str, Criterion] = {"perplexity": perplexity, "random": random}
 class Method:
     """A way to prune: what is removed, by what measure, one by one or at once."""
 
-    criterion: str
+    criterion: Criterion
     unit: UnitName = "block"
     iterative: bool = True
     """Score again after every removal; otherwise rank once, on the intact model."""
@@ -67,10 +68,10 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "blockpruner": Method(
-        "perplexity", summary="BlockPruner (arXiv 2406.10594): remove the block whose loss hurts least, score again"
+        perplexity, summary="BlockPruner (arXiv 2406.10594): remove the block whose loss hurts least, score again"
     ),
     "one-shot": Method(
-        "perplexity", iterative=False, summary="rank all blocks once, on the intact model (BlockPruner's ablation)"
+        perplexity, iterative=False, summary="rank all blocks once, on the intact model (BlockPruner's ablation)"
     ),
-    "random": Method("random", iterative=False, summary="a seeded random order: the control"),
+    "random": Method(random, iterative=False, summary="a seeded random order: the control"),
 }

@@ -17,7 +17,8 @@ from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.errors import InputError
 from remodeler.logprobs import mean_nll, perplexity
 from remodeler.pruning.budget import Budget, check_reach, done, exceeds, expected_steps, used
-from remodeler.pruning.criteria import CRITERIA, METHODS, Method
+from remodeler.pruning import criteria
+from remodeler.pruning.criteria import METHODS, Method
 from remodeler.pruning.log import Header, Step, blocks_of, name, take_up
 from remodeler.pruning.sweep import Unit, order
 from remodeler.records import append_line
@@ -95,7 +96,7 @@ def estimate(search: Search, pass_seconds: float) -> tuple[int, float]:
     units = len(candidates(search.anatomy, search.unit, search.shape))
     steps = expected_steps(search.anatomy, search.budget, units)
     sweeps = steps if search.method.iterative else 1
-    if search.method.criterion == "random":
+    if search.method.criterion is criteria.random:
         return units, steps * pass_seconds
     return units, sum(0.6 * max(1, units - k) for k in range(sweeps)) * pass_seconds
 
@@ -128,9 +129,8 @@ def _scores(
 def _importance(
     search: Search, removed: Sequence[Block], units: Sequence[Unit], hear: Callable[[float], None]
 ) -> list[float]:
-    more = {"seed": search.seed} if search.method.criterion == "random" else {}
-    criterion = CRITERIA[search.method.criterion]
-    values = criterion(search.anatomy, search.windows, removed, units, size=search.size, progress=hear, **more)
+    options = {"size": search.size, "progress": hear, "seed": search.seed}
+    values = search.method.criterion(search.anatomy, search.windows, removed, units, **options)
     if units and not any(math.isfinite(value) for value in values):
         raise InputError(
             "no candidate's loss is finite: the weights are damaged or too large for this --dtype, try --dtype float32"
@@ -140,7 +140,7 @@ def _importance(
 
 def _perplexity(search: Search, removed: Sequence[Block], score: float) -> float:
     """What the model is worth after the step: known already where that is the importance."""
-    if search.method.iterative and search.method.criterion == "perplexity":
+    if search.method.iterative and search.method.criterion is criteria.perplexity:
         return score
     with bypassed(search.anatomy, removed):
         return perplexity(mean_nll(search.anatomy, search.windows, search.size))
