@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from remodeler import cli
-from remodeler.records import load_record
+from remodeler.records import load_record, read_lines
 from tiny import tiny_model, tiny_tokenizer
 
 TEXT = "the cat sat on the mat and the dog on the log. " * 12
@@ -152,11 +152,63 @@ def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(model: Path, text
     assert same_tree(tmp_path / "whole", tmp_path / "killed") == []
 
 
+def test_a_finished_search_goes_further_from_its_log(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["prune", model, "--texts", texts, *SMALL]
+    assert run(monkeypatch, *given, "--out", tmp_path / "two", "--remove", 2) == 0
+    assert run(monkeypatch, *given, "--out", tmp_path / "four", "--remove", 4) == 0
+    log = tmp_path / "two" / "removals.jsonl"
+    assert run(monkeypatch, *given, "--out", tmp_path / "on", "--remove", 4, "--from", log) == 0
+    assert same_tree(tmp_path / "four", tmp_path / "on") == []
+    on, four = (read_lines(tmp_path / name / "removals.jsonl") for name in ("on", "four"))
+    assert [line["perplexity"] for line in on] == [line["perplexity"] for line in four]
+
+
+def test_cut_needs_neither_the_texts_nor_the_dtype_again(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n\n".join(f"{i} {TEXT}" for i in range(24)))
+    out = tmp_path / "half"
+    given = ["--texts", texts, *SMALL, "--dtype", "bfloat16"]
+    assert run(monkeypatch, "prune", model, "--out", out, "--remove", 2, *given) == 0
+    texts.unlink()
+    assert run(monkeypatch, "cut", out, model, "--remove", 1, "--out", tmp_path / "cut", "--device", "cpu") == 0
+    assert "held-out perplexity is left out" in capsys.readouterr().err
+    assert load_record(tmp_path / "cut").results["removed"] == load_record(out).results["removed"][:1]
+
+
+@pytest.mark.parametrize("spoil", ["other block", "no options", "not a log"])
+def test_logs_that_can_not_be_cut_end_in_one_sentence(
+    spoil: str,
+    model: Path,
+    texts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "log.jsonl"
+    assert run(monkeypatch, "prune", model, "--out", out, "--remove", 1, "--texts", texts, *SMALL) == 0
+    lines = read_lines(out / "removals.jsonl")
+    if spoil == "other block":
+        lines[1]["removed"] = ["mlp.77"]
+    if spoil == "no options":
+        del lines[0]["options"]
+    if spoil == "not a log":
+        lines = [{"text": "hello"}]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    capsys.readouterr()
+    code = run(monkeypatch, "cut", log, model, "--remove", 1, "--out", tmp_path / "cut", "--device", "cpu")
+    assert_one_sentence(code, capsys, str(log))
+    assert not list(tmp_path.glob("cut*"))
+
+
 def test_dry_run_writes_nothing(
     model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "prune", model, "--out", tmp_path / "no", "--texts", texts, *SMALL, "--dry-run") == 0
-    assert "8 candidates; to remove 25.0% of the parameters takes about" in capsys.readouterr().err
+    assert "8 candidates; to remove 0.25 of the parameters takes about" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -174,11 +226,27 @@ def test_evaluate_puts_two_models_side_by_side(
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 
-def spoilt(model: Path, folder: Path, **config: object) -> Path:
-    """A copy of the model with other config entries."""
-    shutil.copytree(model, folder)
+def spoilt(model: Path, folder: Path | None, **config: object) -> Path:
+    """A copy of the model with other config entries; without a folder, the model itself."""
+    folder = model if folder is None else Path(shutil.copytree(model, folder))
     settings = json.loads((folder / "config.json").read_text()) | config
     (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def written(model: Path, folder: Path, name: str, text: str) -> Path:
+    """A copy of the model with one file of other content."""
+    shutil.copytree(model, folder)
+    (folder / name).write_text(text)
+    return folder
+
+
+def small_vocabulary(model: Path, folder: Path) -> Path:
+    """A copy of the model whose embedding has 200 rows; its tokenizer keeps 300 tokens."""
+    shutil.copytree(model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    cut = {name: value[:200].clone() if value.shape[0] == 300 else value for name, value in tensors.items()}
+    save_file(cut, folder / "model.safetensors", {"format": "pt"})
     return folder
 
 
@@ -219,6 +287,11 @@ def not_finite(model: Path, folder: Path) -> Path:
 
 MODELS = {
     "unknown type": (lambda m, f: spoilt(m, f, model_type="mamba2"), "'mamba2' is not known here (llama"),
+    "config is a list": (lambda m, f: written(m, f, "config.json", "[1]"), "the config of"),
+    "broken index": (lambda m, f: written(m, f, "model.safetensors.index.json", "{"), "is not valid JSON"),
+    "large tokenizer": (lambda m, f: spoilt(small_vocabulary(m, f), None, vocab_size=200), "its model knows 200"),
+    "other shape": (lambda m, f: spoilt(m, f, vocab_size=310), "weights that the model needs are not in"),
+    "a file": (lambda m, f: m / "config.json", "is a file"),
     "quantised": (lambda m, f: spoilt(m, f, quantization_config={"quant_method": "gptq", "bits": 4}), "is quantised"),
     "truncated": (truncated, "truncated or damaged"),
     "missing shard": (
@@ -227,7 +300,7 @@ MODELS = {
     ),
     "missing weight": (without_weight, "1 weights that the model needs are not in"),
     "infinite weight": (not_finite, "the loss of the model is nan"),
-    "no folder": (lambda m, f: f, "there is no folder"),
+    "no folder": (lambda m, f: f, "is no folder"),
     "empty folder": (lambda m, f: f.mkdir() or f, "the config of"),
 }
 OPTIONS = {
@@ -237,6 +310,11 @@ OPTIONS = {
     "two budgets": (["--ratio", "0.1", "--remove", "2"], "give exactly one"),
     "unit": (["--unit", "head"], "--unit 'head' is not known: choose block, attention, mlp, layer"),
     "form": (["--form", "gguf"], "form 'gguf' is not known"),
+    "stock without pairs": (["--form", "stock"], "add --shape standard or --unit layer"),
+    "unit and shape": (["--unit", "mlp", "--shape", "standard"], "--unit mlp was given with --shape standard"),
+    "no window": (["--length", "0"], "a window of 0 tokens"),
+    "revision of a folder": (["--revision", "main"], "which has none"),
+    "meta device": (["--device", "meta"], "device 'meta' can't be used here"),
     "method": (["--method", "magic"], "method 'magic' is not known: choose blockpruner"),
     "dtype": (["--dtype", "int3"], "dtype 'int3' is not known"),
     "device": (["--device", "tpu"], "device 'tpu' can't be used here"),
@@ -313,8 +391,8 @@ def test_changed_options_are_refused_and_the_log_is_kept(
     partial = tmp_path / "b.partial"
     partial.mkdir()
     shutil.copy(tmp_path / "a" / "removals.jsonl", partial)
-    code = run(monkeypatch, *given, "--out", tmp_path / "b", "--remove", 3)
-    assert_one_sentence(code, capsys, "another options (remove was 2, is 3)")
+    code = run(monkeypatch, *given, "--out", tmp_path / "b", "--remove", 2, "--unit", "mlp")
+    assert_one_sentence(code, capsys, "another options (unit was 'block', is 'mlp')")
     assert (partial / "removals.jsonl").read_bytes() == (tmp_path / "a" / "removals.jsonl").read_bytes()
 
 

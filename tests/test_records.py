@@ -60,6 +60,9 @@ def test_a_folder_gets_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
         (work / "half").write_text("half")
         raise RuntimeError("killed")
     assert not out.exists()
+    assert not work.exists(), "nothing in it could be taken up"
+    work.mkdir()
+    (work / "left by a kill").write_text("half")
     with new_folder(out) as work:
         assert list(work.iterdir()) == [], "what was left is thrown away"
         (work / "whole").write_text("whole")
@@ -68,7 +71,7 @@ def test_a_folder_gets_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_kept_folder_is_taken_up(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "out") as work:  # noqa: PT012
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "out", keep=True) as work:  # noqa: PT012
         append_line(work / "log.jsonl", {"step": 0})
         raise RuntimeError("killed")
     with new_folder(tmp_path / "out", keep=True) as work:

@@ -36,7 +36,7 @@ def card(record: Record, source: str, meta: dict[str, Any]) -> str:
     results = record.results
     packed = results["form"] == "packed"
     head = {
-        "base_model": Path(source).name if Path(source).exists() else source,
+        "base_model": Path(source).resolve().name if Path(source).exists() else source,
         "library_name": "transformers",
         "pipeline_tag": results["pipeline_tag"],
         "tags": [*TAGS, *(["custom_code"] if packed else [])],

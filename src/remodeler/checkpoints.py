@@ -1,7 +1,6 @@
 """Load a model with its tokenizer and find its blocks; refuse what can't be pruned before hours are spent on it."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +25,10 @@ from transformers.utils import logging as transformers_logging
 
 import remodeler.packed  # noqa: F401  registers the packed model types
 from remodeler.blocks import Anatomy
+from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.families import Family, family
+from remodeler.records import disk_errors, read_json
 from remodeler.tracing import trace
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
@@ -36,6 +37,7 @@ LIBRARY_ERRORS = (
     OSError,
     ValueError,
     KeyError,
+    AttributeError,
     TypeError,
     RuntimeError,
     ImportError,
@@ -90,6 +92,8 @@ def pick_device(device: str) -> torch.device:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return accelerator or torch.device("cpu")
     try:
+        if device == "meta":
+            raise RuntimeError("it holds no numbers")
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device!r} can't be used here ({_line(error)}): choose cpu, cuda or auto") from None
@@ -194,11 +198,16 @@ def _advice(name: str, error: BaseException) -> str:
 
 def read_settings(name: str, revision: str | None) -> dict[str, Any]:
     """What ``config.json`` says, whatever the model type."""
-    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1):
-        raise InputError(f"there is no folder {name}: give a model folder or a hub id like org/name")
+    with disk_errors(Path(name)):
+        local, file = Path(name).is_dir(), Path(name).is_file()
+    if file or (not local and (Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1)):
+        what = "is a file" if file else "is no folder"
+        raise InputError(f"{name} {what}: give a model folder or a hub id like org/name")
+    if local and revision:
+        raise InputError(f"--revision {revision} was given for the folder {name}, which has none: leave it out")
     with one_sentence(name, "the config"):
-        settings: dict[str, Any] = PreTrainedConfig.get_config_dict(name, revision=revision)[0]
-        if not settings.get("model_type"):
+        settings: Any = PreTrainedConfig.get_config_dict(name, revision=revision)[0]
+        if not isinstance(settings, dict) or not settings.get("model_type"):
             raise OSError("it has no config.json with a model_type")
     return settings
 
@@ -220,7 +229,7 @@ def read_model(name: str, row: Family, dtype: torch.dtype | str, **where: Any) -
     """The model of a checkpoint; refuses one of which some weights would be random."""
     with one_sentence(name, "the weights"):
         model, info = AUTO[row.task].from_pretrained(
-            name, dtype=dtype, use_safetensors=True, output_loading_info=True, **where
+            name, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **where
         )
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
     if missing:
@@ -228,8 +237,19 @@ def read_model(name: str, row: Family, dtype: torch.dtype | str, **where: Any) -
             f"{len(missing)} weights that the model needs are not in {name} (the first: {missing[0]}): "
             "get the complete checkpoint"
         )
+    unused = sorted(info["unexpected_keys"])
+    if unused:
+        note(f"{len(unused)} weights of {name} have no place in its model and are left out (the first: {unused[0]})")
     loaded: nn.Module = model
     return loaded
+
+
+def shards(index: Path) -> list[str]:
+    """File names that an index names."""
+    try:
+        return sorted({str(name) for name in read_json(index)["weight_map"].values()})
+    except (TypeError, KeyError, AttributeError):
+        raise InputError(f"{index} has no weight_map: get the complete checkpoint") from None
 
 
 def check_files(folder: Path) -> None:
@@ -237,7 +257,7 @@ def check_files(folder: Path) -> None:
     if not folder.is_dir():
         return
     index = folder / "model.safetensors.index.json"
-    named = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else []
+    named = shards(index) if index.exists() else []
     for file in [folder / name for name in named] or sorted(folder.glob("*.safetensors")):
         if not file.exists():
             raise InputError(

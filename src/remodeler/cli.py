@@ -58,7 +58,9 @@ TextSource = Annotated[
         rich_help_panel="Texts",
     ),
 ]
-Samples = Annotated[int, typer.Option(help="Texts to calibrate on; as many are held out.", rich_help_panel="Texts")]
+Samples = Annotated[
+    int, typer.Option(help="Texts to calibrate on, whole; as many are held out.", rich_help_panel="Texts")
+]
 Length = Annotated[
     int | None, typer.Option(help="Tokens a window. [default: 2048, or the model's context]", rich_help_panel="Texts")
 ]
@@ -102,6 +104,9 @@ def prune(
         str,
         typer.Option(help="free, or standard: what is left is a stock model with fewer layers.", rich_help_panel="How"),
     ] = "free",
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Go on from an earlier removals.jsonl.", rich_help_panel="How")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows a mini-batch.", rich_help_panel="How")] = None,
     form: FormName = "auto",
     texts: TextSource = "alpaca",
@@ -133,14 +138,16 @@ def prune(
     source = Source(model, revision, family, trust_remote_code, dtype, device)
     text = Text(texts, samples, length, _one_of("packing", packing, ("paper", "per-text")), seed)
     units, shapes = ("block", "attention", "mlp", "layer"), ("free", "standard")
-    plan = Plan(method, _one_of("unit", unit, units), _one_of("shape", shape, shapes), form, batch_size)
+    plan = Plan(method, _one_of("unit", unit, units), _one_of("shape", shape, shapes), form, batch_size, start)
     if prune_model(source, text, plan, _budget(ratio, remove, max_increase), out, write_report, dry_run):
         _show(out)
 
 
 @app.command()
 def cut(
-    log: Annotated[Path, typer.Argument(help="The `removals.jsonl` of an earlier search.", show_default=False)],
+    log: Annotated[
+        Path, typer.Argument(help="The `removals.jsonl` of an earlier search, or its folder.", show_default=False)
+    ],
     model: Model,
     out: Out,
     ratio: Ratio = None,
@@ -285,5 +292,5 @@ def main() -> None:
         typer.echo(f"remodel: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("remodel: stopped; the same command goes on from here", err=True)
+        typer.echo("remodel: stopped (remodel prune goes on from here with the same command)", err=True)
         sys.exit(130)

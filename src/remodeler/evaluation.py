@@ -118,6 +118,7 @@ def model_windows(checkpoint: Checkpoint, texts: Sequence[str], length: int, pac
     """Windows with the targets that a model of this kind is scored on."""
     _check_context(checkpoint, length)
     plain = windows(texts, checkpoint.tokenizer, length, packing)
+    _check_ids(checkpoint, plain)
     task = checkpoint.anatomy.family.task
     if task == "masked":
         return _masked(checkpoint, plain)
@@ -128,6 +129,15 @@ def _check_context(checkpoint: Checkpoint, length: int) -> None:
     if checkpoint.context and length > checkpoint.context:
         raise InputError(
             f"{length} tokens a window were given, {checkpoint.name} reads at most {checkpoint.context}: lower --length"
+        )
+
+
+def _check_ids(checkpoint: Checkpoint, chosen: Windows) -> None:
+    rows, highest = checkpoint.model.get_input_embeddings().weight.shape[0], int(chosen.ids.max())
+    if highest >= rows:
+        raise InputError(
+            f"the tokenizer of {checkpoint.name} gives token {highest}, its model knows {rows}: "
+            "they don't belong together, get the right tokenizer"
         )
 
 

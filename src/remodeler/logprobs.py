@@ -22,6 +22,8 @@ from remodeler.texts import IGNORED, Windows
 
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}
 """Logits that exist at once: small enough for a CPU's cache, large enough to fill a GPU."""
+CHUNK_POSITIONS = 64
+"""At least so many positions at once, however large the vocabulary: fewer leave a matrix product idle."""
 BATCH_TOKENS = {"cpu": 2048, "cuda": 8192}
 
 
@@ -117,7 +119,9 @@ def token_logprobs(anatomy: Anatomy, batch: Batch) -> Iterator[Tensor]:
     """Log-probability of the scored tokens, in order, a chunk [tokens] at a time, float32."""
     states = trunk_states(anatomy, batch.inputs)
     states = states.flatten(0, 1).index_select(0, batch.places)
-    size = max(1, CHUNK_ELEMENTS.get(states.device.type, CHUNK_ELEMENTS["cuda"]) // vocabulary(anatomy.model))
+    size = max(
+        CHUNK_POSITIONS, CHUNK_ELEMENTS.get(states.device.type, CHUNK_ELEMENTS["cuda"]) // vocabulary(anatomy.model)
+    )
     for part, targets in zip(states.split(size), batch.targets.split(size), strict=True):
         logits = head_logits(anatomy, part[None])[0].float()
         yield logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)

@@ -68,7 +68,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise InputError(
                 f"{path} can't be written ({os.strerror(error.errno)}): choose a place you may write to"
             ) from error
-        raise
+        raise InputError(f"{path} can't be used ({error.strerror or error}): choose another place") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -109,8 +109,8 @@ def read_lines(path: Path) -> list[Any]:
     """The values of a JSON-lines file. A last line without its newline was torn by a kill and is left out."""
     try:
         whole = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}: check the path") from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): check the path") from None
     lines = whole.decode("utf-8", errors="replace").split("\n")[:-1]
     return [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
 
@@ -147,8 +147,9 @@ def load_record(folder: Path) -> Record:
 
 def refuse_existing(path: Path) -> None:
     """Nothing is ever overwritten."""
-    if path.exists():
-        raise InputError(f"{path} exists already: choose another --out or remove it first")
+    with disk_errors(path):
+        if path.exists() or path.is_symlink():
+            raise InputError(f"{path} exists already: choose another --out or remove it first")
 
 
 def partial(path: Path) -> Path:
@@ -167,10 +168,15 @@ def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
     with disk_errors(path):
         work.mkdir(parents=True, exist_ok=True)
         with only_one(work):
-            if not keep:
-                empty(work)
-            yield work
-            work.rename(path)
+            try:
+                if not keep:
+                    empty(work)
+                yield work
+                work.rename(path)
+            except BaseException:
+                if not keep or not any(work.iterdir()):
+                    shutil.rmtree(work, ignore_errors=True)  # nothing in it could be taken up
+                raise
 
 
 @contextmanager
@@ -189,7 +195,7 @@ def only_one(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def empty(folder: Path) -> None:
-    """Remove everything in a folder."""
-    for path in folder.iterdir():
+def empty(folder: Path, but: str = "") -> None:
+    """Remove everything in a folder, but for one file."""
+    for path in [each for each in folder.iterdir() if each.name != but]:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

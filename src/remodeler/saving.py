@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.core_model_loading import revert_weight_conversion
 
-from remodeler import packed
+from remodeler import packed as packed_file
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.checkpoints import Checkpoint, load
 from remodeler.errors import InputError
@@ -34,6 +34,8 @@ from .packed import packed_class
 from .{module} import {names}
 
 {lines}
+for packed in ({packed}):
+    packed.__module__ = __name__  # where transformers looks when it saves them again
 '''
 
 
@@ -131,7 +133,7 @@ def write_companions(checkpoint: Checkpoint, shape: Shape, folder: Path) -> None
         for code in code_folder(checkpoint).glob("*.py"):
             shutil.copyfile(code, folder / code.name)
     if shape.form == "packed":
-        shutil.copyfile(packed.__file__, folder / "packed.py")
+        shutil.copyfile(packed_file.__file__, folder / "packed.py")
         if shape.config.packing.get("auto_map"):
             (folder / "packed_remote.py").write_text(_remote_code(shape), encoding="utf-8")
 
@@ -149,7 +151,8 @@ def _remote_code(shape: Shape) -> str:
     module = auto_map["AutoConfig"].rpartition(".")[0]
     names = sorted({name.rpartition(".")[2] for name in auto_map.values()})
     lines = "\n".join(f"Packed{name} = packed_class({name})" for name in names)
-    return REMOTE.format(module=module, names=", ".join(names), lines=lines)
+    classes = ", ".join(f"Packed{name}" for name in names)
+    return REMOTE.format(module=module, names=", ".join(names), lines=lines, packed=classes)
 
 
 # The check ------------------------------------------------------------------------------------------------------------

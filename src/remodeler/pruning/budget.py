@@ -39,8 +39,10 @@ class Budget:
 
     def __str__(self) -> str:
         if self.ratio is not None:
-            return f"{self.ratio:.1%} of the parameters"
-        return f"{self.remove} units" if self.remove is not None else f"+{self.max_increase:.0%} perplexity"
+            return f"to remove {self.ratio:.4g} of the parameters"
+        if self.remove is not None:
+            return f"to take {self.remove} step{'s' * (self.remove > 1)}"
+        return f"to let perplexity rise by {self.max_increase:.4g} of itself"
 
 
 def share(anatomy: Anatomy, removed: Sequence[Block]) -> float:
@@ -92,20 +94,27 @@ def expected_steps(anatomy: Anatomy, budget: Budget, units: int) -> int:
     return max(1, min(units, math.ceil((budget.ratio or 0.2) / mean)))
 
 
+def within(anatomy: Anatomy, budget: Budget, dense: float, steps: Sequence[Step]) -> list[Step]:
+    """The steps of a path before the budget is used up."""
+    taken: list[Step] = []
+    for step in steps:
+        if done(anatomy, budget, taken) or exceeds(budget, dense, step.perplexity):
+            break
+        taken.append(step)
+    return taken
+
+
 def upto(anatomy: Anatomy, header: Header, steps: Sequence[Step], budget: Budget) -> list[Step]:
     """The part of a path that a budget allows.
 
     Raises:
         InputError: when the path ends before the budget is reached.
     """
-    taken: list[Step] = []
-    for step in steps:
-        if done(anatomy, budget, taken) or exceeds(budget, header["perplexity"], step.perplexity):
-            return taken
-        taken.append(step)
+    taken = within(anatomy, budget, header["perplexity"], steps)
     if budget.max_increase is None and not done(anatomy, budget, taken):
         gone = share(anatomy, blocks_of(taken))
         raise InputError(
-            f"the log ends after {len(steps)} steps ({gone:.3f} of the parameters), before {budget}: search further"
+            f"the log ends after {len(steps)} steps ({gone:.3f} of the parameters), too early {budget}: "
+            "go on with remodel prune --from and this log"
         )
     return taken

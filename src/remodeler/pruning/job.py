@@ -5,8 +5,8 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 
 import shlex
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,27 +16,19 @@ import torch
 from remodeler import processes
 from remodeler.card import write_card
 from remodeler.checkpoints import AUTO, Checkpoint, fingerprint
-from remodeler.console import bar, duration, note
+from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.evaluation import compare_affordable_speed, memory, text_scores
-from remodeler.forms import FORMS, Form, refusal
-from remodeler.logprobs import batch_nll, batch_size, device_of, to_batch
-from remodeler.measurements import short, size
+from remodeler.measurements import short
 from remodeler.pruning.budget import Budget, upto
-from remodeler.pruning.criteria import METHODS, Method
-from remodeler.pruning.log import REMOVALS_FILE, Header, Step, blocks_of, name, read_log
-from remodeler.pruning.search import Search, check, estimate, prune
+from remodeler.pruning.criteria import Method
+from remodeler.pruning.log import REMOVALS_FILE, Header, Step, blocks_of, copy_log, name, read_log
+from remodeler.pruning.preview import announce, announce_steps, form_named, method_named, refuse_form, refuse_plan
+from remodeler.pruning.search import Search, check, prune
 from remodeler.pruning.wishes import Job, Plan, Source, Text
-from remodeler.records import (
-    Record,
-    new_folder,
-    read_lines,
-    refuse_existing,
-    save_record,
-    versions,
-    write_text,
-)
+from remodeler.records import Record, empty, new_folder, refuse_existing, save_record, versions, write_text
 from remodeler.saving import Saved, save_pruned
+from remodeler.sources import Sampled
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
@@ -52,21 +44,23 @@ def prune_model(
         Whether this process wrote the folder: of several processes, the first does.
     """
     refuse_existing(out)
-    method, form = _method(plan.method), _form(plan.form)
-    with processes.group(source.device) as device:
+    method, form = method_named(plan.method), form_named(plan.form)
+    refuse_plan(plan, method, form)
+    with processes.group(source.device) as device, enough_memory():
         job = Job(replace(source, device=device).load(), text, text.sample(), form)
         search = _search(job, plan, method, budget)
         check(search)
-        _refuse_form(job)
+        refuse_form(search, form)
         if processes.first():
-            _announce(search, job)
+            announce(search, job)
         if dry:
             return False
         if not processes.first():
             prune(search)
             return False
         with new_folder(out, keep=True) as work:
-            options = {**asdict(source), **asdict(text), **asdict(plan), **_budget_options(budget), "out": str(out)}
+            empty(work, but=REMOVALS_FILE)
+            options = _options(source, text, plan, budget) | {"criterion": method.criterion.__name__, "out": str(out)}
             _complete(job, _searched(search, job, plan, work), work, "prune", options)
             finish(work)
     return True
@@ -75,35 +69,44 @@ def prune_model(
 def _searched(search: Search, job: Job, plan: Plan, work: Path) -> list[Step]:
     """The steps of a search that is heard and seen, from wherever it stopped before."""
     log = work / REMOVALS_FILE
-    _announce_steps(log)
+    if plan.start and not log.exists():
+        copy_log(plan.start, log)
+    announce_steps(log)
     with bar("searching") as hear:
         steps = prune(replace(search, listen=hear, tell=_tell), log, _header(job, search, plan))
     if not steps:
-        raise InputError(f"no step keeps within {search.budget}: allow more, with a larger --max-perplexity-increase")
+        raise InputError(f"the first step costs too much {search.budget}: give a larger --max-perplexity-increase")
     return steps
 
 
 def _tell(step: Step) -> None:
-    note(f"{step.step:4d}  without {name(step.removed)}: perplexity {step.perplexity:.4g}, {short(step.parameters)}")
+    note(f"{step.step:4d}. without {name(step.removed)}: perplexity {step.perplexity:.4g}, {short(step.parameters)}")
 
 
 def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: str, finish: Finish) -> None:
     """Write another size on the path of a removal log, without searching again."""
     refuse_existing(out)
+    log = log / REMOVALS_FILE if log.is_dir() else log
     header, every = read_log(log)
-    form = _form(form_name)
+    form = form_named(form_name)
+    if source.dtype == "auto":
+        source = replace(source, dtype=str(header["model"].get("dtype", "auto")))
     checkpoint = source.load()
     if fingerprint(checkpoint.model) != header["model"]["weights"]:
         raise InputError(
-            f"{log} was searched on other weights than {source.model} in {source.dtype}: "
-            "give the same model and --dtype"
+            f"{log} was searched on other weights than {source.model} in {source.dtype}: give the same model"
+        )
+    unknown = [str(block) for block in blocks_of(every) if block not in checkpoint.anatomy.branches]
+    if unknown:
+        raise InputError(
+            f"{log} removes {unknown[0]}, which {source.model} does not have: give the model it was made of"
         )
     steps = upto(checkpoint.anatomy, header, every, budget)
     if not steps:
-        raise InputError(f"no step of {log} keeps within {budget}: allow more")
+        raise InputError(f"the first step of {log} costs too much {budget}: allow more")
     given = header["options"]
-    text = Text(**{key: given[key] for key in ("texts", "samples", "length", "packing", "seed")})
-    job = Job(checkpoint, text, text.sample(), form)
+    text = Text(**{key: given[key] for key in ("texts", "samples", "length", "packing", "seed") if key in given})
+    job = Job(checkpoint, text, _texts_again(text), form)
     places = {"form": form_name, "out": str(out), "log": str(log)}
     with new_folder(out) as work:
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True)[: len(steps) + 1]
@@ -112,33 +115,19 @@ def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: s
         finish(work)
 
 
-# Before the search ----------------------------------------------------------------------------------------------------
-
-
-def _method(name: str) -> Method:
-    if name not in METHODS:
-        raise InputError(f"method {name!r} is not known: choose {', '.join(METHODS)}")
-    return METHODS[name]
-
-
-def _form(name: str) -> Form | None:
-    forms: dict[str, Form | None] = {"auto": None, **{form: form for form in FORMS}}
-    if name not in forms:
-        raise InputError(f"form {name!r} is not known: choose {', '.join(forms)}")
-    return forms[name]
-
-
 def _search(job: Job, plan: Plan, method: Method, budget: Budget) -> Search:
     unit = method.unit if plan.unit == "block" else plan.unit
     seed = job.text.seed
     return Search(job.checkpoint.anatomy, job.windows(), budget, method, unit, plan.shape, seed, plan.batch_size)
 
 
-def _refuse_form(job: Job) -> None:
-    """Hours before it would fail: a form that this family can't have at all. (Stock depends on what survives.)"""
-    reason = refusal(job.checkpoint.anatomy, frozenset(), job.form) if job.form in ("packed", "portable") else None
-    if reason:
-        raise InputError(f"the {job.form} form can't hold this model: {reason}; choose another --form")
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """A device that runs out of memory is no reason to lose the steps that are done."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError("the device ran out of memory: run the same command with a smaller --batch-size") from error
 
 
 def _header(job: Job, search: Search, plan: Plan) -> Header:
@@ -147,42 +136,18 @@ def _header(job: Job, search: Search, plan: Plan) -> Header:
         "name": job.checkpoint.name,
         "model": {"weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch.")},
         "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint()},
-        "options": {**asdict(job.text), **asdict(plan), **_budget_options(search.budget)},
+        "options": {**asdict(job.text), **plan.path()},
     }
+
+
+def _options(source: Source, text: Text, plan: Plan, budget: Budget) -> dict[str, Any]:
+    """Everything that was asked for."""
+    start = {"start": str(plan.start) if plan.start else None}
+    return {**asdict(source), **asdict(text), **asdict(plan), **start, **_budget_options(budget)}
 
 
 def _budget_options(budget: Budget) -> dict[str, Any]:
     return {"ratio": budget.ratio, "remove": budget.remove, "max_perplexity_increase": budget.max_increase}
-
-
-def _announce(search: Search, job: Job) -> None:
-    """Model size, candidates, texts, and about how long it will take."""
-    checkpoint, sampled, windows = job.checkpoint, job.sampled, search.windows
-    figures = memory(checkpoint)
-    units, seconds = estimate(search, _pass_seconds(search))
-    given, asked = len(sampled.calibration), job.text.samples
-    few = f" ({asked} were asked for, the source has no more)" if given < asked else ""
-    note(f"{checkpoint.name}: {short(figures['parameters'])} parameters, {size(figures['weight_bytes'])} of weights")
-    note(f"{given} texts from {sampled.name}{few}: {len(windows)} windows, {windows.tokens:,} scored tokens")
-    note(f"{units} candidates; to remove {search.budget} takes about {duration(seconds)}")
-
-
-def _announce_steps(log: Path) -> None:
-    if log.exists():
-        note(f"going on with {log}: {max(0, len(read_lines(log)) - 1)} steps are done")
-
-
-@torch.no_grad()
-def _pass_seconds(search: Search) -> float:
-    """Seconds of one pass over the calibration text, from its first mini-batch (run twice: the first warms up)."""
-    device = device_of(search.anatomy.model)
-    count = search.size or batch_size(search.windows, device)
-    batch = to_batch(search.windows[:count], device)
-    for _ in range(2):
-        start = time.perf_counter()
-        batch_nll(search.anatomy, batch).item()
-        seconds = time.perf_counter() - start
-    return seconds * len(search.windows) / min(count, len(search.windows))
 
 
 # After the search -----------------------------------------------------------------------------------------------------
@@ -191,7 +156,7 @@ def _pass_seconds(search: Search) -> float:
 def _complete(job: Job, steps: Sequence[Step], work: Path, verb: str, options: dict[str, Any]) -> None:
     """Write the model, read it back, measure both, and describe it all."""
     checkpoint, removed = job.checkpoint, blocks_of(steps)
-    note(f"{len(removed)} blocks to remove: writing, reading back, measuring")
+    note(f"{len(removed)} block{'s' * (len(removed) > 1)} to remove: writing, reading back, measuring")
     saved = save_pruned(checkpoint, removed, work, job.form)
     dense, pruned = _measure(job, saved)
     header, _ = read_log(work / REMOVALS_FILE)
@@ -221,6 +186,15 @@ def _facts(checkpoint: Checkpoint, saved: Saved) -> dict[str, Any]:
         "pipeline_tag": PIPELINES[task],
         "check": asdict(saved.check),
     }
+
+
+def _texts_again(text: Text) -> Sampled:
+    """The texts of a search, for its held-out figures; none where they are gone."""
+    try:
+        return text.sample()
+    except InputError as error:
+        note(f"held-out perplexity is left out: {error}")
+        return Sampled([], [], text.texts, 0)
 
 
 def _measure(job: Job, saved: Saved) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,6 +3,7 @@
 It is the search's checkpoint, and the source of every cut.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 from remodeler.blocks import Block
 from remodeler.errors import InputError
 from remodeler.pruning.sweep import Unit
-from remodeler.records import drop_torn_line, read_lines
+from remodeler.records import drop_torn_line, read_lines, write_text
 
 REMOVALS_FILE = "removals.jsonl"
+IDENTITY = ("model", "texts", "options")
+"""Parts of the header that a search must share with a log to go on with it."""
 Header = dict[str, Any]
 """Line 0: perplexity and parameters of the intact model, and what identifies model, texts and options."""
 
@@ -57,9 +60,18 @@ def read_log(path: Path) -> tuple[Header, list[Step]]:
     if not lines or not isinstance(lines[0], dict) or lines[0].get("step") != 0:
         raise InputError(f"{path} is not a removal log: give the {REMOVALS_FILE} of a pruned model")
     try:
+        whole = all(isinstance(lines[0][part], dict) for part in IDENTITY) and math.isfinite(lines[0]["perplexity"])
+        if not whole:
+            raise TypeError("its header is not whole")
         return lines[0], [Step.parse(line) for line in lines[1:]]
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path} is not a removal log of this version ({error}): search again") from None
+
+
+def copy_log(source: Path, target: Path) -> None:
+    """Start a search from what another one found."""
+    read_log(source)
+    write_text(target, source.read_text(encoding="utf-8"))
 
 
 def take_up(path: Path, header: Header) -> tuple[Header, list[Step]] | None:
@@ -80,7 +92,7 @@ def take_up(path: Path, header: Header) -> tuple[Header, list[Step]] | None:
 
 def refuse_other(found: Header, header: Header, path: Path) -> None:
     """Raise when a log belongs to another search, and say what differs."""
-    for part in ("model", "texts", "options"):
+    for part in IDENTITY:
         before, wanted = found.get(part) or {}, header.get(part) or {}
         for key in {**before, **wanted}:
             old, new = before.get(key), wanted.get(key)

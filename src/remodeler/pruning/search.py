@@ -16,8 +16,8 @@ from remodeler import processes
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.errors import InputError
 from remodeler.logprobs import mean_nll, perplexity
-from remodeler.pruning.budget import Budget, check_reach, done, exceeds, expected_steps, used
 from remodeler.pruning import criteria
+from remodeler.pruning.budget import Budget, check_reach, done, exceeds, expected_steps, used, within
 from remodeler.pruning.criteria import METHODS, Method
 from remodeler.pruning.log import Header, Step, blocks_of, name, take_up
 from remodeler.pruning.sweep import Unit, order
@@ -65,6 +65,7 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
     found = processes.shared(take_up(log, header or {}) if log else None)
     first, steps = found or (processes.shared(_begin(search, log, header or {})), [])
     dense = first["perplexity"]
+    steps = within(search.anatomy, search.budget, dense, steps)
     once: dict[str, float] = {}
     while not done(search.anatomy, search.budget, steps):
         start = time.perf_counter()
@@ -83,6 +84,8 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
             append_line(log, steps[-1].line())
         if search.tell:
             search.tell(steps[-1])
+    if search.budget.max_increase is None and not done(search.anatomy, search.budget, steps):
+        raise InputError(f"nothing is left to remove after {len(steps)} steps, too early {search.budget}: ask for less")
     return steps
 
 
@@ -120,10 +123,10 @@ def _scores(
     units = candidates(search.anatomy, search.unit, search.shape, removed)
     if search.method.iterative:
         return dict(zip(units, _importance(search, removed, units, hear), strict=True))
-    if not once:
-        every = candidates(search.anatomy, search.unit, search.shape)
-        once |= zip(map(name, every), _importance(search, [], every, hear), strict=True)
-    return {unit: once[name(unit)] for unit in units if name(unit) in once}
+    unknown = [unit for unit in units if name(unit) not in once]  # all at first; then pairs that a removal made
+    if unknown:
+        once |= zip(map(name, unknown), _importance(search, [], unknown, hear), strict=True)
+    return {unit: once[name(unit)] for unit in units}
 
 
 def _importance(

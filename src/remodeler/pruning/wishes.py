@@ -1,6 +1,8 @@
 """What a person asks for: which model, which texts, how to prune; and the job that comes of it once both are loaded."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from remodeler.checkpoints import Checkpoint, load
 from remodeler.evaluation import LENGTH, model_windows
@@ -44,7 +46,7 @@ class Text:
 
     def window(self, checkpoint: Checkpoint) -> int:
         """The window length for a model."""
-        return self.length or min(LENGTH, checkpoint.context or LENGTH)
+        return min(LENGTH, checkpoint.context or LENGTH) if self.length is None else self.length
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ class Plan:
     shape: Shape = "free"
     form: str = "auto"
     batch_size: int | None = None
+    start: Path | None = None
+    """A removal log to go on from."""
+
+    def path(self) -> dict[str, Any]:
+        """What decides the path of the search, unlike how far it goes and how it is written."""
+        return {"method": self.method, "unit": self.unit, "shape": self.shape}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""What can be said and refused before a search: options that contradict each other, a form, the size, the time."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from remodeler.console import duration, note
+from remodeler.errors import InputError
+from remodeler.evaluation import memory
+from remodeler.forms import FORMS, Form, refusal
+from remodeler.logprobs import batch_nll, batch_size, device_of, to_batch
+from remodeler.measurements import short, size
+from remodeler.pruning.criteria import METHODS, Method
+from remodeler.pruning.search import Search, candidates, estimate
+from remodeler.pruning.wishes import Job, Plan
+from remodeler.records import read_lines
+
+
+def method_named(name: str) -> Method:
+    """The row of a method."""
+    if name not in METHODS:
+        raise InputError(f"method {name!r} is not known: choose {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def form_named(name: str) -> Form | None:
+    """A form by name; None for ``auto``."""
+    forms: dict[str, Form | None] = {"auto": None, **{form: form for form in FORMS}}
+    if name not in forms:
+        raise InputError(f"form {name!r} is not known: choose {', '.join(forms)}")
+    return forms[name]
+
+
+def refuse_plan(plan: Plan, method: Method, form: Form | None) -> None:
+    """Options that contradict each other."""
+    if plan.shape == "standard" and plan.unit != "block":
+        raise InputError(f"--unit {plan.unit} was given with --shape standard, which removes pairs: give one of them")
+    whole = plan.shape == "standard" or "layer" in (plan.unit, method.unit)
+    if form == "stock" and not whole:
+        raise InputError("--form stock needs blocks that pair up: add --shape standard or --unit layer")
+
+
+def refuse_form(search: Search, form: Form | None) -> None:
+    """Hours before it would fail: a form that this family can't have."""
+    if form is None:
+        return
+    first = candidates(search.anatomy, search.unit, search.shape)[0] if form == "stock" else ()
+    reason = refusal(search.anatomy, frozenset(first), form)
+    if reason:
+        raise InputError(f"the {form} form can't hold this model: {reason}; choose another --form")
+
+
+def announce(search: Search, job: Job) -> None:
+    """Model size, candidates, texts, and about how long it will take."""
+    checkpoint, sampled, windows = job.checkpoint, job.sampled, search.windows
+    figures = memory(checkpoint)
+    units, seconds = estimate(search, _pass_seconds(search))
+    given, asked = len(sampled.calibration), job.text.samples
+    few = f" ({asked} were asked for, the source has no more)" if given < asked else ""
+    note(f"{checkpoint.name}: {short(figures['parameters'])} parameters, {size(figures['weight_bytes'])} of weights")
+    note(f"{given} texts from {sampled.name}{few}: {len(windows)} windows, {windows.tokens:,} scored tokens")
+    note(f"{units} candidates; {search.budget} takes about {duration(seconds)}")
+    if checkpoint.anatomy.family.task == "seq2seq":
+        note("encoder-decoder models are written in the portable form only: zeroed blocks, no smaller and no faster")
+
+
+def announce_steps(log: Path) -> None:
+    """Say what an interrupted search left."""
+    if log.exists():
+        note(f"going on with {log}: {max(0, len(read_lines(log)) - 1)} steps are done")
+
+
+@torch.no_grad()
+def _pass_seconds(search: Search) -> float:
+    """Seconds of one pass over the calibration text, from its first mini-batch (run twice: the first warms up)."""
+    device = device_of(search.anatomy.model)
+    count = search.size or batch_size(search.windows, device)
+    batch = to_batch(search.windows[:count], device)
+    for _ in range(2):
+        start = time.perf_counter()
+        batch_nll(search.anatomy, batch).item()
+        seconds = time.perf_counter() - start
+    return seconds * len(search.windows) / min(count, len(search.windows))
