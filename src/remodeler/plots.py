@@ -148,7 +148,8 @@ def tradeoff_svg(points: Sequence[tuple[float, float]], chosen: int) -> str:
     _tradeoff_axes(axes, perplexities, INK)
     share, perplexity = points[chosen]
     words = f"{share:.1%} removed, perplexity {perplexity:.4g}"
-    offset, side = ((-12, 8), "right") if share > max(shares) / 2 else ((12, -14), "left")  # where no curve runs
+    above = 8 if perplexity >= perplexities[0] else -18  # a rising curve comes from below, a falling one from above
+    offset, side = ((-12, above), "right") if share > max(shares) / 2 else ((12, -6 - above), "left")
     axes.annotate(words, points[chosen], offset, textcoords="offset points", ha=side, color=MARK, weight="bold")
     ends = " to ".join(f"{share:.1%} (perplexity {perplexity:.4g})" for share, perplexity in (points[0], points[-1]))
     description = f"{len(points)} points, from {ends}. Chosen: {words}."

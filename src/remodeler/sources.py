@@ -171,7 +171,7 @@ def _cell(name: str, row: Row, column: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise InputError(f"column {column} of {name} holds {value!r:.40}, a text was expected: name its column 'text'")
+        raise InputError(f"column {column} of {name} holds {value!r:.40}, a text was expected: give texts there")
     return value
 
 
