@@ -67,7 +67,8 @@ LAYER = Arm("layer", replace(METHODS["blockpruner"], unit="layer"))
 BLOCKS = Arm("blockpruner", METHODS["blockpruner"])
 MLPS = Arm("mlp", replace(METHODS["blockpruner"], unit="mlp"))
 RANDOM = tuple(Arm("random", METHODS["random"], seed) for seed in (1, 2, 3))
-ARMS = (LAYER, BLOCKS, Arm("one-shot", METHODS["one-shot"]), *RANDOM, MLPS)
+WEIGHTED = Arm("size-weighted", METHODS["size-weighted"])
+ARMS = (LAYER, BLOCKS, Arm("one-shot", METHODS["one-shot"]), *RANDOM, MLPS, WEIGHTED)
 
 
 @dataclass(frozen=True)

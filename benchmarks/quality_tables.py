@@ -8,8 +8,8 @@ from typing import Any
 
 from remodeler.plots import plot_tradeoff
 
-METHODS = ("blockpruner", "one-shot", "layer", "random", "mlp", "blockpruner*")
-ORDERED = ("blockpruner", "one-shot", "layer", "mlp")
+METHODS = ("blockpruner", "size-weighted", "one-shot", "layer", "random", "mlp", "blockpruner*")
+ORDERED = ("blockpruner", "size-weighted", "one-shot", "layer", "mlp")
 COLUMNS = (0.15, 0.25, 0.35)
 MEASURES = (("perplexity", "perplexity (parameters removed)", 2), ("bits_per_byte", "bits per byte", 3))
 REFERENCE = "blockpruner"

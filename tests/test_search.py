@@ -91,6 +91,27 @@ def test_one_shot_ranks_once_and_the_greedy_search_is_no_worse_at_its_own_first_
     )
 
 
+def test_rise_by_size_is_the_rise_of_the_loss_by_the_share_of_the_parameters() -> None:
+    search = search_of()
+    removed = [Block(1, "mlp")]
+    units = candidates(search.anatomy, "block", removed=removed)
+    with bypassed(search.anatomy, removed):
+        base = mean_nll(search.anatomy, search.windows)
+    total, left = search.anatomy.parameters(), search.anatomy.parameters(removed)
+    for unit, value in zip(
+        units, CRITERIA["rise_by_size"](search.anatomy, search.windows, removed, units), strict=True
+    ):
+        with bypassed(search.anatomy, [*removed, *unit]):
+            rise = mean_nll(search.anatomy, search.windows) - base
+        assert value == rise / ((left - search.anatomy.parameters([*removed, *unit])) / total)
+
+
+def test_among_blocks_of_one_size_weighing_changes_nothing() -> None:
+    search = search_of(budget=Budget(remove=3), unit="mlp")
+    weighted = prune(replace(search, method=METHODS["size-weighted"]))
+    assert blocks_of(weighted) == blocks_of(prune(search))
+
+
 def test_standard_shape_leaves_a_stock_model_after_every_step() -> None:
     for name in ("llama", "phi"):
         search = search_of(name, Budget(remove=LAYERS - 1), shape="standard")

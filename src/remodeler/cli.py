@@ -95,7 +95,7 @@ def prune(
     remove: Remove = None,
     max_increase: Increase = None,
     method: Annotated[
-        str, typer.Option(help="blockpruner, one-shot or random.", rich_help_panel="How")
+        str, typer.Option(help="blockpruner, size-weighted, one-shot or random.", rich_help_panel="How")
     ] = "blockpruner",
     unit: Annotated[
         str, typer.Option(help="What goes at once: block, attention, mlp or layer.", rich_help_panel="How")

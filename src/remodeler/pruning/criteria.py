@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from remodeler.blocks import Anatomy, Block
+from remodeler.blocks import Anatomy, Block, bypassed
+from remodeler.logprobs import mean_nll
 from remodeler.logprobs import perplexity as exp_perplexity
 from remodeler.pruning.sweep import Progress, Unit, sweep
 from remodeler.texts import Windows
@@ -38,6 +39,31 @@ def perplexity(
     return [exp_perplexity(loss) if math.isfinite(loss) else math.inf for loss in losses]
 
 
+def rise_by_size(
+    anatomy: Anatomy,
+    windows: Windows,
+    removed: Sequence[Block],
+    candidates: Sequence[Unit],
+    *,
+    size: int | None = None,
+    progress: Progress | None = None,
+    **_: Any,
+) -> list[float]:
+    """How much the loss rises, in nats a token, divided by the share of the parameters that goes with the candidate.
+
+    Ours: BlockPruner lets an attention and an MLP compete on perplexity alone, although one may be several times as
+    large. Where only memory or parameters count, this asks what each of them costs.
+    """
+    with bypassed(anatomy, removed):
+        base = mean_nll(anatomy, windows, size)
+    losses = sweep(anatomy, windows, removed, candidates, size, progress)
+    left, total = anatomy.parameters(removed), anatomy.parameters()
+    shares = [(left - anatomy.parameters([*removed, *unit])) / total for unit in candidates]
+    return [
+        (loss - base) / share if math.isfinite(loss) else math.inf for loss, share in zip(losses, shares, strict=True)
+    ]
+
+
 def random(
     anatomy: Anatomy,
     windows: Windows,
@@ -52,7 +78,7 @@ def random(
     return [int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48 for name in names]
 
 
-CRITERIA: dict[str, Criterion] = {"perplexity": perplexity, "random": random}
+CRITERIA: dict[str, Criterion] = {"perplexity": perplexity, "rise_by_size": rise_by_size, "random": random}
 
 
 @dataclass(frozen=True)
@@ -69,6 +95,9 @@ class Method:
 METHODS: dict[str, Method] = {
     "blockpruner": Method(
         perplexity, summary="BlockPruner (arXiv 2406.10594): remove the block whose loss hurts least, score again"
+    ),
+    "size-weighted": Method(
+        rise_by_size, summary="the same search by the rise of the loss for each parameter that goes"
     ),
     "one-shot": Method(
         perplexity, iterative=False, summary="rank all blocks once, on the intact model (BlockPruner's ablation)"
