@@ -108,7 +108,7 @@ def timed(anatomy: Anatomy, windows: Windows, step: Step, setting: Setting) -> t
 def search_sizes(anatomy: Anatomy, windows: Windows, sizes: Sequence[int]) -> dict[str, dict[int, float]]:
     """By loop and batch size: seconds of a part of the first step, the faster of two rounds."""
     part = Step("part", (), first_step(anatomy).units[::EVERY])
-    settings = [Setting(loop, size) for loop in LOOPS for size in sizes if size <= len(windows)]
+    settings = [Setting(loop, size) for loop in LOOPS for size in sizes]
     rounds = [{each: timed(anatomy, windows, part, each)[0] for each in settings} for _ in range(2)]
     return {
         loop: {each.size: min(seconds[each] for seconds in rounds) for each in settings if each.loop == loop}
@@ -189,7 +189,12 @@ def later_step(anatomy: Anatomy, losses: Sequence[float]) -> Step:
 def benchmark(request: Request, sizes: Sequence[int], repeats: int) -> dict[str, Any]:
     """Everything about one model, ready for JSON."""
     anatomy, windows = prepare(request)
-    searched = search_sizes(anatomy, windows, sizes)
+    fitting = [size for size in sizes if 1 <= size <= len(windows)]
+    if not fitting or repeats < 1:
+        raise InputError(
+            f"{len(windows)} windows, batch sizes {sizes}, {repeats} repeats: raise --windows or --repeats"
+        )
+    searched = search_sizes(anatomy, windows, fitting)
     default = min(batch_size(windows, device_of(anatomy.model)), len(windows))
     settings = choose(searched, default)
     first = measure(anatomy, windows, first_step(anatomy), settings, repeats)

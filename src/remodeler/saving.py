@@ -129,13 +129,19 @@ def write_companions(checkpoint: Checkpoint, shape: Shape, folder: Path) -> None
     checkpoint.tokenizer.save_pretrained(folder)
     if checkpoint.model.can_generate():
         checkpoint.model.generation_config.save_pretrained(folder)
-    if getattr(shape.config, "auto_map", None):
+    if has_code(shape):
         for code in code_folder(checkpoint).glob("*.py"):
             shutil.copyfile(code, folder / code.name)
     if shape.form == "packed":
         shutil.copyfile(packed_file.__file__, folder / "packed.py")
-        if shape.config.packing.get("auto_map"):
+        if has_code(shape):
             (folder / "packed_remote.py").write_text(_remote_code(shape), encoding="utf-8")
+
+
+def has_code(shape: Shape) -> bool:
+    """Whether the source came with modelling code of its own."""
+    told: Any = shape.config.packing if shape.form == "packed" else shape.config.to_dict()
+    return bool(told.get("auto_map"))
 
 
 def code_folder(checkpoint: Checkpoint) -> Path:
