@@ -191,9 +191,7 @@ def benchmark(request: Request, sizes: Sequence[int], repeats: int) -> dict[str,
     anatomy, windows = prepare(request)
     fitting = [size for size in sizes if 1 <= size <= len(windows)]
     if not fitting or repeats < 1:
-        raise InputError(
-            f"{len(windows)} windows, batch sizes {sizes}, {repeats} repeats: raise --windows or --repeats"
-        )
+        raise InputError(f"no batch of {sizes} fits {len(windows)} windows, or {repeats} repeats: raise the lower")
     searched = search_sizes(anatomy, windows, fitting)
     default = min(batch_size(windows, device_of(anatomy.model)), len(windows))
     settings = choose(searched, default)

@@ -1,17 +1,18 @@
 """The loss without each candidate, all candidates of a step in one pass over the text.
 
-Candidates share everything up to their block. For one mini-batch at a time the model is run once and what every layer
-and every attention returned is kept; a candidate's run then replays the layers before its block, and the attention
-beside it, and computes only what comes after. The same modules see tensors of the same shapes and values as in the
-plain loop (mask one block, run the model), so the result equals it bit for bit. With 2L equal blocks the work is
-about half: L (2L+1) block evaluations and L base ones, against 2L (2L-1).
+Candidates share everything up to their block. For one mini-batch at a time the model is run once, layer by layer, and
+what the last layer and its attention returned is kept; the candidates of the next layer replay that, and compute only
+what comes after their block. The same modules see tensors of the same shapes and values as in the plain loop (mask one
+block, run the model), so the result equals it bit for bit, and beyond the plain loop's memory there is one layer's
+output. With 2L equal blocks the work is about half: L (2L + 1) block evaluations, 2L of them the shared ones, against
+2L (2L - 1).
 
 Several processes (torch.distributed) share the mini-batches; sums are taken in the order of the text, so their number
 does not change a bit.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +32,18 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Recording:
-    """What one run of the model returned, to be replayed."""
+    """What the intact modules up to one layer returned, to be replayed."""
 
-    layers: list[Any]
-    """Outputs of the top-level layers, in order."""
+    earlier: list[Any]
+    """Stand-ins for the outputs of the top-level layers before it, in order; of each list only the last is read."""
+    output: Any
+    """What the layer itself returned."""
     attentions: dict[Block, Any]
+    """What the attentions in it returned."""
+
+
+class _Reached(Exception):
+    """The layer that was to be recorded is done: what comes after it need not run."""
 
 
 def sweep(
@@ -65,56 +73,75 @@ def sweep(
         for done, row in enumerate(mine):
             start = starts[row]
             batch = to_batch(windows[start : start + size], device)
-            for column, value in enumerate(_candidates(anatomy, batch, units)):
+            for count, (column, value) in enumerate(_candidates(anatomy, batch, units), start=1):
                 sums[row, column] = value
                 if progress:
-                    progress((done + (column + 1) / len(units)) / len(mine))
+                    progress((done + count / len(units)) / len(mine))
     if processes.world() > 1:
         distributed.all_reduce(sums)  # every entry is written by one process: adding zeros is exact
     return [total / windows.tokens for total in sums.sum(0).tolist()]
 
 
-def _candidates(anatomy: Anatomy, batch: Batch, units: Sequence[Unit]) -> Iterator[Tensor]:
-    recording = record(anatomy, batch)
-    for unit in units:
-        with replayed(anatomy, recording, unit), bypassed(anatomy, unit):
-            yield batch_nll(anatomy, batch)
+def _candidates(anatomy: Anatomy, batch: Batch, units: Sequence[Unit]) -> Iterator[tuple[int, Tensor]]:
+    """Place and loss of every unit, from the first layer to the last, so that one layer's outputs live at a time."""
+    starts = [min(anatomy.branches[block].site.index for block in unit) for unit in units]
+    earlier: list[Any] = []
+    for index in range(max(starts, default=-1) + 1):
+        recording = record(anatomy, batch, earlier)
+        for column, unit in enumerate(units):
+            if starts[column] == index:
+                with replayed(anatomy, recording, unit), bypassed(anatomy, unit):
+                    yield column, batch_nll(anatomy, batch)
+        earlier = _passed(anatomy, recording)
 
 
-def record(anatomy: Anatomy, batch: Batch) -> Recording:
-    """Run the trunk once and keep what its layers and attentions return."""
-    tops = [layers.get_submodule(name) for layers, name in anatomy.top_layers()]
-    layers: list[Any] = [None] * len(tops)
-    attentions: dict[Block, Any] = {}
-    with ExitStack() as hooks:
-        for index, layer in enumerate(tops):
-            _keep(hooks, layer, layers, index)
+def _passed(anatomy: Anatomy, recording: Recording) -> list[Any]:
+    """Outputs to replay before the next layer: all layers of one list hand on what its last one returned."""
+    lists = [layers for layers, _ in anatomy.top_layers()[: len(recording.earlier) + 1]]
+    known = [*recording.earlier, recording.output]
+    return [recording.output if layers is lists[-1] else old for layers, old in zip(lists, known, strict=True)]
+
+
+def record(anatomy: Anatomy, batch: Batch, earlier: list[Any]) -> Recording:
+    """Run one layer behind those whose outputs are known, and keep what it and its attentions return."""
+    layers, name = anatomy.top_layers()[len(earlier)]
+    kept: dict[Any, Any] = {}
+    with ExitStack() as swaps:
+        _replay(swaps, anatomy, earlier)
         for block, branch in anatomy.branches.items():
-            if block.kind == "attention":
-                _keep(hooks, branch.site.layer.get_submodule(branch.names["modules"][-1]), attentions, block)
-        trunk_states(anatomy, batch.inputs)
-    return Recording(layers, attentions)
+            if block.kind == "attention" and branch.site.index == len(earlier):
+                _keep(swaps, branch.site.layer.get_submodule(branch.names["modules"][-1]), kept, block)
+        _keep(swaps, layers.get_submodule(name), kept, "layer", last=True)
+        with suppress(_Reached):
+            trunk_states(anatomy, batch.inputs)
+    output = kept.pop("layer")
+    return Recording(earlier, output, kept)
 
 
-def _keep(hooks: ExitStack, module: torch.nn.Module, into: Any, key: Any) -> None:
-    hooks.callback(module.register_forward_hook(lambda _, __, outputs: into.__setitem__(key, outputs)).remove)
+def _keep(hooks: ExitStack, module: torch.nn.Module, into: dict[Any, Any], key: Any, last: bool = False) -> None:
+    def hook(_: torch.nn.Module, __: Any, outputs: Any) -> None:
+        into[key] = outputs
+        if last:
+            raise _Reached
+
+    hooks.callback(module.register_forward_hook(hook).remove)
+
+
+def _replay(swaps: ExitStack, anatomy: Anatomy, earlier: list[Any]) -> None:
+    for (layers, name), outputs in zip(anatomy.top_layers(), earlier, strict=False):
+        swaps.enter_context(swapped(layers, name, Replay(outputs, layers.get_submodule(name))))
 
 
 @contextmanager
 def replayed(anatomy: Anatomy, recording: Recording, unit: Unit) -> Iterator[None]:
-    """Layers before the unit, and attentions before it in its own layer, hand back what the recording holds."""
-    start = min(anatomy.branches[block].site.index for block in unit)
+    """Layers before the recorded one, and attentions before the unit in it, hand back what they returned."""
     begin = min(order(anatomy, block) for block in unit)
     with ExitStack() as swaps:
-        for (layers, name), outputs in zip(anatomy.top_layers()[:start], recording.layers, strict=False):
-            swaps.enter_context(swapped(layers, name, Replay(outputs, layers.get_submodule(name))))
+        _replay(swaps, anatomy, recording.earlier)
         for block, outputs in recording.attentions.items():
-            branch = anatomy.branches[block]
-            if branch.site.index == start and order(anatomy, block) < begin:
-                path = branch.names["modules"][-1]
-                swaps.enter_context(
-                    swapped(branch.site.layer, path, Replay(outputs, branch.site.layer.get_submodule(path)))
-                )
+            if order(anatomy, block) < begin:
+                layer, path = anatomy.branches[block].site.layer, anatomy.branches[block].names["modules"][-1]
+                swaps.enter_context(swapped(layer, path, Replay(outputs, layer.get_submodule(path))))
         yield
 
 
