@@ -119,7 +119,7 @@ def plot(rows: Sequence[Row], text: str, path: Path) -> None:
     """Perplexity on a text against the share removed, a curve a method; of random orders, the middle one."""
     mine = [row for row in rows if row["text"] == text and row["perplexity"] is not None]
     start = (0.0, pick(mine, "dense", 0.0)[0]["perplexity"])
-    curves = {name: curve(mine, name) for name in METHODS[:3]} | {"random (median of 3)": middle(mine)}
+    curves = {name: curve(mine, name) for name in METHODS[:4]} | {"random (median of 3)": middle(mine)}
     plot_tradeoff({name: [start, *points] for name, points in curves.items()}, path)
 
 
