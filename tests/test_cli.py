@@ -165,6 +165,18 @@ def test_a_finished_search_goes_further_from_its_log(
     assert [line["perplexity"] for line in on] == [line["perplexity"] for line in four]
 
 
+def test_a_log_of_another_search_is_no_start(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And it leaves nothing behind that would stand in the way of the right one."""
+    given = ["prune", model, "--texts", texts, *SMALL]
+    assert run(monkeypatch, *given, "--out", tmp_path / "mlps", "--remove", 1, "--unit", "mlp") == 0
+    log = tmp_path / "mlps" / "removals.jsonl"
+    code = run(monkeypatch, *given, "--out", tmp_path / "on", "--remove", 2, "--from", log)
+    assert_one_sentence(code, capsys, "another options (unit was 'mlp', is 'block')")
+    assert not list(tmp_path.glob("on*"))
+
+
 def test_cut_needs_neither_the_texts_nor_the_dtype_again(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,12 +68,12 @@ def prune_model(
 
 def _searched(search: Search, job: Job, plan: Plan, work: Path) -> list[Step]:
     """The steps of a search that is heard and seen, from wherever it stopped before."""
-    log = work / REMOVALS_FILE
+    log, header = work / REMOVALS_FILE, _header(job, search, plan)
     if plan.start and not log.exists():
-        copy_log(plan.start, log)
+        copy_log(plan.start, log, header)
     announce_steps(log)
     with bar("searching") as hear:
-        steps = prune(replace(search, listen=hear, tell=_tell), log, _header(job, search, plan))
+        steps = prune(replace(search, listen=hear, tell=_tell), log, header)
     if not steps:
         raise InputError(f"the first step costs too much {search.budget}: give a larger --max-perplexity-increase")
     return steps

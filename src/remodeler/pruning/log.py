@@ -68,9 +68,9 @@ def read_log(path: Path) -> tuple[Header, list[Step]]:
         raise InputError(f"{path} is not a removal log of this version ({error}): search again") from None
 
 
-def copy_log(source: Path, target: Path) -> None:
-    """Start a search from what another one found."""
-    read_log(source)
+def copy_log(source: Path, target: Path, header: Header) -> None:
+    """Start a search from what another one of the same identity found."""
+    refuse_other(read_log(source)[0], header, source)
     write_text(target, source.read_text(encoding="utf-8"))
 
 
