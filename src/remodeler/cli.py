@@ -278,10 +278,9 @@ def _table(results: dict[str, Any], title: str = "") -> None:
     drawn = comparison(checkpoints(results))
     if drawn:
         rows = [[row["label"], *(cell["main"] for cell in row["cells"]), row["change"]] for row in drawn["rows"]]
-        changes = drawn["changes"]
-        table(
-            "", ["", *drawn["names"], *(["change"] if changes else [])], rows if changes else [row[:-1] for row in rows]
-        )
+        names = ["", *drawn["names"], "change"]
+        last = None if drawn["changes"] else -1
+        table(title, names[:last], [row[:last] for row in rows])
 
 
 def main() -> None:

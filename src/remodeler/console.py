@@ -3,9 +3,8 @@
 Tables go to stdout; notes and bars go to stderr.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -65,8 +64,3 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def plain(values: Mapping[str, Any]) -> str:
-    """``a 1, b 2`` of what is not None."""
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items() if value is not None)

@@ -6,6 +6,7 @@ A number may come alone, or as the median, low and high of repeated runs. Whatev
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 Values = Mapping[str, Any]
@@ -133,7 +134,9 @@ def comparison(measured: Sequence[tuple[str, Values]]) -> dict[str, Any] | None:
         return None
     values = [each for _, each in measured]
     rows = [_row(metric, [each.get(key) for each in values]) for key, metric in METRICS.items()]
-    rows += [_row(Metric(label, decimal, difference), cells) for label, cells in _task_rows(values)]
+    for label, cells in _task_rows(values):
+        changed = _counted if label.endswith(", questions") else difference
+        rows.append(_row(Metric(label, decimal, changed), cells))
     rows = [row for row in rows if any(cell["main"] for cell in row["cells"])]
     if not rows:
         return None
@@ -164,13 +167,23 @@ def _spread(value: Values) -> str:
     return f"{decimal(low)} to {decimal(high)}" if low is not None and high is not None else ""
 
 
+def task_name(task: str) -> str:
+    """A task's name, or that of the local file it was read from."""
+    return PurePath(task).stem if task.endswith((".json", ".jsonl")) else task
+
+
+def _counted(before: float | None, after: float | None) -> str:
+    """Numbers of questions differ only where something went wrong."""
+    return "" if before == after else difference(before, after)
+
+
 def _task_rows(values: Sequence[Values]) -> Iterator[tuple[str, list[Any]]]:
     """A row a task and measure; the standard error stands beside the measure it belongs to."""
     tasks = [each.get("tasks") or {} for each in values]
     for task in dict.fromkeys(name for each in tasks for name in each):
         scores = [each.get(task) or {} for each in tasks]
         for measure in dict.fromkeys(name for each in scores for name in each if not name.endswith("stderr")):
-            yield f"{task}, {measure}", [_score(each, measure) for each in scores]
+            yield f"{task_name(task)}, {measure}", [_score(each, measure) for each in scores]
 
 
 def _score(scores: Values, measure: str) -> dict[str, Any]:
