@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 import remodeler.packed  # noqa: F401  registers the packed model types
 from remodeler.blocks import Anatomy
-from remodeler.console import note
+from remodeler.console import ERR, note
 from remodeler.errors import InputError
 from remodeler.families import Family, family
 from remodeler.records import disk_errors, read_json
@@ -167,8 +167,9 @@ def one_sentence(name: str, what: str) -> Iterator[None]:
     """Library errors about a checkpoint, as one sentence; the transformers logger keeps quiet meanwhile."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    bars = transformers_logging.is_progress_bar_enabled() and not ERR.is_terminal  # people may see them
+    if bars:
+        transformers_logging.disable_progress_bar()
     try:
         yield
     except InputError:

@@ -40,7 +40,7 @@ def bar(title: str) -> Iterator[Callable[[float, str], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=ERR, transient=True) as progress:
+    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as progress:
         task = progress.add_task(title, total=1.0, words="")
 
         def hear(share: float, words: str) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from remodeler.checkpoints import Checkpoint
+from remodeler.console import bar
 from remodeler.errors import InputError
 from remodeler.logprobs import bits_per_byte, device_of, mean_nll, perplexity, vocabulary
 from remodeler.sources import NAMES, read_texts, sample
@@ -107,11 +108,12 @@ def text_scores(
     Bits per byte are None for other than causal models: a pseudo-likelihood encodes no text, half a window is not all.
     """
     chosen = model_windows(checkpoint, texts, length, packing)
-    nll = mean_nll(checkpoint.anatomy, chosen, size)
-    causal = checkpoint.anatomy.family.task == "causal" and chosen.bytes > 0
-    bits = bits_per_byte(nll, chosen) if causal else None
-    counts = {"tokens": chosen.tokens, "windows": len(chosen), "length": length}
-    return {"perplexity": perplexity(nll), "bits_per_byte": bits} | counts
+    with bar(f"perplexity of {checkpoint.name}") as hear:
+        nll = mean_nll(checkpoint.anatomy, chosen, size, lambda share: hear(share, ""))
+    known = checkpoint.anatomy.family.task == "causal" and chosen.bytes > 0
+    bits = bits_per_byte(nll, chosen) if known else None
+    scores = {"perplexity": perplexity(nll), "bits_per_byte": bits}
+    return scores | {"tokens": chosen.tokens, "windows": len(chosen), "length": length}
 
 
 def model_windows(checkpoint: Checkpoint, texts: Sequence[str], length: int, packing: Packing = "paper") -> Windows:
@@ -135,10 +137,8 @@ def _check_context(checkpoint: Checkpoint, length: int) -> None:
 def _check_ids(checkpoint: Checkpoint, chosen: Windows) -> None:
     rows, highest = checkpoint.model.get_input_embeddings().weight.shape[0], int(chosen.ids.max())
     if highest >= rows:
-        raise InputError(
-            f"the tokenizer of {checkpoint.name} gives token {highest}, its model knows {rows}: "
-            "they don't belong together, get the right tokenizer"
-        )
+        said = f"the tokenizer of {checkpoint.name} gives token {highest}, its model knows {rows}"
+        raise InputError(f"{said}: they don't belong together, get the right tokenizer")
 
 
 def _masked(checkpoint: Checkpoint, plain: Windows) -> Windows:

@@ -8,7 +8,7 @@ a window holds padding-token targets it leaves them out, we score every real tok
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,14 +142,21 @@ def batch_nll(anatomy: Anatomy, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def mean_nll(anatomy: Anatomy, windows: Windows, size: int | None = None) -> float:
-    """Mean negative log-likelihood a scored token, in nats.
+def mean_nll(
+    anatomy: Anatomy, windows: Windows, size: int | None = None, progress: Callable[[float], None] | None = None
+) -> float:
+    """Mean negative log-likelihood a scored token, in nats; ``progress`` is told the share done.
 
     Raises:
         InputError: when it is not finite.
     """
     device = device_of(anatomy.model)
-    parts = [batch_nll(anatomy, batch) for batch in batches(windows, size or batch_size(windows, device), device)]
+    size = size or batch_size(windows, device)
+    parts = []
+    for batch in batches(windows, size, device):
+        parts.append(batch_nll(anatomy, batch))
+        if progress:
+            progress(min(1.0, len(parts) * size / len(windows)))
     return finite(torch.stack(parts).sum().item() / windows.tokens)
 
 
