@@ -236,6 +236,7 @@ def __getattr__(name: str) -> type:
 if __package__ == "remodeler":  # installed, not the copy beside the weights: packed folders load without remote code
     # Not an import statement: transformers looks for those in the copy, and would ask for this package.
     families = importlib.import_module(f"{__package__}.families").FAMILIES
-    for model_type in [name for name, row in families.items() if row.task != "seq2seq"]:
-        stock_config: Any = transformers.CONFIG_MAPPING[model_type]
-        AutoConfig.register(f"packed_{model_type}", packed_class(stock_config), exist_ok=True)
+    stocks: Any = transformers.CONFIG_MAPPING
+    for model_type, row in families.items():
+        if row.task != "seq2seq" and model_type in stocks:  # an older transformers may not know them all
+            AutoConfig.register(f"packed_{model_type}", packed_class(stocks[model_type]), exist_ok=True)
