@@ -1,5 +1,6 @@
 """A model whose modelling code lies beside its weights, with a part besides attention and MLP in every layer."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from remodeler.errors import InputError
 from remodeler.forms import Form
 from remodeler.pruning.sweep import sweep
 from remodeler.saving import save_pruned
-from tiny import LLAMA, tiny_tokenizer, tiny_windows
+from tiny import LLAMA, tiny_model, tiny_tokenizer, tiny_windows
 
 CODE = """
 from torch import nn
@@ -119,6 +120,25 @@ def test_a_packed_one_can_be_pruned_again(odd: Checkpoint, tmp_path: Path) -> No
     assert sweep(once.anatomy, windows, [], units) == sweep(odd.anatomy, windows, REMOVED, units)
     again = load(tmp_path / "once", device="cpu", trust_remote_code=True)
     assert save_pruned(again, [Block(3, "mlp")], tmp_path / "twice").check.one_pass == 0.0
+
+
+@pytest.mark.parametrize("form", ["stock", "packed", "portable"])
+def test_code_beside_a_native_model_is_neither_run_nor_handed_on(form: Form, tmp_path: Path) -> None:
+    """Many checkpoints of known families still carry modelling code: without the flag it stays where it is."""
+    (tmp_path / "out").mkdir()
+    source = tmp_path / "source"
+    tiny_model("llama").save_pretrained(source)
+    tiny_tokenizer().save_pretrained(source)
+    told = json.loads((source / "config.json").read_text())
+    auto_map = {"AutoConfig": "modeling_bad.BadConfig", "AutoModelForCausalLM": "modeling_bad.BadForCausalLM"}
+    (source / "config.json").write_text(json.dumps(told | {"auto_map": auto_map}))
+    (source / "modeling_bad.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    native = load(source, device="cpu")
+    layer = [Block(1, "attention"), Block(1, "mlp")]
+    assert save_pruned(native, layer, tmp_path / "out", form).check.one_pass == 0.0
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "out" / "modeling_bad.py").exists()
+    assert "modeling_bad" not in (tmp_path / "out" / "config.json").read_text()
 
 
 def test_it_loads_and_saves_where_remodeler_is_not_installed(odd: Checkpoint, tmp_path: Path) -> None:

@@ -155,6 +155,11 @@ def row_of(settings: dict[str, Any], like: str | None) -> Family:
 def probe(row: Family, device: torch.device) -> dict[str, Tensor]:
     """A tiny input that shows how a model is put together."""
     ids = torch.arange(3, 9, device=device)[None]
+    return same_inputs(row, ids)
+
+
+def same_inputs(row: Family, ids: Tensor) -> dict[str, Tensor]:
+    """Some tokens as a model's input; an encoder and its decoder read the same ones."""
     return {"input_ids": ids, "decoder_input_ids": ids} if row.task == "seq2seq" else {"input_ids": ids}
 
 

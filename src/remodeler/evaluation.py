@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from remodeler.checkpoints import Checkpoint
+from remodeler.checkpoints import Checkpoint, same_inputs
 from remodeler.console import bar
 from remodeler.errors import InputError
 from remodeler.logprobs import bits_per_byte, device_of, mean_nll, perplexity, vocabulary
@@ -212,7 +212,7 @@ def _run(checkpoint: Checkpoint, prompt: int, new: int, batch: int) -> dict[str,
     """Seconds of one run."""
     model, ids = checkpoint.model, _ids(checkpoint, batch, prompt)
     if checkpoint.anatomy.family.task != "causal":
-        inputs = _inputs(checkpoint, ids)
+        inputs = same_inputs(checkpoint.anatomy.family, ids)
         return {"prefill": _timed(ids.device, lambda: model(**inputs))[0]}
     last = _last_logits(model)
     prefill, outputs = _timed(ids.device, lambda: model(ids, use_cache=True, **last))
@@ -257,12 +257,6 @@ def _ids(checkpoint: Checkpoint, batch: int, length: int) -> Tensor:
     return ids.to(device_of(checkpoint.model))
 
 
-def _inputs(checkpoint: Checkpoint, ids: Tensor) -> dict[str, Tensor]:
-    """The same tokens for the encoder and, if there is one, its decoder."""
-    both = checkpoint.anatomy.family.task == "seq2seq"
-    return {"input_ids": ids, "decoder_input_ids": ids} if both else {"input_ids": ids}
-
-
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
@@ -284,7 +278,7 @@ def kv_bytes_per_token(checkpoint: Checkpoint) -> int:
     """
     if checkpoint.anatomy.family.task == "masked":
         return 0
-    inputs = _inputs(checkpoint, _ids(checkpoint, 1, CACHED))
+    inputs = same_inputs(checkpoint.anatomy.family, _ids(checkpoint, 1, CACHED))
     return sum(map(_bytes, _cached(checkpoint.model(**inputs, use_cache=True).past_key_values))) // CACHED
 
 

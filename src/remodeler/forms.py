@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 
 from remodeler.blocks import KINDS, Anatomy, Block, Kind, Site, projection
 from remodeler.errors import InputError
-from remodeler.families import FAMILIES, PACKED_PREFIX
+from remodeler.families import FAMILIES
 from remodeler.packed import BranchNames, Packing, packed_class, shallow
 
 Form = Literal["stock", "packed", "portable"]
@@ -104,9 +104,7 @@ def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
         return "encoder-decoder models are written as portable only"
     paired = pairs(anatomy, removed)
     if not paired:
-        return (
-            "the blocks that are left do not pair up into whole layers (--shape standard makes the search keep them so)"
-        )
+        return "the blocks left do not pair up into whole layers (--shape standard makes the search keep them so)"
     split = [pair for pair in paired if pair[0] is not pair[1]]
     if split and (anatomy.parallel or any(anatomy.shared[site.number] for pair in split for site in pair)):
         return "attention and MLP run in parallel, so only those of one layer pair up"
@@ -184,21 +182,33 @@ def _portable(anatomy: Anatomy, removed: frozenset[Block]) -> Shape:
         branch = anatomy.branches[block]
         for parameter in projection(branch.modules()[-1], branch.site.stack, block.kind).values():
             tensors[names[id(parameter)]] = torch.zeros_like(parameter)
-    return Shape("portable", copy.deepcopy(anatomy.model.config), tensors)
+    return Shape("portable", own_config(anatomy), tensors)
 
 
 # Configs --------------------------------------------------------------------------------------------------------------
 
 
+def runs_own_code(anatomy: Anatomy) -> bool:
+    """Whether the model was made by code that came with its checkpoint, which the user then trusted."""
+    return type(anatomy.model).__module__.startswith("transformers_modules.")
+
+
+def own_config(anatomy: Anatomy) -> PreTrainedConfig:
+    """A copy of the model's config, without pointers to code that the model does not run."""
+    config: PreTrainedConfig = copy.deepcopy(anatomy.model.config)
+    if not runs_own_code(anatomy) and hasattr(config, "auto_map"):
+        del config.auto_map
+    return config
+
+
 def source_config(anatomy: Anatomy) -> PreTrainedConfig:
     """The config before any pruning, of the full depth."""
-    config: PreTrainedConfig = copy.deepcopy(anatomy.model.config)
+    config = own_config(anatomy)
     before: Packing | None = getattr(config, "packing", None)
     if before is None:
         return config
-    plain: dict[str, Any] = {
-        k: v for k, v in config.to_dict().items() if k not in ("packing", "model_type", "auto_map", "architectures")
-    }
+    ours = ("packing", "model_type", "auto_map", "architectures")
+    plain = {k: v for k, v in config.to_dict().items() if k not in ours}
     stock_class: Any = type(config).__mro__[2]  # behind the packed class and its mixin
     stock: PreTrainedConfig = stock_class.from_dict(plain)
     stock.num_hidden_layers = before["num_hidden_layers"]
@@ -221,19 +231,14 @@ def _packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConf
     """The source's config as a packed one, with what transformers needs to find the code beside the weights."""
     remote = getattr(source, "auto_map", None)
     stock: Any = type(source)
-    config: PreTrainedConfig = packed_class(stock).from_dict(
-        {k: v for k, v in source.to_dict().items() if k not in ("model_type", "auto_map")}
-    )
+    plain = {k: v for k, v in source.to_dict().items() if k not in ("model_type", "auto_map")}
+    config: PreTrainedConfig = packed_class(stock).from_dict(plain)
     module = "packed_remote" if remote else "packed"
     head_auto = "AutoModelForMaskedLM" if anatomy.family.task == "masked" else "AutoModelForCausalLM"
     config.architectures = [f"Packed{type(anatomy.model).__name__.removeprefix('Packed')}"]
-    config.auto_map = {
-        "AutoConfig": f"{module}.Packed{stock.__name__}",
-        head_auto: f"{module}.{config.architectures[0]}",
-    }
     base = type(anatomy.model.base_model).__name__.removeprefix("Packed")
-    config.auto_map["AutoModel"] = f"{module}.Packed{base}"
-    assert config.model_type.startswith(PACKED_PREFIX)
+    names = {"AutoConfig": f"Packed{stock.__name__}", "AutoModel": f"Packed{base}", head_auto: config.architectures[0]}
+    config.auto_map = {auto: f"{module}.{name}" for auto, name in names.items()}
     return config
 
 

@@ -20,7 +20,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from remodeler import packed as packed_file
 from remodeler.blocks import Anatomy, Block, bypassed
-from remodeler.checkpoints import Checkpoint, load
+from remodeler.checkpoints import Checkpoint, load, same_inputs
 from remodeler.errors import InputError
 from remodeler.forms import Form, Shape, build, choose
 from remodeler.records import disk_errors
@@ -86,7 +86,7 @@ def save_pruned(
     with disk_errors(folder), weight_errors(folder):
         write_weights(checkpoint, shape, folder, max_shard_size)
         write_companions(checkpoint, shape, folder)
-    again = reload(checkpoint, folder)
+    again = reload(checkpoint, folder, has_code(shape))
     return Saved(chosen, check(checkpoint, gone, again), again)
 
 
@@ -164,12 +164,11 @@ def _remote_code(shape: Shape) -> str:
 # The check ------------------------------------------------------------------------------------------------------------
 
 
-def reload(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """Load a written folder on the device and in the dtype of its source."""
+def reload(checkpoint: Checkpoint, folder: Path, trust: bool) -> Checkpoint:
+    """Load a written folder on the device and in the dtype of its source; ``trust`` code that its source ran too."""
     dtype = str(checkpoint.model.dtype).removeprefix("torch.")
-    remote = any(code.name != "packed.py" for code in folder.glob("*.py"))
     device = str(checkpoint.model.device)
-    return load(folder, dtype=dtype, device=device, family=checkpoint.like, trust_remote_code=remote)
+    return load(folder, dtype=dtype, device=device, family=checkpoint.like, trust_remote_code=trust)
 
 
 @torch.no_grad()
@@ -201,11 +200,7 @@ def tolerance(dtype: torch.dtype, device: torch.device) -> float:
 def _sample(checkpoint: Checkpoint) -> dict[str, Tensor]:
     length = min(16, checkpoint.context or 16)
     ids = torch.arange(3, 3 + length, device=checkpoint.model.device)[None] % checkpoint.model.config.vocab_size
-    return (
-        {"input_ids": ids, "decoder_input_ids": ids}
-        if checkpoint.anatomy.family.task == "seq2seq"
-        else {"input_ids": ids}
-    )
+    return same_inputs(checkpoint.anatomy.family, ids)
 
 
 def _cached(anatomy: Anatomy, inputs: dict[str, Tensor], wanted: Tensor) -> float | None:
