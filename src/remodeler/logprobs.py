@@ -36,6 +36,12 @@ class Batch:
     """[scored] int64: flat positions whose next token is scored."""
     targets: Tensor
     """[scored] int64"""
+    rows: Tensor
+    """[scored] int64: the window that each scored position is in."""
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self.inputs["input_ids"])
 
 
 @dataclass
@@ -76,7 +82,9 @@ def to_batch(windows: Windows, device: torch.device) -> Batch:
         inputs["decoder_input_ids"] = windows.decoder
     flat = windows.targets.flatten()
     places = (flat != IGNORED).nonzero().flatten()
-    return Batch({name: value.to(device) for name, value in inputs.items()}, places.to(device), flat[places].to(device))
+    rows = places // windows.targets.shape[1]
+    on_device = {name: value.to(device) for name, value in inputs.items()}
+    return Batch(on_device, places.to(device), flat[places].to(device), rows.to(device))
 
 
 def batches(windows: Windows, size: int, device: torch.device) -> Iterator[Batch]:
@@ -132,13 +140,20 @@ def sum_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def window_nll(anatomy: Anatomy, batch: Batch) -> Tensor:
+    """Sum of the negative log-probabilities of every window of a batch: [windows] float64 on the device."""
+    dtype = sum_dtype(batch.targets.device)
+    totals = torch.zeros(len(batch), dtype=dtype, device=batch.targets.device)
+    start = 0
+    for logprobs in token_logprobs(anatomy, batch):
+        totals.index_add_(0, batch.rows[start : start + len(logprobs)], -logprobs.to(dtype))
+        start += len(logprobs)
+    return totals
+
+
 def batch_nll(anatomy: Anatomy, batch: Batch) -> Tensor:
     """Sum of the negative log-probabilities of a batch, a float64 scalar on the device."""
-    dtype = sum_dtype(batch.targets.device)
-    total = torch.zeros((), dtype=dtype, device=batch.targets.device)
-    for logprobs in token_logprobs(anatomy, batch):
-        total -= logprobs.to(dtype).sum()
-    return total
+    return window_nll(anatomy, batch).sum()
 
 
 @torch.no_grad()

@@ -21,13 +21,20 @@ from torch import Tensor, distributed
 
 from remodeler import processes
 from remodeler.blocks import KINDS, Anatomy, Block, Replay, bypassed, swapped
-from remodeler.logprobs import Batch, batch_nll, batch_size, device_of, sum_dtype, to_batch, trunk_states
+from remodeler.logprobs import Batch, batch_size, device_of, sum_dtype, to_batch, trunk_states, window_nll
 from remodeler.texts import Windows
 
 Unit = tuple[Block, ...]
 """Blocks that are removed together: one, or the attention and the MLP of a layer."""
 Progress = Callable[[float], None]
 """Told the share of the step that is done."""
+Measure = Callable[[Anatomy, Batch], Tensor]
+"""What is asked of a model: a number for every window of the batch, [windows] float64 on the device."""
+
+
+def loss(anatomy: Anatomy, batch: Batch) -> Measure:
+    """The negative log-likelihood of every window; nothing of the intact model is needed."""
+    return window_nll
 
 
 @dataclass(frozen=True)
@@ -64,26 +71,54 @@ def sweep(
         size: windows a mini-batch; by default chosen for the device.
         progress: called with the share done.
     """
+    losses = window_scores(anatomy, windows, removed, units, size, progress)
+    return [total / windows.tokens for total in losses.sum(0).tolist()]
+
+
+@torch.no_grad()
+def window_scores(
+    anatomy: Anatomy,
+    windows: Windows,
+    removed: Sequence[Block],
+    units: Sequence[Unit],
+    size: int | None = None,
+    progress: Progress | None = None,
+    prepare: Callable[[Anatomy, Batch], Measure] = loss,
+) -> Tensor:
+    """A number for every window and unit, by default the window's loss without the unit: [windows, units] float64.
+
+    Args:
+        anatomy: the traced model; it is left as it was.
+        windows: the calibration text.
+        removed: blocks that are gone already.
+        units: the candidates.
+        size: windows a mini-batch; by default chosen for the device.
+        progress: called with the share done.
+        prepare: called for every mini-batch with the model intact; gives what is asked of every candidate.
+    """
     device = device_of(anatomy.model)
     size = size or batch_size(windows, device)
     starts = range(0, len(windows), size)
-    sums = torch.zeros(len(starts), len(units), dtype=sum_dtype(device), device=device)
+    scores = torch.zeros(len(windows), len(units), dtype=sum_dtype(device), device=device)
     mine = range(processes.rank(), len(starts), processes.world())
-    with torch.no_grad(), bypassed(anatomy, removed):
-        for done, row in enumerate(mine):
-            start = starts[row]
-            batch = to_batch(windows[start : start + size], device)
-            for count, (column, value) in enumerate(_candidates(anatomy, batch, units), start=1):
-                sums[row, column] = value
+    for done, number in enumerate(mine):
+        start = starts[number]
+        batch = to_batch(windows[start : start + size], device)
+        measure = prepare(anatomy, batch)
+        with bypassed(anatomy, removed):
+            for count, (column, values) in enumerate(_candidates(anatomy, batch, units, measure), start=1):
+                scores[start : start + len(batch), column] = values
                 if progress:
                     progress((done + count / len(units)) / len(mine))
     if processes.world() > 1:
-        distributed.all_reduce(sums)  # every entry is written by one process: adding zeros is exact
-    return [total / windows.tokens for total in sums.sum(0).tolist()]
+        distributed.all_reduce(scores)  # every entry is written by one process: adding zeros is exact
+    return scores
 
 
-def _candidates(anatomy: Anatomy, batch: Batch, units: Sequence[Unit]) -> Iterator[tuple[int, Tensor]]:
-    """Place and loss of every unit, from the first layer to the last, so that one layer's outputs live at a time."""
+def _candidates(
+    anatomy: Anatomy, batch: Batch, units: Sequence[Unit], measure: Measure
+) -> Iterator[tuple[int, Tensor]]:
+    """Place and measure of every unit, from the first layer to the last, so that one layer's outputs live at a time."""
     starts = [min(anatomy.branches[block].site.index for block in unit) for unit in units]
     earlier: list[Any] = []
     for index in range(max(starts, default=-1) + 1):
@@ -91,7 +126,7 @@ def _candidates(anatomy: Anatomy, batch: Batch, units: Sequence[Unit]) -> Iterat
         for column, unit in enumerate(units):
             if starts[column] == index:
                 with replayed(anatomy, recording, unit), bypassed(anatomy, unit):
-                    yield column, batch_nll(anatomy, batch)
+                    yield column, measure(anatomy, batch)
         earlier = _passed(anatomy, recording)
 
 
