@@ -34,9 +34,10 @@ from remodeler.errors import InputError
 from remodeler.evaluation import model_windows
 from remodeler.logprobs import bits_per_byte, mean_nll, perplexity
 from remodeler.pruning.budget import Budget, share, upto
+from remodeler.pruning.candidates import longest_path
 from remodeler.pruning.criteria import METHODS, Method
 from remodeler.pruning.log import Header, Step, blocks_of, name, read_log
-from remodeler.pruning.search import Search, longest_path, prune
+from remodeler.pruning.search import Search, prune
 from remodeler.records import append_line, drop_torn_line, read_lines
 from remodeler.sources import sample
 from remodeler.texts import Windows
@@ -131,7 +132,9 @@ def search(setup: Setup, arm: Arm, ratio: float, folder: Path) -> Searched:
     """A path to the ratio, or as far as blocks allow."""
     anatomy = setup.checkpoint.anatomy
     plan = Search(anatomy, setup.calibration, Budget(ratio=ratio), arm.method, arm.method.unit, seed=arm.seed)
-    reach = share(anatomy, [block for unit in longest_path(plan) for block in unit])
+    reach = share(
+        anatomy, [block for unit in longest_path(plan.anatomy, plan.unit, plan.shape, plan.method) for block in unit]
+    )
     header = {
         "model": {"weights": fingerprint(setup.checkpoint.model)},
         "texts": {"sha256": setup.calibration.fingerprint()},

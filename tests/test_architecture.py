@@ -22,13 +22,13 @@ REPORT = ("plots", "report_steps", "report")
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     ("errors", "records", "families", "pydocs", "sources", "questions", "console"),
-    ("texts", "packed", "blocks", "tracing", "logprobs", "processes"),
+    ("texts", "packed", "blocks", "processes", "streaming", "layerwise", "tracing", "logprobs"),
     (
         *("measurements", "card", "checkpoints", "forms", "saving"),
         *("tasks", "sampling", "losses", "training", "evaluation"),
     ),
     (*VERBS, *REPORT),
-    ("demo", "cli", "__main__"),
+    ("demo", "options", "cli", "__main__"),
 )
 PLACE = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
 ROOT = (-1, 0)  # remodeler/__init__.py: the version, open to all

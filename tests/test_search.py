@@ -12,9 +12,10 @@ from remodeler.errors import InputError
 from remodeler.forms import choose, pairs
 from remodeler.logprobs import mean_nll, perplexity
 from remodeler.pruning.budget import Budget, upto
+from remodeler.pruning.candidates import candidates
 from remodeler.pruning.criteria import CRITERIA, METHODS
 from remodeler.pruning.log import Step, blocks_of, read_log
-from remodeler.pruning.search import Search, candidates, prune
+from remodeler.pruning.search import Search, prune
 from remodeler.texts import Windows
 from tiny import LAYERS, tiny_anatomy, tiny_windows
 

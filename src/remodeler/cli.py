@@ -8,6 +8,37 @@ import typer
 
 from remodeler import __version__
 from remodeler.errors import InputError
+from remodeler.options import (
+    BatchSize,
+    CriterionName,
+    Device,
+    Dtype,
+    ErrorShare,
+    FamilyName,
+    FormName,
+    Increase,
+    Length,
+    MethodName,
+    Model,
+    Out,
+    PackingName,
+    Protect,
+    Ratio,
+    Refine,
+    Remove,
+    Revision,
+    Samples,
+    SearchName,
+    Seed,
+    ShapeName,
+    Start,
+    TextSource,
+    Trust,
+    UnitName,
+    budget,
+    one_of,
+    share,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,60 +48,6 @@ app = typer.Typer(
     help="Make new language models out of existing ones, without training from scratch.",
     epilog="Try it now, offline: `remodel demo`. Each verb explains itself: `remodel prune --help`.",
 )
-
-Model = Annotated[str, typer.Argument(help="A model folder or a hub id, as `Qwen/Qwen3-0.6B`.", show_default=False)]
-Out = Annotated[Path, typer.Option("--out", help="New folder for the result.", show_default=False)]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel="Model")]
-FamilyName = Annotated[
-    str | None,
-    typer.Option("--family", help="Family that remote code looks like, as `llama`.", rich_help_panel="Model"),
-]
-Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run modelling code of the checkpoint.", rich_help_panel="Model")
-]
-Dtype = Annotated[
-    str, typer.Option(help="Compute in auto (as stored), float32, bfloat16 or float16.", rich_help_panel="Model")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Model")]
-Ratio = Annotated[
-    str | None, typer.Option(help="Share of the parameters to remove, as 0.25 or 25%.", rich_help_panel="How much")
-]
-Remove = Annotated[
-    int | None, typer.Option(help="Number of blocks (or layers, or pairs) to remove.", rich_help_panel="How much")
-]
-Increase = Annotated[
-    str | None,
-    typer.Option(
-        "--max-perplexity-increase",
-        help="Stop before calibration perplexity rises by more, as 20%.",
-        rich_help_panel="How much",
-    ),
-]
-FormName = Annotated[
-    str,
-    typer.Option("--form", help="auto (the best that can hold), stock, packed or portable.", rich_help_panel="Result"),
-]
-TextSource = Annotated[
-    str,
-    typer.Option(
-        help="alpaca, wikitext2, c4, python (offline), hf:NAME[:CONFIG][:SPLIT], "
-        "or a FILE (.txt .jsonl .json .csv .parquet).",
-        rich_help_panel="Texts",
-    ),
-]
-Samples = Annotated[
-    int, typer.Option(help="Texts to calibrate on, whole; as many are held out.", rich_help_panel="Texts")
-]
-Length = Annotated[
-    int | None, typer.Option(help="Tokens a window. [default: 2048, or the model's context]", rich_help_panel="Texts")
-]
-PackingName = Annotated[
-    str,
-    typer.Option(
-        "--packing", help="paper: joined and cut into equal windows; per-text: a window each.", rich_help_panel="Texts"
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Of the sampling.", rich_help_panel="Texts")]
 
 
 def version(value: bool) -> None:
@@ -94,20 +71,16 @@ def prune(
     ratio: Ratio = None,
     remove: Remove = None,
     max_increase: Increase = None,
-    method: Annotated[
-        str, typer.Option(help="blockpruner, size-weighted, one-shot or random.", rich_help_panel="How")
-    ] = "blockpruner",
-    unit: Annotated[
-        str, typer.Option(help="What goes at once: block, attention, mlp or layer.", rich_help_panel="How")
-    ] = "block",
-    shape: Annotated[
-        str,
-        typer.Option(help="free, or standard: what is left is a stock model with fewer layers.", rich_help_panel="How"),
-    ] = "free",
-    start: Annotated[
-        Path | None, typer.Option("--from", help="Go on from an earlier removals.jsonl.", rich_help_panel="How")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Windows a mini-batch.", rich_help_panel="How")] = None,
+    method: MethodName = "blockpruner",
+    criterion: CriterionName = None,
+    unit: UnitName = "block",
+    shape: ShapeName = "free",
+    protect: Protect = True,
+    search: SearchName = "exact",
+    error: ErrorShare = "1%",
+    refine: Refine = False,
+    start: Start = None,
+    batch_size: BatchSize = None,
     form: FormName = "auto",
     texts: TextSource = "alpaca",
     samples: Samples = 256,
@@ -136,10 +109,22 @@ def prune(
     from remodeler.report import write_report
 
     source = Source(model, revision, family, trust_remote_code, dtype, device)
-    text = Text(texts, samples, length, _one_of("packing", packing, ("paper", "per-text")), seed)
+    text = Text(texts, samples, length, one_of("packing", packing, ("paper", "per-text")), seed)
     units, shapes = ("block", "attention", "mlp", "layer"), ("free", "standard")
-    plan = Plan(method, _one_of("unit", unit, units), _one_of("shape", shape, shapes), form, batch_size, start)
-    if prune_model(source, text, plan, _budget(ratio, remove, max_increase), out, write_report, dry_run):
+    plan = Plan(
+        method=method,
+        criterion=criterion,
+        unit=one_of("unit", unit, units),
+        shape=one_of("shape", shape, shapes),
+        protect=protect,
+        search=search,
+        error=share("error", error),
+        refine=refine,
+        form=form,
+        batch_size=batch_size,
+        start=start,
+    )
+    if prune_model(source, text, plan, budget(ratio, remove, max_increase), out, write_report, dry_run):
         _show(out)
 
 
@@ -169,7 +154,7 @@ def cut(
     from remodeler.report import write_report
 
     source = Source(model, revision, family, trust_remote_code, dtype, device)
-    cut_model(log, source, _budget(ratio, remove, max_increase), out, form, write_report)
+    cut_model(log, source, budget(ratio, remove, max_increase), out, form, write_report)
     _show(out)
 
 
@@ -236,29 +221,6 @@ def demo(
         _table(record.results, f"{name}: {len(record.results['removed'])} of {record.results['blocks']} blocks removed")
     typer.echo(f"\nA fresh Python with stock transformers, {out / 'standard'}:\n  {load_in_stock(out / 'standard')}")
     typer.echo(f"\nOpen {out / 'blocks' / 'report.html'}. Next: remodel prune --help")
-
-
-def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> Any:
-    if value not in allowed:
-        raise InputError(f"--{option} {value!r} is not known: choose {', '.join(allowed)}")
-    return value
-
-
-def _share(option: str, text: str | None) -> float | None:
-    """``25%`` and ``0.25`` alike."""
-    if text is None:
-        return None
-    try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        raise InputError(f"--{option} {text!r} is not a number: give a share as 0.25 or 25%") from None
-
-
-def _budget(ratio: str | None, remove: int | None, increase: str | None) -> Any:
-    from remodeler.pruning.budget import Budget
-
-    nothing = ratio is None and remove is None and increase is None
-    return Budget(_share("ratio", "0.25" if nothing else ratio), remove, _share("max-perplexity-increase", increase))
 
 
 def _show(out: Path) -> None:

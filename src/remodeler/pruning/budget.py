@@ -53,8 +53,13 @@ def share(anatomy: Anatomy, removed: Sequence[Block]) -> float:
 def done(anatomy: Anatomy, budget: Budget, steps: Sequence[Step]) -> bool:
     """Whether the budget is used up."""
     if budget.remove is not None:
-        return len(steps) >= budget.remove
+        return removals(steps) >= budget.remove
     return budget.ratio is not None and share(anatomy, blocks_of(steps)) >= budget.ratio
+
+
+def removals(steps: Sequence[Step]) -> int:
+    """How many units went; a swap of one for another is none."""
+    return sum(not step.restored for step in steps)
 
 
 def exceeds(budget: Budget, dense: float, perplexity: float) -> bool:
@@ -79,7 +84,7 @@ def check_reach(anatomy: Anatomy, budget: Budget, path: Sequence[Sequence[Block]
 def used(anatomy: Anatomy, budget: Budget, dense: float, steps: Sequence[Step]) -> float:
     """Share of the budget that is used, for the progress bar."""
     if budget.remove is not None:
-        return len(steps) / budget.remove
+        return removals(steps) / budget.remove
     if budget.ratio is not None:
         return min(1.0, share(anatomy, blocks_of(steps)) / budget.ratio)
     now = steps[-1].perplexity if steps else dense
@@ -95,10 +100,12 @@ def expected_steps(anatomy: Anatomy, budget: Budget, units: int) -> int:
 
 
 def within(anatomy: Anatomy, budget: Budget, dense: float, steps: Sequence[Step]) -> list[Step]:
-    """The steps of a path before the budget is used up."""
+    """The steps of a path before the budget is used up, and the swaps that refine what they leave."""
     taken: list[Step] = []
     for step in steps:
-        if done(anatomy, budget, taken) or exceeds(budget, dense, step.perplexity):
+        full = done(anatomy, budget, taken)
+        refines = bool(step.restored) and done(anatomy, budget, [*taken, step])
+        if (full and not refines) or exceeds(budget, dense, step.perplexity):
             break
         taken.append(step)
     return taken

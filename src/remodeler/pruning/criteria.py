@@ -79,6 +79,15 @@ def random(
 
 
 CRITERIA: dict[str, Criterion] = {"perplexity": perplexity, "rise_by_size": rise_by_size, "random": random}
+ONE_PASS: frozenset[Criterion] = frozenset({random})
+"""Criteria that cost a pass or two over the text, however many candidates there are: for estimates of time."""
+Protect = Callable[[Anatomy, Sequence[Block]], frozenset[int]]
+"""Takes the model and what is removed; gives the layers that nothing may be removed from now."""
+
+
+def nothing(anatomy: Anatomy, removed: Sequence[Block]) -> frozenset[int]:
+    """No layer is protected."""
+    return frozenset()
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,7 @@ class Method:
     iterative: bool = True
     """Score again after every removal; otherwise rank once, on the intact model."""
     summary: str = ""
+    protect: Protect = nothing
 
 
 METHODS: dict[str, Method] = {

@@ -23,7 +23,8 @@ from remodeler.measurements import short
 from remodeler.pruning.budget import Budget, upto
 from remodeler.pruning.criteria import Method
 from remodeler.pruning.log import REMOVALS_FILE, Header, Step, blocks_of, copy_log, name, read_log
-from remodeler.pruning.preview import announce, announce_steps, form_named, method_named, refuse_form, refuse_plan
+from remodeler.pruning.preview import announce, announce_steps, form_named, method_of, refuse_form, refuse_plan
+from remodeler.pruning.refine import refine
 from remodeler.pruning.search import Search, check, prune
 from remodeler.pruning.wishes import Job, Plan, Source, Text
 from remodeler.records import Record, empty, new_folder, refuse_existing, save_record, versions, write_text
@@ -44,7 +45,7 @@ def prune_model(
         Whether this process wrote the folder: of several processes, the first does.
     """
     refuse_existing(out)
-    method, form = method_named(plan.method), form_named(plan.form)
+    method, form = method_of(plan), form_named(plan.form)
     refuse_plan(plan, method, form)
     with processes.group(source.device) as device, enough_memory():
         job = Job(replace(source, device=device).load(), text, text.sample(), form)
@@ -56,7 +57,7 @@ def prune_model(
         if dry:
             return False
         if not processes.first():
-            prune(search)
+            _path(search, plan, None, {})
             return False
         with new_folder(out, keep=True) as work:
             empty(work, but=REMOVALS_FILE)
@@ -73,14 +74,22 @@ def _searched(search: Search, job: Job, plan: Plan, work: Path) -> list[Step]:
         copy_log(plan.start, log, header)
     announce_steps(log)
     with bar("searching") as hear:
-        steps = prune(replace(search, listen=hear, tell=_tell), log, header)
+        steps = _path(replace(search, listen=hear, tell=_tell), plan, log, header)
     if not steps:
         raise InputError(f"the first step costs too much {search.budget}: give a larger --max-perplexity-increase")
     return steps
 
 
+def _path(search: Search, plan: Plan, log: Path | None, header: Header) -> list[Step]:
+    """The search, and its refinement where it is wanted; every process goes the same way."""
+    steps = prune(search, log, header)
+    return refine(search, steps, log) if plan.refine and steps else steps
+
+
 def _tell(step: Step) -> None:
-    note(f"{step.step:4d}. without {name(step.removed)}: perplexity {step.perplexity:.4g}, {short(step.parameters)}")
+    with_again = f"with {name(step.restored)} again, " * bool(step.restored)
+    size = short(step.parameters)
+    note(f"{step.step:4d}. {with_again}without {name(step.removed)}: perplexity {step.perplexity:.4g}, {size}")
 
 
 def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: str, finish: Finish) -> None:
@@ -118,7 +127,8 @@ def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: s
 def _search(job: Job, plan: Plan, method: Method, budget: Budget) -> Search:
     unit = method.unit if plan.unit == "block" else plan.unit
     seed = job.text.seed
-    return Search(job.checkpoint.anatomy, job.windows(), budget, method, unit, plan.shape, seed, plan.batch_size)
+    anatomy, windows = job.checkpoint.anatomy, job.windows()
+    return Search(anatomy, windows, budget, method, unit, plan.shape, seed, plan.batch_size, plan.search, plan.error)
 
 
 @contextmanager

@@ -33,15 +33,21 @@ class Step:
     """Of the model after this step, on the calibration text."""
     parameters: int
     seconds: float
+    restored: Unit = ()
+    """What was put back for it, in the refinement of a path."""
+    windows: dict[str, int] | None = None
+    """After a race: how many windows every candidate saw before it was dropped."""
 
     def line(self) -> dict[str, Any]:
         """As JSON."""
-        return {**vars(self), "removed": [str(block) for block in self.removed]}
+        units = {key: [str(block) for block in getattr(self, key)] for key in ("removed", "restored")}
+        return {key: value for key, value in {**vars(self), **units}.items() if value not in ([], None)}
 
     @classmethod
     def parse(cls, line: dict[str, Any]) -> "Step":
         """From JSON."""
-        return cls(**{**line, "removed": tuple(Block.parse(text) for text in line["removed"])})
+        units = {key: tuple(Block.parse(text) for text in line.get(key, ())) for key in ("removed", "restored")}
+        return cls(**{**line, **units})
 
 
 def name(unit: Unit) -> str:
@@ -50,8 +56,11 @@ def name(unit: Unit) -> str:
 
 
 def blocks_of(steps: Sequence[Step]) -> list[Block]:
-    """Everything that was removed, in order."""
-    return [block for step in steps for block in step.removed]
+    """Everything that is gone after some steps, in the order it went."""
+    gone: list[Block] = []
+    for step in steps:
+        gone = [block for block in gone if block not in step.restored] + list(step.removed)
+    return gone
 
 
 def read_log(path: Path) -> tuple[Header, list[Step]]:

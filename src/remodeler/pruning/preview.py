@@ -1,6 +1,7 @@
 """What can be said and refused before a search: options that contradict each other, a form, the size, the time."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,17 +12,25 @@ from remodeler.evaluation import memory
 from remodeler.forms import FORMS, Form, refusal
 from remodeler.logprobs import batch_nll, batch_size, device_of, to_batch
 from remodeler.measurements import short, size
-from remodeler.pruning.criteria import METHODS, Method
-from remodeler.pruning.search import Search, candidates, estimate
+from remodeler.pruning.criteria import CRITERIA, METHODS, Method, nothing
+from remodeler.pruning.scans import SCANS
+from remodeler.pruning.search import Search, estimate
 from remodeler.pruning.wishes import Job, Plan
 from remodeler.records import read_lines
 
 
-def method_named(name: str) -> Method:
-    """The row of a method."""
-    if name not in METHODS:
-        raise InputError(f"method {name!r} is not known: choose {', '.join(METHODS)}")
-    return METHODS[name]
+def method_of(plan: Plan) -> Method:
+    """The row of a method, with what the user wants to be different."""
+    for option, name, known in (
+        ("method", plan.method, METHODS),
+        ("criterion", plan.criterion, CRITERIA),
+        ("search", plan.search, {"exact": None, **SCANS}),
+    ):
+        if name is not None and name not in known:
+            raise InputError(f"{option} {name!r} is not known: choose {', '.join(known)}")
+    method = METHODS[plan.method]
+    method = replace(method, criterion=CRITERIA[plan.criterion]) if plan.criterion else method
+    return method if plan.protect else replace(method, protect=nothing)
 
 
 def form_named(name: str) -> Form | None:
@@ -36,6 +45,8 @@ def refuse_plan(plan: Plan, method: Method, form: Form | None) -> None:
     """Options that contradict each other."""
     if plan.shape == "standard" and plan.unit != "block":
         raise InputError(f"--unit {plan.unit} was given with --shape standard, which removes pairs: give one of them")
+    if not 0 < plan.error < 1:
+        raise InputError(f"an error probability of {plan.error:g} was given: give one above 0 and below 1, as 1%")
     whole = plan.shape == "standard" or "layer" in (plan.unit, method.unit)
     if form == "stock" and not whole:
         raise InputError("--form stock needs blocks that pair up: add --shape standard or --unit layer")
@@ -45,7 +56,7 @@ def refuse_form(search: Search, form: Form | None) -> None:
     """Hours before it would fail: a form that this family can't have."""
     if form is None:
         return
-    first = candidates(search.anatomy, search.unit, search.shape)[0] if form == "stock" else ()
+    first = search.units()[0] if form == "stock" else ()
     reason = refusal(search.anatomy, frozenset(first), form)
     if reason:
         raise InputError(f"the {form} form can't hold this model: {reason}; choose another --form")

@@ -8,9 +8,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from remodeler import processes
 from remodeler.blocks import Anatomy, Block, bypassed
@@ -18,13 +17,16 @@ from remodeler.errors import InputError
 from remodeler.logprobs import mean_nll, perplexity
 from remodeler.pruning import criteria
 from remodeler.pruning.budget import Budget, check_reach, done, exceeds, expected_steps, used, within
+from remodeler.pruning.candidates import Shape, candidates, longest_path
 from remodeler.pruning.criteria import METHODS, Method
 from remodeler.pruning.log import Header, Step, blocks_of, name, take_up
-from remodeler.pruning.sweep import Unit, order
+from remodeler.pruning.scans import SCANS, Scores
+from remodeler.pruning.sweep import Unit
 from remodeler.records import append_line
 from remodeler.texts import Windows
 
-Shape = Literal["free", "standard"]
+COSTS = {"exact": 0.6, "race": 0.2, "propose": 0.3}
+"""What a candidate costs, in plain passes over the text: for estimates of time."""
 Listener = Callable[[float, str], None]
 """Told the share of the search that is done, and where it stands in words."""
 
@@ -44,9 +46,22 @@ class Search:
     seed: int = 42
     size: int | None = None
     """Windows a mini-batch; by default chosen for the device."""
+    scan: str = "exact"
+    """How the candidates of a step are measured: ``exact``, ``race`` or ``propose``."""
+    error: float = 0.01
+    """Of a race: probability, over the whole search, that it drops a candidate which is the best."""
     listen: Listener | None = field(default=None, repr=False)
     tell: Callable[[Step], None] | None = field(default=None, repr=False)
     """Told every step when it is done."""
+
+    def units(self, removed: Sequence[Block] = ()) -> list[Unit]:
+        """What may go next."""
+        return candidates(self.anatomy, self.unit, self.shape, removed, self.method)
+
+    @property
+    def by_perplexity(self) -> bool:
+        """Whether the importance of what goes is the model's perplexity after the step."""
+        return self.method.iterative and self.method.criterion is criteria.perplexity
 
 
 def prune(search: Search, log: Path | None = None, header: Header | None = None) -> list[Step]:
@@ -70,38 +85,64 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
     while not done(search.anatomy, search.budget, steps):
         start = time.perf_counter()
         scores = _scores(search, steps, _ear(search, dense, steps), once)
-        if not scores:
+        if not scores.importance:
             break
-        best = min(scores, key=lambda each: scores[each])
-        after = _perplexity(search, [*blocks_of(steps), *best], scores[best])
+        best = min(scores.importance, key=lambda each: scores.importance[each])
+        after = _perplexity(search, [*blocks_of(steps), *best], scores.importance[best])
         if exceeds(search.budget, dense, after):
             break
-        written = {name(each): score if math.isfinite(score) else None for each, score in scores.items()}
-        left = search.anatomy.parameters([*blocks_of(steps), *best])
-        seconds = round(time.perf_counter() - start, 3)
-        steps.append(Step(len(steps) + 1, best, written, after, left, seconds))
-        if log:
-            append_line(log, steps[-1].line())
-        if search.tell:
-            search.tell(steps[-1])
+        steps.append(step_of(search, steps, best, scores, after, start))
+        keep(search, log, steps[-1])
     if search.budget.max_increase is None and not done(search.anatomy, search.budget, steps):
         raise InputError(f"nothing is left to remove after {len(steps)} steps, too early {search.budget}: ask for less")
     return steps
 
 
+def step_of(
+    search: Search,
+    steps: Sequence[Step],
+    best: Unit,
+    scores: Scores,
+    after: float,
+    start: float,
+    restored: Unit = (),
+) -> Step:
+    """The next line of a log: what goes, and what was known of every candidate."""
+    written = {name(each): score if math.isfinite(score) else None for each, score in scores.importance.items()}
+    seen = {name(each): count for each, count in scores.windows.items()} or None
+    gone = [block for block in blocks_of(steps) if block not in restored]
+    left = search.anatomy.parameters([*gone, *best])
+    seconds = round(time.perf_counter() - start, 3)
+    return Step(len(steps) + 1, best, written, after, left, seconds, restored, seen)
+
+
+def keep(search: Search, log: Path | None, step: Step) -> None:
+    """Write a step down and say so."""
+    if log:
+        append_line(log, step.line())
+    if search.tell:
+        search.tell(step)
+
+
 def check(search: Search) -> None:
     """Refuse what the search could not reach, before it starts."""
-    check_reach(search.anatomy, search.budget, longest_path(search), search.unit)
+    if search.scan != "exact" and not search.by_perplexity:
+        raise InputError(
+            "--search race and propose need a method that removes by perplexity, step by step: "
+            "choose --method blockpruner or sleb, or --search exact"
+        )
+    path = longest_path(search.anatomy, search.unit, search.shape, search.method)
+    check_reach(search.anatomy, search.budget, path, search.unit)
 
 
 def estimate(search: Search, pass_seconds: float) -> tuple[int, float]:
     """Number of candidates at first, and about how many seconds the search takes, from those of one plain pass."""
-    units = len(candidates(search.anatomy, search.unit, search.shape))
+    units = len(search.units())
     steps = expected_steps(search.anatomy, search.budget, units)
     sweeps = steps if search.method.iterative else 1
-    if search.method.criterion is criteria.random:
-        return units, steps * pass_seconds
-    return units, sum(0.6 * max(1, units - k) for k in range(sweeps)) * pass_seconds
+    if search.method.criterion in criteria.ONE_PASS:
+        return units, (steps + 3 * sweeps) * pass_seconds
+    return units, sum(COSTS[search.scan] * max(1, units - k) for k in range(sweeps)) * pass_seconds
 
 
 def _begin(search: Search, log: Path | None, header: Header) -> Header:
@@ -115,35 +156,50 @@ def _begin(search: Search, log: Path | None, header: Header) -> Header:
     return first
 
 
-def _scores(
-    search: Search, steps: Sequence[Step], hear: Callable[[float], None], once: dict[str, float]
-) -> dict[Unit, float]:
+def _scores(search: Search, steps: Sequence[Step], hear: Callable[[float], None], once: dict[str, float]) -> Scores:
     """Importance of every candidate; that in the intact model, found only once, where the method is not iterative."""
     removed = blocks_of(steps)
-    units = candidates(search.anatomy, search.unit, search.shape, removed)
+    units = search.units(removed)
     if search.method.iterative:
-        return dict(zip(units, _importance(search, removed, units, hear), strict=True))
+        return importance(search, removed, units, hear, steps)
     unknown = [unit for unit in units if name(unit) not in once]  # all at first; then pairs that a removal made
     if unknown:
-        once |= zip(map(name, unknown), _importance(search, [], unknown, hear), strict=True)
-    return {unit: once[name(unit)] for unit in units}
+        found = importance(search, [], unknown, hear)
+        once |= {name(unit): value for unit, value in found.importance.items()}
+    return Scores({unit: once[name(unit)] for unit in units})
 
 
-def _importance(
-    search: Search, removed: Sequence[Block], units: Sequence[Unit], hear: Callable[[float], None]
-) -> list[float]:
-    options = {"size": search.size, "progress": hear, "seed": search.seed}
-    values = search.method.criterion(search.anatomy, search.windows, removed, units, **options)
-    if units and not any(math.isfinite(value) for value in values):
+def importance(
+    search: Search,
+    removed: Sequence[Block],
+    units: Sequence[Unit],
+    hear: Callable[[float], None],
+    steps: Sequence[Step] = (),
+) -> Scores:
+    """How important each of some units is in the model without ``removed``, as the search measures it.
+
+    Raises:
+        InputError: when no number is finite.
+    """
+    options: dict[str, Any] = {"size": search.size, "progress": hear, "seed": search.seed}
+    if search.scan == "exact":
+        values = search.method.criterion(search.anatomy, search.windows, removed, units, **options)
+        scores = Scores(dict(zip(units, values, strict=True)))
+    else:
+        expected = expected_steps(search.anatomy, search.budget, len(search.units()))
+        earlier = steps[-1].importance if steps else {}
+        options |= {"error": search.error / expected, "earlier": {unit: earlier.get(name(unit)) for unit in units}}
+        scores = SCANS[search.scan](search.anatomy, search.windows, removed, units, **options)
+    if units and not any(map(math.isfinite, scores.importance.values())):
         raise InputError(
             "no candidate's loss is finite: the weights are damaged or too large for this --dtype, try --dtype float32"
         )
-    return values
+    return scores
 
 
 def _perplexity(search: Search, removed: Sequence[Block], score: float) -> float:
     """What the model is worth after the step: known already where that is the importance."""
-    if search.method.iterative and search.method.criterion is criteria.perplexity:
+    if search.by_perplexity:
         return score
     with bypassed(search.anatomy, removed):
         return perplexity(mean_nll(search.anatomy, search.windows, search.size))
@@ -153,47 +209,6 @@ def _ear(search: Search, dense: float, steps: Sequence[Step]) -> Callable[[float
     """Turn the share of a step that is done into the share of the search."""
     now = steps[-1].perplexity if steps else dense
     begin = used(search.anatomy, search.budget, dense, steps)
-    units = len(candidates(search.anatomy, search.unit, search.shape))
-    width = 1 / expected_steps(search.anatomy, search.budget, units)
+    width = 1 / expected_steps(search.anatomy, search.budget, len(search.units()))
     words = f"step {len(steps) + 1}, perplexity {now:.4g}"
     return lambda part: search.listen(min(1.0, begin + width * part), words) if search.listen else None
-
-
-# Candidates -----------------------------------------------------------------------------------------------------------
-
-
-def candidates(anatomy: Anatomy, unit: str, shape: Shape = "free", removed: Sequence[Block] = ()) -> list[Unit]:
-    """What may go next, in the official code's order: all attentions, then all MLPs, ascending; ties go to the first.
-
-    The last attention stays: a model without any could not be written.
-    """
-    gone = set(removed)
-    left = [block for block in anatomy.blocks() if block not in gone]
-    units = _pairs(anatomy, left) if shape == "standard" else _units(left, unit)
-    attentions = sum(block.kind == "attention" for block in left)
-    return [each for each in units if sum(block.kind == "attention" for block in each) < max(attentions, 1)]
-
-
-def _units(left: Sequence[Block], unit: str) -> list[Unit]:
-    if unit != "layer":
-        return [(block,) for block in left if unit in ("block", block.kind)]
-    numbers = sorted({block.layer for block in left})
-    layers = [tuple(sorted(block for block in left if block.layer == number)) for number in numbers]
-    return [blocks for blocks in layers if {"attention", "mlp"} <= {block.kind for block in blocks}]
-
-
-def _pairs(anatomy: Anatomy, left: Sequence[Block]) -> list[Unit]:
-    """Neighbours in the order of computation, an attention and an MLP: without any two the rest still pairs up."""
-    sequence = sorted(left, key=lambda block: order(anatomy, block))
-    pairs = [(a, b) for a, b in pairwise(sequence) if {a.kind, b.kind} == {"attention", "mlp"}]
-    return [(a, b) for a, b in pairs if a.layer == b.layer or not anatomy.parallel]
-
-
-def longest_path(search: Search) -> list[Unit]:
-    """A path that removes as much as any: MLPs first, since the last attention must stay."""
-    path: list[Unit] = []
-    removed: list[Block] = []
-    while units := candidates(search.anatomy, search.unit, search.shape, removed):
-        path.append(units[-1])
-        removed += units[-1]
-    return path

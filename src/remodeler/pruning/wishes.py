@@ -7,7 +7,7 @@ from typing import Any
 from remodeler.checkpoints import Checkpoint, load
 from remodeler.evaluation import LENGTH, model_windows
 from remodeler.forms import Form
-from remodeler.pruning.search import Shape
+from remodeler.pruning.candidates import Shape
 from remodeler.sources import Sampled, sample
 from remodeler.texts import Packing, Windows
 
@@ -54,16 +54,27 @@ class Plan:
     """How to prune."""
 
     method: str = "blockpruner"
+    criterion: str | None = None
+    """Another measure of importance than the method's own."""
     unit: str = "block"
     shape: Shape = "free"
+    protect: bool = True
+    """Keep the layers that the method's paper keeps."""
+    search: str = "exact"
+    error: float = 0.01
+    """Of a race: probability, over the whole search, of dropping the best candidate of a step."""
+    refine: bool = False
     form: str = "auto"
     batch_size: int | None = None
     start: Path | None = None
     """A removal log to go on from."""
 
     def path(self) -> dict[str, Any]:
-        """What decides the path of the search, unlike how far it goes and how it is written."""
-        return {"method": self.method, "unit": self.unit, "shape": self.shape}
+        """What decides the path of the search, unlike how far it goes and how it is written; defaults left out."""
+        always = {"method": self.method, "unit": self.unit, "shape": self.shape}
+        given: dict[str, Any] = {"criterion": self.criterion, "protect": None if self.protect else False}
+        given |= {"search": self.search, "error": self.error} if self.search != "exact" else {}
+        return always | {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,141 @@
+"""Options of the verbs: their names, help texts and panels, and how their values are read."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from remodeler.errors import InputError
+
+Model = Annotated[str, typer.Argument(help="A model folder or a hub id, as `Qwen/Qwen3-0.6B`.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", help="New folder for the result.", show_default=False)]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel="Model")]
+FamilyName = Annotated[
+    str | None,
+    typer.Option("--family", help="Family that remote code looks like, as `llama`.", rich_help_panel="Model"),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run modelling code of the checkpoint.", rich_help_panel="Model")
+]
+Dtype = Annotated[
+    str, typer.Option(help="Compute in auto (as stored), float32, bfloat16 or float16.", rich_help_panel="Model")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Model")]
+Ratio = Annotated[
+    str | None, typer.Option(help="Share of the parameters to remove, as 0.25 or 25%.", rich_help_panel="How much")
+]
+Remove = Annotated[
+    int | None, typer.Option(help="Number of blocks (or layers, or pairs) to remove.", rich_help_panel="How much")
+]
+Increase = Annotated[
+    str | None,
+    typer.Option(
+        "--max-perplexity-increase",
+        help="Stop before calibration perplexity rises by more, as 20%.",
+        rich_help_panel="How much",
+    ),
+]
+FormName = Annotated[
+    str,
+    typer.Option("--form", help="auto (the best that can hold), stock, packed or portable.", rich_help_panel="Result"),
+]
+TextSource = Annotated[
+    str,
+    typer.Option(
+        help="alpaca, wikitext2, c4, python (offline), hf:NAME[:CONFIG][:SPLIT], "
+        "or a FILE (.txt .jsonl .json .csv .parquet).",
+        rich_help_panel="Texts",
+    ),
+]
+Samples = Annotated[
+    int, typer.Option(help="Texts to calibrate on, whole; as many are held out.", rich_help_panel="Texts")
+]
+Length = Annotated[
+    int | None, typer.Option(help="Tokens a window. [default: 2048, or the model's context]", rich_help_panel="Texts")
+]
+PackingName = Annotated[
+    str,
+    typer.Option(
+        "--packing", help="paper: joined and cut into equal windows; per-text: a window each.", rich_help_panel="Texts"
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Of the sampling.", rich_help_panel="Texts")]
+
+MethodName = Annotated[
+    str,
+    typer.Option(
+        help="Blocks or layers: blockpruner, finercut, shortened-llama, shortgpt, sleb, llm-drop, gradient, "
+        "size-weighted, one-shot, random. Heads and channels: policy-gradient, hybrid-grained.",
+        rich_help_panel="How",
+    ),
+]
+CriterionName = Annotated[
+    str | None,
+    typer.Option(
+        "--criterion",
+        help="Another measure of importance than the method's: perplexity, rise_by_size, js, js-released, kl, angular, "
+        "norm, taylor, magnitude, gradient, block-influence, relative-magnitude, random.",
+        show_default=False,
+        rich_help_panel="How",
+    ),
+]
+UnitName = Annotated[
+    str, typer.Option("--unit", help="What goes at once: block, attention, mlp or layer.", rich_help_panel="How")
+]
+ShapeName = Annotated[
+    str,
+    typer.Option(
+        "--shape", help="free, or standard: what is left is a stock model with fewer layers.", rich_help_panel="How"
+    ),
+]
+Protect = Annotated[bool, typer.Option(help="Keep the layers that the method's paper keeps.", rich_help_panel="How")]
+SearchName = Annotated[
+    str,
+    typer.Option(
+        "--search",
+        help="exact; race: losing candidates leave early; propose: exact among those the gradient names.",
+        rich_help_panel="How",
+    ),
+]
+ErrorShare = Annotated[
+    str,
+    typer.Option("--error", help="Of a race: chance that the search ever drops the best.", rich_help_panel="How"),
+]
+Refine = Annotated[
+    bool,
+    typer.Option(
+        "--refine", help="Afterwards swap removed blocks back for others while perplexity falls.", rich_help_panel="How"
+    ),
+]
+Start = Annotated[
+    Path | None, typer.Option("--from", help="Go on from an earlier removals.jsonl.", rich_help_panel="How")
+]
+BatchSize = Annotated[int | None, typer.Option(help="Windows a mini-batch.", rich_help_panel="How")]
+
+
+# How values are read --------------------------------------------------------------------------------------------------
+
+
+def one_of(option: str, value: str, allowed: tuple[str, ...]) -> Any:
+    """The value, if it is one that exists."""
+    if value not in allowed:
+        raise InputError(f"--{option} {value!r} is not known: choose {', '.join(allowed)}")
+    return value
+
+
+def share(option: str, text: str) -> float:
+    """``25%`` and ``0.25`` alike."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise InputError(f"--{option} {text!r} is not a number: give a share as 0.25 or 25%") from None
+
+
+def budget(ratio: str | None, remove: int | None, increase: str | None) -> Any:
+    """When a search stops; by default at a quarter of the parameters."""
+    from remodeler.pruning.budget import Budget
+
+    if ratio is None and remove is None and increase is None:
+        ratio = "25%"
+    rise = None if increase is None else share("max-perplexity-increase", increase)
+    return Budget(None if ratio is None else share("ratio", ratio), remove, rise)
