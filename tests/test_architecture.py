@@ -22,9 +22,9 @@ REPORT = ("plots", "report_steps", "report")
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     ("errors", "records", "families", "pydocs", "sources", "questions", "console"),
-    ("texts", "packed", "blocks", "processes", "streaming", "layerwise", "tracing", "logprobs"),
+    ("texts", "packed", "blocks", "structures", "processes", "shards", "streaming", "layerwise", "tracing", "logprobs"),
     (
-        *("measurements", "card", "checkpoints", "forms", "saving"),
+        *("measurements", "card", "checkpoints", "widths", "configs", "forms", "saving"),
         *("tasks", "sampling", "losses", "training", "evaluation"),
     ),
     (*VERBS, *REPORT),

@@ -1,4 +1,4 @@
-"""The model card (README.md) of a pruned model: where it comes from, what was removed, what it cost, how to load it."""
+"""The model card (README.md) of a pruned or recovered model: its source, what was done and lost, how to load it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ INHERITED = ("license", "license_name", "license_link", "language")
 
 
 def write_card(folder: Path, record: Record, source: str) -> None:
-    """Write ``README.md`` of a pruned model from its record; ``source`` is the folder or hub id it was made from."""
+    """Write ``README.md`` of a model from its record; ``source`` is the folder or hub id it was made from."""
     write_text(folder / "README.md", card(record, source, inherited(Path(source))))
 
 
@@ -34,12 +34,12 @@ def inherited(source: Path) -> dict[str, Any]:
 def card(record: Record, source: str, meta: dict[str, Any]) -> str:
     """The card's text."""
     results = record.results
-    packed = results["form"] == "packed"
+    form = results["form"]
     head = {
         "base_model": Path(source).resolve().name if Path(source).exists() else source,
-        "library_name": "transformers",
+        "library_name": "peft" if form == "adapters" else "transformers",
         "pipeline_tag": results["pipeline_tag"],
-        "tags": [*TAGS, *(["custom_code"] if packed else [])],
+        "tags": [*TAGS, *(["custom_code"] if form == "packed" else [])],
         **meta,
     }
     name = head["base_model"]
@@ -48,16 +48,15 @@ def card(record: Record, source: str, meta: dict[str, Any]) -> str:
         yaml.safe_dump(head, sort_keys=False).strip(),
         "---",
         "",
-        f"# {name}, pruned",
+        f"# {name}, {'recovered' if record.verb == 'recover' else 'pruned'}",
         "",
-        f"{len(results['removed'])} of {results['blocks']} residual blocks of `{name}` were removed "
-        f"(method `{record.options['method']}`), in this order: {', '.join(results['removed'])}.",
+        *_story(record, name),
         "",
         *_table(results),
         "",
         "## Load",
         "",
-        *_loading(packed, results["auto_class"]),
+        *_loading(form, results["auto_class"], source),
         "",
         "## Make it again",
         "",
@@ -69,20 +68,41 @@ def card(record: Record, source: str, meta: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _story(record: Record, name: str) -> list[str]:
+    """What was done to the source."""
+    results, options = record.results, record.options
+    removed, blocks = results.get("removed"), results.get("blocks")
+    if record.verb != "recover":
+        return [
+            f"{len(removed or ())} of {blocks} residual blocks of `{name}` were removed "
+            f"(method `{options['method']}`), in this order: {', '.join(removed or ())}."
+        ]
+    before = f", of which {len(removed)} of {blocks} residual blocks had been removed" if removed else ""
+    taught = f" and what `{Path(options['teacher']).name}` predicts" if options.get("lesson") else ""
+    return [
+        f"`{name}`{before}, trained for {results['steps']:,} steps ({results['tokens']:,} tokens) on "
+        f"`{Path(options['texts']).name}`{taught} (method `{options['method']}`)."
+    ]
+
+
 def _table(results: dict[str, Any]) -> list[str]:
-    measured = comparison([("source", results["dense"]), ("pruned", results["pruned"])])
+    names = {"dense": "source", "pruned": "pruned", "recovered": "recovered"}
+    measured = comparison([(word, results[key]) for key, word in names.items() if key in results])
     if measured is None:
         return []
     rows = [[row["label"], *(cell["main"] for cell in row["cells"]), row["change"]] for row in measured["rows"]]
-    return _markdown(["", "source", "pruned", "change"], rows)
+    return _markdown(["", *measured["names"], "change"], rows)
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
 
 
-def _loading(packed: bool, auto_class: str) -> list[str]:
+def _loading(form: str, auto_class: str, source: str) -> list[str]:
     lines = ["```python", f"from transformers import {auto_class}", ""]
-    if packed:
+    if form == "adapters":
+        lines[2:] = ["from peft import PeftModel", "", f'base = {auto_class}.from_pretrained("{source}")']
+        return [*lines, 'model = PeftModel.from_pretrained(base, "path/to/this/folder")', "```"]
+    if form == "packed":
         lines += ["import remodeler.packed  # or pass trust_remote_code=True", ""]
     return [*lines, f'model = {auto_class}.from_pretrained("path/to/this/folder")', "```"]

@@ -2,13 +2,15 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -28,7 +30,9 @@ from remodeler.blocks import Anatomy
 from remodeler.console import ERR, note
 from remodeler.errors import InputError
 from remodeler.families import Family, family
-from remodeler.records import disk_errors, read_json
+from remodeler.records import disk_errors
+from remodeler.shards import INDEX, weight_map
+from remodeler.streaming import open_model, tensors_by_name
 from remodeler.tracing import trace
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
@@ -78,11 +82,11 @@ class Checkpoint:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 of the weights: names, shapes and every byte."""
+    """SHA-256 of the weights: names, shapes and every byte; a streamed model's are read for it."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in tensors_by_name(model):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -116,6 +120,7 @@ def load(
     device: str = "auto",
     family: str | None = None,
     trust_remote_code: bool = False,
+    stream: bool = False,
 ) -> Checkpoint:
     """Load a local folder or a hub id.
 
@@ -126,6 +131,7 @@ def load(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         family: row of the family table that remote code looks like.
         trust_remote_code: run modelling code that comes with the checkpoint.
+        stream: leave the layers on disk and read each when a pass reaches it (:mod:`remodeler.streaming`).
 
     Raises:
         InputError: for anything about the checkpoint that can't work, in one sentence.
@@ -136,11 +142,9 @@ def load(
     row = row_of(read_settings(name, revision), family)
     config = read_config(name, **where)
     check_files(Path(name))
-    if target.type != "cpu":
-        where["device_map"] = target  # straight to the device, shard by shard
-    model = read_model(name, row, number_type, **where).eval()
+    reader = partial(streamed_model, config, target) if stream else partial(whole_model, target)
+    model = read_model(name, row, number_type, reader, **where).eval()
     anatomy = trace(model, row, probe(row, target))
-    where.pop("device_map", None)
     return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, _stored(config))
 
 
@@ -231,12 +235,34 @@ def read_tokenizer(name: str, **where: Any) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(name, **where)
 
 
-def read_model(name: str, row: Family, dtype: torch.dtype | str, **where: Any) -> nn.Module:
+def whole_model(device: torch.device, name: str, row: Family, dtype: torch.dtype | str, **where: Any) -> Any:
+    """A model in memory, and what transformers says of its loading."""
+    if device.type != "cpu":
+        where["device_map"] = device  # straight to the device, shard by shard
+    return AUTO[row.task].from_pretrained(
+        name, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **where
+    )
+
+
+def streamed_model(
+    config: PreTrainedConfig,
+    device: torch.device,
+    name: str,
+    row: Family,
+    dtype: torch.dtype | str,
+    revision: str | None = None,
+    **code: bool,
+) -> Any:
+    """A model whose layers stay on disk, and what transformers says of its loading."""
+    files = ["*.safetensors", "*.json"]
+    folder = name if Path(name).is_dir() else snapshot_download(name, revision=revision, allow_patterns=files)
+    return open_model(AUTO[row.task], config, Path(folder), row, dtype, device, **code)
+
+
+def read_model(name: str, row: Family, dtype: torch.dtype | str, reader: Callable[..., Any], **where: Any) -> nn.Module:
     """The model of a checkpoint; refuses one of which some weights would be random."""
     with one_sentence(name, "the weights"):
-        model, info = AUTO[row.task].from_pretrained(
-            name, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **where
-        )
+        model, info = reader(name, row, dtype, **where)
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
     if missing:
         raise InputError(
@@ -250,20 +276,12 @@ def read_model(name: str, row: Family, dtype: torch.dtype | str, **where: Any) -
     return loaded
 
 
-def shards(index: Path) -> list[str]:
-    """File names that an index names."""
-    try:
-        return sorted({str(name) for name in read_json(index)["weight_map"].values()})
-    except (TypeError, KeyError, AttributeError):
-        raise InputError(f"{index} has no weight_map: get the complete checkpoint") from None
-
-
 def check_files(folder: Path) -> None:
     """Missing shards and truncated files of a local folder, found before minutes are spent on loading."""
     if not folder.is_dir():
         return
-    index = folder / "model.safetensors.index.json"
-    named = shards(index) if index.exists() else []
+    index = folder / INDEX
+    named = sorted(set(weight_map(index).values())) if index.exists() else []
     for file in [folder / name for name in named] or sorted(folder.glob("*.safetensors")):
         if not file.exists():
             raise InputError(

@@ -10,16 +10,20 @@ from remodeler import __version__
 from remodeler.errors import InputError
 from remodeler.options import (
     BatchSize,
+    BlocksShare,
     CriterionName,
     Device,
     Dtype,
     ErrorShare,
     FamilyName,
     FormName,
+    Fusion,
+    Granularity,
     Increase,
     Length,
     MethodName,
     Model,
+    Multiple,
     Out,
     PackingName,
     Protect,
@@ -28,12 +32,16 @@ from remodeler.options import (
     Remove,
     Revision,
     Samples,
+    Score,
     SearchName,
     Seed,
     ShapeName,
     Start,
+    Steps,
     TextSource,
+    Then,
     Trust,
+    Uniform,
     UnitName,
     budget,
     one_of,
@@ -81,6 +89,14 @@ def prune(
     refine: Refine = False,
     start: Start = None,
     batch_size: BatchSize = None,
+    then: Then = None,
+    blocks_share: BlocksShare = "44%",
+    uniform: Uniform = None,
+    multiple: Multiple = None,
+    granularity: Granularity = None,
+    steps: Steps = None,
+    score: Score = None,
+    fusion: Fusion = None,
     form: FormName = "auto",
     texts: TextSource = "alpaca",
     samples: Samples = 256,
@@ -96,10 +112,11 @@ def prune(
         bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")
     ] = False,
 ) -> None:
-    """Remove the attention and MLP blocks that matter least (BlockPruner), and write a smaller model that loads.
+    """Remove the blocks, heads or channels that matter least, and write a smaller model that loads.
 
-    Every step removes the block without which the model's perplexity on the calibration texts is lowest. The path is
-    kept in `OUT/removals.jsonl`; `remodel cut` makes other sizes from it. Interrupted? The same command goes on.
+    By default (BlockPruner) every step removes the attention or MLP block without which the model's perplexity on the
+    calibration texts is lowest; `--method` has the other papers. The path is kept in `OUT/removals.jsonl`; `remodel
+    cut` makes other sizes from it. Interrupted? The same command goes on.
     Several GPUs: `torchrun --nproc-per-node 4 -m remodeler prune ...`.
 
     Example: `remodel prune Qwen/Qwen3-0.6B --out small --ratio 25%`
@@ -111,6 +128,8 @@ def prune(
     source = Source(model, revision, family, trust_remote_code, dtype, device)
     text = Text(texts, samples, length, one_of("packing", packing, ("paper", "per-text")), seed)
     units, shapes = ("block", "attention", "mlp", "layer"), ("free", "standard")
+    widths = {"uniform": uniform, "multiple": multiple, "granularity": granularity}
+    widths |= {"steps": steps, "score": score, "fusion": fusion}
     plan = Plan(
         method=method,
         criterion=criterion,
@@ -120,6 +139,9 @@ def prune(
         search=search,
         error=share("error", error),
         refine=refine,
+        then=then,
+        blocks_share=share("blocks-share", blocks_share),
+        width_options={name: value for name, value in widths.items() if value is not None},
         form=form,
         batch_size=batch_size,
         start=start,

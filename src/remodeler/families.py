@@ -8,7 +8,7 @@ equals zeroing its output projection*, to cached decoding, and to the forms it c
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from remodeler.errors import InputError
 
@@ -30,6 +30,12 @@ class Stack:
     cross: str = ""
     """Cross-attention of a decoder that reads an encoder."""
     cross_out: str = ""
+    attention_in: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "qkv_proj")
+    """Projections of query, key and value inside the attention, in this order; or the one that holds all three."""
+    qkv: Literal["stacked", "by head"] = "stacked"
+    """How one projection holds all three: all queries first, or query, key and value of the first head first."""
+    mlp_in: tuple[str, ...] = ("gate_proj", "up_proj", "gate_up_proj")
+    """Input projections inside the first of ``mlp``, those that exist; an empty path is the module itself."""
 
 
 @dataclass(frozen=True)
@@ -50,35 +56,64 @@ def _decoder(stack: Stack) -> Family:
 
 
 def _bert(prefix: str) -> Family:
-    stack = Stack(f"{prefix}.encoder.layer", "attention", "output.dense", ("intermediate", "output"), ("dense",))
+    stack = Stack(
+        f"{prefix}.encoder.layer",
+        attention="attention",
+        attention_in=("self.query", "self.key", "self.value"),
+        attention_out="output.dense",
+        mlp=("intermediate", "output"),
+        mlp_in=("dense",),
+        mlp_out=("dense",),
+    )
     return Family((stack,), prefix, "masked")
 
 
+_H_TO_4H: dict[str, Any] = {"mlp_in": ("dense_h_to_4h",), "mlp_out": ("dense_4h_to_h",)}
+_FUSED: dict[str, Any] = {"attention_in": ("query_key_value",), "attention_out": "dense", "qkv": "by head"}
+_WI_WO: dict[str, Any] = {
+    "attention": "layer.0",
+    "attention_in": tuple(f"SelfAttention.{name}" for name in "qkv"),
+    "attention_out": "SelfAttention.o",
+    "mlp_in": tuple(f"DenseReluDense.{name}" for name in ("wi", "wi_0", "wi_1")),
+    "mlp_out": ("DenseReluDense.wo",),
+}
+
 LLAMA = _decoder(Stack("model.layers"))
-_PHI = _decoder(Stack("model.layers", attention_out="dense", mlp_out=("fc2",)))
-_STARCODER = _decoder(Stack("model.layers", mlp_out=("c_proj",)))
-_GPT2 = _decoder(Stack("transformer.h", attention="attn", attention_out="c_proj", mlp_out=("c_proj",)))
-_GPTJ = _decoder(Stack("transformer.h", attention="attn", attention_out="out_proj", mlp_out=("fc_out",)))
-_NEOX = _decoder(Stack("gpt_neox.layers", attention="attention", attention_out="dense", mlp_out=("dense_4h_to_h",)))
-_OPT = _decoder(Stack("model.decoder.layers", attention_out="out_proj", mlp=("fc1", "fc2"), mlp_out=("",)))
-_FALCON = _decoder(
-    Stack("transformer.h", attention="self_attention", attention_out="dense", mlp_out=("dense_4h_to_h",))
+_PHI = _decoder(Stack("model.layers", attention_out="dense", mlp_in=("fc1",), mlp_out=("fc2",)))
+_STARCODER = _decoder(Stack("model.layers", mlp_in=("c_fc",), mlp_out=("c_proj",)))
+_GPT2 = _decoder(
+    Stack(
+        "transformer.h",
+        attention="attn",
+        attention_in=("c_attn",),
+        attention_out="c_proj",
+        mlp_in=("c_fc",),
+        mlp_out=("c_proj",),
+    )
 )
+_GPTJ = _decoder(
+    Stack("transformer.h", attention="attn", attention_out="out_proj", mlp_in=("fc_in",), mlp_out=("fc_out",))
+)
+_NEOX = _decoder(Stack("gpt_neox.layers", attention="attention", **_FUSED, **_H_TO_4H))
+_OPT = _decoder(
+    Stack("model.decoder.layers", attention_out="out_proj", mlp=("fc1", "fc2"), mlp_in=("",), mlp_out=("",))
+)
+_FALCON = _decoder(Stack("transformer.h", attention="self_attention", **_FUSED, **_H_TO_4H))
 _MPT = _decoder(
-    Stack("transformer.blocks", attention="attn", attention_out="out_proj", mlp=("ffn",), mlp_out=("down_proj",))
+    Stack(
+        "transformer.blocks",
+        attention="attn",
+        attention_in=("Wqkv",),
+        attention_out="out_proj",
+        mlp=("ffn",),
+        mlp_in=("up_proj",),
+        mlp_out=("down_proj",),
+    )
 )
 _T5 = Family(
     (
-        Stack("encoder.block", "layer.0", "SelfAttention.o", ("layer.1",), ("DenseReluDense.wo",)),
-        Stack(
-            "decoder.block",
-            "layer.0",
-            "SelfAttention.o",
-            ("layer.2",),
-            ("DenseReluDense.wo",),
-            "layer.1",
-            "EncDecAttention.o",
-        ),
+        Stack("encoder.block", mlp=("layer.1",), **_WI_WO),
+        Stack("decoder.block", mlp=("layer.2",), cross="layer.1", cross_out="EncDecAttention.o", **_WI_WO),
     ),
     "decoder",
     "seq2seq",

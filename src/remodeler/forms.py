@@ -2,26 +2,41 @@
 
 ``stock``: the surviving blocks pair up into whole layers of an ordinary model. ``packed``: one layer per remaining
 attention, see :mod:`remodeler.packed`. ``portable``: the output projections of removed blocks zeroed; loads
-everywhere and gains nothing. All three compute the same function. No tensor is changed except for those zeros, and
-none is copied until it is written.
+everywhere and gains nothing. All three compute the same function. Blocks of which some heads or channels go are sliced,
+in the portable form zeroed; other tensors are neither changed nor copied until they are written.
 """
 
-import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from remodeler.blocks import KINDS, Anatomy, Block, Kind, Site, projection
+from remodeler.blocks import KINDS, Anatomy, Block, Site, projection
+from remodeler.configs import (
+    Rows,
+    built,
+    groups_left,
+    own_config,
+    packed_config,
+    packing,
+    per_layer,
+    set_widths,
+    shapes_left,
+    source_config,
+)
 from remodeler.errors import InputError
-from remodeler.families import FAMILIES
-from remodeler.packed import BranchNames, Packing, packed_class, shallow
+from remodeler.packed import shallow
+from remodeler.structures import Cut, Widths, structure_of
 
 Form = Literal["stock", "packed", "portable"]
 FORMS: tuple[Form, ...] = ("stock", "packed", "portable")
+WHOLE: Widths = MappingProxyType({})
+LIBRARY_ERRORS = (ValueError, TypeError, AttributeError, RuntimeError, KeyError, StrictDataclassError)
 
 
 @dataclass(frozen=True)
@@ -34,40 +49,50 @@ class Shape:
     """By their names in the files; tied ones once."""
 
 
-def choose(anatomy: Anatomy, removed: Iterable[Block]) -> Form:
+def choose(anatomy: Anatomy, removed: Iterable[Block], widths: Widths = WHOLE) -> Form:
     """The best form that can hold: stock, else packed, else portable."""
     gone = frozenset(removed)
-    reasons = {form: refusal(anatomy, gone, form) for form in FORMS}
-    for form, reason in reasons.items():
+    reasons: dict[Form, str] = {}
+    for form in FORMS:
+        reason = refusal(anatomy, gone, form, widths)
         if reason is None:
             return form
+        reasons[form] = reason
     raise InputError(
         "no form can hold this model: " + "; ".join(f"{form}, {reason}" for form, reason in reasons.items())
     )
 
 
-def refusal(anatomy: Anatomy, removed: frozenset[Block], form: Form) -> str | None:
-    """Why a form can't hold the model without some blocks, or None when it can."""
-    return {"stock": _no_stock, "packed": _no_packed, "portable": _no_portable}[form](anatomy, removed)
+def refusal(anatomy: Anatomy, removed: frozenset[Block], form: Form, widths: Widths = WHOLE) -> str | None:
+    """Why a form can't hold the model without some blocks, and with some groups of others; None when it can."""
+    found = {"stock": _no_stock, "packed": _no_packed, "portable": _no_portable}[form](anatomy, removed)
+    if found or form != "stock":
+        return found
+    return _no_stock_widths(anatomy, removed, remaining(widths, removed))
 
 
-def build(anatomy: Anatomy, removed: Iterable[Block], form: Form) -> Shape:
-    """Config and tensors of the model without some blocks.
+def remaining(widths: Widths, removed: Collection[Block]) -> Widths:
+    """The widths of blocks that are not removed."""
+    return {block: groups for block, groups in sorted(widths.items()) if block not in removed}
+
+
+def build(anatomy: Anatomy, removed: Iterable[Block], form: Form, widths: Widths = WHOLE) -> Shape:
+    """Config and tensors of the model without some blocks, and with some groups of others.
 
     Raises:
         InputError: when the form can't hold it, with the reason.
     """
     gone = frozenset(removed)
-    reason = refusal(anatomy, gone, form)
+    reason = refusal(anatomy, gone, form, widths)
     if reason:
         raise InputError(f"the {form} form can't hold this model: {reason}; choose another --form")
-    return {"stock": _stock, "packed": _packed, "portable": _portable}[form](anatomy, gone)
+    return {"stock": _stock, "packed": _packed, "portable": _portable}[form](anatomy, gone, remaining(widths, gone))
 
 
 # What survives --------------------------------------------------------------------------------------------------------
 
 
-def survivors(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[Site, list[Kind]]]:
+def survivors(anatomy: Anatomy, removed: frozenset[Block]) -> Rows:
     """Layers with something left, in order, and the kinds of blocks left in each."""
     rows = []
     for site in anatomy.sites:
@@ -113,6 +138,24 @@ def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     return _mixed(anatomy) or _rides_on_depth(anatomy)
 
 
+def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> str | None:
+    """Whether an ordinary config can say how wide the layers are: one is made, and its model built without numbers."""
+    before = getattr(anatomy.model.config, "packing", None) or {}
+    if not widths and not before.get("shapes"):
+        return None
+    counts = groups_left(anatomy, survivors(anatomy, removed), widths)
+    if any(len(each) > 1 for each in counts.values()):
+        return "its layers keep different numbers of heads or channels (--uniform keeps them alike)"
+    try:
+        shape = _stock(anatomy, removed, widths, "meta")
+        wanted = {name: tensor.shape for name, tensor in built(anatomy, shape.config).items()}
+    except LIBRARY_ERRORS as error:
+        return f"a config with as many heads and channels is refused ({str(error).strip().splitlines()[-1].strip()})"
+    if wanted == {name: tensor.shape for name, tensor in shape.tensors.items()}:
+        return None
+    return f"no config of {shape.config.model_type} says as many heads or channels"
+
+
 def _no_packed(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     if anatomy.family.task == "seq2seq":
         return "encoder-decoder models are written as portable only"
@@ -127,7 +170,7 @@ def _no_packed(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
 def _no_portable(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     if getattr(anatomy.model.config, "packing", None):
         return "the source is packed already"
-    if anatomy.family.task == "masked":
+    if anatomy.family.task == "masked" and removed:
         return "the norm lies behind the residual sum, so a zeroed projection is not a removed block"
     return None
 
@@ -135,33 +178,35 @@ def _no_portable(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
 # The three forms ------------------------------------------------------------------------------------------------------
 
 
-def _stock(anatomy: Anatomy, removed: frozenset[Block]) -> Shape:
+def _stock(anatomy: Anatomy, removed: frozenset[Block], widths: Widths, device: str | None = None) -> Shape:
     paired = pairs(anatomy, removed) or []
     config = source_config(anatomy)
-    for name, values in _per_layer(config).items():
+    for name, values in per_layer(config).items():
         setattr(config, name, [values[attention.number] for attention, _ in paired])
     config.num_hidden_layers = len(paired)
+    if widths or getattr(anatomy.model.config, "packing", {}).get("shapes"):
+        set_widths(config, anatomy, survivors(anatomy, removed), widths)
     path = anatomy.family.stacks[0].layers
     places: dict[tuple[int, str], str] = {}
     for index, (attention, mlp) in enumerate(paired):
         places[mlp.number, "mlp"] = f"{path}.{index}"
         places |= {(attention.number, part): f"{path}.{index}" for part in ("attention", "shared", "extra")}
-    return Shape("stock", config, dict(_renamed(anatomy, removed, places)))
+    return Shape("stock", config, dict(_renamed(anatomy, removed, _sliced(anatomy, widths, device), places)))
 
 
-def _packed(anatomy: Anatomy, removed: frozenset[Block]) -> Shape:
+def _packed(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> Shape:
     rows = survivors(anatomy, removed)
     source = source_config(anatomy)
-    config = _packed_config(anatomy, source)
-    config.packing = packing(anatomy, source, rows)
+    config = packed_config(anatomy, source)
+    config.packing = packing(anatomy, source, rows, shapes_left(anatomy, rows, widths))
     shallow(config)
     places: dict[tuple[int, str], str] = {}
     for number, place in _packed_places(rows, anatomy.family.stacks[0].layers).items():
         places |= {(number, part): place for part in ("attention", "mlp", "shared", "extra")}
-    return Shape("packed", config, dict(_renamed(anatomy, removed, places)))
+    return Shape("packed", config, dict(_renamed(anatomy, removed, _sliced(anatomy, widths), places)))
 
 
-def _packed_places(rows: list[tuple[Site, list[Kind]]], path: str) -> dict[int, str]:
+def _packed_places(rows: Rows, path: str) -> dict[int, str]:
     """Where each surviving source layer lies in the packed model."""
     places: dict[int, str] = {}
     index, orphans = -1, 0
@@ -175,91 +220,16 @@ def _packed_places(rows: list[tuple[Site, list[Kind]]], path: str) -> dict[int, 
     return places
 
 
-def _portable(anatomy: Anatomy, removed: frozenset[Block]) -> Shape:
+def _portable(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> Shape:
     tensors = dict(_source_tensors(anatomy))
     names = {id(parameter): name for name, parameter in anatomy.model.named_parameters()}
     for block in removed:
         branch = anatomy.branches[block]
         for parameter in projection(branch.modules()[-1], branch.site.stack, block.kind).values():
             tensors[names[id(parameter)]] = torch.zeros_like(parameter)
+    for name, (cut, groups, kept) in _cuts(anatomy, widths).items():
+        tensors[name] = cut.zeroed(tensors[name], groups, kept)
     return Shape("portable", own_config(anatomy), tensors)
-
-
-# Configs --------------------------------------------------------------------------------------------------------------
-
-
-def runs_own_code(anatomy: Anatomy) -> bool:
-    """Whether the model was made by code that came with its checkpoint, which the user then trusted."""
-    return type(anatomy.model).__module__.startswith("transformers_modules.")
-
-
-def own_config(anatomy: Anatomy) -> PreTrainedConfig:
-    """A copy of the model's config, without pointers to code that the model does not run."""
-    config: PreTrainedConfig = copy.deepcopy(anatomy.model.config)
-    if not runs_own_code(anatomy) and hasattr(config, "auto_map"):
-        del config.auto_map
-    return config
-
-
-def source_config(anatomy: Anatomy) -> PreTrainedConfig:
-    """The config before any pruning, of the full depth."""
-    config = own_config(anatomy)
-    before: Packing | None = getattr(config, "packing", None)
-    if before is None:
-        return config
-    ours = ("packing", "model_type", "auto_map", "architectures")
-    plain = {k: v for k, v in config.to_dict().items() if k not in ours}
-    stock_class: Any = type(config).__mro__[2]  # behind the packed class and its mixin
-    stock: PreTrainedConfig = stock_class.from_dict(plain)
-    stock.num_hidden_layers = before["num_hidden_layers"]
-    stock.architectures = [name.removeprefix("Packed") for name in config.architectures or ()]
-    for name, values in before["per_layer"].items():
-        setattr(stock, name, values)
-    if before.get("auto_map"):
-        stock.auto_map = before["auto_map"]
-    return stock
-
-
-def _per_layer(config: PreTrainedConfig) -> dict[str, list[Any]]:
-    """Config entries with a value per layer, as ``layer_types``."""
-    depth = config.num_hidden_layers
-    lists = {k: v for k, v in config.to_dict().items() if isinstance(v, list) and len(v) == depth}
-    return {name: values for name, values in lists.items() if "layer" in name}
-
-
-def _packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConfig:
-    """The source's config as a packed one, with what transformers needs to find the code beside the weights."""
-    remote = getattr(source, "auto_map", None)
-    stock: Any = type(source)
-    plain = {k: v for k, v in source.to_dict().items() if k not in ("model_type", "auto_map")}
-    config: PreTrainedConfig = packed_class(stock).from_dict(plain)
-    module = "packed_remote" if remote else "packed"
-    head_auto = "AutoModelForMaskedLM" if anatomy.family.task == "masked" else "AutoModelForCausalLM"
-    config.architectures = [f"Packed{type(anatomy.model).__name__.removeprefix('Packed')}"]
-    base = type(anatomy.model.base_model).__name__.removeprefix("Packed")
-    names = {"AutoConfig": f"Packed{stock.__name__}", "AutoModel": f"Packed{base}", head_auto: config.architectures[0]}
-    config.auto_map = {auto: f"{module}.{name}" for auto, name in names.items()}
-    return config
-
-
-def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: list[tuple[Site, list[Kind]]]) -> dict[str, Any]:
-    """What ``config.packing`` holds (see :class:`remodeler.packed.Packing`), with the names needed to prune again."""
-    names: dict[str, BranchNames] = {
-        block.kind: branch.names for block, branch in sorted(anatomy.branches.items(), reverse=True)
-    }
-    before = getattr(anatomy.model.config, "packing", None) or {}
-    return {
-        "source": source.model_type,
-        "family": next(name for name, row in FAMILIES.items() if row is anatomy.family),
-        "layers": anatomy.family.stacks[0].layers,
-        "num_hidden_layers": source.num_hidden_layers,
-        "per_layer": _per_layer(source),
-        "branches": {**before.get("branches", {}), **{kind: dict(value) for kind, value in sorted(names.items())}},
-        "shared": list(next(iter(anatomy.shared.values()))) if not before else before["shared"],
-        "parallel": anatomy.parallel,
-        "kept": [[site.number, list(kinds)] for site, kinds in rows],
-        **({"auto_map": source.auto_map} if getattr(source, "auto_map", None) else {}),
-    }
 
 
 # Tensors --------------------------------------------------------------------------------------------------------------
@@ -273,14 +243,39 @@ def _source_tensors(anatomy: Anatomy) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
+def _cuts(anatomy: Anatomy, widths: Widths) -> dict[str, tuple[Cut, int, tuple[int, ...]]]:
+    """By tensor: how the groups lie in it, how many there are, and those that stay."""
+    paths = {id(module): name for name, module in anatomy.model.named_modules(remove_duplicate=False)}
+    found: dict[str, tuple[Cut, int, tuple[int, ...]]] = {}
+    for block, kept in widths.items():
+        structure = structure_of(anatomy, block)
+        layer = paths[id(anatomy.branches[block].site.layer)]
+        found |= {f"{layer}.{cut.path}": (cut, structure.groups, kept) for cut in structure.cuts}
+    return found
+
+
+def _sliced(anatomy: Anatomy, widths: Widths, device: str | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of the model by name, of some groups only; on the ``meta`` device nothing is read or copied."""
+    cuts = _cuts(anatomy, widths)
+    for name, tensor in _source_tensors(anatomy):
+        given = tensor if device is None else tensor.to(device)
+        if name in cuts:
+            cut, groups, kept = cuts[name]
+            given = cut.kept(given, groups, kept)
+        yield name, given
+
+
 def _renamed(
-    anatomy: Anatomy, removed: frozenset[Block], places: dict[tuple[int, str], str]
+    anatomy: Anatomy,
+    removed: frozenset[Block],
+    tensors: Iterable[tuple[str, Tensor]],
+    places: dict[tuple[int, str], str],
 ) -> Iterator[tuple[str, Tensor]]:
     """Tensors of what survives, by their new names. ``places``: new path of a (source layer, part)."""
     paths = {id(module): name for name, module in anatomy.model.named_modules(remove_duplicate=False)}
     sites = {paths[id(site.layer)]: site for site in anatomy.sites}
     gone: set[tuple[int, str]] = {(block.layer, block.kind) for block in removed}
-    for name, tensor in _source_tensors(anatomy):
+    for name, tensor in tensors:
         prefix = max((path for path in sites if name.startswith(path + ".")), key=len, default=None)
         if prefix is None:
             yield name, tensor

@@ -10,6 +10,8 @@ a window holds padding-token targets it leaves them out, we score every real tok
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,6 +20,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from remodeler.blocks import Anatomy, swapped
 from remodeler.errors import InputError
+from remodeler.layerwise import group_size, replaying, through
+from remodeler.streaming import streamed
 from remodeler.texts import IGNORED, Windows
 
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}
@@ -38,6 +42,8 @@ class Batch:
     """[scored] int64"""
     rows: Tensor
     """[scored] int64: the window that each scored position is in."""
+    numbers: tuple[int, ...] = ()
+    """Which windows of their text these are, where somebody looks something up by them."""
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -50,6 +56,21 @@ class Given(BaseModelOutputWithPastAndCrossAttentions):
 
     router_logits: tuple[Tensor, ...] | None = None
     pooler_output: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Sparse next-token distributions: the likeliest tokens of every position, and all others as one."""
+
+    ids: Tensor
+    """[tokens, k] int64, likeliest first."""
+    logprobs: Tensor
+    """[tokens, k] float32"""
+    rest: Tensor
+    """[tokens] float32: log of the probability of all other tokens together; -inf where there are none."""
+
+    def __getitem__(self, part: slice) -> "TopK":
+        return TopK(self.ids[part], self.logprobs[part], self.rest[part])
 
 
 class Returns(nn.Module):
@@ -123,16 +144,45 @@ def vocabulary(model: Any) -> int:
     return int(model.config.vocab_size)
 
 
+def scored_states(anatomy: Anatomy, batch: Batch) -> Tensor:
+    """Hidden states of the scored positions: [scored, width]."""
+    return trunk_states(anatomy, batch.inputs).flatten(0, 1).index_select(0, batch.places)
+
+
+def chunk_positions(anatomy: Anatomy, device: torch.device) -> int:
+    """How many positions may have their logits at once."""
+    elements = CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cuda"])
+    return max(CHUNK_POSITIONS, elements // vocabulary(anatomy.model))
+
+
 def token_logprobs(anatomy: Anatomy, batch: Batch) -> Iterator[Tensor]:
     """Log-probability of the scored tokens, in order, a chunk [tokens] at a time, float32."""
-    states = trunk_states(anatomy, batch.inputs)
-    states = states.flatten(0, 1).index_select(0, batch.places)
-    size = max(
-        CHUNK_POSITIONS, CHUNK_ELEMENTS.get(states.device.type, CHUNK_ELEMENTS["cuda"]) // vocabulary(anatomy.model)
-    )
+    states = scored_states(anatomy, batch)
+    size = chunk_positions(anatomy, states.device)
     for part, targets in zip(states.split(size), batch.targets.split(size), strict=True):
         logits = head_logits(anatomy, part[None])[0].float()
         yield logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+
+
+def sparse(logits: Tensor, k: int) -> TopK:
+    """The k likeliest tokens of logits [tokens, vocabulary], and the mass outside them: summed, not 1 minus theirs."""
+    values, ids = logits.float().topk(min(k, logits.shape[1]))
+    rest = logits.float().scatter(1, ids, -math.inf).logsumexp(1)
+    whole = torch.logaddexp(values.logsumexp(1), rest)
+    return TopK(ids, values - whole[:, None], rest - whole)
+
+
+@torch.no_grad()
+def topk_logprobs(anatomy: Anatomy, batch: Batch, k: int, temperature: float = 1.0) -> TopK:
+    """What a model predicts at the scored positions of a batch, its logits divided by ``temperature``.
+
+    Logits exist a chunk at a time; what is kept is k ids and k + 1 numbers a position.
+    """
+    states = scored_states(anatomy, batch)
+    parts = states.split(chunk_positions(anatomy, states.device))
+    found = [sparse(head_logits(anatomy, part[None])[0].float() / temperature, k) for part in parts]
+    ids, logprobs, rest = zip(*((each.ids, each.logprobs, each.rest) for each in found), strict=True)
+    return TopK(torch.cat(ids), torch.cat(logprobs), torch.cat(rest))
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
@@ -167,12 +217,22 @@ def mean_nll(
     """
     device = device_of(anatomy.model)
     size = size or batch_size(windows, device)
-    parts = []
-    for batch in batches(windows, size, device):
-        parts.append(batch_nll(anatomy, batch))
+    parts: list[Tensor] = []
+    for batch, known in _with_known(anatomy, batches(windows, size, device), size * windows.ids.shape[1]):
+        with replaying(anatomy, known):
+            parts.append(batch_nll(anatomy, batch))
         if progress:
             progress(min(1.0, len(parts) * size / len(windows)))
     return finite(torch.stack(parts).sum().item() / windows.tokens)
+
+
+def _with_known(anatomy: Anatomy, every: Iterator[Batch], tokens: int) -> Iterator[tuple[Batch, list[Any]]]:
+    """Batches, each with what is known of its layers: nothing, or all where a streamed model took many on together."""
+    if streamed(anatomy.model) is None:
+        yield from ((batch, []) for batch in every)
+        return
+    while group := list(islice(every, group_size(anatomy, tokens))):
+        yield from zip(group, through(anatomy, [partial(trunk_states, anatomy, b.inputs) for b in group]), strict=True)
 
 
 def finite(value: float) -> float:

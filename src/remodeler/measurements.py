@@ -99,8 +99,10 @@ def checkpoints(results: Values) -> list[tuple[str, Values]]:
     """What was measured, side by side: the evaluated checkpoints, or the model before and after."""
     listed = enumerate(results.get("checkpoints") or [], 1)
     named = [(str(each.get("name", f"checkpoint {place}")), each) for place, each in listed]
-    pruned = {"before": results.get("dense"), "after": results.get("pruned")}
-    return named or [(word, each) for word, each in pruned.items() if each]
+    again = results.get("recovered")
+    words = {"dense": "unpruned", "pruned": "pruned"} if again else {"dense": "before", "pruned": "after"}
+    made = {word: results.get(key) for key, word in words.items()} | {"recovered": again}
+    return named or [(word, each) for word, each in made.items() if each]
 
 
 def central(value: Any) -> float | None:

@@ -111,6 +111,70 @@ Start = Annotated[
     Path | None, typer.Option("--from", help="Go on from an earlier removals.jsonl.", rich_help_panel="How")
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Windows a mini-batch.", rich_help_panel="How")]
+Then = Annotated[
+    str | None,
+    typer.Option(
+        "--then",
+        help="After the blocks, heads and channels: width (the best), policy-gradient or hybrid-grained.",
+        show_default=False,
+        rich_help_panel="Heads and channels",
+    ),
+]
+BlocksShare = Annotated[
+    str,
+    typer.Option(
+        "--blocks-share", help="With --then: share of the ratio that blocks take.", rich_help_panel="Heads and channels"
+    ),
+]
+Uniform = Annotated[
+    bool | None,
+    typer.Option(
+        "--uniform",
+        help="The same widths in every layer, so that the result is a stock model.",
+        show_default=False,
+        rich_help_panel="Heads and channels",
+    ),
+]
+Multiple = Annotated[
+    int | None,
+    typer.Option(
+        help="Keep a multiple of so many channels.  [default: 1]",
+        show_default=False,
+        rich_help_panel="Heads and channels",
+    ),
+]
+Granularity = Annotated[
+    str | None,
+    typer.Option(
+        help="groups (heads and channels), heads, channels; policy-gradient also block, layer.  [default: groups]",
+        show_default=False,
+        rich_help_panel="Heads and channels",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        help="Of policy-gradient: batches to learn from.  [default: 1000]",
+        show_default=False,
+        rich_help_panel="Heads and channels",
+    ),
+]
+Score = Annotated[
+    str | None,
+    typer.Option(
+        help="Of policy-gradient: exact score function, or root, the released code's.  [default: exact]",
+        show_default=False,
+        rich_help_panel="Heads and channels",
+    ),
+]
+Fusion = Annotated[
+    str | None,
+    typer.Option(
+        help="Of hybrid-grained: adaptive, or one half alone, fine or coarse.  [default: adaptive]",
+        show_default=False,
+        rich_help_panel="Heads and channels",
+    ),
+]
 
 
 # How values are read --------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import copy
 import importlib
 import shutil
 from collections.abc import Iterable
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -24,7 +25,14 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
-CAUSAL, MASKED = "ForCausalLM", "ForMaskedLM"
+HEADS = ("num_heads", "num_attention_heads", "n_heads")
+COUNTS = (
+    *(*HEADS, "num_key_value_heads", "num_kv_heads"),
+    *("all_head_size", "inner_dim", "split_size", "intermediate_size", "ffn_dim"),
+)
+"""What modules call the number of their heads or channels, and widths that are a multiple of it."""
+QUERY_COUNTS = (*HEADS, "num_key_value_groups")
+"""The same where all query heads share one key-value head, which stays."""
 
 
 class BranchNames(TypedDict):
@@ -48,6 +56,7 @@ class Packing(TypedDict):
     shared: list[str]  # norms that several blocks of a layer read, removed with the last of them
     parallel: bool  # attention and MLP of a layer read the same input
     kept: list[list[Any]]  # [source layer, [kinds kept]], ascending
+    shapes: NotRequired[dict[str, dict[str, list[int]]]]  # by source layer, of parameters narrower than the source's
     auto_map: NotRequired[dict[str, str]]  # of a source that came with its own modelling code
 
 
@@ -82,6 +91,43 @@ def strip(layer: nn.Module, names: BranchNames) -> None:
     for path in [*names["norms"], *names["modules"][:-1]]:
         set_module(layer, path, nn.Identity())
     set_module(layer, names["modules"][-1], Nothing(names["outputs"], names["stream"]))
+
+
+def shorter(parameter: torch.Tensor, shape: Iterable[int]) -> torch.Tensor:
+    """The first entries of a parameter along every dimension, in memory of their own."""
+    return parameter.detach()[tuple(slice(length) for length in shape)].clone()
+
+
+def narrow(layer: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Put narrower parameters into a layer, and give its modules the counts that go with them.
+
+    ``tensors``: by path inside the layer. All of one block are narrower by the same share, that of its heads or
+    channels, so what counts those in a module above them shrinks by that share too.
+    """
+    shares: dict[str, Fraction] = {}
+    for path, tensor in tensors.items():
+        place, _, name = path.rpartition(".")
+        module, old = layer.get_submodule(place), layer.get_parameter(path)
+        module.register_parameter(name, nn.Parameter(tensor, requires_grad=old.requires_grad))
+        above = place.split(".")[:-1]
+        shares |= {".".join(above[: i + 1]): Fraction(tensor.numel(), old.numel()) for i in range(len(above))}
+        if name == "weight":
+            count_features(module)
+    for path, share in shares.items():
+        module = layer.get_submodule(path)
+        beside = [f"{path}.{name}.weight" for name, child in module.named_children() if isinstance(child, nn.Linear)]
+        names = COUNTS if tensors.keys() >= set(beside) else QUERY_COUNTS
+        counts = vars(module)
+        counts |= {name: int(counts[name] * share) for name in names if isinstance(counts.get(name), int)}
+
+
+def count_features(linear: Any) -> None:
+    """What a projection says of its own size: ``nn.Linear``, and the transposed one of GPT-2."""
+    rows, columns = linear.weight.shape
+    if hasattr(linear, "nf"):
+        linear.nx, linear.nf = rows, columns
+    else:
+        linear.out_features, linear.in_features = rows, columns
 
 
 class WithOrphans:
@@ -123,6 +169,8 @@ def arrange(layers: nn.ModuleList, packing: Packing) -> nn.ModuleList:
         for kind, names in packing["branches"].items():
             if kind not in kinds:
                 strip(layer, names)
+        shapes = packing.get("shapes", {}).get(str(number), {})
+        narrow(layer, {path: shorter(layer.get_parameter(path), shape) for path, shape in shapes.items()})
         if "attention" in kinds:
             mains.append((layer, []))
         else:

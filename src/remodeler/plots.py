@@ -1,4 +1,4 @@
-"""Figures: the trade-off curve and the importance heat map as inline SVG, and trade-off curves as a file for docs.
+"""Figures: trade-off curve, importance heat map and loss curve as inline SVG, and trade-off curves as a file for docs.
 
 Drawn by matplotlib without its global state. Inline figures are drawn in placeholder colours that become CSS variables
 of the page, so that one figure follows the reader's light or dark theme; the same input gives the same bytes.
@@ -25,6 +25,7 @@ MARKERS = "osD^vPX"
 LARGE_RANGE = 4.0  # above this ratio a perplexity axis is logarithmic
 MOST_EDGES = 7
 CELL = 0.9  # share of its square that a heat-map cell fills
+Points = Sequence[tuple[float, float]]
 METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
@@ -199,6 +200,26 @@ def _cell(column: int, layer: int, colour: tuple[float, ...], outlined: bool) ->
     if outlined:
         return Rectangle(corner, CELL, CELL, facecolor=colour, edgecolor=MARK, linewidth=2.2, zorder=3)
     return Rectangle(corner, CELL, CELL, facecolor=colour, linewidth=0)
+
+
+def loss_svg(losses: Points, smooth: Points, heldout: Points) -> str:
+    """Training loss by step, as it was and smoothed, beside the perplexity on held-out text."""
+    figure = _figure(560, 250)
+    drawn = [("loss a token, nats", smooth), *([("held-out perplexity", heldout)] if heldout else [])]
+    panels = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for column, (name, points) in enumerate(drawn):
+        axes = panels[column]
+        _calm(axes, INK)
+        axes.set_xlabel("step")
+        axes.set_title(name, color=INK, fontsize=10, parse_math=False)
+        if column == 0:
+            axes.plot(*zip(*losses, strict=True), color=CURVE, linewidth=0.8, alpha=0.35)
+        style: dict[str, Any] = {"marker": "o", "markersize": 5, "clip_on": False} if column else {}
+        axes.plot(*zip(*points, strict=True), color=MARK if column else CURVE, linewidth=2, **style)
+    ends = " to ".join(f"{loss:.4g} at step {step:,.0f}" for step, loss in (smooth[0], smooth[-1]))
+    words = " to ".join(f"{value:.4g} at step {step:,.0f}" for step, value in [heldout[0], heldout[-1]] if heldout)
+    description = f"Loss, smoothed: {ends}." + (f" Held-out perplexity: {words}." if heldout else "")
+    return _inline(figure, "loss", "Loss by step of training", description)
 
 
 def plot_tradeoff(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:

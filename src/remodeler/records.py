@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +23,7 @@ except ImportError:  # Windows, where folders are not locked
     fcntl = None  # type: ignore[assignment]
 
 RECORD_FILE = "record.json"
-VERSIONED = ("remodeler", "torch", "transformers", "safetensors", "tokenizers", "datasets")
+VERSIONED = ("remodeler", "torch", "transformers", "safetensors", "tokenizers", "datasets", "accelerate", "peft")
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def only_one(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def empty(folder: Path, but: str = "") -> None:
-    """Remove everything in a folder, but for one file."""
-    for path in [each for each in folder.iterdir() if each.name != but]:
+def empty(folder: Path, but: Sequence[str] = ()) -> None:
+    """Remove everything in a folder, but for some files."""
+    for path in [each for each in folder.iterdir() if each.name not in but]:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from a folder's ``record.json`` and ``removals.jsonl``: no network, no scripts.
+"""One self-contained HTML page from a folder's ``record.json`` and the logs beside it: no network, no scripts.
 
 The page shows what there is: every key of the record and of the log may be missing, and results that the page has no
 place for are listed as they are. The template escapes every value; only figures drawn by `plots.py` go in as they come.
@@ -14,24 +14,34 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from remodeler.measurements import change, checkpoints, comparison, decimal, number, tiles
 from remodeler.records import Record, load_record, read_lines, write_text
 from remodeler.report_steps import summary
+from remodeler.report_training import summary as loss_curve
 
 REPORT_FILE = "report.html"
-REMOVALS_FILE = "removals.jsonl"
-PLACED = ("checkpoints", "dense", "pruned", "removed", "layers", "command", "auto_class")  # not listed again
+REMOVALS_FILE, TRAINING_FILE = "removals.jsonl", "training.jsonl"
+PLACED = (
+    "checkpoints",
+    "dense",
+    "pruned",
+    "recovered",
+    "removed",
+    "layers",
+    "command",
+    "auto_class",
+)  # not listed again
 
 Values = Mapping[str, Any]
 
 
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` beside the record of a folder."""
-    log = folder / REMOVALS_FILE
-    page = render(load_record(folder), read_lines(log) if log.exists() else [])
+    logs = [read_lines(log) if log.exists() else [] for log in (folder / REMOVALS_FILE, folder / TRAINING_FILE)]
+    page = render(load_record(folder), *logs)
     write_text(folder / REPORT_FILE, page)
     return folder / REPORT_FILE
 
 
-def render(record: Record, steps: Sequence[Values]) -> str:
-    """The page of a record and, for a pruned model, of its removal log."""
+def render(record: Record, steps: Sequence[Values], training: Sequence[Values] = ()) -> str:
+    """The page of a record and, for a pruned model, of its removal log; for a trained one, of its loss curve."""
     shelf = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=shelf, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     log = summary(steps, record.results, record.options)
@@ -40,7 +50,8 @@ def render(record: Record, steps: Sequence[Values]) -> str:
         verb=record.verb,
         title=title(record, steps),
         lead=lead(record, log),
-        tiles=tiles(measured),
+        tiles=tiles(measured[-2:]),
+        losses=loss_curve(training),
         comparison=comparison(measured),
         loading=loading(record),
         command=command(record),
@@ -84,7 +95,20 @@ def lead(record: Record, log: Values) -> str:
             costs = f"from {decimal(old)} to {decimal(new)} ({change(old, new)})"
             sentences.append(f"Perplexity on {words} text went {costs}.")
             break
+    sentences += _recovery(record.results)
     return " ".join(sentences)
+
+
+def _recovery(results: Values) -> list[str]:
+    """What training gave back."""
+    before, after = (number((results.get(name) or {}).get("heldout_perplexity")) for name in ("pruned", "recovered"))
+    if before is None or after is None:
+        return []
+    share = number(results.get("given_back"))
+    back = "" if share is None else f": {share:.0%} of what was lost came back"
+    steps = number(results.get("steps"))
+    trained = "Training" if steps is None else f"{decimal(steps)} steps of training"
+    return [f"{trained} brought it from {decimal(before)} to {decimal(after)}{back}."]
 
 
 def command(record: Record) -> str:

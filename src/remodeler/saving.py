@@ -5,7 +5,7 @@ in memory in one pass, and agree step by step with its KV cache.
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,11 @@ from remodeler import packed as packed_file
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.checkpoints import Checkpoint, load, same_inputs
 from remodeler.errors import InputError
-from remodeler.forms import Form, Shape, build, choose
+from remodeler.forms import WHOLE, Form, Shape, build, choose, remaining
 from remodeler.records import disk_errors
+from remodeler.shards import write_shards
+from remodeler.streaming import held, streamed
+from remodeler.widths import Widths, kept_masks, masked, narrowed, refuse_widths
 
 STEP_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """How far apart cached decoding and one pass may be, as a share of the largest logit: the tensors' shapes differ."""
@@ -67,8 +70,9 @@ def save_pruned(
     folder: Path,
     form: Form | None = None,
     max_shard_size: str = "5GB",
+    widths: Widths = WHOLE,
 ) -> Saved:
-    """Write the model without some blocks, with all that it needs to load, and check it.
+    """Write the model without some blocks or some of their groups, with all that it needs to load, and check it.
 
     Args:
         checkpoint: the source.
@@ -76,18 +80,28 @@ def save_pruned(
         folder: an existing folder to fill.
         form: one of ``stock``, ``packed``, ``portable``; by default the best that can hold.
         max_shard_size: largest weight file.
+        widths: by block the heads or channels that stay.
 
     Raises:
         InputError: when the form can't hold, or the reloaded model differs.
     """
     gone = list(removed)
-    chosen = form or choose(checkpoint.anatomy, gone)
-    shape = build(checkpoint.anatomy, gone, chosen)
+    refuse_widths(checkpoint.anatomy, widths)
+    chosen = form or choose(checkpoint.anatomy, gone, widths)
+    shape = build(checkpoint.anatomy, gone, chosen, widths)
     with disk_errors(folder), weight_errors(folder):
-        write_weights(checkpoint, shape, folder, max_shard_size)
+        if streamed(checkpoint.model):
+            write_config(checkpoint, shape, folder)
+            write_shards(_by_layer(checkpoint, lambda: build(checkpoint.anatomy, gone, chosen, widths)), folder)
+        else:
+            write_weights(checkpoint, shape, folder, max_shard_size)
         write_companions(checkpoint, shape, folder)
     again = reload(checkpoint, folder, has_code(shape))
-    return Saved(chosen, check(checkpoint, gone, again), again)
+    masks = chosen == "portable" or streamed(checkpoint.model) is not None
+    with in_memory(checkpoint.anatomy, gone, widths, masks):
+        wanted = one_pass(checkpoint)
+    rounding = bool(widths) and masks and chosen != "portable"
+    return Saved(chosen, check(again, wanted, tolerance(checkpoint.model, rounding)), again)
 
 
 def _written_dtype(checkpoint: Checkpoint) -> torch.dtype:
@@ -109,13 +123,33 @@ def weight_errors(folder: Path) -> Iterator[None]:
 
 def write_weights(checkpoint: Checkpoint, shape: Shape, folder: Path, max_shard_size: str) -> None:
     """Config and safetensors, sharded where they are large, under the names that the family's files have."""
-    dtype = _written_dtype(checkpoint)
-    shape.config.dtype = dtype
+    write_config(checkpoint, shape, folder)
+    tensors = _stored(checkpoint, shape.tensors)
+    save_torch_state_dict(tensors, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
+
+
+def write_config(checkpoint: Checkpoint, shape: Shape, folder: Path) -> None:
+    """The config, with the dtype that the weights are written in."""
+    shape.config.dtype = _written_dtype(checkpoint)
     shape.config.save_pretrained(folder)
-    tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in shape.tensors.items()}
-    tensors = revert_weight_conversion(checkpoint.model, tensors)
-    own = {name: _own(tensor) for name, tensor in tensors.items()}
-    save_torch_state_dict(own, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
+
+
+def _by_layer(checkpoint: Checkpoint, built: Callable[[], Shape]) -> Iterator[dict[str, Tensor]]:
+    """Tensors of a pruned model as they are written, while one layer of its source after the other is in memory."""
+    done: set[str] = set()
+    for index in range(len(checkpoint.anatomy.top_layers())):
+        with held(checkpoint.model, index):
+            tensors = {name: tensor for name, tensor in built().tensors.items() if not tensor.is_meta}
+        new = {name: tensor for name, tensor in tensors.items() if name not in done}
+        done |= new.keys()
+        yield _stored(checkpoint, new)
+
+
+def _stored(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors in the dtype and under the names that they have in files."""
+    dtype = _written_dtype(checkpoint)
+    cast = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+    return {name: _own(tensor) for name, tensor in revert_weight_conversion(checkpoint.model, cast).items()}
 
 
 def _own(tensor: Tensor) -> Tensor:
@@ -168,33 +202,55 @@ def reload(checkpoint: Checkpoint, folder: Path, trust: bool) -> Checkpoint:
     """Load a written folder on the device and in the dtype of its source; ``trust`` code that its source ran too."""
     dtype = str(checkpoint.model.dtype).removeprefix("torch.")
     device = str(checkpoint.model.device)
-    return load(folder, dtype=dtype, device=device, family=checkpoint.like, trust_remote_code=trust)
+    stream = streamed(checkpoint.model) is not None
+    return load(folder, dtype=dtype, device=device, family=checkpoint.like, trust_remote_code=trust, stream=stream)
+
+
+@contextmanager
+def in_memory(anatomy: Anatomy, removed: Iterable[Block], widths: Widths, masks: bool) -> Iterator[None]:
+    """The pruned model in memory: sliced, or (``masks``) of full width and without the rest by multiplication."""
+    left = remaining(widths, frozenset(removed))
+    less = masked(anatomy, kept_masks(anatomy, left)) if masks else narrowed(anatomy, left)
+    with less, bypassed(anatomy, removed):
+        yield
 
 
 @torch.no_grad()
-def check(checkpoint: Checkpoint, removed: Iterable[Block], again: Checkpoint) -> Check:
-    """Compare a reloaded model with the one in memory without some blocks.
+def one_pass(checkpoint: Checkpoint) -> Tensor:
+    """Logits of a few tokens: [1, length, vocabulary]."""
+    logits: Tensor = checkpoint.model(**_sample(checkpoint)).logits
+    return logits
+
+
+@torch.no_grad()
+def check(again: Checkpoint, wanted: Tensor, bound: float) -> Check:
+    """Compare a reloaded model with the logits of the one in memory.
+
+    Args:
+        again: the reloaded model.
+        wanted: logits of :func:`one_pass` of the pruned model in memory.
+        bound: how far apart they may be, as a share of the largest.
 
     Raises:
         InputError: when a logit differs in one pass, or decoding with the cache goes another way.
     """
-    model = checkpoint.model
-    inputs = _sample(checkpoint)
-    with bypassed(checkpoint.anatomy, removed):
-        wanted = model(**inputs).logits
-    found = again.model(**inputs).logits
-    one_pass = (found.float() - wanted.float()).abs().max().item()
-    if not one_pass <= tolerance(model.dtype, model.device) * wanted.float().abs().max().item():
+    found = one_pass(again)
+    difference = (found.float() - wanted.float()).abs().max().item()
+    if not difference <= bound * wanted.float().abs().max().item():
         raise InputError(
-            f"the model written to {again.name} gives other logits than the pruned one in memory (by {one_pass:.3g}): "
-            "choose another --form"
+            f"the model written to {again.name} gives other logits than the pruned one in memory (by "
+            f"{difference:.3g}): choose another --form"
         )
-    return Check(one_pass, _cached(again.anatomy, inputs, found))
+    return Check(difference, _cached(again.anatomy, _sample(again), found))
 
 
-def tolerance(dtype: torch.dtype, device: torch.device) -> float:
-    """0 in float32 and float64 on a CPU, where the same kernels see the same shapes; elsewhere kernels may differ."""
-    return 0.0 if device.type == "cpu" and dtype in (torch.float32, torch.float64) else STEP_TOLERANCE[dtype]
+def tolerance(model: Any, rounding: bool = False) -> float:
+    """0 in float32 and float64 on a CPU, where the same kernels see the same shapes; elsewhere kernels may differ.
+
+    ``rounding``: the shapes differ too, because a streamed model is not sliced in memory but masked.
+    """
+    exact = model.device.type == "cpu" and model.dtype in (torch.float32, torch.float64) and not rounding
+    return 0.0 if exact else STEP_TOLERANCE[model.dtype]
 
 
 def _sample(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -204,14 +260,15 @@ def _sample(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def _cached(anatomy: Anatomy, inputs: dict[str, Tensor], wanted: Tensor) -> float | None:
-    """Decode token by token with a cache; the largest difference from one pass."""
+    """Decode token by token with a cache; the largest difference from one pass. A streamed model is read twice only."""
     if anatomy.family.task != "causal":
         return None
     model: Any = anatomy.model
     cache = DynamicCache(config=model.config)
+    width = -(-inputs["input_ids"].shape[1] // 2) if streamed(model) else 1
     steps = [
         model(input_ids=ids, past_key_values=cache, use_cache=True).logits
-        for ids in inputs["input_ids"].split(1, dim=1)
+        for ids in inputs["input_ids"].split(width, dim=1)
     ]
     difference = ((torch.cat(steps, 1) - wanted).float().abs().max() / wanted.float().abs().max()).item()
     if not difference <= STEP_TOLERANCE[model.dtype]:

@@ -49,8 +49,8 @@ class Sampled:
     available: int  # texts that the calibration texts were drawn from
 
 
-def sample(source: str | Path | Sequence[str], samples: int, seed: int = 42) -> Sampled:
-    """Draw ``samples`` calibration texts and as many held-out ones.
+def sample(source: str | Path | Sequence[str], samples: int, seed: int = 42, training: bool = False) -> Sampled:
+    """Draw ``samples`` calibration texts and as many held-out ones; ``training`` draws from the train part instead.
 
     The source is one of ``NAMES``, a file, ``hf:NAME[:CONFIG][:SPLIT]`` on the hub, or the texts themselves. Where a
     data set comes in parts, each choice has its own; otherwise the held-out texts are drawn from what calibration left.
@@ -61,7 +61,7 @@ def sample(source: str | Path | Sequence[str], samples: int, seed: int = 42) -> 
     if source == "wikitext2":  # perplexity on it is by convention that of the whole test part
         train = [text for text in _wikitext("train") if text.strip()]
         return Sampled(_draw(train, samples, random.Random(seed)), _wikitext("test"), source, len(train))
-    first, second = _pools(source, samples)
+    first, second = _pools(source, samples, training)
     name = str(source) if isinstance(source, str | Path) else "list"
     if second:
         chosen = _draw(first, samples, random.Random(seed)), _draw(second, samples, random.Random(seed))
@@ -89,18 +89,18 @@ def alpaca_example(row: Row) -> Example:
     return Example("\n\n".join(parts), row["output"])
 
 
-def _pools(source: str | Path | Sequence[str], samples: int) -> tuple[list[str], list[str]]:
+def _pools(source: str | Path | Sequence[str], samples: int, training: bool = False) -> tuple[list[str], list[str]]:
     """Texts to calibrate with and texts to hold out; the second is empty where one pool serves both."""
     if not isinstance(source, str | Path):
         return _texts([{"text": text} for text in source], "the list"), []
     if source == "python":
-        return pydocs.texts("calibration"), pydocs.texts("heldout")
+        return pydocs.texts("train" if training else "calibration"), pydocs.texts("heldout")
     rows = _rows(source, samples)
     texts = _texts(rows, str(source))
     # An Alpaca file is the data of the name `alpaca` or a piece of it: the same double split keeps every calibration
     # text apart from what a model trained on the official train part, or measured on the validation part, has seen.
     if len(texts) >= SMALLEST_ALPACA and rows[0].keys() >= set(ALPACA_COLUMNS):
-        return _alpaca_halves(texts)
+        return _alpaca_halves(texts, training)
     return texts, []
 
 
@@ -129,14 +129,14 @@ def _draw_both(texts: list[str], samples: int, generator: random.Random) -> tupl
     return [texts[row] for row in chosen], _draw(rest, samples, generator)
 
 
-def _alpaca_halves(texts: list[str]) -> tuple[list[str], list[str]]:
-    """The two tenths that the official code calls "test" (it calibrates on it) and "validation"."""
+def _alpaca_halves(texts: list[str], training: bool) -> tuple[list[str], list[str]]:
+    """The tenth that the official code calls "test" (it calibrates on it), or the train part; and "validation"."""
     import datasets  # takes a second to import
 
     rows = datasets.Dataset.from_dict({"row": range(len(texts))}).train_test_split(test_size=0.2, seed=ALPACA_SEED)
     halves = rows["test"].train_test_split(test_size=0.5, seed=ALPACA_SEED)
-    test, validation = ([texts[row] for row in halves[part]["row"]] for part in ("train", "test"))
-    return test, validation
+    first, second = (rows["train"] if training else halves["train"])["row"], halves["test"]["row"]
+    return [texts[row] for row in first], [texts[row] for row in second]
 
 
 def _texts(rows: list[Row], name: str) -> list[str]:

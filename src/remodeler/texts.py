@@ -51,7 +51,7 @@ class Windows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, part: slice) -> "Windows":
+    def __getitem__(self, part: slice | Tensor) -> "Windows":
         attention, decoder = (None if each is None else each[part] for each in (self.attention, self.decoder))
         return Windows(self.ids[part], self.targets[part], attention, decoder)
 

@@ -15,6 +15,7 @@ from remodeler.blocks import Anatomy, Block, Branch, Kind, Site, projection
 from remodeler.errors import InputError
 from remodeler.families import Family, Stack
 from remodeler.packed import BranchNames, Nothing, Packing, first
+from remodeler.streaming import held
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,12 @@ def trace(model: Any, family: Family, inputs: dict[str, Tensor]) -> Anatomy:
         chains = {kind: chain for kind, chain in _chains(site).items() if chain[-1] in seen}
         fixed = family.fixed_first_attention and site.number == _first_of_stack(sites, site)
         owners = _owners(seen, chains) if packing is None else _recorded_owners(seen, packing)
-        for kind, chain in chains.items():
-            if kind == "attention" and fixed:
-                continue
-            norms = [name for name, owner in owners.items() if owner == kind]
-            branches[Block(site.number, kind)] = Branch(site, _names(site, kind, chain, norms, seen))
+        with held(model, site.index):
+            for kind, chain in chains.items():
+                if kind == "attention" and fixed:
+                    continue
+                norms = [name for name, owner in owners.items() if owner == kind]
+                branches[Block(site.number, kind)] = Branch(site, _names(site, kind, chain, norms, seen))
         shared[site.number] = tuple(name for name, owner in owners.items() if owner == "shared")
         extras[site.number] = tuple(name for name, owner in owners.items() if owner == "extra")
         parallel = parallel or _reads_layer_input(seen, chains)

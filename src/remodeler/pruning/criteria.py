@@ -3,17 +3,27 @@
 A criterion takes ``(anatomy, windows, removed, candidates, **options)`` and returns one number per candidate, higher =
 more important; the search removes the lowest. It leaves the model as it was. Options are ``size`` (windows a
 mini-batch), ``progress`` (to be told the share done) and ``seed``; a criterion takes what it needs.
+
+Here are those that ask for the loss without a candidate; the others are in :mod:`remodeler.pruning.divergence` (the
+change of the logits), :mod:`remodeler.pruning.gradients` and :mod:`remodeler.pruning.influence` (the change of the
+residual stream). A method also says which layers it keeps. Deviation of all methods from their papers: the calibration
+text, the number of windows and the ratio are the user's, so that methods can be compared; what each paper took is in
+``docs/papers.md``.
 """
 
 import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.logprobs import mean_nll
 from remodeler.logprobs import perplexity as exp_perplexity
+from remodeler.pruning.divergence import angle, divergence, js, js_released, kl, norm
+from remodeler.pruning.gradients import gradient, magnitude, taylor
+from remodeler.pruning.influence import block_influence, relative_magnitude
 from remodeler.pruning.sweep import Progress, Unit, sweep
 from remodeler.texts import Windows
 
@@ -78,9 +88,28 @@ def random(
     return [int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48 for name in names]
 
 
-CRITERIA: dict[str, Criterion] = {"perplexity": perplexity, "rise_by_size": rise_by_size, "random": random}
-ONE_PASS: frozenset[Criterion] = frozenset({random})
+CRITERIA: dict[str, Criterion] = {
+    "perplexity": perplexity,
+    "rise_by_size": rise_by_size,
+    "js": partial(divergence, js),
+    "js-released": partial(divergence, js_released),
+    "kl": partial(divergence, kl),
+    "angular": partial(divergence, angle),
+    "norm": norm,
+    "gradient": gradient,
+    "taylor": taylor,
+    "magnitude": magnitude,
+    "block-influence": block_influence,
+    "relative-magnitude": relative_magnitude,
+    "random": random,
+}
+ONE_PASS: frozenset[Criterion] = frozenset({gradient, taylor, magnitude, block_influence, relative_magnitude, random})
 """Criteria that cost a pass or two over the text, however many candidates there are: for estimates of time."""
+
+
+# Protection -----------------------------------------------------------------------------------------------------------
+
+
 Protect = Callable[[Anatomy, Sequence[Block]], frozenset[int]]
 """Takes the model and what is removed; gives the layers that nothing may be removed from now."""
 
@@ -90,9 +119,29 @@ def nothing(anatomy: Anatomy, removed: Sequence[Block]) -> frozenset[int]:
     return frozenset()
 
 
+def ends(first: int, last: int, anatomy: Anatomy, removed: Sequence[Block]) -> frozenset[int]:
+    """The first and the last layers, so many of each; of encoder and decoder each its own."""
+    stacks = [[site.number for site in anatomy.sites if site.stack is stack] for stack in anatomy.family.stacks]
+    return frozenset(number for layers in stacks for number in [*layers[:first], *layers[max(0, len(layers) - last) :]])
+
+
+def early_at_first(share: float, anatomy: Anatomy, removed: Sequence[Block]) -> frozenset[int]:
+    """The first int(N share / 2) + 1 layers of N blocks, until int(N share) + 1 blocks are gone (FinerCut's ``-x``).
+
+    N counts the blocks of the model as it was loaded, in an encoder-decoder model those of both halves.
+    """
+    blocks = len(anatomy.branches)
+    if len(removed) > int(blocks * share):
+        return frozenset()
+    return ends(int(blocks * share / 2 / len(anatomy.family.stacks)) + 1, 0, anatomy, removed)
+
+
+# Methods --------------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Method:
-    """A way to prune: what is removed, by what measure, one by one or at once."""
+    """A way to prune: what is removed, by what measure, one by one or at once, and what stays."""
 
     criterion: Criterion
     unit: UnitName = "block"
@@ -111,6 +160,38 @@ METHODS: dict[str, Method] = {
     ),
     "one-shot": Method(
         perplexity, iterative=False, summary="rank all blocks once, on the intact model (BlockPruner's ablation)"
+    ),
+    "finercut": Method(
+        CRITERIA["js"],
+        protect=partial(early_at_first, 0.4),
+        summary="FinerCut (arXiv 2405.18218): the block whose removal changes the logits least; early layers go late",
+    ),
+    "shortened-llama": Method(
+        perplexity,
+        unit="layer",
+        iterative=False,
+        protect=partial(ends, 4, 2),
+        summary="Shortened LLaMA (arXiv 2402.02834): rank layers once; the first four and the last two stay",
+    ),
+    "shortgpt": Method(
+        block_influence,
+        unit="layer",
+        iterative=False,
+        summary="ShortGPT (arXiv 2403.03853): rank layers once by how much they turn the hidden states",
+    ),
+    "sleb": Method(
+        perplexity,
+        unit="layer",
+        protect=partial(ends, 1, 1),
+        summary="SLEB (ICML 2024): remove the layer whose loss hurts least, score again; first and last stay",
+    ),
+    "llm-drop": Method(
+        block_influence,
+        iterative=False,
+        summary="LLM-Drop (arXiv 2406.15786): rank blocks once by how much they turn the hidden states",
+    ),
+    "gradient": Method(
+        gradient, summary="the rise of the loss as one backward pass estimates it, again after every removal"
     ),
     "random": Method(random, iterative=False, summary="a seeded random order: the control"),
 }

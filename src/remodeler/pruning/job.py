@@ -5,7 +5,7 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,13 +19,21 @@ from remodeler.checkpoints import AUTO, Checkpoint, fingerprint
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.evaluation import compare_affordable_speed, memory, text_scores
-from remodeler.measurements import short
 from remodeler.pruning.budget import Budget, upto
 from remodeler.pruning.criteria import Method
-from remodeler.pruning.log import REMOVALS_FILE, Header, Step, blocks_of, copy_log, name, read_log
-from remodeler.pruning.preview import announce, announce_steps, form_named, method_of, refuse_form, refuse_plan
-from remodeler.pruning.refine import refine
-from remodeler.pruning.search import Search, check, prune
+from remodeler.pruning.log import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
+from remodeler.pruning.phases import Outcome, run
+from remodeler.pruning.preview import (
+    announce,
+    announce_steps,
+    form_named,
+    method_of,
+    refuse_plan,
+    refuse_search,
+    refuse_widths,
+)
+from remodeler.pruning.search import Search
+from remodeler.pruning.store import HISTORY_FILE, STATE_FILE
 from remodeler.pruning.wishes import Job, Plan, Source, Text
 from remodeler.records import Record, empty, new_folder, refuse_existing, save_record, versions, write_text
 from remodeler.saving import Saved, save_pruned
@@ -47,49 +55,38 @@ def prune_model(
     refuse_existing(out)
     method, form = method_of(plan), form_named(plan.form)
     refuse_plan(plan, method, form)
+    refuse_widths(plan, budget, form)
     with processes.group(source.device) as device, enough_memory():
         job = Job(replace(source, device=device).load(), text, text.sample(), form)
         search = _search(job, plan, method, budget)
-        check(search)
-        refuse_form(search, form)
+        refuse_search(search, plan, form)
         if processes.first():
-            announce(search, job)
+            announce(search, plan, job)
         if dry:
             return False
         if not processes.first():
-            _path(search, plan, None, {})
+            run(search, plan, {}, None)
             return False
         with new_folder(out, keep=True) as work:
-            empty(work, but=REMOVALS_FILE)
+            empty(work, but=(REMOVALS_FILE, STATE_FILE, HISTORY_FILE))
             options = _options(source, text, plan, budget) | {"criterion": method.criterion.__name__, "out": str(out)}
             _complete(job, _searched(search, job, plan, work), work, "prune", options)
             finish(work)
+            (work / STATE_FILE).unlink(missing_ok=True)  # other runtimes take every safetensors file for weights
     return True
 
 
-def _searched(search: Search, job: Job, plan: Plan, work: Path) -> list[Step]:
-    """The steps of a search that is heard and seen, from wherever it stopped before."""
+def _searched(search: Search, job: Job, plan: Plan, work: Path) -> Outcome:
+    """What goes, by a search that is heard and seen, from wherever it stopped before."""
     log, header = work / REMOVALS_FILE, _header(job, search, plan)
     if plan.start and not log.exists():
         copy_log(plan.start, log, header)
     announce_steps(log)
     with bar("searching") as hear:
-        steps = _path(replace(search, listen=hear, tell=_tell), plan, log, header)
-    if not steps:
+        outcome = run(search, plan, header, work, hear)
+    if not outcome.removed and not outcome.widths:
         raise InputError(f"the first step costs too much {search.budget}: give a larger --max-perplexity-increase")
-    return steps
-
-
-def _path(search: Search, plan: Plan, log: Path | None, header: Header) -> list[Step]:
-    """The search, and its refinement where it is wanted; every process goes the same way."""
-    steps = prune(search, log, header)
-    return refine(search, steps, log) if plan.refine and steps else steps
-
-
-def _tell(step: Step) -> None:
-    with_again = f"with {name(step.restored)} again, " * bool(step.restored)
-    size = short(step.parameters)
-    note(f"{step.step:4d}. {with_again}without {name(step.removed)}: perplexity {step.perplexity:.4g}, {size}")
+    return outcome
 
 
 def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: str, finish: Finish) -> None:
@@ -120,7 +117,13 @@ def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: s
     with new_folder(out) as work:
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True)[: len(steps) + 1]
         write_text(work / REMOVALS_FILE, "".join(lines))
-        _complete(job, steps, work, "cut", {**given, **asdict(source), **_budget_options(budget), **places})
+        _complete(
+            job,
+            Outcome(blocks_of(steps), {}, steps[-1].perplexity, sum(step.seconds for step in steps), {}),
+            work,
+            "cut",
+            {**given, **asdict(source), **_budget_options(budget), **places},
+        )
         finish(work)
 
 
@@ -163,20 +166,21 @@ def _budget_options(budget: Budget) -> dict[str, Any]:
 # After the search -----------------------------------------------------------------------------------------------------
 
 
-def _complete(job: Job, steps: Sequence[Step], work: Path, verb: str, options: dict[str, Any]) -> None:
+def _complete(job: Job, outcome: Outcome, work: Path, verb: str, options: dict[str, Any]) -> None:
     """Write the model, read it back, measure both, and describe it all."""
-    checkpoint, removed = job.checkpoint, blocks_of(steps)
-    note(f"{len(removed)} block{'s' * (len(removed) > 1)} to remove: writing, reading back, measuring")
-    saved = save_pruned(checkpoint, removed, work, job.form)
+    checkpoint, removed = job.checkpoint, outcome.removed
+    note(f"{_summary(outcome)}: writing, reading back, measuring")
+    saved = save_pruned(checkpoint, removed, work, job.form, widths=outcome.widths)
     dense, pruned = _measure(job, saved)
     header, _ = read_log(work / REMOVALS_FILE)
     results = {
         "dense": {"perplexity": header["perplexity"], **dense},
-        "pruned": {"perplexity": steps[-1].perplexity, **pruned},
+        "pruned": {"perplexity": outcome.perplexity, **pruned},
         "removed": [str(block) for block in removed],
         "blocks": header["candidates"],
+        **({"widths": {str(block): list(of) for block, of in outcome.kept.items()}} if outcome.kept else {}),
         **_facts(checkpoint, saved),
-        "seconds": round(sum(step.seconds for step in steps), 3),
+        "seconds": round(outcome.seconds, 3),
         "command": shlex.join(["remodel", *sys.argv[1:]]),
     }
     model = {"name": checkpoint.name, "revision": checkpoint.revision, **header["model"]}
@@ -184,6 +188,15 @@ def _complete(job: Job, steps: Sequence[Step], work: Path, verb: str, options: d
     record = Record(verb, options, inputs, job.text.seed, versions(), results)
     save_record(work, record)
     write_card(work, record, checkpoint.name)
+
+
+def _summary(outcome: Outcome) -> str:
+    """What goes, in words."""
+    count = len(outcome.removed)
+    kept = [sum(part) for part in zip(*outcome.kept.values(), strict=True)] if outcome.kept else [0, 0]
+    narrower = f"{kept[1] - kept[0]:,} of {kept[1]:,} heads and channels" if outcome.kept else ""
+    blocks = f"{count} block{'s' * (count > 1)}" if count else ""
+    return " and ".join(filter(None, (blocks, narrower))) + " to remove"
 
 
 def _facts(checkpoint: Checkpoint, saved: Saved) -> dict[str, Any]:

@@ -12,23 +12,27 @@ from remodeler.evaluation import memory
 from remodeler.forms import FORMS, Form, refusal
 from remodeler.logprobs import batch_nll, batch_size, device_of, to_batch
 from remodeler.measurements import short, size
+from remodeler.pruning.budget import Budget
 from remodeler.pruning.criteria import CRITERIA, METHODS, Method, nothing
 from remodeler.pruning.scans import SCANS
-from remodeler.pruning.search import Search, estimate
+from remodeler.pruning.search import Search, check, estimate
+from remodeler.pruning.width import WIDTH_METHODS
 from remodeler.pruning.wishes import Job, Plan
 from remodeler.records import read_lines
 
 
 def method_of(plan: Plan) -> Method:
-    """The row of a method, with what the user wants to be different."""
+    """The row of a method, with what the user wants to be different; heads and channels stand beside the search's."""
+    known_methods = {**METHODS, **dict.fromkeys(WIDTH_METHODS, METHODS["blockpruner"])}
     for option, name, known in (
-        ("method", plan.method, METHODS),
+        ("method", plan.method, known_methods),
         ("criterion", plan.criterion, CRITERIA),
         ("search", plan.search, {"exact": None, **SCANS}),
+        ("--then", plan.then, ("width", *WIDTH_METHODS)),
     ):
         if name is not None and name not in known:
             raise InputError(f"{option} {name!r} is not known: choose {', '.join(known)}")
-    method = METHODS[plan.method]
+    method = known_methods[plan.method]
     method = replace(method, criterion=CRITERIA[plan.criterion]) if plan.criterion else method
     return method if plan.protect else replace(method, protect=nothing)
 
@@ -52,26 +56,55 @@ def refuse_plan(plan: Plan, method: Method, form: Form | None) -> None:
         raise InputError("--form stock needs blocks that pair up: add --shape standard or --unit layer")
 
 
-def refuse_form(search: Search, form: Form | None) -> None:
-    """Hours before it would fail: a form that this family can't have."""
+def refuse_widths(plan: Plan, budget: Budget, form: Form | None) -> None:
+    """What makes no sense with heads and channels, or only with them."""
+    named = ", ".join(f"--{name.replace('_', '-')}" for name in plan.width_options)
+    if plan.width is None:
+        if named:
+            raise InputError(f"{named} was given, but no heads or channels go: add --then width, or leave it out")
+        return
+    pure = plan.method in WIDTH_METHODS
+    if budget.ratio is None:
+        raise InputError(f"{plan.width} chooses heads and channels for a --ratio: give one instead of {budget}")
+    if pure and (plan.then or plan.refine or plan.criterion or plan.search != "exact" or plan.start):
+        raise InputError(
+            f"--method {plan.method} removes no blocks, so --then, --refine, --criterion, --search and --from mean "
+            "nothing: leave them out, or choose another --method with --then"
+        )
+    if not 0 < plan.blocks_share < 1:
+        raise InputError(f"blocks take a share of {plan.blocks_share:g}: give one above 0 and below 1, as 44%")
+    if form == "stock" and not plan.width_options.get("uniform"):
+        raise InputError("--form stock needs layers of the same width: add --uniform")
+
+
+def refuse_search(search: Search, plan: Plan, form: Form | None) -> None:
+    """What the search could not reach, and, hours before it would fail, a form that this family can't have."""
+    if plan.width is None:
+        check(search)
+    elif plan.method not in WIDTH_METHODS:
+        check(replace(search, budget=plan.blocks_first(search.budget)))
     if form is None:
         return
-    first = search.units()[0] if form == "stock" else ()
+    first = search.units()[0] if form == "stock" and plan.method not in WIDTH_METHODS else ()
     reason = refusal(search.anatomy, frozenset(first), form)
     if reason:
         raise InputError(f"the {form} form can't hold this model: {reason}; choose another --form")
 
 
-def announce(search: Search, job: Job) -> None:
+def announce(search: Search, plan: Plan, job: Job) -> None:
     """Model size, candidates, texts, and about how long it will take."""
     checkpoint, sampled, windows = job.checkpoint, job.sampled, search.windows
     figures = memory(checkpoint)
-    units, seconds = estimate(search, _pass_seconds(search))
     given, asked = len(sampled.calibration), job.text.samples
     few = f" ({asked} were asked for, the source has no more)" if given < asked else ""
     note(f"{checkpoint.name}: {short(figures['parameters'])} parameters, {size(figures['weight_bytes'])} of weights")
     note(f"{given} texts from {sampled.name}{few}: {len(windows)} windows, {windows.tokens:,} scored tokens")
-    note(f"{units} candidates; {search.budget} takes about {duration(seconds)}")
+    if plan.method not in WIDTH_METHODS:
+        blocks = replace(search, budget=plan.blocks_first(search.budget)) if plan.width else search
+        units, seconds = estimate(blocks, _pass_seconds(search))
+        note(f"{units} candidates; {blocks.budget} takes about {duration(seconds)}")
+    if plan.width:
+        note(f"heads and channels by {plan.width}: {WIDTH_METHODS[plan.width].summary}")
     if checkpoint.anatomy.family.task == "seq2seq":
         note("encoder-decoder models are written in the portable form only: zeroed blocks, no smaller and no faster")
 

@@ -77,8 +77,7 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
     """
     check(search)
     log = log if processes.first() else None
-    found = processes.shared(take_up(log, header or {}) if log else None)
-    first, steps = found or (processes.shared(_begin(search, log, header or {})), [])
+    first, steps = begin(search, log, header or {})
     dense = first["perplexity"]
     steps = within(search.anatomy, search.budget, dense, steps)
     once: dict[str, float] = {}
@@ -145,7 +144,13 @@ def estimate(search: Search, pass_seconds: float) -> tuple[int, float]:
     return units, sum(COSTS[search.scan] * max(1, units - k) for k in range(sweeps)) * pass_seconds
 
 
-def _begin(search: Search, log: Path | None, header: Header) -> Header:
+def begin(search: Search, log: Path | None, header: Header) -> tuple[Header, list[Step]]:
+    """What a log holds, made where there is none: the intact model's perplexity, and the steps that are done."""
+    found = processes.shared(take_up(log, header) if log and processes.first() else None)
+    return found or (processes.shared(_first_line(search, log, header)), [])
+
+
+def _first_line(search: Search, log: Path | None, header: Header) -> Header:
     start = time.perf_counter()
     dense = perplexity(mean_nll(search.anatomy, search.windows, search.size))
     blocks = len(search.anatomy.blocks())

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from remodeler import processes
+from remodeler import processes, streaming
 from remodeler.blocks import KINDS, Anatomy, Block, Replay, bypassed, swapped
 from remodeler.logprobs import Batch, batch_size, device_of, sum_dtype, to_batch, trunk_states, window_nll
+from remodeler.pruning import streamed
 from remodeler.texts import Windows
 
 Unit = tuple[Block, ...]
@@ -29,7 +30,7 @@ Unit = tuple[Block, ...]
 Progress = Callable[[float], None]
 """Told the share of the step that is done."""
 Measure = Callable[[Anatomy, Batch], Tensor]
-"""What is asked of a model: a number for every window of the batch, [windows] float64 on the device."""
+"""What is asked of a model: a number, or some, for every window of the batch, [windows, ...] float64 on the device."""
 
 
 def loss(anatomy: Anatomy, batch: Batch) -> Measure:
@@ -84,6 +85,7 @@ def window_scores(
     size: int | None = None,
     progress: Progress | None = None,
     prepare: Callable[[Anatomy, Batch], Measure] = loss,
+    shape: tuple[int, ...] = (),
 ) -> Tensor:
     """A number for every window and unit, by default the window's loss without the unit: [windows, units] float64.
 
@@ -95,11 +97,15 @@ def window_scores(
         size: windows a mini-batch; by default chosen for the device.
         progress: called with the share done.
         prepare: called for every mini-batch with the model intact; gives what is asked of every candidate.
+        shape: of what the measure says of one window, where it is more than a number: [windows, units, *shape] then.
     """
+    if streaming.streamed(anatomy.model):
+        asked = None if prepare is loss else prepare
+        return streamed.window_scores(anatomy, windows, removed, units, size, progress, asked, shape)
     device = device_of(anatomy.model)
     size = size or batch_size(windows, device)
     starts = range(0, len(windows), size)
-    scores = torch.zeros(len(windows), len(units), dtype=sum_dtype(device), device=device)
+    scores = torch.zeros(len(windows), len(units), *shape, dtype=sum_dtype(device), device=device)
     mine = range(processes.rank(), len(starts), processes.world())
     for done, number in enumerate(mine):
         start = starts[number]

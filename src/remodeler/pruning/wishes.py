@@ -1,15 +1,20 @@
 """What a person asks for: which model, which texts, how to prune; and the job that comes of it once both are loaded."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoints import Checkpoint, load
 from remodeler.evaluation import LENGTH, model_windows
 from remodeler.forms import Form
+from remodeler.pruning.budget import Budget
 from remodeler.pruning.candidates import Shape
+from remodeler.pruning.width import WIDTH_METHODS
 from remodeler.sources import Sampled, sample
 from remodeler.texts import Packing, Windows
+
+BEST_WIDTH = "hybrid-grained"
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,24 @@ class Plan:
     error: float = 0.01
     """Of a race: probability, over the whole search, of dropping the best candidate of a step."""
     refine: bool = False
+    then: str | None = None
+    """What chooses heads and channels after the blocks: a row of ``WIDTH_METHODS``, or ``width`` for the best."""
+    blocks_share: float = 0.44
+    """Share of the ratio that the blocks take then, the rest being for heads and channels (MultiPruner's)."""
+    width_options: Mapping[str, Any] = field(default_factory=dict)
     form: str = "auto"
     batch_size: int | None = None
     start: Path | None = None
     """A removal log to go on from."""
+
+    @property
+    def width(self) -> str | None:
+        """The method that chooses heads and channels, if one does."""
+        return self.method if self.method in WIDTH_METHODS else {"width": BEST_WIDTH}.get(self.then or "", self.then)
+
+    def blocks_first(self, budget: Budget) -> Budget:
+        """The blocks' part of a budget."""
+        return Budget(ratio=(budget.ratio or 0.0) * self.blocks_share)
 
     def path(self) -> dict[str, Any]:
         """What decides the path of the search, unlike how far it goes and how it is written; defaults left out."""

@@ -1,0 +1,209 @@
+"""The arms of ``pruning_methods.py``: what each method removes of a model at a ratio, and what finding it cost.
+
+An arm's ``find`` takes (setup, ratio, folder). A search is made once, to the largest ratio that it is asked for and can
+reach, and cut for the others; refinements and widths are made for each ratio. What was found lies in the folder, and
+the same call goes on from there.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from quality import Setup
+
+from remodeler.blocks import Block
+from remodeler.checkpoints import fingerprint
+from remodeler.pruning.budget import Budget, share, within
+from remodeler.pruning.candidates import longest_path
+from remodeler.pruning.criteria import CRITERIA, METHODS, Method, nothing
+from remodeler.pruning.log import Header, Step, blocks_of, read_log
+from remodeler.pruning.refine import refine
+from remodeler.pruning.scans import SCANS
+from remodeler.pruning.search import Search, prune
+from remodeler.records import append_line, drop_torn_line, read_lines, to_json, write_text
+
+Widths = Mapping[Block, tuple[int, ...]]
+State = tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What finding something took."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+    """Seconds of processor time, which a busy machine does not stretch as much."""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.seconds + other.seconds, self.cpu + other.cpu)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a method removes."""
+
+    states: tuple[State, ...]
+    """The blocks that are gone after each step, from the intact model to the result; empty where none reaches it."""
+    cost: Cost = Cost()
+    widths: Widths | None = None
+    """Of blocks that stay, the groups that stay."""
+    reach: float = 1.0
+    """The largest share of the parameters that the method can remove of this model."""
+    swaps: int | None = None
+    """Of a refinement."""
+
+
+Find = Callable[[Setup, float, Path], Found]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the tables."""
+
+    name: str
+    find: Find
+    unit: str
+    variant: bool = False
+    """A version of a row, which explains it."""
+    seed: int = 0
+
+
+# ---- searches for blocks ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a search goes."""
+
+    method: Method
+    scan: str = "exact"
+    seed: int = 42
+
+    def search(self, setup: Setup, ratio: float) -> Search:
+        """The search to a ratio."""
+        anatomy, method = setup.checkpoint.anatomy, self.method
+        budget = Budget(ratio=ratio)
+        return Search(anatomy, setup.calibration, budget, method, method.unit, seed=self.seed, scan=self.scan)
+
+
+def searched(name: str, way: Way, setup: Setup, ratio: float, folder: Path) -> Found:
+    """The path of a search, cut at a ratio."""
+    search = way.search(setup, ratio)
+    reach = _reach(search)
+    if reach < ratio:
+        return Found((), reach=reach)
+    header, steps = _path(search, setup, folder / name)
+    cut = within(search.anatomy, search.budget, header["perplexity"], steps)
+    return Found(_states(cut), spent(folder / name / "cost.jsonl", len(cut)))
+
+
+def _reach(search: Search) -> float:
+    path = longest_path(search.anatomy, search.unit, search.shape, search.method)
+    return share(search.anatomy, [block for unit in path for block in unit])
+
+
+def _path(search: Search, setup: Setup, folder: Path) -> tuple[Header, list[Step]]:
+    """The log of a search that goes at least so far."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "removals.jsonl"
+    if not (log.exists() and share(search.anatomy, blocks_of(read_log(log)[1])) >= (search.budget.ratio or 0)):
+        prune(replace(search, tell=metered(folder / "cost.jsonl")), log, _identity(search, setup))
+    return read_log(log)
+
+
+def _identity(search: Search, setup: Setup) -> Header:
+    return {
+        "model": {"weights": fingerprint(setup.checkpoint.model)},
+        "texts": {"sha256": setup.calibration.fingerprint()},
+        "options": {"unit": search.unit, "scan": search.scan, "seed": search.seed},
+    }
+
+
+def _states(steps: Sequence[Step]) -> tuple[State, ...]:
+    return tuple(tuple(blocks_of(steps[:count])) for count in range(len(steps) + 1))
+
+
+def refined(name: str, base: str, way: Way, setup: Setup, ratio: float, folder: Path) -> Found:
+    """What a search found, and the swaps of ``refine`` behind it; before its last step the path is the search's."""
+    start = searched(base, way, setup, ratio, folder)
+    if not start.states:
+        return start
+    search, own = way.search(setup, ratio), folder / name / f"{ratio:g}"
+    if not (own / "done").exists():
+        _refine(search, folder / base / "removals.jsonl", own)
+    steps = read_log(own / "removals.jsonl")[1]
+    swaps = sum(bool(step.restored) for step in steps)
+    cost = start.cost + spent(own / "cost.jsonl")
+    return Found((*start.states[:-1], tuple(blocks_of(steps))), cost, swaps=swaps)
+
+
+def _refine(search: Search, source: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    log, meter = folder / "removals.jsonl", metered(folder / "cost.jsonl")
+    if not log.exists():
+        header, steps = read_log(source)
+        cut = within(search.anatomy, search.budget, header["perplexity"], steps)
+        write_text(log, "".join(to_json(line) + "\n" for line in [header, *(step.line() for step in cut)]))
+    meter(refine(replace(search, tell=meter), read_log(log)[1], log)[-1])
+    (folder / "done").touch()
+
+
+# ---- what it costs ---------------------------------------------------------------------------------------------------
+
+
+def metered(file: Path) -> Callable[[Step], None]:
+    """Told every step, it writes down the time since the one before."""
+    clock = [time.perf_counter(), time.process_time()]
+
+    def tell(step: Step) -> None:
+        now = [time.perf_counter(), time.process_time()]
+        append_line(file, {"step": step.step, "seconds": now[0] - clock[0], "cpu": now[1] - clock[1]})
+        clock[:] = now
+
+    return tell
+
+
+def spent(file: Path, steps: float = math.inf) -> Cost:
+    """The time of the first steps."""
+    drop_torn_line(file)
+    lines = [line for line in read_lines(file) if line["step"] <= steps]
+    return Cost(sum(line["seconds"] for line in lines), sum(line["cpu"] for line in lines))
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+def ways() -> Iterator[tuple[str, Way, bool]]:
+    """Every search: name, way, and whether it is a variant of another row."""
+    for name, method in METHODS.items():
+        if name != "random":
+            yield name, Way(method), False
+    for name in ("finercut", "shortened-llama", "sleb"):
+        yield f"{name} unprotected", Way(replace(METHODS[name], protect=nothing)), True
+    for criterion in ("taylor", "magnitude"):
+        yield f"shortened-llama {criterion}", Way(_measured_by("shortened-llama", criterion)), False
+    for criterion in ("js-released", "kl", "norm", "angular"):
+        yield f"finercut {criterion}", Way(_measured_by("finercut", criterion)), True
+    yield "shortgpt relative-magnitude", Way(_measured_by("shortgpt", "relative-magnitude")), True
+    for scan in SCANS:
+        yield f"blockpruner {scan}", Way(METHODS["blockpruner"], scan), True
+
+
+def _measured_by(row: str, criterion: str) -> Method:
+    return replace(METHODS[row], criterion=CRITERIA[criterion])
+
+
+def arms() -> list[Arm]:
+    """All rows, BlockPruner's first."""
+    named = list(ways())
+    found = [Arm(name, partial(searched, name, way), way.method.unit, variant) for name, way, variant in named]
+    for base in ("blockpruner", "size-weighted", "one-shot"):
+        name = f"{base} refined"
+        found.append(Arm(name, partial(refined, name, base, Way(METHODS[base])), "block"))
+    for seed in (1, 2, 3):
+        way = Way(METHODS["random"], seed=seed)
+        found.append(Arm("random", partial(searched, f"random-{seed}", way), "block", seed=seed))
+    return found

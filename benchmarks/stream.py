@@ -1,0 +1,259 @@
+"""A checkpoint larger than memory goes through the search: peak memory, and bytes read against the offloaded loop.
+
+Claim: ``remodel prune --stream`` reads every layer once for a step and group of mini-batches, where a loop over the
+candidates with offloaded weights (accelerate's, say) reads nearly the whole model for every candidate and mini-batch;
+and a 13 GB checkpoint is searched, written and read back in 4 GB.
+
+Two parts. A small real model is streamed both ways and every byte read is counted. Then a checkpoint of Llama-2-7B's
+shape with random weights in bfloat16 is written layer by layer, and a fresh process whose address space is limited
+(``RLIMIT_AS``: all that it maps, code and libraries included, not only what is resident) searches one step over a few
+short windows of random tokens, all candidates, writes the pruned model and compares it with the source. Random weights
+say nothing of which block matters; what the offloaded loop would read of this checkpoint is computed by the formula
+that the small model's count confirms.
+
+    python benchmarks/stream.py --folder /tmp/stream7b --threads 2 --json stream.json
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, LlamaConfig
+
+import remodeler
+from remodeler.blocks import bypassed
+from remodeler.checkpoints import Checkpoint, load
+from remodeler.logprobs import mean_nll
+from remodeler.pruning.budget import Budget
+from remodeler.pruning.search import Search, prune
+from remodeler.pruning.sweep import sweep
+from remodeler.records import read_json, versions, write_json
+from remodeler.saving import save_pruned
+from remodeler.shards import write_shards
+from remodeler.streaming import streamed
+from remodeler.texts import IGNORED, Windows
+
+DEMO = Path(remodeler.__file__).parent / "demo_model"
+SHAPE: dict[str, Any] = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": False,
+}
+"""Llama-2-7B's."""
+
+
+# The checkpoint -------------------------------------------------------------------------------------------------------
+
+
+def write_checkpoint(folder: Path, layers: int) -> None:
+    """Random bfloat16 weights of a Llama of 7 billion parameters, a layer at a time."""
+    folder.mkdir(parents=True)
+    config = LlamaConfig(**SHAPE | {"num_hidden_layers": layers}, dtype="bfloat16", architectures=["LlamaForCausalLM"])
+    AutoTokenizer.from_pretrained(DEMO).save_pretrained(folder)
+    write_shards(_random_tensors(config), folder)
+    config.save_pretrained(folder)
+
+
+def _random_tensors(config: LlamaConfig) -> Iterator[dict[str, Tensor]]:
+    width, inner, words = config.hidden_size, config.intermediate_size, config.vocab_size
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.bfloat16) * 0.02
+
+    yield {"model.embed_tokens.weight": drawn(words, width)}
+    for layer in range(config.num_hidden_layers):
+        shapes = {f"self_attn.{name}_proj": (width, width) for name in "qkvo"}
+        shapes |= {"mlp.gate_proj": (inner, width), "mlp.up_proj": (inner, width), "mlp.down_proj": (width, inner)}
+        part = {f"model.layers.{layer}.{name}.weight": drawn(*shape) for name, shape in shapes.items()}
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            part[f"model.layers.{layer}.{norm}.weight"] = torch.ones(width, dtype=torch.bfloat16)
+        yield part
+    yield {"model.norm.weight": torch.ones(width, dtype=torch.bfloat16)}
+    yield {"lm_head.weight": drawn(words, width)}
+
+
+def random_windows(count: int, length: int, vocabulary: int) -> Windows:
+    """Windows of random tokens."""
+    ids = torch.randint(3, vocabulary, (count, length), generator=torch.Generator().manual_seed(0))
+    return Windows(ids, torch.cat([ids[:, 1:], torch.full((count, 1), IGNORED)], 1))
+
+
+# Bytes read -----------------------------------------------------------------------------------------------------------
+
+
+def layer_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of the weights that stay on disk."""
+    model = checkpoint.model
+    return sum(value.nbytes for path in read_by(checkpoint).paths for value in model.get_submodule(path).parameters())
+
+
+def read_by(checkpoint: Checkpoint) -> Any:
+    """The streamed weights of a checkpoint, with what was read of them."""
+    weights = streamed(checkpoint.model)
+    assert weights is not None
+    return weights
+
+
+def offloaded_bytes(checkpoint: Checkpoint, batches: int) -> int:
+    """What a loop over all candidates reads that reads a layer for every mini-batch: all but the candidate itself."""
+    total = layer_bytes(checkpoint)
+    gone = [sum(value.nbytes for value in branch.parameters()) for branch in checkpoint.anatomy.branches.values()]
+    return batches * sum(total - each for each in gone)
+
+
+def count_small(count: int = 8, length: int = 64, size: int = 2) -> dict[str, Any]:
+    """One step on the embedded model both ways: bytes read, and whether the numbers are the same."""
+    checkpoint = load(DEMO, stream=True)
+    anatomy, read = checkpoint.anatomy, read_by(checkpoint).read
+    windows, units = random_windows(count, length, 300), [(block,) for block in anatomy.blocks()]
+    read.clear()
+    scores = sweep(anatomy, windows, [], units, size)
+    streamed_read = read.total()
+    read.clear()
+    sums = torch.zeros(len(units), dtype=torch.float64)
+    for column, unit in enumerate(units):
+        with bypassed(anatomy, unit):
+            for start in range(0, count, size):  # a call for each, so that none shares its reading
+                part = windows[start : start + size]
+                sums[column] += mean_nll(anatomy, part, size) * part.tokens
+    plain = (sums / windows.tokens).tolist()
+    return {
+        "model": DEMO.name,
+        "candidates": len(units),
+        "mini_batches": count // size,
+        "layers_on_disk": layer_bytes(checkpoint),
+        "streamed_read": streamed_read,
+        "offloaded_read": read.total(),
+        "offloaded_formula": offloaded_bytes(checkpoint, count // size),
+        "largest_difference": max(abs(a - b) for a, b in zip(scores, plain, strict=True)),
+    }
+
+
+# Within the limit -----------------------------------------------------------------------------------------------------
+
+
+def limited(given: argparse.Namespace) -> dict[str, Any]:
+    """One search step, the pruned model written and read back, in this process, whose memory is limited."""
+    limit = int(given.limit * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    torch.set_num_threads(given.threads)
+    phases: dict[str, Any] = {}
+    start = time.perf_counter()
+    checkpoint = load(given.folder, stream=True)
+    weights = read_by(checkpoint)
+    phases["load"] = _phase(start, weights.read)
+    windows = random_windows(given.windows, given.length, SHAPE["vocab_size"])
+    start = time.perf_counter()
+    steps = prune(Search(checkpoint.anatomy, windows, Budget(None, 1), size=given.size, tell=_progress, listen=_listen))
+    phases["perplexity of the intact model, and one step"] = _phase(start, weights.read)
+    figures = {
+        "limit": limit,
+        "layers_on_disk": layer_bytes(checkpoint),
+        "candidates": len(checkpoint.anatomy.blocks()),
+        "mini_batches": -(-given.windows // given.size),
+        "tokens": windows.ids.numel(),
+        "offloaded_formula": offloaded_bytes(checkpoint, -(-given.windows // given.size)),
+        "removed": [str(block) for block in steps[0].removed],
+        "phases": phases,
+    }
+    if given.save:
+        start = time.perf_counter()
+        out = Path(f"{given.folder}-pruned")
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        saved = save_pruned(checkpoint, steps[0].removed, out)
+        phases["write, read back, compare"] = _phase(start, weights.read)
+        figures |= {"form": saved.form, "one_pass": saved.check.one_pass, "cached": saved.check.cached}
+        figures["written"] = sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    return figures | peaks()
+
+
+def _phase(start: float, read: Any) -> dict[str, float]:
+    figures = {"seconds": round(time.perf_counter() - start, 1), "bytes_read": read.total()} | peaks()
+    read.clear()
+    print(figures, file=sys.stderr, flush=True)
+    return figures
+
+
+def _progress(step: Any) -> None:
+    print(f"without {step.removed}: perplexity {step.perplexity:.4g}", file=sys.stderr, flush=True)
+
+
+def _listen(share: float, words: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {share:.1%} {words}", file=sys.stderr, flush=True)
+
+
+def peaks() -> dict[str, int]:
+    """Peak address space and peak resident memory of this process, in bytes."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
+    kilobytes = {line[0].rstrip(":"): int(line[1]) for line in lines if line[0] in ("VmPeak:", "VmHWM:")}
+    return {"peak_address_space": kilobytes["VmPeak"] * 1024, "peak_resident": kilobytes["VmHWM"] * 1024}
+
+
+# The page -------------------------------------------------------------------------------------------------------------
+
+
+def page(small: dict[str, Any], large: dict[str, Any]) -> Iterator[str]:
+    """The figures as a table."""
+    yield "| | candidates | mini-batches | layers on disk | read, streamed | read, offloaded loop | ratio |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
+    step = large["phases"]["perplexity of the intact model, and one step"]["bytes_read"] - large["layers_on_disk"]
+    for name, row, streamed_read, offloaded in (
+        (f"{small['model']}, both counted", small, small["streamed_read"], small["offloaded_read"]),
+        ("7B shape, offloaded computed", large, step, large["offloaded_formula"]),
+    ):
+        cells = [row["candidates"], row["mini_batches"]]
+        cells += [f"{value / 1e9:,.3f} GB" for value in (row["layers_on_disk"], streamed_read, offloaded)]
+        yield f"| {name} | {' | '.join(map(str, cells))} | {offloaded / streamed_read:.0f} |"
+    yield ""
+    limit, space, resident = (large[key] / 2**30 for key in ("limit", "peak_address_space", "peak_resident"))
+    yield f"Limit {limit:.2f} GiB of address space: peak {space:.2f} GiB, resident {resident:.2f} GiB."
+    for name, phase in large["phases"].items():
+        yield f"- {name}: {phase['seconds']:.0f} s, {phase['bytes_read'] / 1e9:.1f} GB read"
+
+
+def main() -> None:
+    """Write the checkpoint, start the limited process, print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--folder", type=Path, default=Path("stream7b"))
+    parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"])
+    parser.add_argument("--windows", type=int, default=4)
+    parser.add_argument("--length", type=int, default=8)
+    parser.add_argument("--size", type=int, default=2, help="windows a mini-batch")
+    parser.add_argument("--limit", type=float, default=4.0, help="GiB of address space")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-save", dest="save", action="store_false", help="search only")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.inside:
+        given.inside.write_text(json.dumps(limited(given)), encoding="utf-8")
+        return
+    small = count_small()
+    if not given.folder.exists():
+        write_checkpoint(given.folder, given.layers)
+    inside = given.folder / "figures.json"
+    subprocess.run([sys.executable, __file__, *sys.argv[1:], "--inside", str(inside)], check=True)
+    large = read_json(inside)
+    print("\n".join(page(small, large)))
+    if given.json:
+        write_json(given.json, {"versions": versions(), "small": small, "large": large})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Importance from gradients: of a block's output (first order in the block), of its weights; and the weights alone.
+
+``gradient`` is the first-order Taylor estimate of how much the loss rises when a block is removed. With r what the
+block adds to the residual stream, the loss of the model with r scaled by m has the derivative r . dL/dr at m = 1, so
+going to m = 0 changes it by about - r . dL/dr. One backward pass scores all blocks. It is the Taylor criterion of
+Molchanov et al. (arXiv 1611.06440) for a whole block in place of a feature map; they take the absolute value, we keep
+the sign, since a block whose removal would lower the loss is to go first.
+
+``taylor`` and ``magnitude`` are Shortened LLaMA's (arXiv 2402.02834): the sum of |w dL/dw|, or of |w|, over all weights
+of the unit. As in the released code, w dL/dw is summed over the mini-batches before the absolute value is taken.
+Deviations: the loss is the mean over all tokens of the text, so that mini-batches weigh by their tokens; biases count
+as weights (LLaMA has none); the sums are in float64.
+
+Only the inputs of layers and the outputs of blocks are kept for the backward pass: layers are run again in it, and
+logits exist a chunk at a time.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from remodeler import processes
+from remodeler.blocks import Anatomy, Block, bypassed, swapped
+from remodeler.logprobs import (
+    Batch,
+    batch_size,
+    batches,
+    chunk_positions,
+    device_of,
+    head_logits,
+    scored_states,
+    sum_dtype,
+)
+from remodeler.pruning.passes import by_window, given, listening
+from remodeler.pruning.sweep import Progress, Unit
+from remodeler.texts import Windows
+
+
+def gradient(
+    anatomy: Anatomy,
+    windows: Windows,
+    removed: Sequence[Block],
+    candidates: Sequence[Unit],
+    *,
+    size: int | None = None,
+    progress: Progress | None = None,
+    **_: Any,
+) -> list[float]:
+    """First-order estimate of how much the loss rises without the candidate, in nats a token; that of its blocks added.
+
+    It may be negative. Where a norm lies on the stream behind the sum (BERT), r is what the whole block changes.
+    """
+    blocks = sorted({block for unit in candidates for block in unit})
+    rises = window_gradients(anatomy, windows, removed, blocks, size, progress).sum(0) / windows.tokens
+    by_block = dict(zip(blocks, rises.tolist(), strict=True))
+    return [sum(by_block[block] for block in unit) for unit in candidates]
+
+
+def window_gradients(
+    anatomy: Anatomy,
+    windows: Windows,
+    removed: Sequence[Block],
+    blocks: Sequence[Block],
+    size: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Estimated rise of every window's loss without each block: [windows, blocks] float64, nats summed over tokens.
+
+    Args:
+        anatomy: the traced model; it is left as it was.
+        windows: the calibration text.
+        removed: blocks that are gone already.
+        blocks: those to be scored; none of them removed.
+        size: windows a mini-batch; by default chosen for the device.
+        progress: called with the share done.
+    """
+    with bypassed(anatomy, removed), differentiable(anatomy, ()):
+        return by_window(anatomy, windows, len(blocks), partial(_score, anatomy, blocks), size, progress)
+
+
+def taylor(
+    anatomy: Anatomy,
+    windows: Windows,
+    removed: Sequence[Block],
+    candidates: Sequence[Unit],
+    *,
+    size: int | None = None,
+    progress: Progress | None = None,
+    **_: Any,
+) -> list[float]:
+    """Sum of |w dL/dw| over the parameters that go with the candidate (Shortened LLaMA), L in nats a token.
+
+    Beside the model there are the gradients of one layer, and with more than one mini-batch a float32 sum for every
+    parameter of the candidates. Every process reads all of the text: the absolute value needs the whole sum.
+    """
+    parameters = [parameters_of(anatomy, removed, unit) for unit in candidates]
+    every = list(dict.fromkeys(each for unit in parameters for each in unit))
+    with bypassed(anatomy, removed), differentiable(anatomy, every):
+        totals = _absolute_products(anatomy, windows, every, size, progress)
+    sums = torch.stack([torch.stack([totals[each] for each in unit]).sum() for unit in parameters])
+    return processes.shared((sums / windows.tokens).tolist())
+
+
+@torch.no_grad()
+def magnitude(
+    anatomy: Anatomy, windows: Windows, removed: Sequence[Block], candidates: Sequence[Unit], **_: Any
+) -> list[float]:
+    """Sum of |w| over the parameters that go with the candidate (Shortened LLaMA); no text is read."""
+    dtype = sum_dtype(device_of(anatomy.model))
+    sums = [
+        torch.stack([torch.linalg.vector_norm(each, 1, dtype=dtype) for each in parameters_of(anatomy, removed, unit)])
+        for unit in candidates
+    ]
+    return torch.stack([each.sum() for each in sums]).tolist()
+
+
+def parameters_of(anatomy: Anatomy, removed: Sequence[Block], unit: Unit) -> list[nn.Parameter]:
+    """What goes with a unit, once each: its blocks' own, and norms that only they still read."""
+    gone = set(anatomy.removed_parameters(frozenset(removed)))
+    found = anatomy.removed_parameters(frozenset([*removed, *unit]))
+    return list(dict.fromkeys(each for each in found if each not in gone))
+
+
+# Of outputs -----------------------------------------------------------------------------------------------------------
+
+
+def _score(anatomy: Anatomy, blocks: Sequence[Block], batch: Batch, rows: Tensor) -> None:
+    """Fill ``rows`` [windows, blocks] with - r . dL/dr, summed over the positions of a window."""
+    columns = dict(zip(blocks, rows.unbind(1), strict=True))
+    kept: dict[Block, Tensor] = {}
+    forward = True
+
+    def hear(block: Block, stream: Tensor | None, output: Tensor) -> None:
+        if not forward:
+            return  # a layer that is run again in the backward pass
+        # A copy: Falcon adds its attention to the MLP's output in place.
+        branch = output.detach().clone() if stream is None else output.detach() - stream.detach()
+        kept[block] = branch
+
+        def score(gradient: Tensor) -> None:
+            if kept[block] is branch:  # else a norm behind it was heard later
+                product = (branch.float() * gradient.float()).reshape(len(batch), -1)
+                columns[block].copy_(product.sum(1, dtype=rows.dtype).neg())
+
+        output.register_hook(score)
+
+    with listening(anatomy, blocks, hear):
+        states = scored_states(anatomy, batch)
+        forward = False
+        torch.autograd.backward(states, head_gradient(anatomy, states, batch.targets))
+
+
+# Of weights -----------------------------------------------------------------------------------------------------------
+
+
+def _absolute_products(
+    anatomy: Anatomy,
+    windows: Windows,
+    parameters: Sequence[nn.Parameter],
+    size: int | None,
+    progress: Progress | None,
+) -> dict[nn.Parameter, Tensor]:
+    """Sum of |w dL/dw| of every parameter, a scalar on the device, L summed over all tokens.
+
+    Products are added up over the mini-batches; in the last one, each sum is used and let go as soon as it is whole.
+    """
+    device = device_of(anatomy.model)
+    size = size or batch_size(windows, device)
+    count = -(-len(windows) // size)
+    dtype = sum_dtype(device)
+    sums: dict[nn.Parameter, Tensor] = {}
+    totals = dict.fromkeys(parameters, torch.zeros((), dtype=dtype, device=device))
+    last = False
+
+    def take(parameter: Any) -> None:
+        product = parameter.detach().float() * parameter.grad.float()
+        parameter.grad = None
+        sums[parameter] = sums[parameter].add_(product) if parameter in sums else product
+        if last:
+            totals[parameter] = torch.linalg.vector_norm(sums.pop(parameter), 1, dtype=dtype)
+
+    with ExitStack() as hooks:
+        for each in parameters:
+            hooks.callback(each.register_post_accumulate_grad_hook(take).remove)
+        for done, batch in enumerate(batches(windows, size, device), start=1):
+            last = done == count
+            states = scored_states(anatomy, batch)
+            torch.autograd.backward(states, head_gradient(anatomy, states, batch.targets))
+            if progress:
+                progress(done / count)
+    # An expert that no token of the last mini-batch went to.
+    return totals | {each: torch.linalg.vector_norm(left, 1, dtype=dtype) for each, left in sums.items()}
+
+
+# The backward pass ----------------------------------------------------------------------------------------------------
+
+
+def head_gradient(anatomy: Anatomy, states: Tensor, targets: Tensor) -> Tensor:
+    """Gradient of the summed negative log-likelihood by the states that the head reads: [scored, width]."""
+    size = chunk_positions(anatomy, states.device)
+    parts = []
+    for part, wanted in zip(states.detach().split(size), targets.split(size), strict=True):
+        part = part.detach().requires_grad_()
+        logits = head_logits(anatomy, part[None])[0].float()
+        loss = logits.logsumexp(1).sum() - logits.gather(1, wanted[:, None]).sum()
+        parts.append(torch.autograd.grad(loss, part)[0])
+    return torch.cat(parts)
+
+
+@contextmanager
+def differentiable(anatomy: Anatomy, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Gradients flow from layer to layer and into ``parameters`` only; afterwards all is as it was found.
+
+    Dropout is off, and each layer of the model's lists keeps only its input and is run again in the backward pass.
+    """
+    model, wanted = anatomy.model, set(parameters)
+    before = [(each, each.requires_grad, each.grad) for each in model.parameters()]
+    training = [each for each in model.modules() if each.training]
+    with ExitStack() as swaps, torch.enable_grad():
+        for layers, name in anatomy.top_layers():
+            swaps.enter_context(swapped(layers, name, Rerun(layers.get_submodule(name))))
+        try:
+            for each, _, _ in before:
+                each.grad = None
+                each.requires_grad_(each in wanted)
+            model.eval()
+            yield
+        finally:
+            for each, needed, found in before:
+                each.requires_grad_(needed)
+                each.grad = found
+            for module in training:
+                module.training = True
+
+
+class Rerun(nn.Module):
+    """Stands around a layer: keeps its input only, and runs it again in the backward pass."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def __getattr__(self, name: str) -> Any:
+        """What the layer has: some trunks ask their layers which mask they want."""
+        own = super().__getattr__
+        return own(name) if name == "layer" else getattr(own("layer"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        states = given(args, kwargs)
+        if not states.requires_grad:  # the first of its list: the graph starts here
+            states = states.detach().requires_grad_()
+            args, kwargs = ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})
+        return checkpoint(self.layer, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)

@@ -1,0 +1,206 @@
+"""Recover from start to finish: load a pruned model and its teacher, train, write, read back, measure all three.
+
+All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command.
+"""
+
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from remodeler import processes
+from remodeler.adapters import merge, reloaded_difference, write_adapters
+from remodeler.card import write_card
+from remodeler.checkpoints import AUTO, load, probe
+from remodeler.console import bar, note
+from remodeler.errors import InputError
+from remodeler.forms import Form
+from remodeler.pruning.recipes import Wish, told
+from remodeler.pruning.recover_job import Job, Scores, announce, prepare, stored_dtype, trainable
+from remodeler.pruning.wishes import Source, Text
+from remodeler.records import (
+    RECORD_FILE,
+    Record,
+    load_record,
+    new_folder,
+    partial,
+    refuse_existing,
+    save_record,
+    versions,
+)
+from remodeler.saving import save_pruned, tolerance
+from remodeler.training import train
+from remodeler.training_state import CURVE_FILE
+
+Finish = Callable[[Path], object]
+"""Called with the finished folder before it gets its name: writes the report."""
+STATES = "training"
+"""Folder inside the result that holds the run until it is done."""
+PIPELINES = {"causal": "text-generation", "masked": "fill-mask", "seq2seq": "text2text-generation"}
+FROM_SEARCH = ("removed", "blocks", "layers")
+
+
+def recover_model(source: Source, text: Text, wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
+    """Train a pruned model and write it to a new folder ``out``; with ``dry`` only say what would be done.
+
+    Returns:
+        Whether this process wrote the folder: of several processes, the first does.
+    """
+    refuse_existing(out)
+    wish.recipe()
+    with processes.group(source.device) as device, enough_memory():
+        job = prepare(replace(source, device=device), text, wish)
+        if processes.first() and not dry:
+            with new_folder(out, keep=True) as work:
+                _complete(job, work, {**asdict(source), "out": str(out)})
+                finish(work)
+        else:
+            _helped(job, out, dry)
+            return False
+    shutil.rmtree(out / STATES)
+    return True
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """A device that runs out of memory is no reason to lose the steps that are done."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            "the device ran out of memory: run the same command with --micro-batch 1, --checkpointing or --method lora"
+        ) from error
+
+
+# Training and what comes of it ----------------------------------------------------------------------------------------
+
+
+def _helped(job: Job, out: Path, dry: bool) -> None:
+    """What the other processes do, and what the first one does to say what it would do."""
+    with trainable(job):
+        if dry:
+            if processes.first():
+                announce(job)
+            return
+        train(job.student.anatomy, job.loss, job.windows, job.plan, partial(out) / STATES, None, job.look)
+
+
+def _complete(job: Job, work: Path, options: dict[str, Any]) -> None:
+    """Measure, train, write the model, read it back, measure again, and describe it all."""
+    for path in work.iterdir():  # what a kill left while writing goes; the training run stays
+        if path.name != STATES:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    results = {"dense": job.scores(job.teacher)} if job.teacher else {}
+    results["pruned"] = job.scores(job.student)
+    alone = None
+    with trainable(job) as wrapper:
+        announce(job)
+        lines = _trained(job, work)
+        if wrapper is not None and not job.wish.merge:
+            alone = _adapters_written(job, wrapper, work)
+        elif wrapper is not None:
+            merge(wrapper)
+    results |= alone or _model_written(job, work)
+    results |= _facts(job, lines, results)
+    _described(job, options, results, work)
+
+
+def _trained(job: Job, work: Path) -> list[dict[str, Any]]:
+    """Train, from wherever it stopped before; the loss curve."""
+    header = {
+        "model": {"name": job.student.name, "weights": job.weights},
+        "teacher": job.teacher.name if job.teacher and job.recipe.lesson else None,
+        "texts": job.windows.fingerprint(),
+        "recipe": told(job.recipe),
+        "training": asdict(replace(job.plan, save_minutes=0)),
+    }
+    with bar("training") as hear:
+        lines = train(job.student.anatomy, job.loss, job.windows, job.plan, work / STATES, header, job.look, hear)
+    shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
+    note(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
+    return lines
+
+
+def _adapters_written(job: Job, wrapper: Any, work: Path) -> Scores:
+    """Adapters alone, read back onto a freshly loaded model."""
+    student = job.student
+    write_adapters(wrapper, work, student.name)
+    student.tokenizer.save_pretrained(work)
+    dtype = str(student.model.dtype).removeprefix("torch.")
+    again = load(
+        student.name,
+        revision=student.revision,
+        dtype=dtype,
+        device=str(student.model.device),
+        family=student.like,
+        trust_remote_code=job.trust,
+    )
+    inputs = probe(student.anatomy.family, student.model.device)
+    difference = reloaded_difference(student.anatomy, again.anatomy, work, inputs)
+    if not difference <= max(1e-5, tolerance(student.model.dtype, student.model.device)):
+        raise InputError(f"the adapters in {work} give other logits than those in memory (by {difference:.3g})")
+    return {"recovered": job.scores(student), "form": "adapters", "check": {"one_pass": difference, "cached": None}}
+
+
+def _model_written(job: Job, work: Path) -> Scores:
+    """The model in the form and the dtype it came in, read back."""
+    student = job.student
+    dtype = stored_dtype(student)
+    for parameter in student.model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    form: Form | None = "packed" if getattr(student.model.config, "packing", None) else None
+    saved = save_pruned(student, [], work, form)
+    return {"recovered": job.scores(saved.checkpoint), "form": saved.form, "check": asdict(saved.check)}
+
+
+def given_back(results: dict[str, Any], key: str = "heldout_perplexity") -> float | None:
+    """Share of what pruning cost that came back; None where nothing was lost, or the unpruned model is not known."""
+    values = [results.get(name, {}).get(key) for name in ("dense", "pruned", "recovered")]
+    if None in values or values[1] <= values[0]:
+        return None
+    dense, pruned, recovered = values
+    return float((pruned - recovered) / (pruned - dense))
+
+
+def _facts(job: Job, lines: list[dict[str, Any]], results: dict[str, Any]) -> dict[str, Any]:
+    task = job.student.anatomy.family.task
+    tokens = job.plan.steps * job.plan.batch * job.windows.tokens // len(job.windows)
+    return {
+        "given_back": given_back(results),
+        "steps": job.plan.steps,
+        "tokens": tokens,
+        "seconds": lines[-1]["seconds"],
+        "auto_class": AUTO[task].__name__,
+        "pipeline_tag": PIPELINES[task],
+        "command": shlex.join(["remodel", *sys.argv[1:]]),
+        **pruning_of(Path(job.student.name)),
+    }
+
+
+def pruning_of(folder: Path) -> dict[str, Any]:
+    """What the record of a pruned model says was removed."""
+    if not (folder / RECORD_FILE).exists():
+        return {}
+    results = load_record(folder).results
+    return {key: results[key] for key in FROM_SEARCH if key in results}
+
+
+def _described(job: Job, options: dict[str, Any], results: dict[str, Any], work: Path) -> None:
+    """The record, and the card for people."""
+    student, original, wish = job.student, job.teacher, job.wish
+    settings = asdict(job.text) | {"method": wish.method, "teacher": wish.teacher, "merge": wish.merge}
+    settings |= {"heldout": wish.heldout} | told(job.recipe) | asdict(job.plan) | options
+    inputs = {
+        "model": {"name": student.name, "revision": student.revision, "weights": job.weights},
+        "texts": {"windows": len(job.windows), "tokens": job.windows.tokens, "sha256": job.windows.fingerprint()},
+        **({"teacher": {"name": original.name}} if original else {}),
+    }
+    record = Record("recover", settings, inputs, job.plan.seed, versions(), results)
+    save_record(work, record)
+    write_card(work, record, student.name)

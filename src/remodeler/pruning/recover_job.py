@@ -1,0 +1,180 @@
+"""What a recovery works with: models, texts and settings, loaded; and what can be said and refused before it trains."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from remodeler.adapters import adapted, everything
+from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
+from remodeler.console import duration, note
+from remodeler.errors import InputError
+from remodeler.evaluation import evaluation_texts, memory, model_windows, text_scores
+from remodeler.losses import Loss, cross_entropy, distillation, teacher
+from remodeler.measurements import short, size
+from remodeler.pruning.recipes import Recipe, Wish
+from remodeler.pruning.wishes import Source, Text
+from remodeler.sources import sample
+from remodeler.texts import Windows
+from remodeler.training import step_seconds
+from remodeler.training_plan import Training
+
+Scores = dict[str, Any]
+
+HELD_OUT = 256
+"""Texts that a result is judged by, as many as the search's."""
+LOOK = 16
+"""Windows of them that are looked at while training."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything loaded."""
+
+    student: Checkpoint
+    teacher: Checkpoint | None
+    wish: Wish
+    recipe: Recipe
+    plan: Training
+    windows: Windows
+    heldout: list[str]
+    source: str
+    """Name of the texts."""
+    length: int
+    text: Text
+    weights: str
+    """Digest of the student's."""
+    trust: bool
+    """Code that came with the model may run."""
+
+    @property
+    def loss(self) -> Loss:
+        """What training minimises."""
+        lesson = self.recipe.lesson
+        if lesson is None or self.teacher is None:
+            return cross_entropy
+        teach = teacher(self.teacher.anatomy, lesson.k, lesson.temperature)
+        return distillation(teach, lesson.share, lesson.temperature)
+
+    @property
+    def look(self) -> Windows | None:
+        """Held-out windows for the loss curve."""
+        if not self.heldout:
+            return None
+        return model_windows(self.student, self.heldout, self.length, self.text.packing)[:LOOK]
+
+    def scores(self, checkpoint: Checkpoint) -> Scores:
+        """A model's size, and its figures on held-out text where there is enough of it."""
+        figures = _as_stored(checkpoint)
+        if self.heldout:
+            found = text_scores(checkpoint, self.heldout, self.length, self.text.packing)
+            figures |= {f"heldout_{key}": found[key] for key in ("perplexity", "bits_per_byte")}
+        return figures
+
+
+def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """The dtype of the files, or the one computed in where that is narrower."""
+    dtype: torch.dtype = checkpoint.model.dtype
+    return min(dtype, checkpoint.stored_dtype or dtype, key=lambda each: each.itemsize)
+
+
+def _as_stored(checkpoint: Checkpoint) -> Scores:
+    """Sizes in the dtype of the files, in which a model is used; training may widen it."""
+    figures, wider = memory(checkpoint), checkpoint.model.dtype.itemsize // stored_dtype(checkpoint).itemsize
+    return {name: value if name == "parameters" else value // wider for name, value in figures.items()}
+
+
+def prepare(source: Source, text: Text, wish: Wish) -> Job:
+    """Load what is needed; refuse what can't work."""
+    recipe = wish.recipe()
+    device = pick_device(source.device)
+    student = _source(source, recipe, device).load()
+    original = None
+    if wish.teacher:
+        dtype = _dtype(source, False, device)
+        original = replace(source, model=wish.teacher, revision=None, dtype=dtype).load()
+        refuse_teacher(student, original)
+    sampled = sample(text.texts, text.samples, text.seed, training=True)
+    length = text.length or min(recipe.length, student.context or recipe.length)
+    windows = model_windows(student, sampled.calibration, length, text.packing)
+    given = {"seed": text.seed, **wish.run, "precision": _precision(wish.run.get("precision"), device)}
+    plan = recipe.training(
+        len(windows), wish.steps, **{key: value for key, value in given.items() if value is not None}
+    )
+    heldout = _enough(student, wish, sampled.heldout, length, text)
+    digest = fingerprint(student.model)
+    name, trust = sampled.name, source.trust_remote_code
+    return Job(student, original, wish, recipe, plan, windows, heldout, name, length, text, digest, trust)
+
+
+def _enough(student: Checkpoint, wish: Wish, rest: list[str], length: int, text: Text) -> list[str]:
+    """Texts to judge by; none where they are too short for a window."""
+    if wish.heldout:
+        texts = evaluation_texts(wish.heldout)[:HELD_OUT]
+        model_windows(student, texts, length, text.packing)
+        return texts
+    try:
+        model_windows(student, rest[:HELD_OUT], length, text.packing)
+    except InputError as error:
+        note(f"held-out perplexity is left out: {error}")
+        return []
+    return rest[:HELD_OUT]
+
+
+def _source(source: Source, recipe: Recipe, device: torch.device) -> Source:
+    return replace(source, dtype=_dtype(source, recipe.lora is None, device))
+
+
+def _dtype(source: Source, all_of_it: bool, device: torch.device) -> str:
+    """float32 for weights that are all trained, and on a CPU; adapters and a teacher leave the others as stored."""
+    return "float32" if source.dtype == "auto" and (all_of_it or device.type == "cpu") else source.dtype
+
+
+def _precision(given: str | None, device: torch.device) -> str:
+    if given and given != "auto":
+        return given
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
+
+
+def refuse_teacher(student: Checkpoint, original: Checkpoint) -> None:
+    """Predictions can be compared only token by token."""
+    if student.tokenizer.get_vocab() != original.tokenizer.get_vocab():
+        raise InputError(
+            f"{original.name} has another tokenizer than {student.name}: give the model that was pruned as --teacher"
+        )
+    sizes = [each.model.config.vocab_size for each in (student, original)]
+    if sizes[0] != sizes[1] or student.anatomy.family.task != original.anatomy.family.task:
+        raise InputError(
+            f"{original.name} predicts {sizes[1]} tokens, {student.name} {sizes[0]}: give the model that was pruned "
+            "as --teacher"
+        )
+
+
+@contextmanager
+def trainable(job: Job) -> Iterator[Any]:
+    """The student with what may change: adapters, whose peft model it yields, or everything."""
+    anatomy, lora = job.student.anatomy, job.recipe.lora
+    if lora is None:
+        with everything(anatomy):
+            yield None
+        return
+    with adapted(anatomy, lora, job.plan.seed) as wrapper:
+        yield wrapper
+
+
+def announce(job: Job) -> None:
+    """Sizes, texts, steps, and about how long they take."""
+    figures, plan, windows = memory(job.student), job.plan, job.windows
+    count = sum(value.numel() for value in job.student.model.parameters() if value.requires_grad)
+    how = f"adapters of rank {job.recipe.lora.rank}" if job.recipe.lora else "everything"
+    per_step = plan.batch * windows.tokens / len(windows)
+    note(f"{job.student.name}: {short(figures['parameters'])} parameters, {size(figures['weight_bytes'])} of weights")
+    note(f"{len(windows)} windows of {job.length} tokens from {job.source}; {len(job.heldout)} texts are held out")
+    note(
+        f"{plan.steps} steps of {plan.batch} windows: {plan.steps * plan.batch / len(windows):.2g} epochs, "
+        f"{short(plan.steps * per_step)} tokens; trains {how}, {short(count)} numbers"
+    )
+    seconds = step_seconds(job.student.anatomy, job.loss, windows, plan) * plan.steps
+    note(f"takes about {duration(seconds)}, and measuring")
