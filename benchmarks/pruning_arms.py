@@ -8,14 +8,16 @@ the same call goes on from there.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from quality import Setup
 
 from remodeler.blocks import Block
 from remodeler.checkpoints import fingerprint
+from remodeler.errors import InputError
 from remodeler.pruning.budget import Budget, share, within
 from remodeler.pruning.candidates import longest_path
 from remodeler.pruning.criteria import CRITERIA, METHODS, Method, nothing
@@ -23,10 +25,14 @@ from remodeler.pruning.log import Header, Step, blocks_of, read_log
 from remodeler.pruning.refine import refine
 from remodeler.pruning.scans import SCANS
 from remodeler.pruning.search import Search, prune
+from remodeler.pruning.width import thin
 from remodeler.records import append_line, drop_torn_line, read_lines, to_json, write_text
 
 Widths = Mapping[Block, tuple[int, ...]]
 State = tuple[Block, ...]
+SEED = 42
+BLOCKS_FIRST = 0.44
+"""Share of what is to go that blocks take, where widths follow: MultiPruner's."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,8 @@ class Found:
     cost: Cost = Cost()
     widths: Widths | None = None
     """Of blocks that stay, the groups that stay."""
-    reach: float = 1.0
-    """The largest share of the parameters that the method can remove of this model."""
+    why: str = ""
+    """Why it can't be had."""
     swaps: int | None = None
     """Of a refinement."""
 
@@ -80,7 +86,7 @@ class Way:
 
     method: Method
     scan: str = "exact"
-    seed: int = 42
+    seed: int = SEED
 
     def search(self, setup: Setup, ratio: float) -> Search:
         """The search to a ratio."""
@@ -94,7 +100,7 @@ def searched(name: str, way: Way, setup: Setup, ratio: float, folder: Path) -> F
     search = way.search(setup, ratio)
     reach = _reach(search)
     if reach < ratio:
-        return Found((), reach=reach)
+        return Found((), why=f"at most {reach:.1%}")
     header, steps = _path(search, setup, folder / name)
     cut = within(search.anatomy, search.budget, header["perplexity"], steps)
     return Found(_states(cut), spent(folder / name / "cost.jsonl", len(cut)))
@@ -110,7 +116,8 @@ def _path(search: Search, setup: Setup, folder: Path) -> tuple[Header, list[Step
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "removals.jsonl"
     if not (log.exists() and share(search.anatomy, blocks_of(read_log(log)[1])) >= (search.budget.ratio or 0)):
-        prune(replace(search, tell=metered(folder / "cost.jsonl")), log, _identity(search, setup))
+        meter = metered(folder / "cost.jsonl")
+        prune(replace(search, tell=lambda step: meter(step.step)), log, _identity(search, setup))
     return read_log(log)
 
 
@@ -126,14 +133,17 @@ def _states(steps: Sequence[Step]) -> tuple[State, ...]:
     return tuple(tuple(blocks_of(steps[:count])) for count in range(len(steps) + 1))
 
 
-def refined(name: str, base: str, way: Way, setup: Setup, ratio: float, folder: Path) -> Found:
-    """What a search found, and the swaps of ``refine`` behind it; before its last step the path is the search's."""
-    start = searched(base, way, setup, ratio, folder)
+def refined(name: str, base: tuple[str, Way], setup: Setup, ratio: float, folder: Path) -> Found:
+    """What a search found, and the swaps of ``refine`` behind it; before its last step the path is the search's.
+
+    Swaps are raced: the winner's perplexity is exact all the same.
+    """
+    start = searched(*base, setup, ratio, folder)
     if not start.states:
         return start
-    search, own = way.search(setup, ratio), folder / name / f"{ratio:g}"
+    search, own = replace(base[1], scan="race").search(setup, ratio), folder / name / f"{ratio:g}"
     if not (own / "done").exists():
-        _refine(search, folder / base / "removals.jsonl", own)
+        _refine(search, folder / base[0] / "removals.jsonl", own)
     steps = read_log(own / "removals.jsonl")[1]
     swaps = sum(bool(step.restored) for step in steps)
     cost = start.cost + spent(own / "cost.jsonl")
@@ -147,20 +157,54 @@ def _refine(search: Search, source: Path, folder: Path) -> None:
         header, steps = read_log(source)
         cut = within(search.anatomy, search.budget, header["perplexity"], steps)
         write_text(log, "".join(to_json(line) + "\n" for line in [header, *(step.line() for step in cut)]))
-    meter(refine(replace(search, tell=meter), read_log(log)[1], log)[-1])
+    steps = refine(replace(search, tell=lambda step: meter(step.step)), read_log(log)[1], log)
+    meter(len(steps))  # the trials that brought no swap
     (folder / "done").touch()
+
+
+# ---- heads and channels ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Thinning:
+    """How widths are chosen, after a search for blocks that takes a share of what is to go."""
+
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    blocks: tuple[str, Way] | None = None
+    """The name of that search and how it goes."""
+    part: float = 0.0
+    """The share of what is to go that blocks take."""
+
+
+def thinned(name: str, way: Thinning, setup: Setup, ratio: float, folder: Path) -> Found:
+    """Heads and channels, chosen for each ratio anew."""
+    start = searched(*way.blocks, setup, ratio * way.part, folder) if way.blocks else Found(((),))
+    if not start.states:
+        return start
+    own = folder / name / f"{ratio:g}"
+    own.mkdir(parents=True, exist_ok=True)
+    anatomy, meter = setup.checkpoint.anatomy, metered(own / "cost.jsonl")
+    try:
+        result = thin(
+            anatomy, setup.calibration, start.states[-1], ratio, way.method, own, SEED, options=dict(way.options)
+        )
+    except InputError as error:
+        return Found((), why=str(error))
+    meter(0)
+    return Found((*start.states, tuple(result.removed)), start.cost + spent(own / "cost.jsonl"), result.widths)
 
 
 # ---- what it costs ---------------------------------------------------------------------------------------------------
 
 
-def metered(file: Path) -> Callable[[Step], None]:
-    """Told every step, it writes down the time since the one before."""
+def metered(file: Path) -> Callable[[int], None]:
+    """Told the number of every step, it writes down the time since the one before."""
     clock = [time.perf_counter(), time.process_time()]
 
-    def tell(step: Step) -> None:
+    def tell(step: int) -> None:
         now = [time.perf_counter(), time.process_time()]
-        append_line(file, {"step": step.step, "seconds": now[0] - clock[0], "cpu": now[1] - clock[1]})
+        append_line(file, {"step": step, "seconds": now[0] - clock[0], "cpu": now[1] - clock[1]})
         clock[:] = now
 
     return tell
@@ -196,13 +240,34 @@ def _measured_by(row: str, criterion: str) -> Method:
     return replace(METHODS[row], criterion=CRITERIA[criterion])
 
 
+def thinnings() -> Iterator[tuple[str, Thinning, str, bool]]:
+    """Every choice of heads and channels: name, way, unit, and whether it is a variant."""
+    unit = "heads, channels"
+    yield "policy-gradient", Thinning("policy-gradient"), unit, False
+    for granularity in ("layer", "block"):
+        options = {"granularity": granularity}
+        yield f"policy-gradient {granularity}s", Thinning("policy-gradient", options), granularity, True
+    yield "hybrid-grained", Thinning("hybrid-grained"), unit, False
+    for fusion in ("fine", "coarse"):
+        yield f"hybrid-grained {fusion}", Thinning("hybrid-grained", {"fusion": fusion}), unit, True
+    for base in ("blockpruner", "size-weighted"):
+        blocks = (base, Way(METHODS[base]))
+        way = Thinning("hybrid-grained", {}, blocks, BLOCKS_FIRST)
+        yield f"{base} then hybrid-grained", way, "block, then heads, channels", False
+
+
 def arms() -> list[Arm]:
     """All rows, BlockPruner's first."""
     named = list(ways())
     found = [Arm(name, partial(searched, name, way), way.method.unit, variant) for name, way, variant in named]
-    for base in ("blockpruner", "size-weighted", "one-shot"):
-        name = f"{base} refined"
-        found.append(Arm(name, partial(refined, name, base, Way(METHODS[base])), "block"))
+    for row, base in (
+        ("blockpruner", "blockpruner race"),
+        ("size-weighted", "size-weighted"),
+        ("one-shot", "one-shot"),
+    ):
+        way = next(way for name, way, _ in named if name == base)
+        found.append(Arm(f"{row} refined", partial(refined, f"{row} refined", (base, way)), "block"))
+    found += [Arm(name, partial(thinned, name, way), unit, variant) for name, way, unit, variant in thinnings()]
     for seed in (1, 2, 3):
         way = Way(METHODS["random"], seed=seed)
         found.append(Arm("random", partial(searched, f"random-{seed}", way), "block", seed=seed))

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from remodeler.blocks import Anatomy, Block, bypassed
+from remodeler.layerwise import order
 from remodeler.logprobs import device_of, mean_nll
-from remodeler.pruning.sweep import Unit, order, sweep
+from remodeler.pruning.sweep import Unit, sweep
 from remodeler.texts import Windows
 
 Loop = Callable[[Anatomy, Windows, Sequence[Block], Sequence[Unit], int], list[float]]

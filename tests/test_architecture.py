@@ -18,17 +18,18 @@ PACKAGE = REPOSITORY / "src" / "remodeler"
 MAP = REPOSITORY / "docs" / "architecture.md"
 
 VERBS = ("pruning", "exporting", "merging", "fusion", "alignment", "auditing", "evaluating")
-REPORT = ("plots", "report_steps", "report")
+REPORT = ("plots", "report_steps", "report_training", "report")
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     ("errors", "records", "families", "pydocs", "sources", "questions", "console"),
     ("texts", "packed", "blocks", "structures", "processes", "shards", "streaming", "layerwise", "tracing", "logprobs"),
     (
         *("measurements", "card", "checkpoints", "widths", "configs", "forms", "saving"),
-        *("tasks", "sampling", "losses", "training", "evaluation"),
+        *("tasks", "sampling", "losses", "predictions", "adapters"),
+        *("training_plan", "training_state", "training", "evaluation"),
     ),
     (*VERBS, *REPORT),
-    ("demo", "options", "cli", "__main__"),
+    ("demo", "options", "options_recover", "cli", "__main__"),
 )
 PLACE = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
 ROOT = (-1, 0)  # remodeler/__init__.py: the version, open to all

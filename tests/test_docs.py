@@ -125,15 +125,6 @@ def test_methods_of_the_table_are_those_of_the_code() -> None:
     assert re.findall(r"^\| `(\w[\w-]*)` \|", section, re.MULTILINE) == list(METHODS)
 
 
-def test_the_tree_names_every_module() -> None:
-    tree = next(block for block in blocks(README, "") if block.startswith("src/remodeler/"))
-    named = set(re.findall(r"^ +(\w+\.py) ", tree, re.MULTILINE))
-    modules = {path.name for path in PACKAGE.rglob("*.py")}
-    assert named == modules
-    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders == set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE))
-
-
 def test_the_tree_says_what_the_architecture_page_says() -> None:
     tree = next(block for block in blocks(README, "") if block.startswith("src/remodeler/"))
     plan = next(block for block in blocks(ROOT / "docs" / "architecture.md", "") if block.startswith("src/remodeler/"))

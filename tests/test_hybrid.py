@@ -146,7 +146,7 @@ def test_dead_channels_and_heads_go_first_and_cost_nothing() -> None:
                 anatomy.model.get_parameter(name)[part] = 0
     before, found = mean_nll(anatomy, windows), structures(anatomy)
     gone = sum(found[block].parameters * len(groups) for block, groups in dead.items())
-    result = thin(anatomy, windows, [], gone / anatomy.parameters())
+    result = thin(anatomy, windows, [], (gone - 0.5) / anatomy.parameters())
     lost = {block: sorted(set(range(found[block].groups)) - set(kept)) for block, kept in result.widths.items()}
     assert lost == dead
     with narrowed(anatomy, result.widths):

@@ -12,6 +12,7 @@ from remodeler import packed
 from remodeler.blocks import Block
 from remodeler.checkpoints import load
 from remodeler.saving import save_pruned
+from remodeler.widths import parameters_left
 from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer, tiny_windows
 
 peft = pytest.importorskip("peft")
@@ -100,6 +101,39 @@ def test_lora_reaches_the_orphans_and_merges_back(model: torch.nn.Module, tmp_pa
     again = load(tmp_path, device="cpu")
     assert torch.equal(again.model(IDS).logits, merged(IDS).logits)
     assert set(again.anatomy.branches) == set(tiny_checkpoint("llama").anatomy.branches) - set(REMOVED)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")  # peft sees GPT-2's projections itself
+def test_layers_of_different_widths_train_and_merge(name: str, tmp_path: Path) -> None:
+    """Projections say what they are, or LoRA would build matrices of the source's width beside them."""
+    checkpoint = tiny_checkpoint(name)
+    widths = {Block(1, "mlp"): tuple(range(7)), Block(3, "attention"): (1,), Block(3, "mlp"): (0, 5)}
+    (tmp_path / "narrow").mkdir()
+    model = save_pruned(checkpoint, [Block(0, "mlp")], tmp_path / "narrow", widths=widths).checkpoint.model
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            assert module.weight.shape == (module.out_features, module.in_features)
+    tuned = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    tuned(IDS, labels=IDS).loss.backward()
+    optimizer = torch.optim.SGD([p for p in tuned.parameters() if p.requires_grad], lr=1.0)
+    optimizer.step()
+    merged = tuned.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    tiny_tokenizer().save_pretrained(tmp_path / "merged")
+    again = load(tmp_path / "merged", device="cpu")
+    assert torch.equal(again.model(IDS).logits, merged(IDS).logits)
+    assert again.anatomy.parameters() == parameters_left(checkpoint.anatomy, [Block(0, "mlp")], widths)
+
+
+def test_a_new_model_of_such_a_config_starts_as_one_of_full_width(tmp_path: Path) -> None:
+    widths = {Block(1, "mlp"): tuple(range(7)), Block(3, "attention"): (1,)}
+    save_pruned(tiny_checkpoint("llama"), REMOVED[:2], tmp_path, widths=widths)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    spread = {parameter.std().item() for name, parameter in model.named_parameters() if "proj" in name}
+    assert all(0.01 < each < 0.03 for each in spread)
 
 
 def test_weights_are_sharded_and_tied_ones_written_once(tmp_path: Path) -> None:

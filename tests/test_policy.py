@@ -98,6 +98,34 @@ def test_the_exact_score_with_the_mean_of_its_own_masks_is_unbiased() -> None:
     torch.testing.assert_close(expected(estimate, PROBABILITIES), slope(PROBABILITIES), rtol=0, atol=1e-12)
 
 
+def test_masks_that_take_turns_are_unbiased_too() -> None:
+    """Units 2 and 3 are the same in both masks: no gradient of theirs, the exact one of the others."""
+
+    def estimate(masks: Tensor) -> Tensor:
+        shared = torch.cat([masks[:, :2], masks[:1, 2:].expand(2, 2)], 1)
+        losses = objective(shared)
+        return gradient(losses, shared, PROBABILITIES, losses.mean())
+
+    wanted = slope(PROBABILITIES) * torch.tensor([1, 1, 0, 0])
+    torch.testing.assert_close(expected(estimate, PROBABILITIES), wanted, rtol=0, atol=1e-12)
+
+
+def test_in_turns_masks_of_a_step_differ_in_one_pool_only() -> None:
+    seen: list[Tensor] = []
+
+    def watched(step: int, masks: Tensor) -> Tensor:
+        seen.append((masks[0] != masks[1]).nonzero().flatten())
+        return objective(masks[:, :UNITS])
+
+    pools = [Pool(slice(0, 30), 15.0, torch.ones(30).double()), Pool(slice(30, 60), 15.0, torch.ones(30).double())]
+    start = torch.full((60,), 0.5).double()
+    learn(start, pools, watched, Policy(steps=4), 42, Store(None, {}))
+    assert [bool((different < 30).all()) for different in seen] == [True, False, True, False]
+    assert all(len(different) for different in seen)
+    learn(start, pools, watched, Policy(steps=1, turns=False), 42, Store(None, {}))
+    assert 0 < int((seen[-1] < 30).sum()) < len(seen[-1])
+
+
 def test_a_baseline_that_remembers_scales_the_exact_gradient() -> None:
     """(K - 1/T) / (K - 1): 1.8 with the released code's K = 2 and T = 5."""
 

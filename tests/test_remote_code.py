@@ -15,6 +15,7 @@ from remodeler.errors import InputError
 from remodeler.forms import Form
 from remodeler.pruning.sweep import sweep
 from remodeler.saving import save_pruned
+from remodeler.widths import parameters_left, structures
 from tiny import LLAMA, tiny_model, tiny_tokenizer, tiny_windows
 
 CODE = """
@@ -104,6 +105,14 @@ def test_both_forms_that_can_hold_load_and_agree(form: Form, odd: Checkpoint, tm
     with bypassed(odd.anatomy, REMOVED), torch.no_grad():
         assert torch.equal(saved.checkpoint.model(IDS).logits, odd.model(IDS).logits)
     assert (tmp_path / "modeling_odd.py").exists()
+
+
+def test_heads_and_channels_of_such_layers_go_too(odd: Checkpoint, tmp_path: Path) -> None:
+    widths = {block: (1,) if block.kind == "attention" else (3, 7) for block in structures(odd.anatomy)}
+    assert len(widths) == 8
+    saved = save_pruned(odd, REMOVED[:2], tmp_path, widths=widths)
+    assert (saved.form, saved.check.one_pass) == ("packed", 0.0)
+    assert saved.checkpoint.anatomy.parameters() == parameters_left(odd.anatomy, REMOVED[:2], widths)
 
 
 def test_layers_with_such_parts_are_no_stock_model(odd: Checkpoint, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -279,3 +280,31 @@ def test_a_criterion_gives_a_finite_number_a_candidate_and_leaves_the_model_alon
     assert all(math.isfinite(value) for value in first)
     assert CRITERIA[name](search.anatomy, search.windows, [], units) == first
     assert mean_nll(search.anatomy, search.windows) == dense
+
+
+@pytest.mark.parametrize("lines", [1, 3, 4])
+def test_a_killed_race_goes_on_to_the_same_log(lines: int, tmp_path: Path) -> None:
+    search = Search(tiny_anatomy("llama"), tiny_windows(count=40, length=24), Budget(remove=4), scan="race", error=0.2)
+    whole = tmp_path / "whole" / "removals.jsonl"
+    torn = tmp_path / "torn" / "removals.jsonl"
+    whole.parent.mkdir()
+    steps = prune(search, whole, HEADER)
+    assert any(set(step.windows.values()) > {40} for step in steps if step.windows), "nobody left a race"
+    shutil.copytree(whole.parent, torn.parent)
+    torn.write_text("".join(whole.read_text().splitlines(keepends=True)[:lines]))
+    again = prune(search, torn, HEADER)
+    assert [replace(step, seconds=0) for step in again] == [replace(step, seconds=0) for step in steps]
+
+
+@pytest.mark.parametrize("scan", ["race", "propose"])
+def test_other_searches_log_the_exact_perplexity(scan: str) -> None:
+    search = Search(tiny_anatomy("llama"), tiny_windows(count=40, length=24), Budget(remove=3), scan=scan)
+    for count, step in enumerate(steps := prune(search), 1):
+        with bypassed(search.anatomy, blocks_of(steps[:count])):
+            exact = perplexity(mean_nll(search.anatomy, search.windows))
+        assert step.perplexity == pytest.approx(exact, rel=1e-6)
+
+
+def test_only_perplexity_can_race() -> None:
+    with pytest.raises(InputError, match="--search race"):
+        prune(search_of(method=METHODS["finercut"], scan="race"))

@@ -205,7 +205,8 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
 
 
 def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
-    trained(tmp_path, header={"seed": 1})
+    trained(tmp_path, header={"seed": 1, "betas": (0.9, 0.99)})
+    trained(tmp_path, header={"seed": 1, "betas": (0.9, 0.99)})
     with pytest.raises(InputError, match="another training run"):
         trained(tmp_path, header={"seed": 2})
 

@@ -121,6 +121,7 @@ def load(
     family: str | None = None,
     trust_remote_code: bool = False,
     stream: bool = False,
+    stream_memory: int | None = None,
 ) -> Checkpoint:
     """Load a local folder or a hub id.
 
@@ -132,6 +133,7 @@ def load(
         family: row of the family table that remote code looks like.
         trust_remote_code: run modelling code that comes with the checkpoint.
         stream: leave the layers on disk and read each when a pass reaches it (:mod:`remodeler.streaming`).
+        stream_memory: bytes of hidden states that a pass over a streamed model may keep; by default from what is free.
 
     Raises:
         InputError: for anything about the checkpoint that can't work, in one sentence.
@@ -142,7 +144,7 @@ def load(
     row = row_of(read_settings(name, revision), family)
     config = read_config(name, **where)
     check_files(Path(name))
-    reader = partial(streamed_model, config, target) if stream else partial(whole_model, target)
+    reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, target)
     model = read_model(name, row, number_type, reader, **where).eval()
     anatomy = trace(model, row, probe(row, target))
     return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, _stored(config))
@@ -247,6 +249,7 @@ def whole_model(device: torch.device, name: str, row: Family, dtype: torch.dtype
 def streamed_model(
     config: PreTrainedConfig,
     device: torch.device,
+    memory: int | None,
     name: str,
     row: Family,
     dtype: torch.dtype | str,
@@ -256,7 +259,7 @@ def streamed_model(
     """A model whose layers stay on disk, and what transformers says of its loading."""
     files = ["*.safetensors", "*.json"]
     folder = name if Path(name).is_dir() else snapshot_download(name, revision=revision, allow_patterns=files)
-    return open_model(AUTO[row.task], config, Path(folder), row, dtype, device, **code)
+    return open_model(AUTO[row.task], config, Path(folder), row, dtype, device, memory, **code)
 
 
 def read_model(name: str, row: Family, dtype: torch.dtype | str, reader: Callable[..., Any], **where: Any) -> nn.Module:

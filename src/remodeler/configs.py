@@ -119,31 +119,31 @@ def shapes_left(anatomy: Anatomy, rows: Rows, widths: Widths) -> Shapes:
     return found
 
 
-def groups_left(anatomy: Anatomy, rows: Rows, widths: Widths) -> dict[Kind, dict[int, Structure]]:
-    """By kind of block: how many groups the layers keep, and one of the blocks that keep so many."""
-    counts: dict[Kind, dict[int, Structure]] = defaultdict(dict)
+def widths_left(anatomy: Anatomy, rows: Rows, widths: Widths) -> dict[Kind, dict[tuple[int, int], Structure]]:
+    """By kind of block, how wide its layers are inside and how many key-value heads they keep; and one such block."""
+    found: dict[Kind, dict[tuple[int, int], Structure]] = defaultdict(dict)
     for block in (Block(site.number, kind) for site, kinds in rows for kind in kinds):
-        found = layout(anatomy, block)
-        if isinstance(found, Structure):
-            counts[block.kind][len(widths.get(block, range(found.groups)))] = found
-    return counts
+        each = layout(anatomy, block)
+        if isinstance(each, Structure):
+            count = len(widths.get(block, range(each.groups)))
+            found[block.kind][count * each.columns, count if each.projections == 4 else 1] = each
+    return found
 
 
 def set_widths(config: PreTrainedConfig, anatomy: Anatomy, rows: Rows, widths: Widths) -> None:
     """Give a config the heads and channels that all layers keep, in place, under the names that it has for them."""
-    for kind, counts in groups_left(anatomy, rows, widths).items():
-        (count, structure), *_ = counts.items()
+    for kind, found in widths_left(anatomy, rows, widths).items():
+        ((width, shared), structure), *_ = found.items()
         if kind == "mlp":
             for name in (name for name in CHANNELS if hasattr(config, name)):
-                setattr(config, name, count)
+                setattr(config, name, width)
             continue
         size = head_size(anatomy.branches[structure.block].modules()[-1])
-        heads = count * structure.columns // size
-        if heads == config.num_attention_heads:
+        if width == config.num_attention_heads * size:
             continue
-        config.head_dim, config.num_attention_heads = size, heads
-        if getattr(config, "num_key_value_heads", 1) > 1:
-            config.num_key_value_heads = count
+        config.head_dim, config.num_attention_heads = size, width // size
+        if hasattr(config, "num_key_value_heads"):
+            config.num_key_value_heads = shared
 
 
 def built(anatomy: Anatomy, config: PreTrainedConfig) -> dict[str, Tensor]:

@@ -20,7 +20,6 @@ from remodeler.blocks import KINDS, Anatomy, Block, Site, projection
 from remodeler.configs import (
     Rows,
     built,
-    groups_left,
     own_config,
     packed_config,
     packing,
@@ -28,6 +27,7 @@ from remodeler.configs import (
     set_widths,
     shapes_left,
     source_config,
+    widths_left,
 )
 from remodeler.errors import InputError
 from remodeler.packed import shallow
@@ -68,12 +68,13 @@ def refusal(anatomy: Anatomy, removed: frozenset[Block], form: Form, widths: Wid
     found = {"stock": _no_stock, "packed": _no_packed, "portable": _no_portable}[form](anatomy, removed)
     if found or form != "stock":
         return found
-    return _no_stock_widths(anatomy, removed, remaining(widths, removed))
+    return _no_stock_widths(anatomy, removed, remaining(anatomy, widths, removed))
 
 
-def remaining(widths: Widths, removed: Collection[Block]) -> Widths:
-    """The widths of blocks that are not removed."""
-    return {block: groups for block, groups in sorted(widths.items()) if block not in removed}
+def remaining(anatomy: Anatomy, widths: Widths, removed: Collection[Block]) -> Widths:
+    """The widths of blocks that are neither removed nor left whole."""
+    left = {block: groups for block, groups in sorted(widths.items()) if block not in removed}
+    return {block: groups for block, groups in left.items() if len(groups) < structure_of(anatomy, block).groups}
 
 
 def build(anatomy: Anatomy, removed: Iterable[Block], form: Form, widths: Widths = WHOLE) -> Shape:
@@ -86,7 +87,9 @@ def build(anatomy: Anatomy, removed: Iterable[Block], form: Form, widths: Widths
     reason = refusal(anatomy, gone, form, widths)
     if reason:
         raise InputError(f"the {form} form can't hold this model: {reason}; choose another --form")
-    return {"stock": _stock, "packed": _packed, "portable": _portable}[form](anatomy, gone, remaining(widths, gone))
+    return {"stock": _stock, "packed": _packed, "portable": _portable}[form](
+        anatomy, gone, remaining(anatomy, widths, gone)
+    )
 
 
 # What survives --------------------------------------------------------------------------------------------------------
@@ -143,8 +146,8 @@ def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths
     before = getattr(anatomy.model.config, "packing", None) or {}
     if not widths and not before.get("shapes"):
         return None
-    counts = groups_left(anatomy, survivors(anatomy, removed), widths)
-    if any(len(each) > 1 for each in counts.values()):
+    kinds = widths_left(anatomy, survivors(anatomy, removed), widths)
+    if any(len(each) > 1 for each in kinds.values()):
         return "its layers keep different numbers of heads or channels (--uniform keeps them alike)"
     try:
         shape = _stock(anatomy, removed, widths, "meta")

@@ -119,5 +119,5 @@ def group_size(anatomy: Anatomy, tokens: int, models: int = 1) -> int:
     Their hidden states are all that is kept; at least one mini-batch goes, whatever the memory.
     """
     config, stacks = anatomy.model.config, len(anatomy.family.stacks)
-    state = tokens * int(config.hidden_size) * anatomy.model.dtype.itemsize * stacks
+    state = tokens * int(config.hidden_size) * int(anatomy.model.dtype.itemsize) * stacks
     return max(1, streaming.allowance(anatomy.model) // (state * models))

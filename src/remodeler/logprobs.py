@@ -190,15 +190,27 @@ def sum_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def window_nll(anatomy: Anatomy, batch: Batch) -> Tensor:
-    """Sum of the negative log-probabilities of every window of a batch: [windows] float64 on the device."""
+def summed_nll(anatomy: Anatomy, batch: Batch, cells: Tensor, count: int) -> Tensor:
+    """Negative log-probabilities summed by cell: [count] float64 on the device.
+
+    Args:
+        anatomy: the traced model.
+        batch: some windows.
+        cells: [scored] int64, the cell of each scored position, below ``count``.
+        count: number of cells.
+    """
     dtype = sum_dtype(batch.targets.device)
-    totals = torch.zeros(len(batch), dtype=dtype, device=batch.targets.device)
+    totals = torch.zeros(count, dtype=dtype, device=batch.targets.device)
     start = 0
     for logprobs in token_logprobs(anatomy, batch):
-        totals.index_add_(0, batch.rows[start : start + len(logprobs)], -logprobs.to(dtype))
+        totals.index_add_(0, cells[start : start + len(logprobs)], -logprobs.to(dtype))
         start += len(logprobs)
     return totals
+
+
+def window_nll(anatomy: Anatomy, batch: Batch) -> Tensor:
+    """Sum of the negative log-probabilities of every window of a batch: [windows] float64 on the device."""
+    return summed_nll(anatomy, batch, batch.rows, len(batch))
 
 
 def batch_nll(anatomy: Anatomy, batch: Batch) -> Tensor:

@@ -4,12 +4,14 @@ Each holds the whole model on its own device and takes its share of the mini-bat
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import distributed
+
+from remodeler.errors import InputError
 
 T = TypeVar("T")
 
@@ -53,3 +55,15 @@ def shared(value: T) -> T:
     values = [value]
     distributed.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def first_does(action: Callable[[], object]) -> None:
+    """Let the first process do something, and the others wait for it; what it refuses, all refuse."""
+    problem = None
+    if first():
+        try:
+            action()
+        except InputError as error:
+            problem = str(error)
+    if problem := shared(problem):
+        raise InputError(problem)

@@ -100,8 +100,9 @@ def save_pruned(
     masks = chosen == "portable" or streamed(checkpoint.model) is not None
     with in_memory(checkpoint.anatomy, gone, widths, masks):
         wanted = one_pass(checkpoint)
-    rounding = bool(widths) and masks and chosen != "portable"
-    return Saved(chosen, check(again, wanted, tolerance(checkpoint.model, rounding)), again)
+    dtype, device = checkpoint.model.dtype, checkpoint.model.device
+    alike = chosen == "portable" or not (masks and widths)  # a streamed model is not sliced in memory
+    return Saved(chosen, check(again, wanted, tolerance(dtype, device) if alike else STEP_TOLERANCE[dtype]), again)
 
 
 def _written_dtype(checkpoint: Checkpoint) -> torch.dtype:
@@ -209,7 +210,7 @@ def reload(checkpoint: Checkpoint, folder: Path, trust: bool) -> Checkpoint:
 @contextmanager
 def in_memory(anatomy: Anatomy, removed: Iterable[Block], widths: Widths, masks: bool) -> Iterator[None]:
     """The pruned model in memory: sliced, or (``masks``) of full width and without the rest by multiplication."""
-    left = remaining(widths, frozenset(removed))
+    left = remaining(anatomy, widths, frozenset(removed))
     less = masked(anatomy, kept_masks(anatomy, left)) if masks else narrowed(anatomy, left)
     with less, bypassed(anatomy, removed):
         yield
@@ -244,13 +245,9 @@ def check(again: Checkpoint, wanted: Tensor, bound: float) -> Check:
     return Check(difference, _cached(again.anatomy, _sample(again), found))
 
 
-def tolerance(model: Any, rounding: bool = False) -> float:
-    """0 in float32 and float64 on a CPU, where the same kernels see the same shapes; elsewhere kernels may differ.
-
-    ``rounding``: the shapes differ too, because a streamed model is not sliced in memory but masked.
-    """
-    exact = model.device.type == "cpu" and model.dtype in (torch.float32, torch.float64) and not rounding
-    return 0.0 if exact else STEP_TOLERANCE[model.dtype]
+def tolerance(dtype: torch.dtype, device: torch.device) -> float:
+    """0 in float32 and float64 on a CPU, where the same kernels see the same shapes; elsewhere kernels may differ."""
+    return 0.0 if device.type == "cpu" and dtype in (torch.float32, torch.float64) else STEP_TOLERANCE[dtype]
 
 
 def _sample(checkpoint: Checkpoint) -> dict[str, Tensor]:

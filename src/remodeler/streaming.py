@@ -131,17 +131,18 @@ def open_model(
         code: ``trust_remote_code``.
     """
     files = tensor_files(folder)
-    number_type = dtype if isinstance(dtype, torch.dtype) else config.dtype or stored_dtype(files)
+    number_type: Any = dtype if isinstance(dtype, torch.dtype) else config.dtype or stored_dtype(files)
     with torch.device("meta"), meta_device_safe_creation_ops():
         model = auto.from_config(copy.deepcopy(config), dtype=number_type, **code)
     model.config.name_or_path = str(folder)
+    rules: list[Any] = get_model_conversion_mapping(model)
     settings = LoadStateDictConfig(
         pretrained_model_name_or_path=str(folder),
         ignore_mismatched_sizes=True,
         device_map={"": device},
         dtype=number_type,
         dtype_plan=model._get_dtype_plan(number_type),
-        weight_mapping=get_model_conversion_mapping(model),
+        weight_mapping=rules,
     )
     known = model.state_dict()
     targets = {key: _targets(key, known, model.base_model_prefix, settings) for key in files}

@@ -85,6 +85,11 @@ class Structure:
         """What a group is called."""
         return "heads" if self.block.kind == "attention" else "channels"
 
+    @property
+    def projections(self) -> int:
+        """How many are cut: of an attention four, or two where one gives query, key and value or keys are shared."""
+        return len({cut.path.rpartition(".")[0] for cut in self.cuts})
+
     def kept(self, layer: nn.Module, groups: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
         """(path inside the layer, values of some groups only) of the coupled parameters."""
         for cut in self.cuts:

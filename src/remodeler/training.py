@@ -25,7 +25,6 @@ from torch import Tensor, distributed
 
 from remodeler import processes, training_state
 from remodeler.blocks import Anatomy
-from remodeler.errors import InputError
 from remodeler.logprobs import batch_nll, batch_size, batches, device_of, sum_dtype, to_batch
 from remodeler.losses import Loss
 from remodeler.records import read_lines
@@ -245,14 +244,7 @@ def _save(run: Run, step: int, folder: Path, facts: Line) -> None:
 
 def _taken_up(run: Run, folder: Path, header: Line) -> tuple[int, float]:
     """Steps that are done, and the seconds they took; the model and the optimiser are then as they were after them."""
-    problem = None
-    if processes.first():
-        try:
-            training_state.settle(folder, header)
-        except InputError as error:
-            problem = str(error)
-    if problem := processes.shared(problem):
-        raise InputError(problem)  # in all processes, or the others would wait
+    processes.first_does(lambda: training_state.settle(folder, header))
     state = processes.shared(training_state.latest(folder) if processes.first() else None)
     if state is None:
         return 0, 0.0

@@ -5,6 +5,7 @@ anything. The learning rate, the order of the windows and all random numbers are
 there is nothing else to keep. A state is written beside the one before and renamed: a kill leaves the older one.
 """
 
+import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -131,7 +132,7 @@ def _finite(value: Any) -> bool:
 
 def settle(folder: Path, header: Line) -> None:
     """Leave the loss curve as it was at the last state, or begin one."""
-    path, state = folder / CURVE_FILE, latest(folder)
+    path, state, header = folder / CURVE_FILE, latest(folder), json.loads(to_json(header))
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     if path.exists():

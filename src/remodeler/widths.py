@@ -37,8 +37,8 @@ __all__ = [
     "why_not",
 ]
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""How far masking and narrowing may be apart, as a share of what masking does: sums are rounded in another order."""
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+"""How far masking and narrowing may be apart, as a share of the block's output: sums are rounded in another order."""
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments."""
@@ -128,8 +128,9 @@ def _tried(anatomy: Anatomy, structure: Structure, call: Call) -> str:
             with narrowed(anatomy, odd):
                 found = _projected(anatomy, structure, call)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            return _spanning(anatomy, structure) or f"its code refuses fewer {structure.noun} ({str(error)[:120]})"
-    bound = TOLERANCE[anatomy.model.dtype] * (whole - wanted).norm()
+            said = " ".join(str(error).split())[:120]
+            return _spanning(anatomy, structure) or f"its code refuses fewer {structure.noun} ({said})"
+    bound = TOLERANCE[anatomy.model.dtype] * whole.norm()
     if found.shape == wanted.shape and (found - wanted).norm() <= bound:
         return ""
     return _spanning(anatomy, structure) or f"its code means something else with fewer {structure.noun}"
@@ -175,7 +176,7 @@ def masked(anatomy: Anatomy, masks: Mapping[Block, Tensor]) -> Iterator[None]:
 
     Args:
         anatomy: the model.
-        masks: by block [groups], float, on the block's device; gradients reach them. No device waits for another.
+        masks: by block [groups], float, on the block's device. Gradients reach them, and no device waits for another.
     """
     with ExitStack() as hooks:
         for block, mask in masks.items():
@@ -262,11 +263,14 @@ def group_weights(anatomy: Anatomy, structure: Structure, grad: bool = False) ->
     Args:
         anatomy: the model.
         structure: of the block.
-        grad: the weights' gradients instead, after a backward pass.
+        grad: the weights' gradients instead.
+
+    Raises:
+        ValueError: when there are no gradients yet.
     """
     layer = anatomy.branches[structure.block].site.layer
-    weights = ((cut, layer.get_parameter(cut.path)) for cut in structure.cuts)
-    values = ((cut, weight.grad if grad else weight.detach()) for cut, weight in weights)
-    if grad and any(weight.grad is None for weight in anatomy.branches[structure.block].parameters()):
+    weights = [layer.get_parameter(cut.path) for cut in structure.cuts]
+    values = [weight.grad if grad else weight.detach() for weight in weights]
+    if any(value is None for value in values):
         raise ValueError(f"{structure.block} has no gradients yet: run a backward pass first")
-    return [cut.grouped(value, structure.groups) for cut, value in values if value is not None]
+    return [cut.grouped(v, structure.groups) for cut, v in zip(structure.cuts, values, strict=True) if v is not None]

@@ -5,8 +5,9 @@ from itertools import pairwise
 from typing import Literal
 
 from remodeler.blocks import Anatomy, Block
+from remodeler.layerwise import order
 from remodeler.pruning.criteria import Method
-from remodeler.pruning.sweep import Unit, order
+from remodeler.pruning.sweep import Unit
 
 Shape = Literal["free", "standard"]
 

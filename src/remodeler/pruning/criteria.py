@@ -22,7 +22,7 @@ from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.logprobs import mean_nll
 from remodeler.logprobs import perplexity as exp_perplexity
 from remodeler.pruning.divergence import angle, divergence, js, js_released, kl, norm
-from remodeler.pruning.gradients import gradient, magnitude, taylor
+from remodeler.pruning.gradients import gradient, magnitude, second_order, taylor
 from remodeler.pruning.influence import block_influence, relative_magnitude
 from remodeler.pruning.sweep import Progress, Unit, sweep
 from remodeler.texts import Windows
@@ -97,13 +97,16 @@ CRITERIA: dict[str, Criterion] = {
     "angular": partial(divergence, angle),
     "norm": norm,
     "gradient": gradient,
+    "second-order": second_order,
     "taylor": taylor,
     "magnitude": magnitude,
     "block-influence": block_influence,
     "relative-magnitude": relative_magnitude,
     "random": random,
 }
-ONE_PASS: frozenset[Criterion] = frozenset({gradient, taylor, magnitude, block_influence, relative_magnitude, random})
+ONE_PASS: frozenset[Criterion] = frozenset(
+    {gradient, second_order, taylor, magnitude, block_influence, relative_magnitude, random}
+)
 """Criteria that cost a pass or two over the text, however many candidates there are: for estimates of time."""
 
 

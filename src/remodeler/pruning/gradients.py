@@ -1,10 +1,15 @@
-"""Importance from gradients: of a block's output (first order in the block), of its weights; and the weights alone.
+"""Importance from gradients: of a block's output (to first and second order), of its weights; and the weights alone.
 
 ``gradient`` is the first-order Taylor estimate of how much the loss rises when a block is removed. With r what the
 block adds to the residual stream, the loss of the model with r scaled by m has the derivative r . dL/dr at m = 1, so
 going to m = 0 changes it by about - r . dL/dr. One backward pass scores all blocks. It is the Taylor criterion of
 Molchanov et al. (arXiv 1611.06440) for a whole block in place of a feature map; they take the absolute value, we keep
-the sign, since a block whose removal would lower the loss is to go first.
+the sign.
+
+``second-order`` adds the curvature. In a trained model the first order nearly cancels out, and what is left says little
+of a step as large as a removal. The second derivative by m is taken for the Fisher information, half of it for the sum
+of (r . dL/dr)^2 over positions, as Kwon et al. (arXiv 2203.09656) do for masks on heads and channels; they square what
+a text gives, we what a position gives, as though positions were independent, and they leave the first order out.
 
 ``taylor`` and ``magnitude`` are Shortened LLaMA's (arXiv 2402.02834): the sum of |w dL/dw|, or of |w|, over all weights
 of the unit. As in the released code, w dL/dw is summed over the mini-batches before the absolute value is taken.
@@ -15,7 +20,7 @@ Only the inputs of layers and the outputs of blocks are kept for the backward pa
 logits exist a chunk at a time.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -41,7 +46,22 @@ from remodeler.pruning.sweep import Progress, Unit
 from remodeler.texts import Windows
 
 
-def gradient(
+Estimate = Callable[[Tensor], Tensor]
+"""Of r . dL/dr at every position, [windows, length] float64: the rise of the loss of every window, [windows]."""
+
+
+def slope(products: Tensor) -> Tensor:
+    """Minus the derivative."""
+    return -products.sum(1)
+
+
+def curve(products: Tensor) -> Tensor:
+    """Minus the derivative, and half the Fisher information."""
+    return (0.5 * products.square() - products).sum(1)
+
+
+def estimated(
+    estimate: Estimate,
     anatomy: Anatomy,
     windows: Windows,
     removed: Sequence[Block],
@@ -51,36 +71,41 @@ def gradient(
     progress: Progress | None = None,
     **_: Any,
 ) -> list[float]:
-    """First-order estimate of how much the loss rises without the candidate, in nats a token; that of its blocks added.
+    """Estimate of how much the loss rises without the candidate, in nats a token, from one backward pass.
 
     It may be negative. Where a norm lies on the stream behind the sum (BERT), r is what the whole block changes.
     """
-    blocks = sorted({block for unit in candidates for block in unit})
-    rises = window_gradients(anatomy, windows, removed, blocks, size, progress).sum(0) / windows.tokens
-    by_block = dict(zip(blocks, rises.tolist(), strict=True))
-    return [sum(by_block[block] for block in unit) for unit in candidates]
+    rises = window_gradients(anatomy, windows, removed, candidates, size, progress, estimate)
+    means: list[float] = (rises.sum(0) / windows.tokens).tolist()
+    return means
+
+
+gradient = partial(estimated, slope)
+second_order = partial(estimated, curve)
 
 
 def window_gradients(
     anatomy: Anatomy,
     windows: Windows,
     removed: Sequence[Block],
-    blocks: Sequence[Block],
+    units: Sequence[Unit],
     size: int | None = None,
     progress: Progress | None = None,
+    estimate: Estimate = slope,
 ) -> Tensor:
-    """Estimated rise of every window's loss without each block: [windows, blocks] float64, nats summed over tokens.
+    """Estimated rise of every window's loss without each unit: [windows, units] float64, nats summed over tokens.
 
     Args:
         anatomy: the traced model; it is left as it was.
         windows: the calibration text.
         removed: blocks that are gone already.
-        blocks: those to be scored; none of them removed.
+        units: the candidates; none of their blocks removed.
         size: windows a mini-batch; by default chosen for the device.
         progress: called with the share done.
+        estimate: to which order.
     """
     with bypassed(anatomy, removed), differentiable(anatomy, ()):
-        return by_window(anatomy, windows, len(blocks), partial(_score, anatomy, blocks), size, progress)
+        return by_window(anatomy, windows, len(units), partial(_score, anatomy, units, estimate), size, progress)
 
 
 def taylor(
@@ -129,10 +154,19 @@ def parameters_of(anatomy: Anatomy, removed: Sequence[Block], unit: Unit) -> lis
 # Of outputs -----------------------------------------------------------------------------------------------------------
 
 
-def _score(anatomy: Anatomy, blocks: Sequence[Block], batch: Batch, rows: Tensor) -> None:
-    """Fill ``rows`` [windows, blocks] with - r . dL/dr, summed over the positions of a window."""
-    columns = dict(zip(blocks, rows.unbind(1), strict=True))
+def _score(anatomy: Anatomy, units: Sequence[Unit], estimate: Estimate, batch: Batch, rows: Tensor) -> None:
+    """Fill ``rows``, [windows, units]."""
+    products = branch_products(anatomy, {block for unit in units for block in unit}, batch, rows.dtype)
+    for column, unit in enumerate(units):
+        found = [products[block] for block in unit if block in products]  # an encoder that nobody reads has none
+        if found:
+            rows[:, column] = estimate(torch.stack(found).sum(0))
+
+
+def branch_products(anatomy: Anatomy, blocks: Iterable[Block], batch: Batch, dtype: torch.dtype) -> dict[Block, Tensor]:
+    """r . dL/dr of every block at every position, [windows, length]; L is the batch's loss, summed over tokens."""
     kept: dict[Block, Tensor] = {}
+    products: dict[Block, Tensor] = {}
     forward = True
 
     def hear(block: Block, stream: Tensor | None, output: Tensor) -> None:
@@ -142,17 +176,18 @@ def _score(anatomy: Anatomy, blocks: Sequence[Block], batch: Batch, rows: Tensor
         branch = output.detach().clone() if stream is None else output.detach() - stream.detach()
         kept[block] = branch
 
-        def score(gradient: Tensor) -> None:
-            if kept[block] is branch:  # else a norm behind it was heard later
-                product = (branch.float() * gradient.float()).reshape(len(batch), -1)
-                columns[block].copy_(product.sum(1, dtype=rows.dtype).neg())
+        def multiply(gradient: Tensor) -> None:
+            if kept.get(block) is branch:  # else a norm behind it was heard later
+                product = kept.pop(block).float() * gradient.float()
+                products[block] = product.reshape(len(batch), -1, product.shape[-1]).sum(-1, dtype=dtype)
 
-        output.register_hook(score)
+        output.register_hook(multiply)
 
     with listening(anatomy, blocks, hear):
         states = scored_states(anatomy, batch)
         forward = False
         torch.autograd.backward(states, head_gradient(anatomy, states, batch.targets))
+    return products
 
 
 # Of weights -----------------------------------------------------------------------------------------------------------

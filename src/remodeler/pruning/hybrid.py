@@ -46,7 +46,7 @@ class Hybrid:
     """Which groups the z-scores are taken over: all, those of a kind (heads, channels), those of a block."""
     sharpness: float = 1.0
     """tau of the attention: 0 is the mean of both, a large one the larger of both."""
-    curvature: Literal["token", "window"] = "window"
+    curvature: Literal["token", "window"] = "token"
     rounds: int = 1
     """Times that what is left is scored anew, an equal part of the budget after each."""
     batch: int = 1

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from remodeler.blocks import Anatomy, Block, bypassed
+from remodeler.layerwise import order
 from remodeler.logprobs import Batch, trunk_states
 from remodeler.packed import first
 from remodeler.pruning.passes import by_window, given, listening
-from remodeler.pruning.sweep import Progress, Unit, order
+from remodeler.pruning.sweep import Progress, Unit
 from remodeler.texts import Windows
 
 Change = tuple[Tensor, Tensor]

@@ -4,6 +4,7 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 """
 
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from remodeler.pruning.preview import (
     refuse_search,
     refuse_widths,
 )
+from remodeler.pruning.scans import RACES
 from remodeler.pruning.search import Search
 from remodeler.pruning.store import HISTORY_FILE, STATE_FILE
 from remodeler.pruning.wishes import Job, Plan, Source, Text
@@ -68,11 +70,12 @@ def prune_model(
             run(search, plan, {}, None)
             return False
         with new_folder(out, keep=True) as work:
-            empty(work, but=(REMOVALS_FILE, STATE_FILE, HISTORY_FILE))
+            empty(work, but=(REMOVALS_FILE, RACES, STATE_FILE, HISTORY_FILE))
             options = _options(source, text, plan, budget) | {"criterion": method.criterion.__name__, "out": str(out)}
             _complete(job, _searched(search, job, plan, work), work, "prune", options)
             finish(work)
             (work / STATE_FILE).unlink(missing_ok=True)  # other runtimes take every safetensors file for weights
+            shutil.rmtree(work / RACES, ignore_errors=True)
     return True
 
 

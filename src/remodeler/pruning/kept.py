@@ -55,7 +55,7 @@ class Rules:
 def wanted_parameters(anatomy: Anatomy, removed: Sequence[Block], ratio: float) -> int:
     """How many parameters must still go, so that the share of the whole model that is gone reaches the ratio."""
     total = anatomy.parameters()
-    gone = math.ceil(ratio * total)
+    gone = math.floor(ratio * total)
     while 1 - (total - gone) / total < ratio:  # the rounding of the division, as budget.share sees it
         gone += 1
     return gone - (total - anatomy.parameters(removed))

@@ -12,6 +12,7 @@ and cut into windows as everywhere here (``--packing per-text`` gives each its o
 
 import math
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from remodeler.adapters import Lora
@@ -50,7 +51,7 @@ class Recipe:
 
     def training(self, windows: int, steps: int | None, **given: Any) -> Training:
         """The run over so many windows: ``steps``, or the recipe's epochs."""
-        count = steps or max(1, math.ceil(self.epochs * windows / self.batch))
+        count = max(1, math.ceil(self.epochs * windows / self.batch)) if steps is None else steps
         same = {key: getattr(self, key) for key in ("learning_rate", "schedule", "weight_decay", "batch")}
         return Training(count, warmup=round(self.warmup * count), **same, **given)
 
@@ -79,6 +80,8 @@ class Wish:
     """Train adapters, or all parameters, against the recipe."""
     heldout: str | None = None
     """Text to judge by; by default what training leaves of its own source."""
+    store: Path | None = None
+    """Folder of the teacher's predictions, made where it is not there; by default the teacher is asked on the fly."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Of the recipe, its adapters and its lesson, by name."""
     run: dict[str, Any] = field(default_factory=dict)
@@ -99,7 +102,10 @@ class Wish:
             raise InputError(f"--method {self.method} learns from the unpruned model: name it with --teacher")
         if row.lora is None and not self.merge:
             raise InputError("--no-merge was given, but no adapters are trained: add --adapters or leave it out")
-        return _with(row, {name: value for name, value in self.settings.items() if value is not None})
+        row = _with(row, {name: value for name, value in self.settings.items() if value is not None})
+        if self.store and (row.lesson is None or row.lesson.temperature != 1):
+            raise InputError("--teacher-store holds predictions at temperature 1, for --method distill: leave it out")
+        return row
 
 
 def _with(row: Recipe, given: dict[str, Any]) -> Recipe:

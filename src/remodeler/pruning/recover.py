@@ -55,7 +55,7 @@ def recover_model(source: Source, text: Text, wish: Wish, out: Path, finish: Fin
     refuse_existing(out)
     wish.recipe()
     with processes.group(source.device) as device, enough_memory():
-        job = prepare(replace(source, device=device), text, wish)
+        job = prepare(replace(source, device=device), text, wish, dry)
         if processes.first() and not dry:
             with new_folder(out, keep=True) as work:
                 _complete(job, work, {**asdict(source), "out": str(out)})
@@ -195,7 +195,12 @@ def _described(job: Job, options: dict[str, Any], results: dict[str, Any], work:
     """The record, and the card for people."""
     student, original, wish = job.student, job.teacher, job.wish
     settings = asdict(job.text) | {"method": wish.method, "teacher": wish.teacher, "merge": wish.merge}
-    settings |= {"heldout": wish.heldout} | told(job.recipe) | asdict(job.plan) | options
+    settings |= (
+        {"heldout": wish.heldout, "teacher_store": str(wish.store) if wish.store else None}
+        | told(job.recipe)
+        | asdict(job.plan)
+        | options
+    )
     inputs = {
         "model": {"name": student.name, "revision": student.revision, "weights": job.weights},
         "texts": {"windows": len(job.windows), "tokens": job.windows.tokens, "sha256": job.windows.fingerprint()},

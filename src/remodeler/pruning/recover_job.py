@@ -3,17 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from remodeler.adapters import adapted, everything
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
-from remodeler.console import duration, note
+from remodeler.console import bar, duration, note
 from remodeler.errors import InputError
 from remodeler.evaluation import evaluation_texts, memory, model_windows, text_scores
-from remodeler.losses import Loss, cross_entropy, distillation, teacher
-from remodeler.measurements import short, size
+from remodeler.losses import Loss, Teach, cross_entropy, distillation, teacher
+from remodeler.measurements import short
+from remodeler.predictions import make, stored
 from remodeler.pruning.recipes import Recipe, Wish
 from remodeler.pruning.wishes import Source, Text
 from remodeler.sources import sample
@@ -46,6 +48,8 @@ class Job:
     text: Text
     weights: str
     """Digest of the student's."""
+    teach: Teach | None
+    """What the teacher predicts, where it is asked."""
     trust: bool
     """Code that came with the model may run."""
 
@@ -53,10 +57,9 @@ class Job:
     def loss(self) -> Loss:
         """What training minimises."""
         lesson = self.recipe.lesson
-        if lesson is None or self.teacher is None:
+        if lesson is None or self.teach is None:
             return cross_entropy
-        teach = teacher(self.teacher.anatomy, lesson.k, lesson.temperature)
-        return distillation(teach, lesson.share, lesson.temperature)
+        return distillation(self.teach, lesson.share, lesson.temperature)
 
     @property
     def look(self) -> Windows | None:
@@ -86,8 +89,8 @@ def _as_stored(checkpoint: Checkpoint) -> Scores:
     return {name: value if name == "parameters" else value // wider for name, value in figures.items()}
 
 
-def prepare(source: Source, text: Text, wish: Wish) -> Job:
-    """Load what is needed; refuse what can't work."""
+def prepare(source: Source, text: Text, wish: Wish, dry: bool) -> Job:
+    """Load what is needed; refuse what can't work. If ``dry``, no store of predictions is made."""
     recipe = wish.recipe()
     device = pick_device(source.device)
     student = _source(source, recipe, device).load()
@@ -105,8 +108,20 @@ def prepare(source: Source, text: Text, wish: Wish) -> Job:
     )
     heldout = _enough(student, wish, sampled.heldout, length, text)
     digest = fingerprint(student.model)
+    teach = _teach(original, windows, recipe, None if dry else wish.store)
     name, trust = sampled.name, source.trust_remote_code
-    return Job(student, original, wish, recipe, plan, windows, heldout, name, length, text, digest, trust)
+    return Job(student, original, wish, recipe, plan, windows, heldout, name, length, text, digest, teach, trust)
+
+
+def _teach(original: Checkpoint | None, windows: Windows, recipe: Recipe, folder: Path | None) -> Teach | None:
+    """A teacher that is asked on the fly, or whose predictions are in a folder; made now where they are not."""
+    lesson = recipe.lesson
+    if lesson is None or original is None:
+        return None
+    if folder is None:
+        return teacher(original.anatomy, lesson.k, lesson.temperature)
+    with bar("asking the teacher") as hear:
+        return stored(make(original.anatomy, fingerprint(original.model), windows, lesson.k, folder, hear))
 
 
 def _enough(student: Checkpoint, wish: Wish, rest: list[str], length: int, text: Text) -> list[str]:
@@ -166,15 +181,19 @@ def trainable(job: Job) -> Iterator[Any]:
 
 def announce(job: Job) -> None:
     """Sizes, texts, steps, and about how long they take."""
-    figures, plan, windows = memory(job.student), job.plan, job.windows
-    count = sum(value.numel() for value in job.student.model.parameters() if value.requires_grad)
-    how = f"adapters of rank {job.recipe.lora.rank}" if job.recipe.lora else "everything"
+    plan, windows, lora = job.plan, job.windows, job.recipe.lora
+    sizes = {
+        train: sum(p.numel() for p in job.student.model.parameters() if p.requires_grad == train)
+        for train in (True, False)
+    }
+    whole = sizes[False] if lora else sum(sizes.values())
+    how = f"adapters of rank {lora.rank}" if lora else "everything"
     per_step = plan.batch * windows.tokens / len(windows)
-    note(f"{job.student.name}: {short(figures['parameters'])} parameters, {size(figures['weight_bytes'])} of weights")
+    note(f"{job.student.name}: {short(whole)} parameters, in {job.student.model.dtype}".replace("torch.", ""))
     note(f"{len(windows)} windows of {job.length} tokens from {job.source}; {len(job.heldout)} texts are held out")
     note(
         f"{plan.steps} steps of {plan.batch} windows: {plan.steps * plan.batch / len(windows):.2g} epochs, "
-        f"{short(plan.steps * per_step)} tokens; trains {how}, {short(count)} numbers"
+        f"{short(plan.steps * per_step)} tokens; trains {how}, {short(sizes[True])} numbers"
     )
     seconds = step_seconds(job.student.anatomy, job.loss, windows, plan) * plan.steps
     note(f"takes about {duration(seconds)}, and measuring")

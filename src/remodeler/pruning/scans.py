@@ -1,9 +1,32 @@
-"""How the candidates of a step are measured: exactly, in a race, or those that the gradient proposes."""
+"""How the candidates of a step are measured, beside exactly: in a race, or those only that the gradient proposes.
 
-from collections.abc import Callable, Mapping
+A scan takes ``(anatomy, windows, removed, candidates, **options)`` like a criterion, and gives perplexities. What races
+remember of each other is kept beside the removal log, so that a killed search goes on to the same decisions.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from remodeler.pruning.sweep import Unit
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from remodeler import processes
+from remodeler.blocks import Anatomy, Block
+from remodeler.logprobs import perplexity
+from remodeler.pruning.gradients import gradient
+from remodeler.pruning.racing import Table, race
+from remodeler.pruning.sweep import Progress, Unit, sweep
+from remodeler.records import write_bytes
+from remodeler.texts import Windows
+
+RACES = "races"
+"""Folder beside the removal log."""
+PROPOSED = 0.25
+"""Share of the candidates that the gradient proposes; it ranked the best among the first third in our trials."""
 
 
 @dataclass(frozen=True)
@@ -16,5 +39,83 @@ class Scores:
     """After a race: how many windows each one saw."""
 
 
-SCANS: dict[str, Callable[..., Scores]] = {}
+def raced(
+    anatomy: Anatomy,
+    windows: Windows,
+    removed: Sequence[Block],
+    candidates: Sequence[Unit],
+    *,
+    size: int | None = None,
+    progress: Progress | None = None,
+    error: float = 0.01,
+    memory: list[Table] | None = None,
+    **_: Any,
+) -> Scores:
+    """All candidates start, the clearly worse ones leave; see :mod:`remodeler.pruning.racing`."""
+    found = race(anatomy, windows, removed, candidates, size=size, progress=progress, error=error, memory=memory)
+    values = zip(candidates, map(perplexity, found.losses), strict=True)
+    return Scores(dict(values), dict(zip(candidates, found.seen, strict=True)))
+
+
+def proposed(
+    anatomy: Anatomy,
+    windows: Windows,
+    removed: Sequence[Block],
+    candidates: Sequence[Unit],
+    *,
+    size: int | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Scores:
+    """One backward pass names those whose removal should cost least; only they are measured, exactly."""
+    estimates = gradient(anatomy, windows, removed, candidates, size=size, **options)
+    ranked = sorted(zip(estimates, candidates, strict=True), key=lambda pair: pair[0])
+    best = {unit for _, unit in ranked[: max(4, round(PROPOSED * len(candidates)))]}
+    chosen = [unit for unit in candidates if unit in best]  # ties go to the first, as ever
+    losses = sweep(anatomy, windows, removed, chosen, size, progress)
+    return Scores(dict(zip(chosen, map(perplexity, losses), strict=True)))
+
+
+SCANS: dict[str, Callable[..., Scores]] = {"race": raced, "propose": proposed}
 """Searches beside the exact one, which asks the method's criterion about every candidate."""
+
+
+# What races remember --------------------------------------------------------------------------------------------------
+
+
+def remembered(log: Path | None, steps: int) -> list[Table]:
+    """Tables of the races of the steps that are done, in all processes."""
+    return processes.shared([_table(_place(log, step)) for step in range(1, steps + 1)] if _kept(log, steps) else [])
+
+
+def remember(log: Path | None, step: int, memory: Sequence[Table]) -> None:
+    """Keep the table of a step's race, before the step is logged."""
+    if log and memory:
+        table = memory[-1]
+        facts = {
+            "text": json.dumps(table.text),
+            "removed": json.dumps([str(block) for block in sorted(table.removed)]),
+            "columns": json.dumps([[str(block) for block in unit] for unit in table.columns]),
+        }
+        tensors = {"losses": table.losses, "seen": np.array(table.seen)}
+        _place(log, step).parent.mkdir(exist_ok=True)
+        write_bytes(_place(log, step), save(tensors, metadata=facts))
+
+
+def _place(log: Path | None, step: int) -> Path:
+    assert log
+    return log.parent / RACES / f"{step}.safetensors"
+
+
+def _kept(log: Path | None, steps: int) -> bool:
+    """Whether every race is still there: a finished search leaves none behind."""
+    return bool(log) and all(_place(log, step).exists() for step in range(1, steps + 1))
+
+
+def _table(path: Path) -> Table:
+    with safe_open(path, framework="np") as file:
+        facts, losses, seen = file.metadata(), file.get_tensor("losses"), file.get_tensor("seen")
+    columns = [tuple(map(Block.parse, unit)) for unit in json.loads(facts["columns"])]
+    text, seed = json.loads(facts["text"])
+    removed = frozenset(map(Block.parse, json.loads(facts["removed"])))
+    return Table((text, seed), removed, {unit: i for i, unit in enumerate(columns)}, losses, seen.tolist())

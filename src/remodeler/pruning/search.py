@@ -20,7 +20,8 @@ from remodeler.pruning.budget import Budget, check_reach, done, exceeds, expecte
 from remodeler.pruning.candidates import Shape, candidates, longest_path
 from remodeler.pruning.criteria import METHODS, Method
 from remodeler.pruning.log import Header, Step, blocks_of, name, take_up
-from remodeler.pruning.scans import SCANS, Scores
+from remodeler.pruning.racing import Table
+from remodeler.pruning.scans import SCANS, Scores, remember, remembered
 from remodeler.pruning.sweep import Unit
 from remodeler.records import append_line
 from remodeler.texts import Windows
@@ -81,9 +82,10 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
     dense = first["perplexity"]
     steps = within(search.anatomy, search.budget, dense, steps)
     once: dict[str, float] = {}
+    memory = remembered(log, len(steps)) if search.scan == "race" else []
     while not done(search.anatomy, search.budget, steps):
         start = time.perf_counter()
-        scores = _scores(search, steps, _ear(search, dense, steps), once)
+        scores = _scores(search, steps, _ear(search, dense, steps), once, memory)
         if not scores.importance:
             break
         best = min(scores.importance, key=lambda each: scores.importance[each])
@@ -91,6 +93,7 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
         if exceeds(search.budget, dense, after):
             break
         steps.append(step_of(search, steps, best, scores, after, start))
+        remember(log, len(steps), memory)
         keep(search, log, steps[-1])
     if search.budget.max_increase is None and not done(search.anatomy, search.budget, steps):
         raise InputError(f"nothing is left to remove after {len(steps)} steps, too early {search.budget}: ask for less")
@@ -161,12 +164,18 @@ def _first_line(search: Search, log: Path | None, header: Header) -> Header:
     return first
 
 
-def _scores(search: Search, steps: Sequence[Step], hear: Callable[[float], None], once: dict[str, float]) -> Scores:
+def _scores(
+    search: Search,
+    steps: Sequence[Step],
+    hear: Callable[[float], None],
+    once: dict[str, float],
+    memory: list[Table],
+) -> Scores:
     """Importance of every candidate; that in the intact model, found only once, where the method is not iterative."""
     removed = blocks_of(steps)
     units = search.units(removed)
     if search.method.iterative:
-        return importance(search, removed, units, hear, steps)
+        return importance(search, removed, units, hear, memory)
     unknown = [unit for unit in units if name(unit) not in once]  # all at first; then pairs that a removal made
     if unknown:
         found = importance(search, [], unknown, hear)
@@ -179,9 +188,11 @@ def importance(
     removed: Sequence[Block],
     units: Sequence[Unit],
     hear: Callable[[float], None],
-    steps: Sequence[Step] = (),
+    memory: list[Table] | None = None,
 ) -> Scores:
     """How important each of some units is in the model without ``removed``, as the search measures it.
+
+    A race takes the earlier ones of ``memory`` into account, and joins them.
 
     Raises:
         InputError: when no number is finite.
@@ -192,8 +203,7 @@ def importance(
         scores = Scores(dict(zip(units, values, strict=True)))
     else:
         expected = expected_steps(search.anatomy, search.budget, len(search.units()))
-        earlier = steps[-1].importance if steps else {}
-        options |= {"error": search.error / expected, "earlier": {unit: earlier.get(name(unit)) for unit in units}}
+        options |= {"error": search.error / expected, "memory": memory}
         scores = SCANS[search.scan](search.anatomy, search.windows, removed, units, **options)
     if units and not any(map(math.isfinite, scores.importance.values())):
         raise InputError(

@@ -12,15 +12,15 @@ does not change a bit.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
 from remodeler import processes, streaming
-from remodeler.blocks import KINDS, Anatomy, Block, Replay, bypassed, swapped
+from remodeler.blocks import Anatomy, Block, bypassed
+from remodeler.layerwise import passed, record, replayed
 from remodeler.logprobs import Batch, batch_size, device_of, sum_dtype, to_batch, trunk_states, window_nll
 from remodeler.pruning import streamed
 from remodeler.texts import Windows
@@ -36,22 +36,6 @@ Measure = Callable[[Anatomy, Batch], Tensor]
 def loss(anatomy: Anatomy, batch: Batch) -> Measure:
     """The negative log-likelihood of every window; nothing of the intact model is needed."""
     return window_nll
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What the intact modules up to one layer returned, to be replayed."""
-
-    earlier: list[Any]
-    """Stand-ins for the outputs of the top-level layers before it, in order; of each list only the last is read."""
-    output: Any
-    """What the layer itself returned."""
-    attentions: dict[Block, Any]
-    """What the attentions in it returned."""
-
-
-class _Reached(Exception):
-    """The layer that was to be recorded is done: what comes after it need not run."""
 
 
 def sweep(
@@ -125,67 +109,16 @@ def _candidates(
     anatomy: Anatomy, batch: Batch, units: Sequence[Unit], measure: Measure
 ) -> Iterator[tuple[int, Tensor]]:
     """Place and measure of every unit, from the first layer to the last, so that one layer's outputs live at a time."""
+    if len(units) == 1:  # nobody to share a prefix with
+        with bypassed(anatomy, units[0]):
+            yield 0, measure(anatomy, batch)
+        return
     starts = [min(anatomy.branches[block].site.index for block in unit) for unit in units]
     earlier: list[Any] = []
     for index in range(max(starts, default=-1) + 1):
-        recording = record(anatomy, batch, earlier)
+        recording = record(anatomy, earlier, partial(trunk_states, anatomy, batch.inputs))
         for column, unit in enumerate(units):
             if starts[column] == index:
                 with replayed(anatomy, recording, unit), bypassed(anatomy, unit):
                     yield column, measure(anatomy, batch)
-        earlier = _passed(anatomy, recording)
-
-
-def _passed(anatomy: Anatomy, recording: Recording) -> list[Any]:
-    """Outputs to replay before the next layer: all layers of one list hand on what its last one returned."""
-    lists = [layers for layers, _ in anatomy.top_layers()[: len(recording.earlier) + 1]]
-    known = [*recording.earlier, recording.output]
-    return [recording.output if layers is lists[-1] else old for layers, old in zip(lists, known, strict=True)]
-
-
-def record(anatomy: Anatomy, batch: Batch, earlier: list[Any]) -> Recording:
-    """Run one layer behind those whose outputs are known, and keep what it and its attentions return."""
-    layers, name = anatomy.top_layers()[len(earlier)]
-    kept: dict[Any, Any] = {}
-    with ExitStack() as swaps:
-        _replay(swaps, anatomy, earlier)
-        for block, branch in anatomy.branches.items():
-            if block.kind == "attention" and branch.site.index == len(earlier):
-                _keep(swaps, branch.site.layer.get_submodule(branch.names["modules"][-1]), kept, block)
-        _keep(swaps, layers.get_submodule(name), kept, "layer", last=True)
-        with suppress(_Reached):
-            trunk_states(anatomy, batch.inputs)
-    output = kept.pop("layer")
-    return Recording(earlier, output, kept)
-
-
-def _keep(hooks: ExitStack, module: torch.nn.Module, into: dict[Any, Any], key: Any, last: bool = False) -> None:
-    def hook(_: torch.nn.Module, __: Any, outputs: Any) -> None:
-        into[key] = outputs
-        if last:
-            raise _Reached
-
-    hooks.callback(module.register_forward_hook(hook).remove)
-
-
-def _replay(swaps: ExitStack, anatomy: Anatomy, earlier: list[Any]) -> None:
-    for (layers, name), outputs in zip(anatomy.top_layers(), earlier, strict=False):
-        swaps.enter_context(swapped(layers, name, Replay(outputs, layers.get_submodule(name))))
-
-
-@contextmanager
-def replayed(anatomy: Anatomy, recording: Recording, unit: Unit) -> Iterator[None]:
-    """Layers before the recorded one, and attentions before the unit in it, hand back what they returned."""
-    begin = min(order(anatomy, block) for block in unit)
-    with ExitStack() as swaps:
-        _replay(swaps, anatomy, recording.earlier)
-        for block, outputs in recording.attentions.items():
-            if order(anatomy, block) < begin:
-                layer, path = anatomy.branches[block].site.layer, anatomy.branches[block].names["modules"][-1]
-                swaps.enter_context(swapped(layer, path, Replay(outputs, layer.get_submodule(path))))
-        yield
-
-
-def order(anatomy: Anatomy, block: Block) -> tuple[int, int]:
-    """When a block is computed."""
-    return anatomy.branches[block].site.position, KINDS.index(block.kind)
+        earlier = passed(anatomy, earlier, recording.output)

@@ -1,0 +1,201 @@
+"""What a teacher predicts for some windows, stored once: its k likeliest tokens at every scored position, and the rest.
+
+A store is a folder of shards in safetensors and a header. A position takes 2 bytes for each log-probability, 2 for that
+of the rest, 2 for the low half of each id, and for the high halves of ten ids together as few bytes as they can have:
+with k = 10 that is 42 bytes for up to 65,536 tokens, 44 for up to 196,608. Log-probabilities are float16 (relative
+error up to 2^-11) and made to sum to 1 again when they are read. A shard is written beside its place and renamed; its
+SHA-256 and its size stand in a file beside it, so a run that was killed goes on with the shards that are missing, and
+several processes share them out.
+"""
+
+import hashlib
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, distributed
+
+from remodeler import processes
+from remodeler.blocks import Anatomy
+from remodeler.errors import InputError
+from remodeler.logprobs import Batch, TopK, batch_size, batches, device_of, topk_logprobs, vocabulary
+from remodeler.losses import Teach
+from remodeler.records import disk_errors, read_json, write_json
+from remodeler.texts import IGNORED, Windows
+
+SHARD_TOKENS = 2**18
+"""Scored positions of a shard, at least: about 11 MB at k = 10."""
+LOW = 2**16
+GROUP = 10
+"""Ids whose high halves are one number."""
+HEADER = "predictions.json"
+
+
+# Packing --------------------------------------------------------------------------------------------------------------
+
+
+def group_bytes(size: int) -> int:
+    """Bytes of the high halves of ten ids below ``size``."""
+    return math.ceil(math.log2(math.ceil(size / LOW)) * GROUP / 8)
+
+
+def pack(top: TopK, size: int) -> dict[str, Tensor]:
+    """The tensors of a shard; ``size`` is the vocabulary's."""
+    packed = {
+        "low": (top.ids % LOW).to(torch.uint16),
+        "logprobs": top.logprobs.half(),
+        "rest": top.rest.half(),
+    }
+    width = group_bytes(size)
+    if width:
+        groups = torch.nn.functional.pad(top.ids // LOW, (0, -top.ids.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
+        codes = (groups * math.ceil(size / LOW) ** torch.arange(GROUP, device=groups.device)).sum(2)  # [tokens, groups]
+        bytes_ = torch.stack([codes >> 8 * place & 255 for place in range(width)], 2)
+        packed["high"] = bytes_.to(torch.uint8).flatten(1)
+    return packed
+
+
+def unpack(packed: dict[str, Tensor], size: int) -> TopK:
+    """What was packed, up to float16; the probabilities of a position sum to 1."""
+    ids, width = packed["low"].long(), group_bytes(size)
+    if width:
+        bytes_ = packed["high"].long().unflatten(1, (-1, width))
+        codes = sum(bytes_[:, :, place] << 8 * place for place in range(width))  # [tokens, groups]
+        base = math.ceil(size / LOW)
+        high = torch.stack([codes // base**place % base for place in range(GROUP)], 2).flatten(1)
+        ids = ids + LOW * high[:, : ids.shape[1]]
+    logprobs, rest = packed["logprobs"].float(), packed["rest"].float()
+    whole = torch.cat([logprobs, rest[:, None]], 1).logsumexp(1)
+    return TopK(ids, logprobs - whole[:, None], rest - whole)
+
+
+# A store --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of predictions for some windows."""
+
+    folder: Path
+    windows: Windows
+    header: dict[str, Any]
+    """``teacher`` (digest of its weights), ``windows`` (digest), ``k``, ``vocabulary``."""
+
+    @property
+    def bounds(self) -> list[int]:
+        """First window of every shard, and the number of windows."""
+        per_window = max(1, self.windows.tokens // len(self.windows))
+        size = max(1, SHARD_TOKENS // per_window)
+        return [*range(0, len(self.windows), size), len(self.windows)]
+
+    def shard(self, number: int) -> Path:
+        """Where a shard lies."""
+        return self.folder / f"{number:05d}.safetensors"
+
+
+def make(
+    teacher: Anatomy, digest: str, windows: Windows, k: int, folder: Path, listen: Callable[[float, str], None]
+) -> Store:
+    """The store of a teacher's predictions; what is there already is used.
+
+    Args:
+        teacher: the model that predicts.
+        digest: of its weights.
+        windows: what it reads.
+        k: tokens a position.
+        folder: a new one, or one that an earlier call left.
+        listen: is told the share done, and a few words.
+
+    Raises:
+        InputError: when the folder holds other predictions.
+    """
+    size = vocabulary(teacher.model)
+    k = min(k, size)
+    header = {"teacher": digest, "windows": windows.fingerprint(), "k": k, "vocabulary": size}
+    store = Store(folder, windows, header)
+    processes.first_does(lambda: _begin(store))
+    starts = store.bounds
+    for number in range(processes.rank(), len(starts) - 1, processes.world()):
+        listen(number / (len(starts) - 1), f"shard {number + 1} of {len(starts) - 1}")
+        if not whole(store.shard(number)):
+            _write(store, number, _predicted(teacher, windows[starts[number] : starts[number + 1]], k))
+    if processes.world() > 1:
+        distributed.barrier()
+    return store
+
+
+def _begin(store: Store) -> None:
+    path = store.folder / HEADER
+    with disk_errors(store.folder):
+        store.folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        write_json(path, store.header)
+    elif (found := read_json(path)) != store.header:
+        names = ", ".join(name for name, value in store.header.items() if found.get(name) != value)
+        raise InputError(f"{store.folder} holds predictions of another {names}: choose another --teacher-store")
+
+
+def _predicted(teacher: Anatomy, windows: Windows, k: int) -> TopK:
+    device = device_of(teacher.model)
+    found = [topk_logprobs(teacher, batch, k) for batch in batches(windows, batch_size(windows, device), device)]
+    return TopK(*(torch.cat([getattr(each, name) for each in found]).cpu() for name in ("ids", "logprobs", "rest")))
+
+
+def _write(store: Store, number: int, top: TopK) -> None:
+    path = store.shard(number)
+    beside = path.with_name(path.name + ".partial")
+    with disk_errors(path):
+        save_file(pack(top, store.header["vocabulary"]), beside)
+        facts = {"sha256": sha256(beside), "tokens": len(top.ids)}
+        beside.replace(path)
+        write_json(path.with_suffix(".json"), facts)
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def whole(path: Path) -> bool:
+    """Whether a shard was written to its end."""
+    return path.exists() and path.with_suffix(".json").exists()
+
+
+def stored(store: Store) -> Teach:
+    """A teacher that is read from a store, by the numbers of a batch's windows.
+
+    Raises:
+        InputError: when a shard is missing, or its bytes are not those that were written.
+    """
+    starts = store.bounds
+    for number in range(len(starts) - 1):
+        path = store.shard(number)
+        if not whole(path) or read_json(path.with_suffix(".json"))["sha256"] != sha256(path):
+            raise InputError(f"{path} is missing or damaged: delete it, and the same command makes it again")
+    counts = (store.windows.targets != IGNORED).sum(1)
+    ends = counts.cumsum(0)
+    begins, size = (ends - counts).tolist(), store.header["vocabulary"]
+
+    def window(number: int) -> TopK:
+        place = bisect_right(starts, number) - 1
+        offset = begins[number] - begins[starts[place]]
+        with safe_open(store.shard(place), framework="pt") as file:
+            part = slice(offset, offset + int(counts[number]))
+            return unpack({name: file.get_slice(name)[part] for name in file.keys()}, size)  # noqa: SIM118
+
+    def teach(batch: Batch) -> TopK:
+        found = [window(number) for number in batch.numbers]
+        device = batch.targets.device
+        ids, logprobs, rest = (
+            torch.cat([getattr(each, name) for each in found]).to(device) for name in ("ids", "logprobs", "rest")
+        )
+        return TopK(ids, logprobs, rest)
+
+    return teach
