@@ -22,13 +22,12 @@ from quality import SAMPLES, Setup, cut
 
 from remodeler.blocks import Anatomy, Block
 from remodeler.checkpoints import Checkpoint, load
-from remodeler.evaluation import compare_speed
+from remodeler.evaluation import compare_speed, evaluate
 from remodeler.logprobs import batch_size, batches, device_of, perplexity, window_nll
 from remodeler.questions import read_questions
 from remodeler.records import to_json, write_text
 from remodeler.saving import save_pruned
 from remodeler.sources import sample
-from remodeler.tasks import open_tasks, task_scores
 from remodeler.texts import Windows
 from remodeler.widths import parameters_left
 
@@ -134,7 +133,7 @@ def chance(file: str, limit: int) -> float:
 
 def answers(checkpoint: Checkpoint, files: Sequence[str], limit: int) -> Row:
     """By file: accuracies, their standard errors, and chance."""
-    found = task_scores(checkpoint, open_tasks(files), limit)
+    found = evaluate([checkpoint], tasks=files, limit=limit, speed=False)[0]["tasks"]
     return {Path(file).stem: found[file] | {"chance": chance(file, limit)} for file in files}
 
 

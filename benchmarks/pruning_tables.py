@@ -100,10 +100,15 @@ def summary(model: Model, ratio: float, variants: bool) -> Iterator[str]:
     columns = list(_columns(model, ratio))
     yield f"| method | {' | '.join(name for name, _ in columns)} |"
     yield "|---" * (len(columns) + 1) + "|"
-    for arm in model.arms(variants):
-        rows = model.pick(arm, ratio)
+    for arm in [*([] if variants else ["dense"]), *model.arms(variants)]:
+        rows = [intact(model)] if arm == "dense" else model.pick(arm, ratio)
         cells = [cell(model, rows) for _, cell in columns] if rows else [unreached(model, arm, ratio)]
         yield f"| {arm} | {' | '.join(cells)} |"
+
+
+def intact(model: Model) -> Row:
+    """The intact model as a method that removes nothing."""
+    return model.dense | {"unit": "–", "cpu": 0.0, "exact": model.dense["losses"][model.dense["primary"]]}
 
 
 def _columns(model: Model, ratio: float) -> Iterator[Column]:
@@ -115,7 +120,7 @@ def _columns(model: Model, ratio: float) -> Iterator[Column]:
             f"perplexity, {length}",
             lambda _, rows, length=length: spread([row["perplexity"][length] for row in rows]),
         )
-    yield f"at {ratio:.0%}", lambda _, rows: spread([math.exp(statistics.fmean(row["exact"])) for row in rows])
+    yield f"at {ratio:.0%}", lambda _, rows: at_exactly(rows)
     yield f"loss above {REFERENCE}'s at {ratio:.0%}", lambda each, rows: "; ".join(gaps(each, rows, ratio))
     for task in tasks:
         yield task.replace("_", " "), lambda each, rows, task=task: accuracy(each, rows, task)
@@ -123,7 +128,7 @@ def _columns(model: Model, ratio: float) -> Iterator[Column]:
         yield "decode", lambda each, rows: multiple(each, rows, "decode")
     yield "KV bytes", lambda _, rows: spread([row["kv_bytes_per_token"] for row in rows], 0)
     yield "passes", lambda each, rows: spread([row["cpu"] / each.dense["pass_cpu"] for row in rows], 0)
-    yield "seconds", lambda _, rows: spread([row["seconds"] for row in rows], 0)
+    yield "CPU, s", lambda _, rows: spread([row["cpu"] for row in rows], 0)
 
 
 def unreached(model: Model, arm: str, ratio: float) -> str:
@@ -141,6 +146,11 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     """A figure; of several seeds the median and the range."""
     text = shown(statistics.median(values), digits)
     return f"{text} [{shown(min(values), digits)}, {shown(max(values), digits)}]" if len(values) > 1 else text
+
+
+def at_exactly(rows: Sequence[Row]) -> str:
+    """Perplexity at exactly the ratio."""
+    return spread([math.exp(statistics.fmean(row["exact"])) for row in rows])
 
 
 def gaps(model: Model, rows: Sequence[Row], ratio: float) -> Iterator[str]:
@@ -171,10 +181,8 @@ def details(model: Model) -> Iterator[str]:
     """Every ratio: perplexity, at the sizes reached and at exactly the ratio; losses against the reference; orders."""
     primary = model.dense["primary"]
     whole = shown(model.dense["perplexity"][primary], 2)
-    yield f"\nPerplexity, windows of {primary} tokens (parameters removed); intact {whole}:\n"
+    yield f"\nPerplexity, windows of {primary} tokens (parameters removed) / at exactly the ratio; intact {whole}:\n"
     yield from by_ratio(model, lambda rows: _sized(rows, primary))
-    yield "\nThe same at exactly the ratio:\n"
-    yield from by_ratio(model, lambda rows: spread([math.exp(statistics.fmean(row["exact"])) for row in rows]))
     yield f"\nLoss above {REFERENCE}'s at exactly the ratio, nats a token ± 2 standard errors:\n"
     yield from by_ratio(model, lambda rows: "; ".join(gaps(model, rows, rows[0]["ratio"])))
     if model.speeds:
@@ -196,7 +204,7 @@ def by_ratio(model: Model, cell: Callable[[list[Row]], str]) -> Iterator[str]:
 
 def _sized(rows: Sequence[Row], length: str) -> str:
     removed = statistics.fmean(row["share"] for row in rows)
-    return f"{spread([row['perplexity'][length] for row in rows])} ({removed:.1%})"
+    return f"{spread([row['perplexity'][length] for row in rows])} ({removed:.1%}) / {at_exactly(rows)}"
 
 
 def _speed(model: Model, rows: Sequence[Row]) -> str:
@@ -256,7 +264,7 @@ def _draw(axes: Any, curves: dict[str, list[tuple[float, float]]]) -> None:
     for number, (name, points) in enumerate(curves.items()):
         colour, marker = CYCLE[number % len(CYCLE)], MARKERS[number % len(MARKERS)]
         axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=marker, linewidth=1.8, markersize=4)
-    low = min(points[0][1] for points in curves.values())
+    low = min(points[0][1] for points in curves.values()) if curves else 1.0
     axes.set(xlabel="parameters removed", yscale="log", ylim=(low * 0.93, low * CEILING), xlim=(-0.01, 0.42))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -7,7 +7,7 @@ same steps are raced offline, over many random orders of the windows; a step cou
 another winner than the exact search, and the next step is that of the exact search all the same. Block evaluations are
 counted as the sweep makes them, one for each block and window.
 
-    python benchmarks/race_check.py MODEL --texts FILE --windows 48 --length 512 --steps 9 --tables tables.safetensors
+    python benchmarks/race_check.py MODEL --texts FILE --length 512 --steps 12 --tables tables.safetensors
 """
 
 import argparse
@@ -37,9 +37,6 @@ from remodeler.records import write_json
 from remodeler.sources import sample
 from remodeler.texts import IGNORED, Windows
 
-SAMPLES = 10_000
-"""More texts than the windows need."""
-
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -61,8 +58,8 @@ def measure(given: argparse.Namespace) -> list[Step]:
     """An exact search, as a race that nobody leaves."""
     chosen: dict[str, Any] = {"family": given.family, "trust_remote_code": given.trust_remote_code}
     checkpoint = load(given.model, dtype="float32", device="cpu", **chosen)
-    texts = sample(given.texts, SAMPLES).calibration
-    windows = model_windows(checkpoint, texts, given.length)[: given.windows]
+    texts = sample(given.texts, given.samples).calibration
+    windows = model_windows(checkpoint, texts, given.length)
     removed: list[Block] = []
     steps = []
     for _ in range(given.steps):
@@ -162,9 +159,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("model", nargs="?")
     parser.add_argument("--texts", default="python")
-    parser.add_argument("--windows", type=int, default=48)
+    parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--orders", type=int, default=100)
     parser.add_argument("--errors", type=float, nargs="*", default=[0.01, 0.1, 1.0, 3.0])
     parser.add_argument("--tables", type=Path, help="what was measured: read where it exists, else written")

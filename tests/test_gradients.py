@@ -1,6 +1,9 @@
 """Gradients of blocks and weights equal autograd's on the whole model, and the model is left as it was."""
 
 import copy
+import inspect
+import json
+import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,11 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import remodeler
 from remodeler import logprobs
 from remodeler.blocks import Anatomy, Block, bypassed, swapped
 from remodeler.checkpoints import load
+from remodeler.evaluation import model_windows
 from remodeler.logprobs import mean_nll, to_batch, window_nll
-from remodeler.pruning.gradients import gradient, magnitude, parameters_of, taylor, window_gradients
+from remodeler.pruning.gradients import gradient, magnitude, parameters_of, second_order, taylor, window_gradients
+from remodeler.pruning.sweep import Unit, sweep
 from remodeler.saving import save_pruned
 from remodeler.texts import IGNORED, Windows
 from tiny import tiny_anatomy, tiny_checkpoint, tiny_windows
@@ -41,7 +47,7 @@ JOINS: dict[str, dict[str, tuple[str, int | None]]] = {
 ENCODER = {A: ("layer.0", 0), M: ("layer.1", 0)}
 
 
-def units(anatomy: Anatomy, removed: list[Block] | None = None) -> list[tuple[Block, ...]]:
+def units(anatomy: Anatomy, removed: list[Block] | None = None) -> list[Unit]:
     return [(block,) for block in anatomy.blocks() if block not in (removed or [])]
 
 
@@ -51,12 +57,12 @@ def full_loss(anatomy: Anatomy, windows: Windows) -> Tensor:
     return nn.functional.cross_entropy(logits.flatten(0, 1), windows.targets.flatten(), ignore_index=IGNORED)
 
 
-def scaled(stack: ExitStack, anatomy: Anatomy, name: str, block: Block) -> Tensor:
-    """A factor, 1, on what a block adds to the stream."""
+def scaled(stack: ExitStack, anatomy: Anatomy, name: str, block: Block, shape: tuple[int, ...] = ()) -> Tensor:
+    """Factors, 1, on what a block adds to the stream: one, or one for every position."""
     site = anatomy.branches[block].site
     inner = ENCODER if site.stack.layers == "encoder.block" else JOINS[name]
     path, stream = inner[block.kind]
-    factor = torch.ones((), requires_grad=True)
+    factor = torch.ones(shape, requires_grad=True)
 
     def hook(_: nn.Module, args: tuple[Any, ...], outputs: Any) -> Any:
         output = outputs[0] if isinstance(outputs, tuple) else outputs
@@ -82,7 +88,7 @@ def test_gradient_is_minus_the_derivative_by_a_factor_on_the_branch(name: str) -
     assert any(abs(value) > 1e-2 for value in found)
 
 
-def test_halving_a_branch_changes_the_loss_by_half_the_estimate_at_most_to_second_order() -> None:
+def test_what_the_first_order_misses_shrinks_with_the_square_of_the_step() -> None:
     """The estimate is of the first order: with a branch scaled by 1 - e, the rest is of the order of e squared."""
     anatomy, windows, block = tiny_anatomy("llama"), tiny_windows(), Block(1, A)
     estimate = gradient(anatomy, windows, [], [(block,)])[0]
@@ -96,23 +102,60 @@ def test_halving_a_branch_changes_the_loss_by_half_the_estimate_at_most_to_secon
     assert rests[0] / rests[1] == pytest.approx(4, rel=0.25)
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2", "phi", "bloom"])
+def test_second_order_adds_half_the_squares_of_the_derivatives_by_positions(name: str) -> None:
+    """Of a layer, the squares of what its blocks give together."""
+    anatomy, windows = tiny_anatomy(name), tiny_windows()
+    shape = (*windows.ids.shape, 1)
+    with ExitStack() as stack:
+        pair = [scaled(stack, anatomy, name, Block(2, kind), shape) for kind in (A, M)]  # type: ignore[arg-type]
+        attention, mlp = torch.autograd.grad(full_loss(anatomy, windows) * windows.tokens, pair)
+    derivatives = [attention.double(), mlp.double(), (attention + mlp).double()]
+    wanted = [(each.square().sum() / 2 - each.sum()).item() / windows.tokens for each in derivatives]
+    asked: list[Unit] = [(Block(2, A),), (Block(2, M),), (Block(2, A), Block(2, M))]
+    assert second_order(anatomy, windows, [], asked, size=3) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_in_a_trained_model_the_second_order_ranks_blocks_and_the_first_does_not() -> None:
+    """On the embedded model, against the exact rise of the loss."""
+    checkpoint = load(str(Path(remodeler.__file__).parent / "demo_model"), dtype="float32", device="cpu")
+    texts = [textwrap.__doc__, *(inspect.getdoc(each) for each in vars(textwrap.TextWrapper).values()), json.__doc__]
+    windows = model_windows(checkpoint, [text for text in texts if text], 64)[:12]
+    anatomy, asked = checkpoint.anatomy, units(checkpoint.anatomy)
+    exact = ranks(sweep(anatomy, windows, [], asked))
+    first, second = (ranks(criterion(anatomy, windows, [], asked)) for criterion in (gradient, second_order))
+    assert torch.corrcoef(torch.stack([second, exact]))[0, 1] > 0.85
+    assert torch.corrcoef(torch.stack([first, exact]))[0, 1] < 0.7
+
+
+def ranks(values: list[float]) -> Tensor:
+    return torch.tensor(values).argsort().argsort().double()
+
+
 def test_a_block_that_adds_nothing_costs_nothing_and_a_unit_costs_what_its_blocks_do() -> None:
     anatomy, windows = tiny_anatomy("llama"), tiny_windows()
     torch.nn.init.zeros_(anatomy.model.model.layers[2].mlp.down_proj.weight)
-    one, other, both, nothing = gradient(
-        anatomy, windows, [], [(Block(1, A),), (Block(1, M),), (Block(1, A), Block(1, M)), (Block(2, M),)]
-    )
-    assert both == one + other
-    assert nothing == 0
+    asked: list[Unit] = [(Block(1, A),), (Block(1, M),), (Block(1, A), Block(1, M)), (Block(2, M),)]
+    one, other, both, nothing = gradient(anatomy, windows, [], asked)
+    assert both == pytest.approx(one + other)
+    assert nothing == second_order(anatomy, windows, [], asked)[3] == 0
+
+
+def test_an_encoder_that_nobody_reads_costs_nothing() -> None:
+    anatomy, windows = tiny_anatomy("t5"), tiny_windows("seq2seq")
+    unread = [block for block in anatomy.blocks() if block.kind == "cross"]
+    found = gradient(anatomy, windows, unread, [(Block(1, A),), (Block(2, M),), (Block(5, M),)])
+    assert found[:2] == [0, 0]
+    assert found[2] != 0
 
 
 @pytest.mark.parametrize("name", ["llama", "opt", "bert"])
 def test_windows_are_scored_on_their_own(name: str) -> None:
     """Row by row what each window alone gives, at any batch size."""
     anatomy = tiny_anatomy(name)
-    windows, blocks = tiny_windows(anatomy.family.task, count=5), anatomy.blocks()
-    table = window_gradients(anatomy, windows, [], blocks, size=2)
-    alone = [window_gradients(anatomy, windows[i : i + 1], [], blocks) for i in range(5)]
+    windows, asked = tiny_windows(anatomy.family.task, count=5), units(anatomy)
+    table = window_gradients(anatomy, windows, [], asked, size=2)
+    alone = [window_gradients(anatomy, windows[i : i + 1], [], asked) for i in range(5)]
     assert table.dtype == torch.float64
     assert torch.allclose(table, torch.cat(alone), rtol=1e-4, atol=1e-5)
 

@@ -231,7 +231,10 @@ def test_the_state_of_another_search_is_refused(tmp_path: Path) -> None:
         Store(tmp_path, {"seed": 1}).load()
 
 
-@pytest.mark.parametrize("options", [{"steps": 0}, {"masks": 1}, {"memory": 0}, {"margin": 0.5}, {"lr": 0.0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"steps": 0}, {"masks": 1}, {"memory": 0}, {"margin": 0.5}, {"lr": 0.0}, {"bunch": 0}, {"score": "none"}],
+)
 def test_settings_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(InputError):
         Policy(**options)  # type: ignore[arg-type]

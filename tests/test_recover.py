@@ -1,7 +1,11 @@
 """Recovering: a pruned folder and its teacher to a trained folder of the same form, whatever interrupts it."""
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +50,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for form, gone in PRUNED.items():
         (home / form).mkdir()
         save_pruned(checkpoint, gone, home / form, form)  # type: ignore[arg-type]
+    (home / "narrow").mkdir()
+    widths = {Block(0, "mlp"): tuple(range(0, 48, 3)), Block(3, "attention"): (1,)}
+    save_pruned(checkpoint, PRUNED["packed"][:1], home / "narrow", "packed", widths=widths)
     return home
 
 
@@ -76,7 +83,8 @@ def weights(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("form", "method"), [("packed", "lora"), ("packed", "full"), ("packed", "distill"), ("stock", "lora")]
+    ("form", "method"),
+    [("packed", "lora"), ("packed", "full"), ("packed", "distill"), ("stock", "lora"), ("narrow", "lora")],
 )
 def test_a_result_has_the_form_of_its_source_and_gives_something_back(
     form: str, method: str, recover: Recover, home: Path
@@ -84,10 +92,14 @@ def test_a_result_has_the_form_of_its_source_and_gives_something_back(
     out = recover(form, method=method)
     results = load_record(out).results
     model = load(out, device="cpu").model
-    assert results["form"] == form
+    assert results["form"] == ("packed" if form == "narrow" else form)
     assert results["check"]["one_pass"] == 0
     assert model.config.model_type == load(home / form, device="cpu").model.config.model_type
-    assert sorted(model.state_dict()) == sorted(load(home / form, device="cpu").model.state_dict())
+    shapes = [
+        {name: value.shape for name, value in load(folder, device="cpu").model.state_dict().items()}
+        for folder in (out, home / form)
+    ]
+    assert shapes[0] == shapes[1]
     perplexities = [results[name]["heldout_perplexity"] for name in ("dense", "pruned", "recovered")]
     assert perplexities[2] < perplexities[1]
     again = text_scores(
@@ -224,6 +236,42 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+SCRIPT = """
+import sys
+from pathlib import Path
+from remodeler.pruning.recipes import Wish
+from remodeler.pruning.recover import recover_model
+from remodeler.pruning.wishes import Source, Text
+from remodeler.report import write_report
+
+home, out = Path(sys.argv[1]), Path(sys.argv[2])
+wish = Wish("distill", str(home / "dense"), 4, store=out.with_name("store"))
+text = Text(str(home / "texts.jsonl"), 24, 16)
+print(recover_model(Source(str(home / "packed"), device="cpu"), text, wish, out, write_report))
+"""
+
+
+def test_two_processes_write_what_one_writes(home: Path, tmp_path: Path) -> None:
+    def start(out: str, **several: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SCRIPT, str(home), str(tmp_path / out / "out")]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=os.environ | several, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
+
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = str(place.getsockname()[1])
+    several = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [start("one"), *(start("two", RANK=str(rank), LOCAL_RANK=str(rank), **several) for rank in range(2))]
+    told = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], told
+    assert [out.split()[-1] for out, _ in told] == ["True", "True", "False"]
+    assert told[2][1] == "", "only the first process talks"
+    losses = [
+        [line["loss"] for line in read_lines(tmp_path / name / "out" / "training.jsonl")[2:]] for name in ("one", "two")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 # What is asked for ----------------------------------------------------------------------------------------------------
 
 
@@ -262,6 +310,7 @@ def test_settings_go_where_they_belong() -> None:
         ({"method": "full", "store": Path("store")}, "--teacher-store"),
         ({"method": "distill", "store": Path("store"), "settings": {"temperature": 2.0}}, "--teacher-store"),
         ({"run": {"precision": "fp8"}}, "precision"),
+        ({"run": {"precision": "fp16"}}, "on a CPU"),
         ({"length": 4096}, "reads at most"),
         ({"heldout": "nowhere.txt"}, "no file"),
     ],

@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from remodeler.report_steps import block_map, chosen_step, curve_points, known_blocks, removal_steps, step_rows
+from remodeler.report_steps import (
+    block_map,
+    chosen_step,
+    curve_points,
+    known_blocks,
+    removal_steps,
+    step_rows,
+    width_map,
+)
 
 LOG: list[dict[str, Any]] = [
     {"step": 0, "perplexity": 5.0, "parameters": 200},
@@ -43,3 +51,20 @@ def test_step_rows_give_the_cost_of_the_step_and_of_all() -> None:
     rows = step_rows(LOG, 1)
     assert [(row["change"], row["in_all"]) for row in rows] == [("", ""), ("+20.0%", "+20.0%"), ("+25.0%", "+50.0%")]
     assert [row["chosen"] for row in rows] == [False, True, False]
+
+
+def test_swaps_are_told_and_what_was_put_back_is_kept() -> None:
+    swap = {"step": 3, "removed": ["attention.1"], "restored": ["mlp.1"], "perplexity": 9.0, "parameters": 70}
+    log = [*LOG, swap]
+    left = [name for step in LOG for name in step.get("removed", []) if name != "mlp.1"]
+    assert chosen_step(log, [*left, "attention.1"]) == 3
+    assert step_rows(log, 3)[3]["removed"] == "attention.1, mlp.1 put back"
+
+
+def test_widths_are_shown_by_layer() -> None:
+    groups = width_map({"mlp.0": [3, 4], "mlp.2": [1, 4], "attention.2": [2, 2]}, {})
+    assert [group["layers"] for group in groups] == [[0, 2]]
+    heads, channels = groups[0]["rows"]
+    assert [cell and cell["text"] for cell in heads["cells"]] == [None, "2 of 2"]
+    assert [cell["share"] for cell in channels["cells"]] == [0.75, 0.25]
+    assert width_map({}, {}) == []

@@ -18,6 +18,7 @@ from remodeler.logprobs import mean_nll
 from remodeler.pruning import policy as policy_module
 from remodeler.pruning import width as width_module
 from remodeler.pruning.budget import share
+from remodeler.pruning.bunches import budgets, bunched
 from remodeler.pruning.initial import to_probabilities, wanda
 from remodeler.pruning.kept import Rules, kept_groups, removed_units, wanted_parameters
 from remodeler.pruning.store import HISTORY_FILE, STATE_FILE
@@ -167,6 +168,50 @@ def test_the_first_score_is_the_mean_weight_times_the_norm_of_its_input(name: st
     score = wanda(anatomy, windows, [], found, size=3)
     torch.testing.assert_close(score[block].float(), wanted, rtol=1e-4, atol=0)
     assert [len(score[each]) for each in found] == [structure.groups for structure in found.values()]
+
+
+# Bunches --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bunch", [1, 5, 48, 100])
+def test_bunches_are_neighbours_in_the_order_of_the_first_scores(bunch: int) -> None:
+    found = structures(tiny_anatomy("llama"))
+    scores = some_scores(found)
+    bunches = bunched(found, scores, bunch)
+    heads = sum(each.groups for block, each in found.items() if block.kind == A)
+    assert bunches.parts == {A: slice(0, heads), M: slice(heads, len(bunches.sizes))}
+    assert bunches.sizes.tolist() == torch.bincount(bunches.owner).tolist()
+    assert bunches.sizes[:heads].tolist() == [1] * heads
+    assert bunches.sizes.max() == min(bunch, 48)
+    row = torch.cat(list(scores.values()))
+    for number in range(len(bunches.sizes)):
+        members = row[bunches.owner == number]
+        assert bunches.first[number].item() == pytest.approx(members.mean().item())
+    for block, part in zip(found, bunches.owner.split([each.groups for each in found.values()]), strict=True):
+        assert (part[scores[block].argsort()].diff() >= 0).all()  # no bunch lies inside another
+
+
+def test_a_bunch_is_masked_as_one_and_inside_it_the_first_scores_decide() -> None:
+    found = structures(tiny_anatomy("llama"))
+    scores = some_scores(found)
+    bunches = bunched(found, scores, 16)
+    drawn = torch.rand(2, len(bunches.sizes), generator=torch.Generator().manual_seed(0)) < 0.5
+    masks = bunches.masks(drawn)
+    assert masks.shape == (2, sum(each.groups for each in found.values()))
+    for number in range(len(bunches.sizes)):
+        assert (masks[:, bunches.owner == number] == drawn[:, number, None]).all()
+    flat = bunches.scores(torch.full((len(bunches.sizes),), 0.5, dtype=torch.float64))
+    for block, each in flat.items():
+        assert each.argsort().tolist() == scores[block].argsort().tolist()
+
+
+def test_the_first_probabilities_of_bunches_keep_the_budget() -> None:
+    found = structures(tiny_anatomy("llama"))
+    bunches = bunched(found, some_scores(found), 7)
+    start, pools = budgets(bunches, 0.7, "sigmap")
+    for pool in pools:
+        kept = pool.project(start) @ bunches.sizes[pool.part]
+        assert kept <= 0.7 * bunches.sizes[pool.part].sum() + 1e-6
 
 
 # Trials ---------------------------------------------------------------------------------------------------------------

@@ -73,16 +73,33 @@ def _story(record: Record, name: str) -> list[str]:
     results, options = record.results, record.options
     removed, blocks = results.get("removed"), results.get("blocks")
     if record.verb != "recover":
-        return [
-            f"{len(removed or ())} of {blocks} residual blocks of `{name}` were removed "
-            f"(method `{options['method']}`), in this order: {', '.join(removed or ())}."
-        ]
+        return [_pruning(results, options, name)]
     before = f", of which {len(removed)} of {blocks} residual blocks had been removed" if removed else ""
     taught = f" and what `{Path(options['teacher']).name}` predicts" if options.get("lesson") else ""
     return [
         f"`{name}`{before}, trained for {results['steps']:,} steps ({results['tokens']:,} tokens) on "
         f"`{Path(options['texts']).name}`{taught} (method `{options['method']}`)."
     ]
+
+
+def _pruning(results: dict[str, Any], options: dict[str, Any], name: str) -> str:
+    """Which blocks went, and how many heads and channels."""
+    removed, widths = results.get("removed") or (), (results.get("widths") or {}).values()
+    told = []
+    if removed or not widths:
+        told.append(
+            f"{len(removed)} of {results.get('blocks')} residual blocks of `{name}` were removed "
+            f"(method `{options['method']}`), in this order: {', '.join(removed)}."
+        )
+    if widths:
+        kept, whole = (sum(part) for part in zip(*widths, strict=True))
+        of_what = "of the others" if removed else f"of `{name}`"
+        method = {None: options["method"], "width": "hybrid-grained"}.get(options.get("then"), options.get("then"))
+        told.append(
+            f"{whole - kept:,} of {whole:,} heads and MLP channels {of_what} were cut out (method `{method}`); "
+            "`widths.json` names those that were kept."
+        )
+    return " ".join(told)
 
 
 def _table(results: dict[str, Any]) -> list[str]:

@@ -7,46 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from remodeler import __version__
+from remodeler import options as opt
 from remodeler.errors import InputError
-from remodeler.options import (
-    BatchSize,
-    BlocksShare,
-    CriterionName,
-    Device,
-    Dtype,
-    ErrorShare,
-    FamilyName,
-    FormName,
-    Fusion,
-    Granularity,
-    Increase,
-    Length,
-    MethodName,
-    Model,
-    Multiple,
-    Out,
-    PackingName,
-    Protect,
-    Ratio,
-    Refine,
-    Remove,
-    Revision,
-    Samples,
-    Score,
-    SearchName,
-    Seed,
-    ShapeName,
-    Start,
-    Steps,
-    TextSource,
-    Then,
-    Trust,
-    Uniform,
-    UnitName,
-    budget,
-    one_of,
-    share,
-)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,40 +36,41 @@ def main_options(
 
 @app.command()
 def prune(
-    model: Model,
-    out: Out,
-    ratio: Ratio = None,
-    remove: Remove = None,
-    max_increase: Increase = None,
-    method: MethodName = "blockpruner",
-    criterion: CriterionName = None,
-    unit: UnitName = "block",
-    shape: ShapeName = "free",
-    protect: Protect = True,
-    search: SearchName = "exact",
-    error: ErrorShare = "1%",
-    refine: Refine = False,
-    start: Start = None,
-    batch_size: BatchSize = None,
-    then: Then = None,
-    blocks_share: BlocksShare = "44%",
-    uniform: Uniform = None,
-    multiple: Multiple = None,
-    granularity: Granularity = None,
-    steps: Steps = None,
-    score: Score = None,
-    fusion: Fusion = None,
-    form: FormName = "auto",
-    texts: TextSource = "alpaca",
-    samples: Samples = 256,
-    length: Length = None,
-    packing: PackingName = "paper",
-    seed: Seed = 42,
-    revision: Revision = None,
-    family: FamilyName = None,
-    trust_remote_code: Trust = False,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
+    model: opt.Model,
+    out: opt.Out,
+    ratio: opt.Ratio = None,
+    remove: opt.Remove = None,
+    max_increase: opt.Increase = None,
+    method: opt.MethodName = "blockpruner",
+    criterion: opt.CriterionName = None,
+    unit: opt.UnitName = "block",
+    shape: opt.ShapeName = "free",
+    protect: opt.Protect = True,
+    search: opt.SearchName = "exact",
+    error: opt.ErrorShare = "1%",
+    refine: opt.Refine = False,
+    start: opt.Start = None,
+    batch_size: opt.BatchSize = None,
+    then: opt.Then = None,
+    blocks_share: opt.BlocksShare = "44%",
+    uniform: opt.Uniform = None,
+    multiple: opt.Multiple = None,
+    granularity: opt.Granularity = None,
+    steps: opt.Steps = None,
+    score: opt.Score = None,
+    fusion: opt.Fusion = None,
+    form: opt.FormName = "auto",
+    texts: opt.TextSource = "alpaca",
+    samples: opt.Samples = 256,
+    length: opt.Length = None,
+    packing: opt.PackingName = "paper",
+    seed: opt.Seed = 42,
+    revision: opt.Revision = None,
+    family: opt.FamilyName = None,
+    trust_remote_code: opt.Trust = False,
+    dtype: opt.Dtype = "auto",
+    device: opt.Device = "auto",
+    stream: opt.Stream = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")
     ] = False,
@@ -121,32 +84,19 @@ def prune(
 
     Example: `remodel prune Qwen/Qwen3-0.6B --out small --ratio 25%`
     """
+    given = dict(locals())
     from remodeler.pruning.job import prune_model
     from remodeler.pruning.wishes import Plan, Source, Text
     from remodeler.report import write_report
 
-    source = Source(model, revision, family, trust_remote_code, dtype, device)
-    text = Text(texts, samples, length, one_of("packing", packing, ("paper", "per-text")), seed)
-    units, shapes = ("block", "attention", "mlp", "layer"), ("free", "standard")
-    widths = {"uniform": uniform, "multiple": multiple, "granularity": granularity}
-    widths |= {"steps": steps, "score": score, "fusion": fusion}
-    plan = Plan(
-        method=method,
-        criterion=criterion,
-        unit=one_of("unit", unit, units),
-        shape=one_of("shape", shape, shapes),
-        protect=protect,
-        search=search,
-        error=share("error", error),
-        refine=refine,
-        then=then,
-        blocks_share=share("blocks-share", blocks_share),
-        width_options={name: value for name, value in widths.items() if value is not None},
-        form=form,
-        batch_size=batch_size,
-        start=start,
-    )
-    if prune_model(source, text, plan, budget(ratio, remove, max_increase), out, write_report, dry_run):
+    opt.one_of("packing", packing, ("paper", "per-text"))
+    opt.one_of("unit", unit, ("block", "attention", "mlp", "layer"))
+    opt.one_of("shape", shape, ("free", "standard"))
+    shares = {"error": opt.share("error", error), "blocks_share": opt.share("blocks-share", blocks_share)}
+    widths = {name: given[name] for name in opt.WIDTH_OPTIONS if given[name] is not None}
+    plan = Plan(**(opt.fields_of(Plan, given) | shares | {"width_options": widths}))
+    source, text = Source(**opt.fields_of(Source, given)), Text(**opt.fields_of(Text, given))
+    if prune_model(source, text, plan, opt.budget(ratio, remove, max_increase), out, write_report, dry_run):
         _show(out)
 
 
@@ -155,17 +105,17 @@ def cut(
     log: Annotated[
         Path, typer.Argument(help="The `removals.jsonl` of an earlier search, or its folder.", show_default=False)
     ],
-    model: Model,
-    out: Out,
-    ratio: Ratio = None,
-    remove: Remove = None,
-    max_increase: Increase = None,
-    form: FormName = "auto",
-    revision: Revision = None,
-    family: FamilyName = None,
-    trust_remote_code: Trust = False,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
+    model: opt.Model,
+    out: opt.Out,
+    ratio: opt.Ratio = None,
+    remove: opt.Remove = None,
+    max_increase: opt.Increase = None,
+    form: opt.FormName = "auto",
+    revision: opt.Revision = None,
+    family: opt.FamilyName = None,
+    trust_remote_code: opt.Trust = False,
+    dtype: opt.Dtype = "auto",
+    device: opt.Device = "auto",
 ) -> None:
     """Make another size on the path of an earlier search, without searching again.
 
@@ -176,13 +126,13 @@ def cut(
     from remodeler.report import write_report
 
     source = Source(model, revision, family, trust_remote_code, dtype, device)
-    cut_model(log, source, budget(ratio, remove, max_increase), out, form, write_report)
+    cut_model(log, source, opt.budget(ratio, remove, max_increase), out, form, write_report)
     _show(out)
 
 
 @app.command()
 def evaluate(
-    model: Model,
+    model: opt.Model,
     against: Annotated[
         str | None, typer.Option(help="A second model, measured side by side.", show_default=False)
     ] = None,
@@ -190,8 +140,8 @@ def evaluate(
         str | None,
         typer.Option(help="Perplexity on: wikitext2, python, ..., or a FILE as a whole.", rich_help_panel="Texts"),
     ] = "wikitext2",
-    length: Length = None,
-    packing: PackingName = "paper",
+    length: opt.Length = None,
+    packing: opt.PackingName = "paper",
     tasks: Annotated[
         str,
         typer.Option(
@@ -203,11 +153,11 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="New folder for record.json and report.html.", show_default=False)
     ] = None,
-    revision: Revision = None,
-    family: FamilyName = None,
-    trust_remote_code: Trust = False,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
+    revision: opt.Revision = None,
+    family: opt.FamilyName = None,
+    trust_remote_code: opt.Trust = False,
+    dtype: opt.Dtype = "auto",
+    device: opt.Device = "auto",
 ) -> None:
     """Measure a model: perplexity, bits per byte, multiple-choice tasks, speed, memory.
 

@@ -1,5 +1,7 @@
 """Options of the verbs: their names, help texts and panels, and how their values are read."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +23,14 @@ Dtype = Annotated[
     str, typer.Option(help="Compute in auto (as stored), float32, bfloat16 or float16.", rich_help_panel="Model")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Model")]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream",
+        help="Read layers from the disk as a pass reaches them: a model larger than memory.",
+        rich_help_panel="Model",
+    ),
+]
 Ratio = Annotated[
     str | None, typer.Option(help="Share of the parameters to remove, as 0.25 or 25%.", rich_help_panel="How much")
 ]
@@ -177,7 +187,16 @@ Fusion = Annotated[
 ]
 
 
+WIDTH_OPTIONS = ("uniform", "multiple", "granularity", "steps", "score", "fusion")
+"""Those that the choice of heads and channels takes; what is not given has the method's default."""
+
+
 # How values are read --------------------------------------------------------------------------------------------------
+
+
+def fields_of(value: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given of a dataclass's fields, by name."""
+    return {each.name: given[each.name] for each in fields(value) if each.name in given}
 
 
 def one_of(option: str, value: str, allowed: tuple[str, ...]) -> Any:

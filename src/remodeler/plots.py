@@ -217,7 +217,7 @@ def loss_svg(losses: Points, smooth: Points, heldout: Points) -> str:
         style: dict[str, Any] = {"marker": "o", "markersize": 5, "clip_on": False} if column else {}
         axes.plot(*zip(*points, strict=True), color=MARK if column else CURVE, linewidth=2, **style)
     ends = " to ".join(f"{loss:.4g} at step {step:,.0f}" for step, loss in (smooth[0], smooth[-1]))
-    words = " to ".join(f"{value:.4g} at step {step:,.0f}" for step, value in [heldout[0], heldout[-1]] if heldout)
+    words = " to ".join(f"{value:.4g} at step {step:,.0f}" for step, value in [*heldout[:1], *heldout[-1:]])
     description = f"Loss, smoothed: {ends}." + (f" Held-out perplexity: {words}." if heldout else "")
     return _inline(figure, "loss", "Loss by step of training", description)
 

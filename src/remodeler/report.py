@@ -24,6 +24,7 @@ PLACED = (
     "pruned",
     "recovered",
     "removed",
+    "widths",
     "layers",
     "command",
     "auto_class",
@@ -88,7 +89,10 @@ def lead(record: Record, log: Values) -> str:
     sentences = []
     if log["removed"] and log["blocks"]:
         share = f", {1 - after / before:.1%} of the parameters" if before and after is not None else ""
-        sentences.append(f"{log['removed']} of {log['blocks']} blocks were removed{share}.")
+        narrower = ", others made narrower" if record.results.get("widths") else ""
+        sentences.append(f"{log['removed']} of {log['blocks']} blocks were removed{narrower}{share}.")
+    elif record.results.get("widths") and before and after is not None:
+        sentences.append(f"Heads and channels were removed, {1 - after / before:.1%} of the parameters.")
     for key, words in (("heldout_perplexity", "held-out"), ("perplexity", "calibration")):
         old, new = number(dense.get(key)), number(pruned.get(key))
         if old and new is not None:

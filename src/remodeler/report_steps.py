@@ -39,16 +39,21 @@ def taken(step: Values) -> list[str]:
     return [str(name) for name in step.get("removed") or []]
 
 
+def put_back(step: Values) -> list[str]:
+    """The blocks that a swap put back."""
+    return [str(name) for name in step.get("restored") or []]
+
+
 def _panel_name(unit: str) -> str:
     return " + ".join(dict.fromkeys(KINDS.get(kind, kind) for kind, _ in blocks_of(unit)))
 
 
 def chosen_step(steps: Sequence[Values], removed: Sequence[str] | None) -> int:
     """The place of the step whose removals so far are those of the model that was written: else the last one."""
-    count = 0
+    gone: set[str] = set()
     for place, step in enumerate(steps):
-        count += len(taken(step))
-        if removed is not None and count >= len(removed):
+        gone = gone - set(put_back(step)) | set(taken(step))
+        if removed is not None and gone == set(removed):
             return place
     return len(steps) - 1
 
@@ -83,6 +88,23 @@ def block_map(kinds: Sequence[str], layers: Sequence[int], removed: Removed) -> 
 
 def _map_row(kind: str, layers: Sequence[int], removed: Removed) -> dict[str, Any]:
     return {"name": KINDS.get(kind, kind), "cells": [removed.get((kind, layer)) for layer in layers]}
+
+
+def width_map(widths: Mapping[str, Sequence[int]], removed: Removed) -> list[dict[str, Any]]:
+    """Groups of layers, each with a row a kind: heads or channels that were kept, of how many, and as a share."""
+    counts = {block: of for name, of in widths.items() for block in blocks_of(name)}
+    layers = sorted({layer for _, layer in {*counts, *removed}}) if counts else []
+    kinds = [kind for kind in KINDS if any(kind == each for each, _ in counts)]
+    groups = [layers[start : start + WIDEST_GROUP // 2] for start in range(0, len(layers), WIDEST_GROUP // 2)]
+    return [{"layers": group, "rows": [_width_row(kind, group, counts) for kind in kinds]} for group in groups]
+
+
+def _width_row(kind: str, layers: Sequence[int], counts: Mapping[tuple[str, int], Sequence[int]]) -> dict[str, Any]:
+    cells = [counts.get((kind, layer)) for layer in layers]
+    return {
+        "name": {"attention": "heads", "mlp": "channels"}[kind],
+        "cells": [{"text": f"{of[0]} of {of[1]}", "share": of[0] / of[1]} if of else None for of in cells],
+    }
 
 
 # Importances --------------------------------------------------------------------------------------------------------
@@ -189,7 +211,7 @@ def step_rows(steps: Sequence[Values], chosen: int) -> list[dict[str, Any]]:
     return [
         {
             "step": str(step.get("step", place)),
-            "removed": ", ".join(taken(step)),
+            "removed": ", ".join(taken(step)) + "".join(f", {name} put back" for name in put_back(step)),
             "perplexity": _optional(costs[place]),
             "change": change(costs[place - 1], costs[place]) if place else "",
             "in_all": change(costs[0], costs[place]) if place else "",
@@ -206,12 +228,13 @@ def summary(steps: Sequence[Values], results: Values, options: Values) -> dict[s
     order = results.get("removed")
     chosen, removed = chosen_step(steps, order), removal_steps(steps, order)
     kinds, layers = known_blocks(steps, results.get("layers"), removed)
-    relative = "perplexity" in str(options.get("criterion") or "perplexity")
+    relative = str(options.get("criterion") or "perplexity") == "perplexity"
     return {
         "removed": len(removed),
         "blocks": len(kinds) * len(layers),
         "curve": tradeoff(steps, chosen),
         "block_map": block_map(kinds, layers, removed),
+        "width_map": width_map(results.get("widths") or {}, removed),
         "heat": importances(steps, relative),
         "steps": step_rows(steps, chosen),
     }

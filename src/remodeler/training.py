@@ -83,8 +83,8 @@ def train(
         listen: is told the share done, and a few words.
 
     Returns:
-        The lines of the loss curve: ``step``, ``loss`` in nats a token, ``learning_rate``, ``gradient_norm``,
-        ``seconds`` since the start; ``heldout`` where it was measured (step 0: before the first).
+        The lines of the loss curve, in the first process: ``step``, ``loss`` in nats a token, ``learning_rate``,
+        ``gradient_norm``, ``seconds`` since the start; ``heldout`` where it was measured (step 0: before the first).
 
     Raises:
         InputError: when the folder holds another run, or the loss is no number.
@@ -93,7 +93,7 @@ def train(
         run = _run(anatomy, loss, windows, plan)
         done, seconds = _taken_up(run, folder, dict(header or {}))
         _go_on(run, done, seconds, folder, heldout, listen)
-    return read_lines(folder / CURVE_FILE)[1:]
+    return read_lines(folder / CURVE_FILE)[1:] if processes.first() else []
 
 
 def _run(anatomy: Anatomy, loss: Loss, windows: Windows, plan: Training) -> Run:

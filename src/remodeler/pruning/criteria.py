@@ -194,7 +194,8 @@ METHODS: dict[str, Method] = {
         summary="LLM-Drop (arXiv 2406.15786): rank blocks once by how much they turn the hidden states",
     ),
     "gradient": Method(
-        gradient, summary="the rise of the loss as one backward pass estimates it, again after every removal"
+        second_order,
+        summary="the rise of the loss as one backward pass estimates it, to second order, again after every removal",
     ),
     "random": Method(random, iterative=False, summary="a seeded random order: the control"),
 }

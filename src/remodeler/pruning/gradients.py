@@ -16,35 +16,26 @@ of the unit. As in the released code, w dL/dw is summed over the mini-batches be
 Deviations: the loss is the mean over all tokens of the text, so that mini-batches weigh by their tokens; biases count
 as weights (LLaMA has none); the sums are in float64.
 
-Only the inputs of layers and the outputs of blocks are kept for the backward pass: layers are run again in it, and
-logits exist a chunk at a time.
+Of a streamed model each layer is read twice a mini-batch; ``taylor`` needs all weights in memory.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from remodeler import processes
-from remodeler.blocks import Anatomy, Block, bypassed, swapped
-from remodeler.logprobs import (
-    Batch,
-    batch_size,
-    batches,
-    chunk_positions,
-    device_of,
-    head_logits,
-    scored_states,
-    sum_dtype,
-)
-from remodeler.pruning.passes import by_window, given, listening
+from remodeler.blocks import Anatomy, Block, bypassed
+from remodeler.errors import InputError
+from remodeler.logprobs import Batch, batch_size, batches, device_of, scored_states, sum_dtype
+from remodeler.pruning.backward import backward, differentiable
+from remodeler.pruning.passes import by_window, listening
 from remodeler.pruning.sweep import Progress, Unit
+from remodeler.streaming import held, streamed
 from remodeler.texts import Windows
-
 
 Estimate = Callable[[Tensor], Tensor]
 """Of r . dL/dr at every position, [windows, length] float64: the rise of the loss of every window, [windows]."""
@@ -122,7 +113,12 @@ def taylor(
 
     Beside the model there are the gradients of one layer, and with more than one mini-batch a float32 sum for every
     parameter of the candidates. Every process reads all of the text: the absolute value needs the whole sum.
+
+    Raises:
+        InputError: when the model is streamed.
     """
+    if streamed(anatomy.model):
+        raise InputError("--criterion taylor needs all weights in memory, and they are streamed: leave out --stream")
     parameters = [parameters_of(anatomy, removed, unit) for unit in candidates]
     every = list(dict.fromkeys(each for unit in parameters for each in unit))
     with bypassed(anatomy, removed), differentiable(anatomy, every):
@@ -137,11 +133,14 @@ def magnitude(
 ) -> list[float]:
     """Sum of |w| over the parameters that go with the candidate (Shortened LLaMA); no text is read."""
     dtype = sum_dtype(device_of(anatomy.model))
-    sums = [
-        torch.stack([torch.linalg.vector_norm(each, 1, dtype=dtype) for each in parameters_of(anatomy, removed, unit)])
-        for unit in candidates
-    ]
-    return torch.stack([each.sum() for each in sums]).tolist()
+    sums = []
+    for unit in candidates:
+        with ExitStack() as layers:
+            for index in {anatomy.branches[block].site.index for block in unit}:
+                layers.enter_context(held(anatomy.model, index))
+            own = parameters_of(anatomy, removed, unit)
+            sums.append(torch.stack([torch.linalg.vector_norm(each, 1, dtype=dtype) for each in own]).sum())
+    return [float(each) for each in torch.stack(sums).tolist()]
 
 
 def parameters_of(anatomy: Anatomy, removed: Sequence[Block], unit: Unit) -> list[nn.Parameter]:
@@ -186,7 +185,7 @@ def branch_products(anatomy: Anatomy, blocks: Iterable[Block], batch: Batch, dty
     with listening(anatomy, blocks, hear):
         states = scored_states(anatomy, batch)
         forward = False
-        torch.autograd.backward(states, head_gradient(anatomy, states, batch.targets))
+        backward(anatomy, states, batch.targets)
     return products
 
 
@@ -225,69 +224,8 @@ def _absolute_products(
         for done, batch in enumerate(batches(windows, size, device), start=1):
             last = done == count
             states = scored_states(anatomy, batch)
-            torch.autograd.backward(states, head_gradient(anatomy, states, batch.targets))
+            backward(anatomy, states, batch.targets)
             if progress:
                 progress(done / count)
     # An expert that no token of the last mini-batch went to.
     return totals | {each: torch.linalg.vector_norm(left, 1, dtype=dtype) for each, left in sums.items()}
-
-
-# The backward pass ----------------------------------------------------------------------------------------------------
-
-
-def head_gradient(anatomy: Anatomy, states: Tensor, targets: Tensor) -> Tensor:
-    """Gradient of the summed negative log-likelihood by the states that the head reads: [scored, width]."""
-    size = chunk_positions(anatomy, states.device)
-    parts = []
-    for part, wanted in zip(states.detach().split(size), targets.split(size), strict=True):
-        part = part.detach().requires_grad_()
-        logits = head_logits(anatomy, part[None])[0].float()
-        loss = logits.logsumexp(1).sum() - logits.gather(1, wanted[:, None]).sum()
-        parts.append(torch.autograd.grad(loss, part)[0])
-    return torch.cat(parts)
-
-
-@contextmanager
-def differentiable(anatomy: Anatomy, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Gradients flow from layer to layer and into ``parameters`` only; afterwards all is as it was found.
-
-    Dropout is off, and each layer of the model's lists keeps only its input and is run again in the backward pass.
-    """
-    model, wanted = anatomy.model, set(parameters)
-    before = [(each, each.requires_grad, each.grad) for each in model.parameters()]
-    training = [each for each in model.modules() if each.training]
-    with ExitStack() as swaps, torch.enable_grad():
-        for layers, name in anatomy.top_layers():
-            swaps.enter_context(swapped(layers, name, Rerun(layers.get_submodule(name))))
-        try:
-            for each, _, _ in before:
-                each.grad = None
-                each.requires_grad_(each in wanted)
-            model.eval()
-            yield
-        finally:
-            for each, needed, found in before:
-                each.requires_grad_(needed)
-                each.grad = found
-            for module in training:
-                module.training = True
-
-
-class Rerun(nn.Module):
-    """Stands around a layer: keeps its input only, and runs it again in the backward pass."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def __getattr__(self, name: str) -> Any:
-        """What the layer has: some trunks ask their layers which mask they want."""
-        own = super().__getattr__
-        return own(name) if name == "layer" else getattr(own("layer"), name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        states = given(args, kwargs)
-        if not states.requires_grad:  # the first of its list: the graph starts here
-            states = states.detach().requires_grad_()
-            args, kwargs = ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})
-        return checkpoint(self.layer, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)

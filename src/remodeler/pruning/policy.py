@@ -42,7 +42,7 @@ Listener = Callable[[float, str], None]
 """Told the share that is done, and where it stands in words."""
 Score = Literal["exact", "root"]
 BISECTIONS = 45
-FLUSH = 50
+FLUSH = 10
 """Steps between two looks at the losses: each makes a device wait."""
 
 
@@ -64,17 +64,20 @@ class Policy:
     """Probabilities are drawn from no nearer to 0 and 1 than this; only with the exact score."""
     start: Start = "sigmap"
     """How scores become first probabilities."""
+    bunch: int | None = None
+    """Channels that share a probability (:mod:`remodeler.pruning.bunches`); by default as many as it takes to have no
+    more bunches than steps. 1 is the paper's."""
     batch: int = 4
     """Windows a step."""
     save_every: float = 60.0
     """Seconds between two states on the disk."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.masks < 2 or self.memory < 1:
-            raise InputError(
-                f"{self.steps} steps of {self.masks} masks with a memory of {self.memory} were asked for: "
-                "give at least 1 step, 2 masks and a memory of 1"
-            )
+        least = {"steps": 1, "masks": 2, "memory": 1, "bunch": 1, "batch": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise InputError(f"{value} {name} of policy-gradient is too few: give {bound} or more")
         if not 0 < self.margin < 0.5 or (self.lr is not None and self.lr <= 0):
             raise InputError(
                 f"a learning rate of {self.lr} with a margin of {self.margin:g} was asked for: "

@@ -207,9 +207,9 @@ def _survivors(table: Table, left: Sequence[Unit], past: Sequence[Table], budget
         return [], 0.0
     gaps = {unit: gap(table, unit, left[0], past) for unit in left}
     leader = min(left, key=lambda unit: gaps[unit].mean)
-    values = {unit: gap(table, unit, leader, past).p for unit in left}
+    values = {unit: gap(table, unit, leader, past).p for unit in left if unit != leader}
     gone, spent = set[Unit](), 0.0
-    for unit in sorted(left, key=lambda unit: values[unit]):
+    for unit in sorted(values, key=lambda unit: values[unit]):
         if spent + values[unit] > budget:
             break
         gone.add(unit)
@@ -247,7 +247,7 @@ def spread(values: Floats) -> float:
 
 
 def tail(t: float, freedom: int) -> float:
-    """Upper tail of Student's t, by Wallace's transformation to a normal deviate (1959): within 2 % from 15 on."""
+    """Upper tail of Student's t, by Wallace's normal deviate (1959); a few per cent too high, from 15 degrees on."""
     deviate = (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
     return math.erfc(deviate / math.sqrt(2)) / 2
 

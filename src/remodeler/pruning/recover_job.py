@@ -148,6 +148,8 @@ def _dtype(source: Source, all_of_it: bool, device: torch.device) -> str:
 
 
 def _precision(given: str | None, device: torch.device) -> str:
+    if given == "fp16" and device.type == "cpu":
+        raise InputError("--precision fp16 was given on a CPU, which has no use for it: choose bf16 or no")
     if given and given != "auto":
         return given
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"

@@ -5,6 +5,7 @@ scores; :mod:`remodeler.pruning.kept` makes widths of them, whatever the rules f
 whole blocks or layers too (``granularity``), which are then removed.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,10 +17,11 @@ from torch import Tensor
 from remodeler.blocks import Anatomy, Block
 from remodeler.checkpoints import fingerprint
 from remodeler.errors import InputError
-from remodeler.logprobs import device_of, sum_dtype
+from remodeler.logprobs import device_of
+from remodeler.pruning.bunches import budgets, bunched
 from remodeler.pruning.candidates import candidates
 from remodeler.pruning.hybrid import Hybrid, estimates, fused
-from remodeler.pruning.initial import to_probabilities, wanda
+from remodeler.pruning.initial import wanda
 from remodeler.pruning.kept import Pooling, Rules, kept_groups, removed_units, wanted_parameters
 from remodeler.pruning.policy import Listener, Policy, Pool, learn
 from remodeler.pruning.store import Line, Store
@@ -185,12 +187,18 @@ def _policy(task: Task, policy: Policy) -> Thinned:
     groups, wanted = task.groups(), task.wanted()
     _reachable(groups, wanted, task)
     density = 1 - max(0, wanted) / sum(each.groups * each.parameters for each in groups.values())
+    channels = sum(each.groups for block, each in groups.items() if block.kind == "mlp")
     first = wanda(task.anatomy, task.windows, task.removed, groups, task.size)
-    start, pools = _pooled(groups, first, density, policy)
+    bunches = bunched(groups, first, policy.bunch or math.ceil(channels / policy.steps) or 1)
+    start, pools = budgets(bunches, density, policy.start)
     batches = feed(task.anatomy, task.windows, policy.batch, task.size, task.seed)
-    with group_trial(task.anatomy, task.removed, groups, batches) as trial:
+    with group_trial(task.anatomy, task.removed, groups, batches) as losses:
+
+        def trial(step: int, drawn: Tensor) -> Tensor:
+            return losses(step, bunches.masks(drawn))
+
         learned, history = learn(start, pools, trial, policy, task.seed, task.store, task.listen)
-    scores = dict(zip(groups, learned.split([each.groups for each in groups.values()]), strict=True))
+    scores = bunches.scores(learned)
     return Thinned(kept_groups(groups, scores, wanted, task.rules), task.removed, scores, history)
 
 
@@ -198,21 +206,6 @@ def _reachable(groups: Groups, wanted: int, task: Task) -> None:
     """Refuse before the learning what could not be kept after it."""
     nothing = {block: torch.zeros(each.groups) for block, each in groups.items()}
     kept_groups(groups, nothing, wanted, task.rules)
-
-
-def _pooled(
-    groups: Groups, scores: Mapping[Block, Tensor], density: float, policy: Policy
-) -> tuple[Tensor, list[Pool]]:
-    """First probabilities in a row, and a budget for each kind."""
-    starts: list[Tensor] = []
-    pools: list[Pool] = []
-    for kind in dict.fromkeys(block.kind for block in groups):
-        every = torch.cat([scores[block] for block in groups if block.kind == kind])
-        every = every.to(sum_dtype(every.device))
-        begin = pools[-1].part.stop if pools else 0
-        starts.append(to_probabilities(every, density, policy.start))
-        pools.append(Pool(slice(begin, begin + len(every)), density * len(every), torch.ones_like(every)))
-    return torch.cat(starts), pools
 
 
 def _policy_units(task: Task, policy: Policy) -> Thinned:

@@ -27,6 +27,8 @@ class Source:
     trust_remote_code: bool = False
     dtype: str = "auto"
     device: str = "auto"
+    stream: bool = False
+    """Read the layers from the disk as a pass reaches them: for models larger than memory."""
 
     def load(self) -> Checkpoint:
         """The checkpoint."""
