@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, distributed
 from torch.nn.functional import cosine_similarity, kl_div
 
 from remodeler.blocks import Anatomy, Block, bypassed
+from remodeler.checkpoints import load
+from remodeler.errors import InputError
 from remodeler.logprobs import mean_nll
 from remodeler.pruning.budget import Budget
 from remodeler.pruning.criteria import CRITERIA, METHODS, ONE_PASS, Method
@@ -21,7 +24,7 @@ from remodeler.pruning.log import blocks_of
 from remodeler.pruning.search import Search, prune
 from remodeler.pruning.sweep import Unit
 from remodeler.texts import Windows
-from tiny import EVERY, tiny_anatomy, tiny_windows
+from tiny import EVERY, tiny_anatomy, tiny_model, tiny_tokenizer, tiny_windows
 
 A, M = "attention", "mlp"
 COUNT = 5
@@ -56,7 +59,9 @@ def test_finite_numbers_an_unchanged_model_and_the_same_again(name: str, removed
     assert list(anatomy.model.modules()) == modules
     assert all(torch.equal(value, before[name]) for name, value in anatomy.model.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in anatomy.model.parameters())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module) for module in modules
+    )
 
 
 @pytest.mark.parametrize("name", CRITERIA)
@@ -104,6 +109,37 @@ def test_every_family_is_scored_by_every_criterion(family: str) -> None:
     for name in ("js", "norm", "gradient", "taylor", "magnitude"):
         values = CRITERIA[name](anatomy, windows, REMOVED, asked, size=2)
         assert all(math.isfinite(value) and value for value in values), name
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_a_streamed_model_gives_the_same_bits(name: str, disk: Path) -> None:
+    inside, streamed = load(str(disk), device="cpu").anatomy, load(str(disk), device="cpu", stream=True).anatomy
+    windows, asked = tiny_windows(count=COUNT), units(inside, REMOVED)
+    if name == "taylor":
+        with pytest.raises(InputError, match="leave out --stream"):
+            CRITERIA[name](streamed, windows, REMOVED, asked)
+        return
+    wanted = CRITERIA[name](inside, windows, REMOVED, asked, size=2)
+    assert CRITERIA[name](streamed, windows, REMOVED, asked, size=2) == wanted
+    assert all(value.is_meta for value in streamed.model.model.layers.parameters())
+
+
+def test_a_backward_pass_reads_each_layer_twice(disk: Path) -> None:
+    anatomy = load(str(disk), device="cpu", stream=True).anatomy
+    weights = anatomy.model.streamed_weights
+    weights.read.clear()
+    CRITERIA["gradient"](anatomy, tiny_windows(count=COUNT), [], units(anatomy, []), size=COUNT)
+    assert sum(weights.read.values()) == 2 * sum(p.nbytes for p in anatomy.model.model.layers.parameters())
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model's checkpoint."""
+    folder = tmp_path_factory.mktemp("llama")
+    model: Any = tiny_model("llama")
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def one_of_two(rank: int, store: str) -> dict[str, list[float]]:

@@ -321,6 +321,23 @@ def test_a_model_in_training_is_left_as_it_was_and_scored_without_dropout(criter
             assert torch.equal(after[name], value)
 
 
+def test_a_forward_of_ones_own_stays() -> None:
+    """As accelerate puts it on modules whose weights it moves."""
+    anatomy, windows = tiny_anatomy("llama"), tiny_windows()
+    layer = anatomy.model.model.layers[2]
+    wanted, ran = gradient(anatomy, windows, [], units(anatomy)), list[int]()
+    plain = layer.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        ran.append(1)
+        return plain(*args, **kwargs)
+
+    layer.forward = counted
+    assert gradient(anatomy, windows, [], units(anatomy), size=len(windows)) == wanted
+    assert layer.forward is counted
+    assert len(ran) == 2
+
+
 def test_bfloat16_is_near_float32() -> None:
     anatomy, windows = tiny_anatomy("llama"), tiny_windows()
     wanted = torch.tensor(gradient(anatomy, windows, [], units(anatomy)))

@@ -26,6 +26,7 @@ from remodeler.layerwise import group_size, replaying, through
 from remodeler.logprobs import mean_nll
 from remodeler.pruning.budget import Budget
 from remodeler.pruning.criteria import METHODS
+from remodeler.pruning.racing import race
 from remodeler.pruning.search import Search, prune
 from remodeler.pruning.sweep import Unit, window_scores
 from remodeler.records import read_lines
@@ -279,6 +280,13 @@ def test_progress_grows_to_one(tmp_path: Path) -> None:
     assert shares == sorted(set(shares))
     assert len(shares) == BATCHES * (LAYERS + 1)
     assert shares[-1] == pytest.approx(1)
+
+
+def test_a_race_decides_alike(tmp_path: Path) -> None:
+    whole, stream = both(tmp_path, "llama")
+    windows, units = tiny_windows(count=24), [(block,) for block in whole.anatomy.blocks()]
+    wanted, found = (race(each.anatomy, windows, [], units, size=SIZE) for each in (whole, stream))
+    assert (found.losses, found.seen) == (wanted.losses, wanted.seen)
 
 
 def test_replayed_layers_are_not_read(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ CriterionName = Annotated[
     typer.Option(
         "--criterion",
         help="Another measure of importance than the method's: perplexity, rise_by_size, js, js-released, kl, angular, "
-        "norm, taylor, magnitude, gradient, block-influence, relative-magnitude, random.",
+        "norm, gradient, second-order, taylor, magnitude, block-influence, relative-magnitude, random.",
         show_default=False,
         rich_help_panel="How",
     ),

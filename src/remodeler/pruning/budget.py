@@ -70,7 +70,10 @@ def exceeds(budget: Budget, dense: float, perplexity: float) -> bool:
 def check_reach(anatomy: Anatomy, budget: Budget, path: Sequence[Sequence[Block]], unit: str) -> None:
     """Refuse what the longest possible path could not reach."""
     if not path:
-        raise InputError(f"the model has nothing to remove of unit {unit!r}: choose another --unit or --shape")
+        raise InputError(
+            f"the model has nothing to remove of unit {unit!r} that the method does not keep: "
+            "choose another --unit or --shape, or --no-protect"
+        )
     if budget.remove is not None and budget.remove > len(path):
         raise InputError(f"{budget.remove} removals were asked for, {len(path)} are possible: give a smaller --remove")
     gone = share(anatomy, [block for each in path for block in each])

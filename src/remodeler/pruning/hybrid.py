@@ -47,7 +47,7 @@ class Hybrid:
     sharpness: float = 1.0
     """tau of the attention: 0 is the mean of both, a large one the larger of both."""
     curvature: Literal["token", "window"] = "token"
-    rounds: int = 1
+    rounds: int = 4
     """Times that what is left is scored anew, an equal part of the budget after each."""
     batch: int = 1
     """Windows a backward pass. The Fisher information is of single ones; with more it comes out too small."""

@@ -40,6 +40,7 @@ from remodeler.pruning.wishes import Job, Plan, Source, Text
 from remodeler.records import Record, empty, new_folder, refuse_existing, save_record, versions, write_text
 from remodeler.saving import Saved, save_pruned
 from remodeler.sources import Sampled
+from remodeler.streaming import streamed
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
@@ -235,6 +236,9 @@ def _measure(job: Job, saved: Saved) -> tuple[dict[str, Any], dict[str, Any]]:
         scores = [{}, {}]
     for found, score in zip(figures, scores, strict=True):
         found |= {f"heldout_{key}": score[key] for key in ("perplexity", "bits_per_byte") if key in score}
+    if streamed(job.checkpoint.model):
+        note("speed is left out: a streamed model's is that of the disk")
+        return figures[0], figures[1]
     for found, speeds in zip(figures, compare_affordable_speed(both), strict=True):
         found |= speeds
     return figures[0], figures[1]

@@ -19,6 +19,7 @@ from remodeler.pruning.search import Search, check, estimate
 from remodeler.pruning.width import WIDTH_METHODS
 from remodeler.pruning.wishes import Job, Plan
 from remodeler.records import read_lines
+from remodeler.streaming import streamed
 
 
 def method_of(plan: Plan) -> Method:
@@ -79,6 +80,8 @@ def refuse_widths(plan: Plan, budget: Budget, form: Form | None) -> None:
 
 def refuse_search(search: Search, plan: Plan, form: Form | None) -> None:
     """What the search could not reach, and, hours before it would fail, a form that this family can't have."""
+    if plan.width and streamed(search.anatomy.model):
+        raise InputError("heads and channels can't be chosen in a streamed model: leave --stream out, or remove blocks")
     if plan.width is None:
         check(search)
     elif plan.method not in WIDTH_METHODS:

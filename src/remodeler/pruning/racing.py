@@ -14,9 +14,11 @@ Where we deviate from those:
   seen on more windows in an earlier model corrects the one seen now: its mean there, plus the change on the windows
   seen now (double sampling, Cochran 1977, section 12.9, over as many races as help: the telescoping sum of multilevel
   Monte Carlo, Giles 2008). It is unbiased whatever the earlier model was, and needs one order of windows for all.
-- *The error* is that of the step: p-values of all who leave add up to at most ``error``, and may be spent evenly over
-  the rounds. That takes the leader for given and pays for no second look. A union bound over all leaders and rounds is
-  far on the safe side here (results.md has both, on recorded losses).
+- *The error* is the probability that the best candidate leaves in this step. A candidate leaves when its p-value, times
+  the number of rivals left (any of them might lead by chance), is below an allowance that grows evenly from round to
+  round up to ``error``. A union bound over rounds too is far on the safe side, since each round has the windows of
+  those before: were all candidates equal, the worst case, the best would leave in half of the allowed cases (a test
+  holds it to that), and on real models less often (docs/results.md).
 
 Windows are made into mini-batches by their places in the order, so several processes decide alike.
 """
@@ -127,7 +129,7 @@ def race(
         units: the candidates.
         size: windows a mini-batch; by default chosen for the device.
         progress: called with the share done.
-        error: p-values of those that leave add up to this at most; 0 lets nobody leave.
+        error: probability that the best unit leaves; at 0 nobody does.
         seed: of the order of the windows.
         memory: tables of earlier races over the same windows; this one's is added.
         losses: measures the candidates.
@@ -139,14 +141,12 @@ def race(
     mixed, table = _start(windows, removed, units, seed)
     past = [each for each in memory if each.text == table.text]
     past = sorted(past[::-1], key=lambda each: len(each.removed ^ table.removed))
-    left, budget, ends = list(units), 0.0, looks(len(windows), table.losses.shape[2])
+    left, ends = list(units), looks(len(windows), table.losses.shape[2])
     for number, (begin, end) in enumerate(pairwise([0, *ends])):
         end = end if len(left) > 1 else len(windows)
         tell = _part(progress, number / len(ends), 1 / len(ends))
         _read(table, begin, left, losses(anatomy, mixed[begin:end], removed, left, size, tell, *_pieces(table)))
-        budget += error / len(ends)
-        left, spent = processes.shared(_survivors(table, left, past, budget))
-        budget -= spent
+        left = processes.shared(_survivors(table, left, past, error * (number + 1) / len(ends)))
         if end == len(windows) or not left:
             break
     if progress:
@@ -200,21 +200,15 @@ def _part(progress: Progress | None, before: float, width: float) -> Progress:
 # ---- who leaves ------------------------------------------------------------------------------------------------------
 
 
-def _survivors(table: Table, left: Sequence[Unit], past: Sequence[Table], budget: float) -> tuple[list[Unit], float]:
-    """Candidates that stay, and what the p-values of the others add up to."""
+def _survivors(table: Table, left: Sequence[Unit], past: Sequence[Table], allowance: float) -> list[Unit]:
+    """Candidates that are not clearly worse than the leader, and whose loss is finite."""
     left = [unit for unit in left if table.seen[table.columns[unit]]]
     if not left:
-        return [], 0.0
+        return []
     gaps = {unit: gap(table, unit, left[0], past) for unit in left}
     leader = min(left, key=lambda unit: gaps[unit].mean)
-    values = {unit: gap(table, unit, leader, past).p for unit in left if unit != leader}
-    gone, spent = set[Unit](), 0.0
-    for unit in sorted(values, key=lambda unit: values[unit]):
-        if spent + values[unit] > budget:
-            break
-        gone.add(unit)
-        spent += values[unit]
-    return [unit for unit in left if unit not in gone], spent
+    rivals = len(left) - 1
+    return [unit for unit in left if unit == leader or gap(table, unit, leader, past).p * rivals >= allowance]
 
 
 def gap(table: Table, unit: Unit, other: Unit, past: Sequence[Table] = ()) -> Gap:

@@ -1,4 +1,4 @@
-"""How the candidates of a step are measured, beside exactly: in a race, or those only that the gradient proposes.
+"""How the candidates of a step are measured, beside exactly: in a race, or those only that a backward pass proposes.
 
 A scan takes ``(anatomy, windows, removed, candidates, **options)`` like a criterion, and gives perplexities. What races
 remember of each other is kept beside the removal log, so that a killed search goes on to the same decisions.
@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from remodeler import processes
 from remodeler.blocks import Anatomy, Block
 from remodeler.logprobs import perplexity
-from remodeler.pruning.gradients import gradient
+from remodeler.pruning.gradients import second_order
 from remodeler.pruning.racing import Table, race
 from remodeler.pruning.sweep import Progress, Unit, sweep
 from remodeler.records import write_bytes
@@ -26,7 +26,7 @@ from remodeler.texts import Windows
 RACES = "races"
 """Folder beside the removal log."""
 PROPOSED = 0.25
-"""Share of the candidates that the gradient proposes; it ranked the best among the first third in our trials."""
+"""Share of the candidates that the backward pass proposes; the best was mostly among its first three in our trials."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def proposed(
     **options: Any,
 ) -> Scores:
     """One backward pass names those whose removal should cost least; only they are measured, exactly."""
-    estimates = gradient(anatomy, windows, removed, candidates, size=size, **options)
+    estimates = second_order(anatomy, windows, removed, candidates, size=size, **options)
     ranked = sorted(zip(estimates, candidates, strict=True), key=lambda pair: pair[0])
     best = {unit for _, unit in ranked[: max(4, round(PROPOSED * len(candidates)))]}
     chosen = [unit for unit in candidates if unit in best]  # ties go to the first, as ever
