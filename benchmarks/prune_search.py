@@ -8,6 +8,8 @@ take turns, so that a drift of the machine hits all alike. Two steps are timed: 
 the four blocks that the first step found least important. Peak memory is that of a step in a fresh process.
 
     python benchmarks/prune_search.py [MODEL ...] --repeats 3 --threads 2 --json prune_search.json
+
+Whole searches, races among them, are timed by ``whole_search.py``.
 """
 
 import argparse
@@ -153,12 +155,13 @@ def peak_memory(request: Request, setting: Setting) -> dict[str, int]:
     gc.collect()
     # Not ru_maxrss: a child starts with its parent's, and it remembers the peak of loading.
     Path("/proc/self/clear_refs").write_text("5")
-    loaded = _status("VmRSS")
+    loaded = status("VmRSS")
     timed(anatomy, windows, first_step(anatomy), setting)
-    return {"process": _status("VmHWM"), "working": _status("VmHWM") - loaded}
+    return {"process": status("VmHWM"), "working": status("VmHWM") - loaded}
 
 
-def _status(name: str) -> int:
+def status(name: str) -> int:
+    """Bytes that Linux knows of this process, by their name in /proc/self/status."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
 

@@ -28,7 +28,7 @@ import torch
 
 import remodeler
 from remodeler.adapters import adapted, everything
-from remodeler.checkpoints import Checkpoint, load
+from remodeler.checkpoints import Checkpoint, fingerprint, load
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.evaluation import model_windows
@@ -49,12 +49,12 @@ DEMO = str(Path(remodeler.__file__).parent / "demo_model")
 WAYS: dict[str, Wish] = {
     "lora": Wish("lora"),
     "full": Wish("full"),
-    "distill": Wish("distill", "given"),
+    "distill": Wish("distill", "given", settings={"share": 0.0}),
     "half": Wish("distill", "given", settings={"share": 0.5}),
-    "distill-10": Wish("distill", "given", settings={"k": 10}),
-    "distill-lora": Wish("distill", "given", adapters=True),
+    "distill-10": Wish("distill", "given", settings={"share": 0.0, "k": 10}),
+    "distill-lora": Wish("distill", "given", adapters=True, settings={"share": 0.0}),
 }
-"""``half``: half the text's loss, half the teacher's predictions; ``distill-10``: ten of the teacher's tokens."""
+"""``distill``: the teacher's predictions alone; ``half``: as much of the text's loss; ``distill-10``: ten tokens."""
 RATES = {"lora": 1e-3, "full": 1e-3, "distill": 1e-3, "half": 1e-3, "distill-10": 1e-3, "distill-lora": 1e-3}
 Row = dict[str, Any]
 
@@ -96,7 +96,13 @@ def pruned(setup: Setup, ratio: float, folder: Path) -> Path:
     place.mkdir(parents=True, exist_ok=True)
     method = METHODS["blockpruner"]
     search = Search(setup.dense.anatomy, setup.calibration, Budget(ratio=ratio), method, method.unit)
-    steps = prune(search, folder / f"{setup.model}.jsonl", {"options": {"method": "blockpruner"}})
+    header = {
+        "name": setup.model,
+        "model": {"weights": fingerprint(setup.dense.model)},
+        "texts": {"sha256": setup.calibration.fingerprint()},
+        "options": {"method": "blockpruner"},
+    }
+    steps = prune(search, folder / f"{setup.model}.jsonl", header)
     reached = next((count for count, step in enumerate(steps, 1) if _share(setup, blocks_of(steps[:count])) >= ratio))
     save_pruned(setup.dense, blocks_of(steps[:reached]), place)
     (place / "done").touch()

@@ -245,13 +245,13 @@ from remodeler.pruning.wishes import Source, Text
 from remodeler.report import write_report
 
 home, out = Path(sys.argv[1]), Path(sys.argv[2])
-wish = Wish("distill", str(home / "dense"), 4, store=out.with_name("store"))
-text = Text(str(home / "texts.jsonl"), 24, 16)
+wish = Wish("distill", str(home / "dense"), 4, settings={"learning_rate": 3e-3}, store=out.with_name("store"))
+text = Text(str(home / "texts.jsonl"), 24, 16, seed=3)
 print(recover_model(Source(str(home / "packed"), device="cpu"), text, wish, out, write_report))
 """
 
 
-def test_two_processes_write_what_one_writes(home: Path, tmp_path: Path) -> None:
+def test_two_processes_write_what_one_writes(recover: Recover, home: Path, tmp_path: Path) -> None:
     def start(out: str, **several: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", SCRIPT, str(home), str(tmp_path / out / "out")]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -261,15 +261,16 @@ def test_two_processes_write_what_one_writes(home: Path, tmp_path: Path) -> None
         place.bind(("127.0.0.1", 0))
         port = str(place.getsockname()[1])
     several = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [start("one"), *(start("two", RANK=str(rank), LOCAL_RANK=str(rank), **several) for rank in range(2))]
+    processes = [start("two", RANK=str(rank), LOCAL_RANK=str(rank), **several) for rank in range(2)]
+    alone = recover(method="distill", steps=4)
     told = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], told
-    assert [out.split()[-1] for out, _ in told] == ["True", "True", "False"]
-    assert told[2][1] == "", "only the first process talks"
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert [out.split()[-1] for out, _ in told] == ["True", "False"]
+    assert told[1][1] == "", "only the first process talks"
     losses = [
-        [line["loss"] for line in read_lines(tmp_path / name / "out" / "training.jsonl")[2:]] for name in ("one", "two")
+        [line["loss"] for line in read_lines(out / "training.jsonl")[2:]] for out in (alone, tmp_path / "two" / "out")
     ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3), "the store rounds the teacher to float16"
 
 
 # What is asked for ----------------------------------------------------------------------------------------------------
@@ -295,7 +296,7 @@ def test_settings_go_where_they_belong() -> None:
     recipe = Wish("distill", "t", adapters=True, settings={"k": 5, "rank": 4, "batch": 8, "share": None}).recipe()
     assert recipe.lora
     assert recipe.lesson
-    assert (recipe.lesson.k, recipe.lora.rank, recipe.batch, recipe.lesson.share) == (5, 4, 8, 0.0)
+    assert (recipe.lesson.k, recipe.lora.rank, recipe.batch, recipe.lesson.share) == (5, 4, 8, 0.5)
     assert Wish("lora", adapters=False).recipe().lora is None
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed
 
-from remodeler import streaming
+from remodeler import saving, streaming
 from remodeler.blocks import Block, Kind, bypassed
 from remodeler.checkpoints import Checkpoint, fingerprint, load
 from remodeler.errors import InputError
@@ -170,6 +170,20 @@ def test_the_portable_form_is_written_with_its_zeros(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         save_pruned(checkpoint, [Block(1, A), Block(3, M)], tmp_path / name, form="portable")
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("limit", [1, 40_000])
+def test_every_tensor_is_written_into_one_shard(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "write_shards", partial(write_shards, limit=limit))
+    files: list[list[dict[str, torch.Tensor]]] = []
+    for number, checkpoint in enumerate(both(tmp_path, "llama")):
+        (tmp_path / str(number)).mkdir()
+        save_pruned(checkpoint, [Block(1, A)], tmp_path / str(number))
+        files.append([load_file(file) for file in sorted((tmp_path / str(number)).glob("*.safetensors"))])
+    (whole,), shards = files
+    assert len(shards) > 2
+    assert sorted(name for shard in shards for name in shard) == sorted(whole)
+    assert all(torch.equal(value, whole[name]) for shard in shards for name, value in shard.items())
 
 
 def test_a_streamed_model_generates(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from remodeler import training, training_state
+from remodeler import processes, training, training_state
 from remodeler.adapters import Lora, adapted, everything, linear_layers, merge
 from remodeler.blocks import Anatomy, Block, projection
 from remodeler.errors import InputError
@@ -283,23 +284,27 @@ def test_what_a_portable_form_zeroed_stays_zero(tmp_path: Path) -> None:
 # Processes ------------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
-import sys, time
-from dataclasses import replace
+import sys
 from pathlib import Path
-import torch
-from remodeler import processes, training
-from test_training import PLAN, WINDOWS, HELDOUT, everything, tiny_anatomy, train, cross_entropy, weights
-from safetensors.torch import save_file
+from remodeler import processes
+from test_training import run_with_dropout
 
-folder, slow = Path(sys.argv[1]), float(sys.argv[2])
-training.PENDING = 2
 with processes.group("cpu"):
-    anatomy = tiny_anatomy("gpt2")  # it has dropout
-    with everything(anatomy):
-        plan = replace(PLAN, steps=20, save_minutes=0)
-        train(anatomy, cross_entropy, WINDOWS, plan, folder, None, HELDOUT, lambda *told: time.sleep(slow))
-    save_file(weights(anatomy), folder / f"weights-{processes.rank()}.safetensors")
+    run_with_dropout(Path(sys.argv[1]), float(sys.argv[2]))
 """
+
+
+def run_with_dropout(folder: Path, slow: float = 0.0) -> None:
+    """Twenty steps of a model that has dropout, a state every second one; its weights go into the folder."""
+    anatomy, old = tiny_anatomy("gpt2"), training.PENDING
+    training.PENDING = 2
+    try:
+        with everything(anatomy):
+            plan = replace(PLAN, steps=20, save_minutes=0)
+            train(anatomy, cross_entropy, WINDOWS, plan, folder, None, HELDOUT, lambda *told: time.sleep(slow))
+    finally:
+        training.PENDING = old
+    save_file(weights(anatomy), folder / f"weights-{processes.rank()}.safetensors")
 
 
 def start(folder: Path, slow: float = 0.0, **several: str) -> subprocess.Popen[str]:
@@ -324,7 +329,7 @@ def ended(process: subprocess.Popen[str]) -> None:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("alone")
-    ended(start(folder))
+    run_with_dropout(folder)
     return folder
 
 
@@ -338,7 +343,7 @@ def test_a_killed_process_goes_on_to_the_same_bits(alone: Path, tmp_path: Path) 
     done = latest(tmp_path)
     assert done is not None
     assert training_state.step_of(done) < 20
-    ended(start(tmp_path))
+    run_with_dropout(tmp_path)
     files = [(folder / "weights-0.safetensors").read_bytes() for folder in (alone, tmp_path)]
     assert files[0] == files[1]
 

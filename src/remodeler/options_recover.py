@@ -37,7 +37,7 @@ TopTokens = Annotated[
 ]
 TextShare = Annotated[
     float | None,
-    typer.Option(help="Share of the text's own loss beside the teacher's. [default: 0]", rich_help_panel=TEACHER),
+    typer.Option(help="Share of the text's own loss beside the teacher's. [default: 0.5]", rich_help_panel=TEACHER),
 ]
 Temperature = Annotated[
     float | None, typer.Option(help="Softens both models' predictions. [default: 1]", rich_help_panel=TEACHER)

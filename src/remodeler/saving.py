@@ -139,11 +139,15 @@ def _by_layer(checkpoint: Checkpoint, built: Callable[[], Shape]) -> Iterator[di
     """Tensors of a pruned model as they are written, while one layer of its source after the other is in memory."""
     done: set[str] = set()
     for index in range(len(checkpoint.anatomy.top_layers())):
-        with held(checkpoint.model, index):
-            tensors = {name: tensor for name, tensor in built().tensors.items() if not tensor.is_meta}
-        new = {name: tensor for name, tensor in tensors.items() if name not in done}
-        done |= new.keys()
-        yield _stored(checkpoint, new)
+        yield _stored(checkpoint, _readable(checkpoint, index, built, done))  # no name for it: it goes when written
+
+
+def _readable(checkpoint: Checkpoint, index: int, built: Callable[[], Shape], done: set[str]) -> dict[str, Tensor]:
+    """Tensors that have numbers while a layer is in memory, and had none before."""
+    with held(checkpoint.model, index):
+        new = {name: t for name, t in built().tensors.items() if not t.is_meta and name not in done}
+    done.update(new)
+    return new
 
 
 def _stored(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from remodeler.errors import InputError
 from remodeler.records import read_json, write_json
 
 INDEX = "model.safetensors.index.json"
-SHARD_BYTES = 10**9
+SHARD_BYTES = 5 * 10**8
 """Of a file that is written from a model larger than memory."""
 
 
@@ -99,6 +99,7 @@ def write_shards(parts: Iterable[dict[str, Tensor]], folder: Path, limit: int = 
         file = folder / f"model-part-{len(written)}.safetensors"
         save_file(tensors, file, metadata={"format": "pt"})
         written.append((file, {name: tensor.nbytes for name, tensor in tensors.items()}))
+        del tensors  # before the next ones are read
     names = [f"model-{number:05}-of-{len(written):05}.safetensors" for number in range(1, len(written) + 1)]
     for (file, _), name in zip(written, names, strict=True):
         file.rename(folder / (name if len(written) > 1 else "model.safetensors"))
@@ -109,13 +110,21 @@ def write_shards(parts: Iterable[dict[str, Tensor]], folder: Path, limit: int = 
 
 
 def _gathered(parts: Iterable[dict[str, Tensor]], limit: int) -> Iterator[dict[str, Tensor]]:
-    """Parts joined while they fit into a file."""
+    """Parts joined while they fit into a file; written before the next part is read, if that won't fit either."""
     full: dict[str, Tensor] = {}
     for part in parts:
-        if full and sum(tensor.nbytes for tensor in [*full.values(), *part.values()]) > limit:
+        size = _bytes(part)
+        if full and _bytes(full) + size > limit:
             yield full
             full = {}
         full |= part
-        del part  # while the next one is read, only what waits for its file is in memory
+        del part
+        if _bytes(full) + size > limit:
+            yield full
+            full = {}
     if full:
         yield full
+
+
+def _bytes(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())

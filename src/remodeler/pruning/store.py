@@ -5,7 +5,6 @@ it then; its lines are cut back when the search goes on.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from remodeler import processes
 from remodeler.errors import InputError
-from remodeler.records import disk_errors, drop_torn_line, read_lines, to_json, write_text
+from remodeler.records import disk_errors, drop_torn_line, read_lines, to_json, write_bytes, write_text
 
 STATE_FILE = "width.safetensors"
 HISTORY_FILE = "width.jsonl"
@@ -65,14 +64,7 @@ class Store:
         if not self.folder or not processes.first():
             return
         own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        content = save(own, metadata={"identity": to_json(dict(self.identity))})
-        beside = self.folder / (STATE_FILE + ".partial")
-        with disk_errors(beside):
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self.folder / STATE_FILE)
+        write_bytes(self.folder / STATE_FILE, save(own, metadata={"identity": to_json(dict(self.identity))}))
 
     def log(self, lines: Sequence[Line]) -> None:
         """Add lines to the history."""
