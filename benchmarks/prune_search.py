@@ -5,11 +5,10 @@ the speed-up over it that counting the evaluated blocks and heads gives, and pea
 
 Every loop runs at its own best batch size, searched first on every fourth candidate; the sweep at its default too. They
 take turns, so that a drift of the machine hits all alike. Two steps are timed: the intact model, and the model without
-the four blocks that the first step found least important. Peak memory is that of a step in a fresh process.
+the four blocks that the first step found least important. Peak memory is that of a step in a fresh process. Whole searches
+are timed by ``whole_search.py``.
 
     python benchmarks/prune_search.py [MODEL ...] --repeats 3 --threads 2 --json prune_search.json
-
-Whole searches, races among them, are timed by ``whole_search.py``.
 """
 
 import argparse

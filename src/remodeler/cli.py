@@ -8,6 +8,7 @@ import typer
 
 from remodeler import __version__
 from remodeler import options as opt
+from remodeler import options_recover as rec
 from remodeler.errors import InputError
 
 app = typer.Typer(
@@ -71,9 +72,7 @@ def prune(
     dtype: opt.Dtype = "auto",
     device: opt.Device = "auto",
     stream: opt.Stream = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")
-    ] = False,
+    dry_run: opt.DryRun = False,
 ) -> None:
     """Remove the blocks, heads or channels that matter least, and write a smaller model that loads.
 
@@ -89,9 +88,7 @@ def prune(
     from remodeler.pruning.wishes import Plan, Source, Text
     from remodeler.report import write_report
 
-    opt.one_of("packing", packing, ("paper", "per-text"))
-    opt.one_of("unit", unit, ("block", "attention", "mlp", "layer"))
-    opt.one_of("shape", shape, ("free", "standard"))
+    opt.refuse_unknown(given)
     shares = {"error": opt.share("error", error), "blocks_share": opt.share("blocks-share", blocks_share)}
     widths = {name: given[name] for name in opt.WIDTH_OPTIONS if given[name] is not None}
     plan = Plan(**(opt.fields_of(Plan, given) | shares | {"width_options": widths}))
@@ -128,6 +125,65 @@ def cut(
     source = Source(model, revision, family, trust_remote_code, dtype, device)
     cut_model(log, source, opt.budget(ratio, remove, max_increase), out, form, write_report)
     _show(out)
+
+
+@app.command()
+def recover(
+    model: opt.Model,
+    out: opt.Out,
+    teacher: rec.Teacher = None,
+    method: rec.Way = "lora",
+    adapters: rec.Adapters = None,
+    rank: rec.Rank = None,
+    alpha: rec.Alpha = None,
+    dropout: rec.Dropout = None,
+    top_k: rec.TopTokens = None,
+    text_share: rec.TextShare = None,
+    temperature: rec.Temperature = None,
+    teacher_store: rec.TeacherStore = None,
+    steps: rec.TrainSteps = None,
+    epochs: rec.Epochs = None,
+    learning_rate: rec.LearningRate = None,
+    batch_size: rec.Batch = None,
+    schedule: rec.ScheduleName = None,
+    warmup: rec.Warmup = None,
+    micro_batch: rec.MicroBatch = None,
+    precision: rec.PrecisionName = "auto",
+    checkpointing: rec.Checkpointing = False,
+    evaluate_every: rec.EvaluateEvery = 50,
+    merge: rec.Merge = True,
+    texts: opt.TextSource = "alpaca",
+    held_out: rec.HeldOut = None,
+    samples: rec.TrainSamples = 8000,
+    length: rec.Length = None,
+    packing: opt.PackingName = "paper",
+    seed: opt.Seed = 42,
+    revision: opt.Revision = None,
+    family: opt.FamilyName = None,
+    trust_remote_code: opt.Trust = False,
+    dtype: opt.Dtype = "auto",
+    device: opt.Device = "auto",
+    dry_run: opt.DryRun = False,
+) -> None:
+    """Give back what pruning cost: train a pruned model, and write it in the form it came in.
+
+    LoRA adapters by default, with BlockPruner's settings; `--method full` trains everything, `distill` learns from the
+    unpruned model. Interrupted? The same command goes on. Several GPUs: `torchrun ... -m remodeler recover`.
+
+    Example: `remodel recover small --teacher Qwen/Qwen3-0.6B --out better`
+    """
+    given = dict(locals())
+    from remodeler.pruning.recipes import Wish
+    from remodeler.pruning.recover import recover_model
+    from remodeler.pruning.wishes import Source, Text
+    from remodeler.report import write_report
+
+    opt.refuse_unknown(given)
+    places = {"heldout": held_out, "store": teacher_store, **rec.parts(given)}
+    wish = Wish(**(opt.fields_of(Wish, given) | places))
+    source, text = Source(**opt.fields_of(Source, given)), Text(**opt.fields_of(Text, given))
+    if recover_model(source, text, wish, out, write_report, dry_run):
+        _show(out)
 
 
 @app.command()
@@ -202,7 +258,8 @@ def _show(out: Path) -> None:
 
     record = load_record(out)
     _table(record.results)
-    note(f"{out}: the model ({record.results['form']} form), report.html, removals.jsonl, record.json")
+    files = [name for name in ("report.html", "removals.jsonl", "record.json") if (out / name).exists()]
+    note(f"{out}: the model ({record.results['form']} form), {', '.join(files)}")
 
 
 def _table(results: dict[str, Any], title: str = "") -> None:

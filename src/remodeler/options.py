@@ -31,6 +31,7 @@ Stream = Annotated[
         rich_help_panel="Model",
     ),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")]
 Ratio = Annotated[
     str | None, typer.Option(help="Share of the parameters to remove, as 0.25 or 25%.", rich_help_panel="How much")
 ]
@@ -187,6 +188,11 @@ Fusion = Annotated[
 ]
 
 
+CHOICES = {
+    "packing": ("paper", "per-text"),
+    "unit": ("block", "attention", "mlp", "layer"),
+    "shape": ("free", "standard"),
+}
 WIDTH_OPTIONS = ("uniform", "multiple", "granularity", "steps", "score", "fusion")
 """Those that the choice of heads and channels takes; what is not given has the method's default."""
 
@@ -199,11 +205,11 @@ def fields_of(value: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     return {each.name: given[each.name] for each in fields(value) if each.name in given}
 
 
-def one_of(option: str, value: str, allowed: tuple[str, ...]) -> Any:
-    """The value, if it is one that exists."""
-    if value not in allowed:
-        raise InputError(f"--{option} {value!r} is not known: choose {', '.join(allowed)}")
-    return value
+def refuse_unknown(given: Mapping[str, Any]) -> None:
+    """Raise for a value that is none of its option's."""
+    for option, allowed in CHOICES.items():
+        if option in given and given[option] not in allowed:
+            raise InputError(f"--{option} {given[option]!r} is not known: choose {', '.join(allowed)}")
 
 
 def share(option: str, text: str) -> float:

@@ -1,7 +1,8 @@
 """The options of ``remodel recover``: their names, help texts and panels."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -81,10 +82,41 @@ TrainSamples = Annotated[
 Merge = Annotated[
     bool, typer.Option("--merge/--no-merge", help="Adapters into the weights, or alone.", rich_help_panel=RESULT)
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")]
 Length = Annotated[
     int | None,
     typer.Option(
         help="Tokens a window. [default: 1024 (shortened-llama 256), or the model's context]", rich_help_panel="Texts"
     ),
 ]
+
+SETTINGS = {
+    "rank": "rank",
+    "alpha": "alpha",
+    "dropout": "dropout",
+    "top_k": "k",
+    "text_share": "share",
+    "temperature": "temperature",
+    "learning_rate": "learning_rate",
+    "schedule": "schedule",
+    "warmup": "warmup",
+    "batch_size": "batch",
+    "epochs": "epochs",
+    "length": "length",
+}
+"""Options that set a method, and what they are called there."""
+RUNNING = {
+    "micro_batch": "micro",
+    "precision": "precision",
+    "checkpointing": "checkpointing",
+    "evaluate_every": "evaluate_every",
+}
+"""Options of the run alone."""
+
+
+def parts(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings of the method and of the run, under the names that they have there; what is not given is left out."""
+    named = {"settings": SETTINGS, "run": RUNNING}
+    return {
+        part: {name: given[option] for option, name in names.items() if given[option] is not None}
+        for part, names in named.items()
+    }

@@ -10,7 +10,10 @@ the diagonal H of the Fisher information, a weight w that goes changes the loss 
 - both as z-scores over the groups, f and c; attention a = softmax(tau [f, c]) of each group;
 - importance I(G) = a_1 f + a_2 c.
 
-Both estimates are divided by the parameters of a group, so that heads and channels can be ranked together.
+What is left is scored again after a part of the budget (``rounds``; 1 is what the paper seems to do): an estimate holds
+near the model that it was made on. Both estimates are divided by the parameters of a group, so that heads and channels
+can be ranked together.
+
 Deviation: H is the mean of the squared gradients of single windows, times the number of tokens of a window where
 ``curvature="token"``: the windows' gradients are means over tokens, which makes their squares so many times smaller
 than those of tokens, and the second order vanish in front of the first (``curvature="window"``, as the formula stands).

@@ -120,11 +120,11 @@ def announce_steps(log: Path) -> None:
 
 @torch.no_grad()
 def _pass_seconds(search: Search) -> float:
-    """Seconds of one pass over the calibration text, from its first mini-batch (run twice: the first warms up)."""
+    """Seconds of one pass over the calibration text, from its first mini-batch; in memory the first run warms up."""
     device = device_of(search.anatomy.model)
     count = search.size or batch_size(search.windows, device)
     batch = to_batch(search.windows[:count], device)
-    for _ in range(2):
+    for _ in range(1 if streamed(search.anatomy.model) else 2):
         start = time.perf_counter()
         batch_nll(search.anatomy, batch).item()
         seconds = time.perf_counter() - start

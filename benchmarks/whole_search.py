@@ -1,0 +1,291 @@
+"""What whole searches cost, side by side in one run, and whether they remove the same blocks.
+
+Claim: on the 12-layer real model a race is at least 8 times faster than the plain loop and makes at least 4 times fewer
+block evaluations than the exact sweep, with the same removals; and the deeper the model, the further ahead it is.
+
+Searches take turns. A block evaluation is one block on one window, counted by hooks as it happens. Peak memory is that
+of a first step in a fresh process. Where removals differ, perplexity on held-out text says what that costs.
+
+``--depths`` shows the growth: models of other depths, made of the given one by repeating its layers (layer i of L is a
+copy of layer i * 12 // L, of 12) with their outputs scaled by 12 / L, so that they stay language models: trained
+weights, not a trained model. Only the race is run, for two steps; the others' evaluations follow from their loops.
+
+    python benchmarks/whole_search.py MODEL --texts FILE --steps 12 --scans plain sweep race propose --repeats 1
+    python benchmarks/whole_search.py MODEL --texts FILE --windows 24 --length 256 --steps 2 --depths 6 12 24 48
+"""
+
+import argparse
+import copy
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from prune_search import DEMO, machine, status
+from race_check import evaluations
+from search_loops import official, plain
+
+from remodeler.blocks import Anatomy, Block, bypassed
+from remodeler.checkpoints import Checkpoint, load, probe
+from remodeler.console import note
+from remodeler.errors import InputError
+from remodeler.evaluation import model_windows
+from remodeler.logprobs import batch_size, device_of, mean_nll, perplexity
+from remodeler.packed import first
+from remodeler.pruning.candidates import candidates
+from remodeler.pruning.racing import Table
+from remodeler.pruning.scans import SCANS
+from remodeler.pruning.sweep import Unit, sweep
+from remodeler.records import versions, write_json
+from remodeler.sources import sample
+from remodeler.texts import Windows
+from remodeler.tracing import trace
+
+Scan = Callable[[Anatomy, Windows, list[Block], list[Unit]], Unit]
+"""Finds the unit that goes next."""
+ERROR = 0.01
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure; all that a fresh process needs."""
+
+    model: str
+    family: str | None
+    trust: bool
+    texts: str
+    samples: int
+    windows: int | None
+    length: int | None
+    steps: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model, the windows it is pruned by, and others."""
+
+    anatomy: Anatomy
+    windows: Windows
+    held_out: Windows
+
+
+@dataclass(frozen=True)
+class Run:
+    """One search."""
+
+    scan: str
+    removed: list[Block]
+    seconds: float
+    evaluations: int
+
+
+def prepare(request: Request) -> Setup:
+    """The same in every process."""
+    torch.set_num_threads(request.threads)
+    chosen: dict[str, Any] = {"family": request.family, "trust_remote_code": request.trust}
+    checkpoint = load(request.model, dtype="float32", device="cpu", **chosen)
+    length = request.length or min(2048, checkpoint.context or 2048)
+    texts = sample(request.texts, request.samples)
+    parts = [model_windows(checkpoint, each, length)[: request.windows] for each in (texts.calibration, texts.heldout)]
+    return Setup(checkpoint.anatomy, *parts)
+
+
+# ---- searches --------------------------------------------------------------------------------------------------------
+
+
+def by_loss(loop: Callable[..., list[float]]) -> Scan:
+    """A scan by a loop that knows every candidate's loss."""
+
+    def scan(anatomy: Anatomy, windows: Windows, removed: list[Block], units: list[Unit]) -> Unit:
+        size = batch_size(windows, device_of(anatomy.model))
+        losses = loop(anatomy, windows, removed, units, size)
+        return units[losses.index(min(losses))]
+
+    return scan
+
+
+def by_scan(name: str, steps: int) -> Scan:
+    """What ``remodel prune --search`` runs, with its default error for the whole search."""
+    memory: list[Table] = []
+
+    def scan(anatomy: Anatomy, windows: Windows, removed: list[Block], units: list[Unit]) -> Unit:
+        scores = SCANS[name](anatomy, windows, removed, units, error=ERROR / steps, memory=memory).importance
+        return min(scores, key=lambda unit: scores[unit])
+
+    return scan
+
+
+LOOPS = {"plain": plain, "official": official, "sweep": sweep}
+
+
+def scan_of(name: str, steps: int) -> Scan:
+    """A fresh one, that remembers nothing."""
+    return by_loss(LOOPS[name]) if name in LOOPS else by_scan(name, steps)
+
+
+@contextmanager
+def counting(anatomy: Anatomy) -> Iterator[list[int]]:
+    """Windows that each evaluation of a block took, in order."""
+    ran: list[int] = []
+    with ExitStack() as hooks:
+        for branch in anatomy.branches.values():
+            module = branch.site.layer.get_submodule(branch.names["modules"][-1])
+            hooks.callback(module.register_forward_hook(lambda _, __, out: ran.append(len(first(out)))).remove)
+        yield ran
+
+
+def search(setup: Setup, name: str, steps: int) -> Run:
+    """Remove so many blocks."""
+    removed: list[Block] = []
+    scan = scan_of(name, steps)
+    start = time.perf_counter()
+    with counting(setup.anatomy) as ran:
+        for _ in range(steps):
+            units = candidates(setup.anatomy, "block", "free", removed)
+            removed += scan(setup.anatomy, setup.windows, removed, units)
+    note(f"{name}: {time.perf_counter() - start:.0f} s, {' '.join(map(str, removed))}")
+    return Run(name, removed, time.perf_counter() - start, sum(ran))
+
+
+def peak(request: Request, name: str) -> int:
+    """Bytes of the process at the peak of the first step."""
+    setup = prepare(replace(request, windows=min(8, request.windows or 8)))
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
+    search(setup, name, 1)
+    return status("VmHWM")
+
+
+def peaks(request: Request, names: Sequence[str]) -> dict[str, int]:
+    """Each in a fresh process; nothing where the system is not Linux."""
+    if sys.platform != "linux":
+        return {}
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        return {name: pool.submit(peak, request, name).result() for name in names}
+
+
+def compare(request: Request, names: Sequence[str], repeats: int) -> list[dict[str, Any]]:
+    """A row for each scan; the first is what the others are compared with."""
+    setup = prepare(request)
+    runs = [search(setup, name, request.steps) for _ in range(repeats) for name in names]
+    memory = peaks(request, names)
+    rows = []
+    for name in names:
+        mine = [run for run in runs if run.scan == name]
+        with bypassed(setup.anatomy, mine[0].removed):
+            held_out = perplexity(mean_nll(setup.anatomy, setup.held_out))
+        row = {"scan": name, "seconds": [run.seconds for run in mine], "evaluations": mine[0].evaluations}
+        row |= {"removed": [str(block) for block in mine[0].removed], "held_out": held_out}
+        rows.append(row | {"peak": memory.get(name)})
+    return rows
+
+
+# ---- depth -----------------------------------------------------------------------------------------------------------
+
+
+def deepened(checkpoint: Checkpoint, depth: int) -> Anatomy:
+    """A model of another depth, made of this one's layers."""
+    source, family = checkpoint.anatomy.model, checkpoint.anatomy.family
+    config = copy.deepcopy(source.config)
+    config.num_hidden_layers = depth
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[0]] * depth
+    model = type(source)(config).to(source.dtype).eval()
+    model.load_state_dict({key: value for key, value in source.state_dict().items() if ".layers." not in key}, False)
+    old, (stack,) = source.get_submodule(family.stacks[0].layers), family.stacks
+    for index, layer in enumerate(model.get_submodule(stack.layers)):
+        layer.load_state_dict(old[index * len(old) // depth].state_dict())
+        for name, value in layer.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                value.data.mul_(len(old) / depth)
+    return trace(model, family, probe(family, torch.device("cpu")))
+
+
+def depths(request: Request, wanted: Sequence[int]) -> list[dict[str, Any]]:
+    """Block evaluations a window of the first steps, by depth."""
+    torch.set_num_threads(request.threads)
+    checkpoint = load(request.model, dtype="float32", device="cpu", family=request.family)
+    setup = prepare(request)
+    rows = []
+    for depth in wanted:
+        deep = replace(setup, anatomy=deepened(checkpoint, depth))
+        with torch.no_grad():
+            dense = perplexity(mean_nll(deep.anatomy, setup.windows))
+        run = search(deep, "race", request.steps)
+        counts = {"plain": 0, "sweep": 0}
+        for step in range(request.steps):
+            units = candidates(deep.anatomy, "block", "free", run.removed[:step])
+            counts["plain"] += len(setup.windows) * len(units) * (len(units) - 1)
+            counts["sweep"] += len(setup.windows) * evaluations(units, units)
+        rows.append({"layers": depth, "perplexity": dense, "race": run.evaluations, "seconds": run.seconds} | counts)
+    return rows
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+def page(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The table of whole searches, as Markdown."""
+    base = rows[0]
+    yield f"| search | seconds | × {base['scan']} | block evaluations | × fewer | peak, MiB | removals | held out |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for row in rows:
+        seconds = statistics.median(row["seconds"])
+        faster = statistics.median(base["seconds"]) / seconds
+        same = sum(a == b for a, b in zip(row["removed"], base["removed"], strict=True))
+        order = "the same" if same == len(row["removed"]) else f"{same} of {len(row['removed'])} in place"
+        fewer = base["evaluations"] / row["evaluations"]
+        memory = f"{row['peak'] / 2**20:.0f}" if row["peak"] else ""
+        cells = [f"{seconds:.1f}", f"{faster:.2f}", f"{row['evaluations']:,}", f"{fewer:.2f}", memory, order]
+        yield f"| {row['scan']} | {' | '.join(cells)} | {row['held_out']:.3f} |"
+
+
+def depth_page(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The table of depths."""
+    yield "| layers | perplexity | plain | sweep | race | plain / race | sweep / race |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in rows:
+        counts = " | ".join(f"{row[name]:,}" for name in ("plain", "sweep", "race"))
+        ratios = f"{row['plain'] / row['race']:.1f} | {row['sweep'] / row['race']:.1f}"
+        yield f"| {row['layers']} | {row['perplexity']:.2f} | {counts} | {ratios} |"
+
+
+def main() -> None:
+    """Print the tables and write the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("model", nargs="?", default=str(DEMO))
+    parser.add_argument("--texts", default="python")
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--windows", type=int)
+    parser.add_argument("--length", type=int)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--scans", nargs="+", default=["plain", "official", "sweep", "race", "propose"])
+    parser.add_argument("--depths", type=int, nargs="+")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--family")
+    parser.add_argument("--trust-remote-code", action="store_true")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    names = ("model", "family", "trust_remote_code", "texts", "samples", "windows", "length", "steps", "threads")
+    request = Request(*(getattr(given, name) for name in names))
+    rows = depths(request, given.depths) if given.depths else compare(request, given.scans, given.repeats)
+    print(machine(given.threads), *(depth_page(rows) if given.depths else page(rows)), sep="\n")
+    if given.json:
+        facts = {"machine": machine(given.threads), "versions": versions(), "request": asdict(request)}
+        write_json(given.json, facts | {"rows": rows})
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
