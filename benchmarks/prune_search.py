@@ -1,12 +1,11 @@
-"""How fast the search scores its candidates, as ratios measured in one run.
+"""How fast one step scores its candidates (whole_search.py: whole searches), as ratios measured in one run.
 
 Claim: scoring all candidates of a step in one pass (``sweep``) gives the plain loop's numbers, reaches at least 90 % of
 the speed-up over it that counting the evaluated blocks and heads gives, and peaks at 1.3 times its memory or less.
 
 Every loop runs at its own best batch size, searched first on every fourth candidate; the sweep at its default too. They
 take turns, so that a drift of the machine hits all alike. Two steps are timed: the intact model, and the model without
-the four blocks that the first step found least important. Peak memory is that of a step in a fresh process. Whole searches
-are timed by ``whole_search.py``.
+the four blocks that the first step found least important. Peak memory is that of a step in a fresh process.
 
     python benchmarks/prune_search.py [MODEL ...] --repeats 3 --threads 2 --json prune_search.json
 """

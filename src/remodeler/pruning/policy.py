@@ -11,7 +11,7 @@ Where we deviate:
 
 - The released code divides by the square root of s (1 - s), which makes another, preconditioned, direction of it
   (``score="root"``). The exact score function is the default. Its variance grows without bound where s comes near 0 or
-  1, so s (1 - s) is not taken smaller than margin (1 - margin): unbiased for s in [margin, 1 - margin], damped outside.
+  1, so masks are drawn with s clamped to [margin, 1 - margin], and the score is that of the clamped s: unbiased there.
 - Its baseline is a moving average over batches, d <- (1 - 1/T) d + (1/T) mean of L, with T = 5 (``memory=5``). It
   contains the losses it is taken from, so the estimate of the released code is (K - 1/T) / (K - 1) times the gradient.
   ``memory=1``, the default, is the mean of the masks of one batch alone: with the division by K - 1 that is leave-one-
@@ -61,7 +61,7 @@ class Policy:
     """In a step, masks differ in the units of one pool only; pools take turns."""
     score: Score = "exact"
     margin: float = 0.05
-    """The exact score is damped for probabilities nearer to 0 and 1 than this."""
+    """Probabilities are drawn from no nearer to 0 and 1 than this; only with the exact score."""
     start: Start = "sigmap"
     """How scores become first probabilities."""
     bunch: int | None = None
@@ -189,7 +189,8 @@ def _taken_up(start: Tensor, pools: Sequence[Pool], store: Store) -> tuple[State
 
 def _stepped(state: State, pools: Sequence[Pool], trial: Trial, policy: Policy, seed: int) -> State:
     """One step: draw masks, ask for their losses, move and project."""
-    odds = state.probabilities
+    margin = policy.margin if policy.score == "exact" else 0.0
+    odds = state.probabilities.clamp(margin, 1 - margin)
     draws = _draws(policy.masks, len(odds), seed, state.step)
     if policy.turns:
         for number, pool in enumerate(pools):
@@ -198,7 +199,7 @@ def _stepped(state: State, pools: Sequence[Pool], trial: Trial, policy: Policy, 
     masks = draws.to(odds.device, non_blocking=True) < odds
     losses = trial(state.step, masks)
     mean, baseline = remembered(losses, state.baseline, policy.memory)
-    slope = gradient(losses, masks, odds, baseline, policy.score, policy.margin * (1 - policy.margin))
+    slope = gradient(losses, masks, odds, baseline, policy.score)
     moved = state.probabilities - policy.rate(state.step) * slope
     probabilities = torch.cat([pool.project(moved) for pool in pools])
     rows = (*state.rows, torch.stack([mean, probabilities.mean(), (probabilities * (1 - probabilities)).mean()]))
@@ -223,13 +224,12 @@ def gradient(losses: Tensor, masks: Tensor, probabilities: Tensor, baseline: Ten
     Args:
         losses: [K]; those that are not finite are skipped.
         masks: [K, n] bool, drawn from ``probabilities``.
-        probabilities: [n].
+        probabilities: [n], strictly between 0 and 1 for the exact score.
         baseline: a scalar.
         score: ``exact``, or ``root`` as the released code has it.
-        least: what the exact score divides by at least, in place of s (1 - s).
     """
     spread = probabilities * (1 - probabilities)
-    over = spread.clamp(min=least) if score == "exact" else (spread + 1e-7).sqrt()
+    over = spread if score == "exact" else (spread + 1e-7).sqrt()
     above = torch.where(losses.isfinite(), losses - baseline, 0.0)
     return (above[:, None] * (masks.to(spread.dtype) - probabilities) / over).sum(0) / (len(losses) - 1)
 

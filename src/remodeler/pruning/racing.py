@@ -188,9 +188,8 @@ def _read(table: Table, begin: int, left: Sequence[Unit], found: Tensor) -> None
     columns = [table.columns[unit] for unit in left]
     end = begin + len(found)
     table.losses[begin:end, columns] = found.double().cpu().numpy()
-    finite = np.isfinite(table.losses[begin:end, columns]).all(axis=(0, 2))
-    for column, good in zip(columns, finite, strict=True):
-        table.seen[column] = end if good else 0
+    for column in columns:
+        table.seen[column] = end if np.isfinite(table.losses[begin:end, column]).all() else 0
 
 
 def _part(progress: Progress | None, before: float, width: float) -> Progress:
@@ -262,5 +261,5 @@ def _loss(table: Table, unit: Unit, best: Unit, past: Sequence[Table]) -> float:
         return table.total(unit)
     if not seen:
         return math.inf
-    behind = gap(table, unit, best, past).mean * windows * table.losses.shape[2]
+    behind: float = gap(table, unit, best, past).mean * windows * table.losses.shape[2]
     return max(table.total(best) + behind, math.nextafter(table.total(best), math.inf))
