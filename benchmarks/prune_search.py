@@ -32,7 +32,7 @@ from remodeler.blocks import Anatomy
 from remodeler.checkpoints import load
 from remodeler.errors import InputError
 from remodeler.evaluation import model_windows
-from remodeler.logprobs import batch_size, device_of
+from remodeler.minibatches import batch_size
 from remodeler.records import versions, write_json
 from remodeler.sources import sample
 from remodeler.texts import Windows
@@ -194,7 +194,7 @@ def benchmark(request: Request, sizes: Sequence[int], repeats: int) -> dict[str,
     if not fitting or repeats < 1:
         raise InputError(f"no batch of {sizes} fits {len(windows)} windows, or {repeats} repeats: raise the lower")
     searched = search_sizes(anatomy, windows, fitting)
-    default = min(batch_size(windows, device_of(anatomy.model)), len(windows))
+    default = min(batch_size(anatomy, windows), len(windows))
     settings = choose(searched, default)
     first = measure(anatomy, windows, first_step(anatomy), settings, repeats)
     later = measure(anatomy, windows, later_step(anatomy, first.losses[settings[0]]), settings, repeats)

@@ -23,7 +23,8 @@ from quality import SAMPLES, Setup, cut
 from remodeler.blocks import Anatomy, Block
 from remodeler.checkpoints import Checkpoint, load
 from remodeler.evaluation import compare_speed, evaluate
-from remodeler.logprobs import batch_size, batches, device_of, perplexity, window_nll
+from remodeler.logprobs import perplexity, window_nll
+from remodeler.minibatches import batch_size, batches, device_of
 from remodeler.questions import read_questions
 from remodeler.records import to_json, write_text
 from remodeler.saving import save_pruned
@@ -69,7 +70,7 @@ def written(setup: Setup, found: Found) -> Iterator[tuple[str, Checkpoint]]:
 def window_losses(anatomy: Anatomy, windows: Windows) -> list[float]:
     """Mean negative log-likelihood of a token of every window."""
     device = device_of(anatomy.model)
-    totals = [window_nll(anatomy, each) for each in batches(windows, batch_size(windows, device), device)]
+    totals = [window_nll(anatomy, each) for each in batches(windows, batch_size(anatomy, windows), device)]
     scored = windows.tokens / len(windows)  # windows are of one length
     return [total / scored for total in torch.cat(totals).tolist()]
 

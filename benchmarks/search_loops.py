@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.layerwise import order
-from remodeler.logprobs import device_of, mean_nll
+from remodeler.logprobs import mean_nll
+from remodeler.minibatches import device_of
 from remodeler.pruning.sweep import Unit, sweep
 from remodeler.texts import Windows
 

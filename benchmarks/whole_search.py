@@ -37,7 +37,8 @@ from remodeler.checkpoints import Checkpoint, load, probe
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.evaluation import model_windows
-from remodeler.logprobs import batch_size, device_of, mean_nll, perplexity
+from remodeler.logprobs import mean_nll, perplexity
+from remodeler.minibatches import batch_size
 from remodeler.packed import first
 from remodeler.pruning.candidates import candidates
 from remodeler.pruning.racing import Table
@@ -105,7 +106,7 @@ def by_loss(loop: Callable[..., list[float]]) -> Scan:
     """A scan by a loop that knows every candidate's loss."""
 
     def scan(anatomy: Anatomy, windows: Windows, removed: list[Block], units: list[Unit]) -> Unit:
-        size = batch_size(windows, device_of(anatomy.model))
+        size = batch_size(anatomy, windows)
         losses = loop(anatomy, windows, removed, units, size)
         return units[losses.index(min(losses))]
 

@@ -22,7 +22,19 @@ REPORT = ("plots", "report_steps", "report_training", "report")
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     ("errors", "records", "families", "pydocs", "sources", "questions", "console"),
-    ("texts", "packed", "blocks", "structures", "processes", "shards", "streaming", "layerwise", "tracing", "logprobs"),
+    (
+        "texts",
+        "packed",
+        "blocks",
+        "structures",
+        "processes",
+        "shards",
+        "streaming",
+        "layerwise",
+        "tracing",
+        "minibatches",
+        "logprobs",
+    ),
     (
         *("measurements", "card", "checkpoints", "widths", "configs", "forms", "saving"),
         *("tasks", "sampling", "losses", "predictions", "adapters"),

@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity, kl_div
 
 from remodeler import logprobs
 from remodeler.blocks import Anatomy, Block, bypassed
-from remodeler.logprobs import to_batch
+from remodeler.minibatches import to_batch
 from remodeler.pruning.criteria import CRITERIA
 from remodeler.pruning.divergence import angle, js, js_released, kl
 from remodeler.texts import IGNORED, Windows

@@ -11,7 +11,8 @@ from remodeler.checkpoints import load, probe
 from remodeler.errors import InputError
 from remodeler.families import FAMILIES, family
 from remodeler.forms import Form, choose, refusal
-from remodeler.logprobs import batch_nll, head_logits, mean_nll, to_batch, trunk_states
+from remodeler.logprobs import batch_nll, head_logits, mean_nll, trunk_states
+from remodeler.minibatches import to_batch
 from remodeler.pruning.sweep import sweep
 from remodeler.saving import save_pruned
 from remodeler.texts import Windows

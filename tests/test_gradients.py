@@ -18,7 +18,8 @@ from remodeler import logprobs
 from remodeler.blocks import Anatomy, Block, bypassed, swapped
 from remodeler.checkpoints import load
 from remodeler.evaluation import model_windows
-from remodeler.logprobs import mean_nll, to_batch, window_nll
+from remodeler.logprobs import mean_nll, window_nll
+from remodeler.minibatches import to_batch
 from remodeler.pruning.gradients import gradient, magnitude, parameters_of, second_order, taylor, window_gradients
 from remodeler.pruning.sweep import Unit, sweep
 from remodeler.saving import save_pruned

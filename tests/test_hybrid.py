@@ -6,7 +6,8 @@ from torch import Tensor
 
 from remodeler.blocks import Anatomy, Block
 from remodeler.errors import InputError
-from remodeler.logprobs import batch_nll, mean_nll, to_batch
+from remodeler.logprobs import batch_nll, mean_nll
+from remodeler.minibatches import to_batch
 from remodeler.pruning.hybrid import Estimates, Hybrid, estimates, fused
 from remodeler.pruning.width import thin
 from remodeler.widths import masked, narrowed, structures

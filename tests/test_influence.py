@@ -11,7 +11,8 @@ from torch.nn.functional import cosine_similarity
 
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.checkpoints import load
-from remodeler.logprobs import to_batch, trunk_states
+from remodeler.logprobs import trunk_states
+from remodeler.minibatches import to_batch
 from remodeler.pruning.influence import block_influence, relative_magnitude
 from remodeler.saving import save_pruned
 from remodeler.texts import IGNORED, Windows

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from remodeler import losses
 from remodeler.blocks import Anatomy
 from remodeler.errors import InputError
-from remodeler.logprobs import Batch, TopK, batch_nll, sparse, to_batch, topk_logprobs
+from remodeler.logprobs import TopK, batch_nll, sparse, topk_logprobs
 from remodeler.losses import cross_entropy, distillation, divergence, teacher
+from remodeler.minibatches import Batch, to_batch
 from tiny import VOCABULARY, tiny_anatomy, tiny_windows
 
 

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from remodeler import predictions
 from remodeler.blocks import Anatomy
 from remodeler.errors import InputError
-from remodeler.logprobs import TopK, sparse, to_batch
+from remodeler.logprobs import TopK, sparse
 from remodeler.losses import distillation, teacher
+from remodeler.minibatches import to_batch
 from remodeler.predictions import Store, group_bytes, make, pack, stored, unpack
 from remodeler.texts import IGNORED, Windows
 from tiny import tiny_anatomy, tiny_windows

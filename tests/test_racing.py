@@ -17,7 +17,8 @@ from torch import Tensor, distributed
 from remodeler.blocks import Anatomy, Block
 from remodeler.checkpoints import load
 from remodeler.evaluation import model_windows
-from remodeler.logprobs import to_batch, window_nll
+from remodeler.logprobs import window_nll
+from remodeler.minibatches import to_batch
 from remodeler.pruning.racing import PIECE, Floats, Gap, Raced, Table, _pieces, gap, looks, race, spread, tail
 from remodeler.pruning.sweep import Unit, sweep
 from remodeler.sources import sample

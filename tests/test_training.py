@@ -19,8 +19,9 @@ from remodeler import processes, training, training_state
 from remodeler.adapters import Lora, adapted, everything, linear_layers, merge
 from remodeler.blocks import Anatomy, Block, projection
 from remodeler.errors import InputError
-from remodeler.logprobs import mean_nll, to_batch
+from remodeler.logprobs import mean_nll
 from remodeler.losses import cross_entropy
+from remodeler.minibatches import to_batch
 from remodeler.records import read_lines
 from remodeler.texts import Windows
 from remodeler.training import train

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from remodeler.blocks import Anatomy, Branch, projection
 from remodeler.errors import InputError
-from remodeler.logprobs import device_of
+from remodeler.minibatches import device_of
 from remodeler.records import disk_errors
 
 

@@ -23,7 +23,8 @@ from torch import Tensor
 from remodeler.checkpoints import Checkpoint, same_inputs
 from remodeler.console import bar
 from remodeler.errors import InputError
-from remodeler.logprobs import bits_per_byte, device_of, mean_nll, perplexity, vocabulary
+from remodeler.logprobs import bits_per_byte, mean_nll, perplexity, vocabulary
+from remodeler.minibatches import device_of
 from remodeler.sources import NAMES, read_texts, sample
 from remodeler.texts import Packing, Windows, masked, seq2seq, windows
 

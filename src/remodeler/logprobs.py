@@ -21,33 +21,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from remodeler.blocks import Anatomy, swapped
 from remodeler.errors import InputError
 from remodeler.layerwise import group_size, replaying, through
+from remodeler.minibatches import Batch, batch_size, batches, device_of
 from remodeler.streaming import streamed
-from remodeler.texts import IGNORED, Windows
+from remodeler.texts import Windows
 
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}
 """Logits that exist at once: small enough for a CPU's cache, large enough to fill a GPU."""
 CHUNK_POSITIONS = 64
 """At least so many positions at once, however large the vocabulary: fewer leave a matrix product idle."""
-BATCH_TOKENS = {"cpu": 2048, "cuda": 8192}
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some windows, on the device."""
-
-    inputs: dict[str, Tensor]
-    places: Tensor
-    """[scored] int64: flat positions whose next token is scored."""
-    targets: Tensor
-    """[scored] int64"""
-    rows: Tensor
-    """[scored] int64: the window that each scored position is in."""
-    numbers: tuple[int, ...] = ()
-    """Which windows of their text these are, where somebody looks something up by them."""
-
-    def __len__(self) -> int:
-        """Number of windows."""
-        return len(self.inputs["input_ids"])
 
 
 @dataclass
@@ -82,36 +63,6 @@ class Returns(nn.Module):
 
     def forward(self, *args: object, **kwargs: object) -> "Given":
         return Given(last_hidden_state=self.states)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's inputs go."""
-    return next(model.parameters()).device
-
-
-def batch_size(windows: Windows, device: torch.device) -> int:
-    """Windows a batch, when the user does not say: enough to keep the device busy, few enough to stay in its cache."""
-    return max(1, BATCH_TOKENS.get(device.type, BATCH_TOKENS["cuda"]) // windows.ids.shape[1])
-
-
-def to_batch(windows: Windows, device: torch.device) -> Batch:
-    """All of ``windows`` as one batch on the device; indices are found on the CPU, so that the device need not wait."""
-    inputs = {"input_ids": windows.ids}
-    if windows.attention is not None:
-        inputs["attention_mask"] = windows.attention
-    if windows.decoder is not None:
-        inputs["decoder_input_ids"] = windows.decoder
-    flat = windows.targets.flatten()
-    places = (flat != IGNORED).nonzero().flatten()
-    rows = places // windows.targets.shape[1]
-    on_device = {name: value.to(device) for name, value in inputs.items()}
-    return Batch(on_device, places.to(device), flat[places].to(device), rows.to(device))
-
-
-def batches(windows: Windows, size: int, device: torch.device) -> Iterator[Batch]:
-    """Windows in order, ``size`` at a time."""
-    for start in range(0, len(windows), size):
-        yield to_batch(windows[start : start + size], device)
 
 
 def trunk_states(anatomy: Anatomy, inputs: dict[str, Tensor]) -> Tensor:
@@ -228,7 +179,7 @@ def mean_nll(
         InputError: when it is not finite.
     """
     device = device_of(anatomy.model)
-    size = size or batch_size(windows, device)
+    size = size or batch_size(anatomy, windows)
     parts: list[Tensor] = []
     for batch, known in _with_known(anatomy, batches(windows, size, device), size * windows.ids.shape[1]):
         with replaying(anatomy, known):

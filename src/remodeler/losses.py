@@ -22,7 +22,8 @@ from torch.utils.checkpoint import checkpoint
 
 from remodeler.blocks import Anatomy
 from remodeler.errors import InputError
-from remodeler.logprobs import Batch, TopK, head_logits, scored_states, topk_logprobs, vocabulary
+from remodeler.logprobs import TopK, head_logits, scored_states, topk_logprobs, vocabulary
+from remodeler.minibatches import Batch
 
 Loss = Callable[[Anatomy, Batch], Tensor]
 """Sum over the scored tokens of a batch, a float32 scalar that can be differentiated."""

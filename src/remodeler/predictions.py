@@ -24,8 +24,9 @@ from torch import Tensor, distributed
 from remodeler import processes
 from remodeler.blocks import Anatomy
 from remodeler.errors import InputError
-from remodeler.logprobs import Batch, TopK, batch_size, batches, device_of, topk_logprobs, vocabulary
+from remodeler.logprobs import TopK, topk_logprobs, vocabulary
 from remodeler.losses import Teach
+from remodeler.minibatches import Batch, batch_size, batches, device_of
 from remodeler.records import disk_errors, read_json, write_json
 from remodeler.texts import IGNORED, Windows
 
@@ -143,7 +144,7 @@ def _begin(store: Store) -> None:
 
 def _predicted(teacher: Anatomy, windows: Windows, k: int) -> TopK:
     device = device_of(teacher.model)
-    found = [topk_logprobs(teacher, batch, k) for batch in batches(windows, batch_size(windows, device), device)]
+    found = [topk_logprobs(teacher, batch, k) for batch in batches(windows, batch_size(teacher, windows), device)]
     return TopK(*(torch.cat([getattr(each, name) for each in found]).cpu() for name in ("ids", "logprobs", "rest")))
 
 

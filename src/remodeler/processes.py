@@ -57,6 +57,15 @@ def shared(value: T) -> T:
     return values[0]
 
 
+def smallest(value: int) -> int:
+    """The least of what the processes have, in all of them."""
+    if world() == 1:
+        return value
+    values: list[int] = [value] * world()
+    distributed.all_gather_object(values, value)
+    return min(values)
+
+
 def first_does(action: Callable[[], object]) -> None:
     """Let the first process do something, and the others wait for it; what it refuses, all refuse."""
     problem = None

@@ -25,8 +25,9 @@ from torch import Tensor, distributed
 
 from remodeler import processes, training_state
 from remodeler.blocks import Anatomy
-from remodeler.logprobs import batch_nll, batch_size, batches, device_of, sum_dtype, to_batch
+from remodeler.logprobs import batch_nll, sum_dtype
 from remodeler.losses import Loss
+from remodeler.minibatches import agreed_batch_size, batches, device_of, to_batch
 from remodeler.records import read_lines
 from remodeler.texts import IGNORED, Windows
 from remodeler.training_plan import MICRO_TOKENS, Training, drawn, mixed, rate, trimmed
@@ -223,7 +224,7 @@ def heldout_nll(run: Run, windows: Windows) -> Tensor:
     """Mean negative log-likelihood of a token of some text, shared out over the processes: a scalar on the device."""
     run.anatomy.model.eval()
     total = torch.zeros((), dtype=sum_dtype(run.device), device=run.device)
-    for number, batch in enumerate(batches(windows, batch_size(windows, run.device), run.device)):
+    for number, batch in enumerate(batches(windows, agreed_batch_size(run.anatomy, windows), run.device)):
         if number % processes.world() == processes.rank():
             with run.accelerator.autocast():
                 total += batch_nll(run.anatomy, batch)

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from remodeler.blocks import Anatomy, Block
-from remodeler.logprobs import Batch, chunk_positions, head_logits, sum_dtype, trunk_states
+from remodeler.logprobs import chunk_positions, head_logits, sum_dtype, trunk_states
+from remodeler.minibatches import Batch
 from remodeler.pruning.sweep import Measure, Progress, Unit, window_scores
 from remodeler.texts import Windows
 

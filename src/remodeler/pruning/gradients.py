@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from remodeler import processes
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.errors import InputError
-from remodeler.logprobs import Batch, batch_size, batches, device_of, scored_states, sum_dtype
+from remodeler.logprobs import scored_states, sum_dtype
+from remodeler.minibatches import Batch, batch_size, batches, device_of
 from remodeler.pruning.backward import backward, differentiable
 from remodeler.pruning.passes import by_window, listening
 from remodeler.pruning.sweep import Progress, Unit
@@ -204,7 +205,7 @@ def _absolute_products(
     Products are added up over the mini-batches; in the last one, each sum is used and let go as soon as it is whole.
     """
     device = device_of(anatomy.model)
-    size = size or batch_size(windows, device)
+    size = size or batch_size(anatomy, windows)
     count = -(-len(windows) // size)
     dtype = sum_dtype(device)
     sums: dict[nn.Parameter, Tensor] = {}

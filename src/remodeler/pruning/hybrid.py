@@ -30,7 +30,8 @@ from torch import Tensor, distributed, nn
 from remodeler import processes
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.errors import InputError
-from remodeler.logprobs import batch_nll, device_of, sum_dtype, to_batch
+from remodeler.logprobs import batch_nll, sum_dtype
+from remodeler.minibatches import device_of, to_batch
 from remodeler.pruning.sweep import Progress
 from remodeler.structures import Cut, Structure
 from remodeler.texts import Windows

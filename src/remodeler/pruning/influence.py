@@ -23,7 +23,8 @@ from torch.nn.functional import cosine_similarity
 
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.layerwise import order
-from remodeler.logprobs import Batch, trunk_states
+from remodeler.logprobs import trunk_states
+from remodeler.minibatches import Batch
 from remodeler.packed import first
 from remodeler.pruning.passes import by_window, given, listening
 from remodeler.pruning.sweep import Progress, Unit

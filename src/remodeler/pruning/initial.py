@@ -18,7 +18,8 @@ from torch import Tensor, distributed, nn
 
 from remodeler import processes
 from remodeler.blocks import Anatomy, Block, bypassed
-from remodeler.logprobs import batch_size, device_of, sum_dtype, to_batch, trunk_states
+from remodeler.logprobs import sum_dtype, trunk_states
+from remodeler.minibatches import agreed_batch_size, device_of, to_batch
 from remodeler.structures import Structure
 from remodeler.texts import Windows
 
@@ -56,7 +57,7 @@ def input_squares(
 ) -> dict[Block, Tensor]:
     """Sum over all tokens of the squared inputs of every output projection: [inputs] of every block."""
     device = device_of(anatomy.model)
-    size = size or batch_size(windows, device)
+    size = size or agreed_batch_size(anatomy, windows)
     starts = range(0, len(windows), size)
     with bypassed(anatomy, removed), _summing(anatomy, structures) as sums:
         for number in range(processes.rank(), len(starts), processes.world()):

@@ -15,7 +15,8 @@ from torch import Tensor, distributed, nn
 
 from remodeler import processes
 from remodeler.blocks import Anatomy, Block
-from remodeler.logprobs import Batch, batch_size, device_of, sum_dtype, to_batch
+from remodeler.logprobs import sum_dtype
+from remodeler.minibatches import Batch, agreed_batch_size, device_of, to_batch
 from remodeler.packed import first
 from remodeler.pruning.sweep import Progress
 from remodeler.texts import Windows
@@ -45,7 +46,7 @@ def by_window(
         progress: called with the share done.
     """
     device = device_of(anatomy.model)
-    size = size or batch_size(windows, device)
+    size = size or agreed_batch_size(anatomy, windows)
     table = torch.zeros(len(windows), columns, dtype=sum_dtype(device), device=device)
     mine = range(0, len(windows), size)[processes.rank() :: processes.world()]
     for done, start in enumerate(mine, start=1):

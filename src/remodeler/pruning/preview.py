@@ -10,8 +10,9 @@ from remodeler.console import duration, note
 from remodeler.errors import InputError
 from remodeler.evaluation import memory
 from remodeler.forms import FORMS, Form, refusal
-from remodeler.logprobs import batch_nll, batch_size, device_of, to_batch
+from remodeler.logprobs import batch_nll
 from remodeler.measurements import short, size
+from remodeler.minibatches import batch_size, device_of, to_batch
 from remodeler.pruning.budget import Budget
 from remodeler.pruning.criteria import CRITERIA, METHODS, Method, nothing
 from remodeler.pruning.scans import SCANS
@@ -122,7 +123,7 @@ def announce_steps(log: Path) -> None:
 def _pass_seconds(search: Search) -> float:
     """Seconds of one pass over the calibration text, from its first mini-batch; in memory the first run warms up."""
     device = device_of(search.anatomy.model)
-    count = search.size or batch_size(search.windows, device)
+    count = search.size or batch_size(search.anatomy, search.windows)
     batch = to_batch(search.windows[:count], device)
     for _ in range(1 if streamed(search.anatomy.model) else 2):
         start = time.perf_counter()

@@ -35,7 +35,8 @@ from torch import Tensor
 
 from remodeler import processes
 from remodeler.blocks import Anatomy, Block
-from remodeler.logprobs import Batch, summed_nll
+from remodeler.logprobs import summed_nll
+from remodeler.minibatches import Batch
 from remodeler.pruning.sweep import Measure, Progress, Unit, window_scores
 from remodeler.texts import Windows
 

@@ -22,7 +22,8 @@ from torch import Tensor, distributed
 from remodeler import processes
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.layerwise import Run, advanced, group_size, passed, record, replayed, replaying
-from remodeler.logprobs import Batch, batch_size, device_of, sum_dtype, to_batch, trunk_states, window_nll
+from remodeler.logprobs import sum_dtype, trunk_states, window_nll
+from remodeler.minibatches import Batch, agreed_batch_size, device_of, to_batch
 from remodeler.streaming import held
 from remodeler.texts import Windows
 
@@ -62,7 +63,7 @@ def window_scores(
     ``prepare`` finds all layers of the intact model done: the model may be run, its inner layers are not seen.
     """
     device = device_of(anatomy.model)
-    size = size or batch_size(windows, device)
+    size = size or agreed_batch_size(anatomy, windows)
     scores = torch.zeros(len(windows), len(units), *shape, dtype=sum_dtype(device), device=device)
     mine = range(0, len(windows), size)[processes.rank() :: processes.world()]
     models = len(units) + 1 + (prepare is not None)

@@ -21,7 +21,8 @@ from torch import Tensor, distributed
 from remodeler import processes, streaming
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.layerwise import passed, record, replayed
-from remodeler.logprobs import Batch, batch_size, device_of, sum_dtype, to_batch, trunk_states, window_nll
+from remodeler.logprobs import sum_dtype, trunk_states, window_nll
+from remodeler.minibatches import Batch, agreed_batch_size, device_of, to_batch
 from remodeler.pruning import streamed
 from remodeler.texts import Windows
 
@@ -87,7 +88,7 @@ def window_scores(
         asked = None if prepare is loss else prepare
         return streamed.window_scores(anatomy, windows, removed, units, size, progress, asked, shape)
     device = device_of(anatomy.model)
-    size = size or batch_size(windows, device)
+    size = size or agreed_batch_size(anatomy, windows)
     starts = range(0, len(windows), size)
     scores = torch.zeros(len(windows), len(units), *shape, dtype=sum_dtype(device), device=device)
     mine = range(processes.rank(), len(starts), processes.world())

@@ -13,7 +13,8 @@ from torch import Tensor, distributed
 
 from remodeler import processes
 from remodeler.blocks import Anatomy, Block, bypassed
-from remodeler.logprobs import Batch, batch_nll, batch_size, device_of, sum_dtype, to_batch
+from remodeler.logprobs import batch_nll, sum_dtype
+from remodeler.minibatches import Batch, agreed_batch_size, device_of, to_batch
 from remodeler.pruning.policy import Trial
 from remodeler.pruning.sweep import Unit
 from remodeler.structures import Structure
@@ -43,7 +44,7 @@ class Feed:
 
 def feed(anatomy: Anatomy, windows: Windows, batch: int, size: int | None, seed: int) -> Feed:
     """Batches for a model's device."""
-    at_once = size or batch_size(windows, device_of(anatomy.model))
+    at_once = size or agreed_batch_size(anatomy, windows)
     return Feed(windows, min(batch, len(windows)), at_once, seed)
 
 

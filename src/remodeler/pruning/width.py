@@ -17,7 +17,7 @@ from torch import Tensor
 from remodeler.blocks import Anatomy, Block
 from remodeler.checkpoints import fingerprint
 from remodeler.errors import InputError
-from remodeler.logprobs import device_of
+from remodeler.minibatches import device_of
 from remodeler.pruning.bunches import budgets, bunched
 from remodeler.pruning.candidates import candidates
 from remodeler.pruning.hybrid import Hybrid, estimates, fused
