@@ -59,6 +59,7 @@ def prune(
     granularity: opt.Granularity = None,
     steps: opt.Steps = None,
     score: opt.Score = None,
+    initial: opt.Initial = None,
     fusion: opt.Fusion = None,
     form: opt.FormName = "auto",
     texts: opt.TextSource = "alpaca",

@@ -178,6 +178,15 @@ Score = Annotated[
         rich_help_panel="Heads and channels",
     ),
 ]
+Initial = Annotated[
+    str | None,
+    typer.Option(
+        help="Of policy-gradient: first probabilities by sigmap or norm of wanda's scores, or constant.  "
+        "[default: sigmap]",
+        show_default=False,
+        rich_help_panel="Heads and channels",
+    ),
+]
 Fusion = Annotated[
     str | None,
     typer.Option(
@@ -193,7 +202,7 @@ CHOICES = {
     "unit": ("block", "attention", "mlp", "layer"),
     "shape": ("free", "standard"),
 }
-WIDTH_OPTIONS = ("uniform", "multiple", "granularity", "steps", "score", "fusion")
+WIDTH_OPTIONS = ("uniform", "multiple", "granularity", "steps", "score", "initial", "fusion")
 """Those that the choice of heads and channels takes; what is not given has the method's default."""
 
 

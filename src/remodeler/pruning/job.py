@@ -16,7 +16,7 @@ import torch
 
 from remodeler import processes
 from remodeler.card import write_card
-from remodeler.checkpoints import AUTO, Checkpoint, fingerprint
+from remodeler.checkpoints import AUTO, PIPELINES, Checkpoint, fingerprint
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.evaluation import compare_affordable_speed, memory, text_scores
@@ -44,7 +44,6 @@ from remodeler.streaming import streamed
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
-PIPELINES = {"causal": "text-generation", "masked": "fill-mask", "seq2seq": "text2text-generation"}
 
 
 def prune_model(

@@ -62,7 +62,7 @@ class Policy:
     score: Score = "exact"
     margin: float = 0.05
     """Probabilities are drawn from no nearer to 0 and 1 than this; only with the exact score."""
-    start: Start = "sigmap"
+    initial: Start = "sigmap"
     """How scores become first probabilities."""
     bunch: int | None = None
     """Channels that share a probability (:mod:`remodeler.pruning.bunches`); by default as many as it takes to have no
@@ -83,9 +83,9 @@ class Policy:
                 f"a learning rate of {self.lr} with a margin of {self.margin:g} was asked for: "
                 "give a rate above 0 and a margin between 0 and 0.5"
             )
-        if self.score not in get_args(Score) or self.start not in get_args(Start):
+        if self.score not in get_args(Score) or self.initial not in get_args(Start):
             raise InputError(
-                f"score {self.score!r} with start {self.start!r} was asked for: choose one of {get_args(Score)}, "
+                f"score {self.score!r} with initial {self.initial!r} was asked for: choose one of {get_args(Score)}, "
                 f"and one of {get_args(Start)}"
             )
 

@@ -17,7 +17,7 @@ import torch
 from remodeler import processes
 from remodeler.adapters import merge, reloaded_difference, write_adapters
 from remodeler.card import write_card
-from remodeler.checkpoints import AUTO, load, probe
+from remodeler.checkpoints import AUTO, PIPELINES, load, probe
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.forms import Form
@@ -42,7 +42,6 @@ Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
 STATES = "training"
 """Folder inside the result that holds the run until it is done."""
-PIPELINES = {"causal": "text-generation", "masked": "fill-mask", "seq2seq": "text2text-generation"}
 FROM_SEARCH = ("removed", "blocks", "layers")
 
 

@@ -190,7 +190,7 @@ def _policy(task: Task, policy: Policy) -> Thinned:
     channels = sum(each.groups for block, each in groups.items() if block.kind == "mlp")
     first = wanda(task.anatomy, task.windows, task.removed, groups, task.size)
     bunches = bunched(groups, first, policy.bunch or math.ceil(channels / policy.steps) or 1)
-    start, pools = budgets(bunches, density, policy.start)
+    start, pools = budgets(bunches, density, policy.initial)
     batches = feed(task.anatomy, task.windows, policy.batch, task.size, task.seed)
     with group_trial(task.anatomy, task.removed, groups, batches) as losses:
 
