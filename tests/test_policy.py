@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from remodeler.errors import InputError
 from remodeler.pruning import policy as policy_module
-from remodeler.pruning.policy import Policy, Pool, gradient, learn, projected, remembered
+from remodeler.pruning.policy import Policy, first_rates, gradient, learn, remembered
+from remodeler.pruning.projection import Pool, projected
 from remodeler.pruning.store import HISTORY_FILE, STATE_FILE, Store
 
 UNITS = 4
@@ -119,10 +121,10 @@ def test_in_turns_masks_of_a_step_differ_in_one_pool_only() -> None:
 
     pools = [Pool(slice(0, 30), 15.0, torch.ones(30).double()), Pool(slice(30, 60), 15.0, torch.ones(30).double())]
     start = torch.full((60,), 0.5).double()
-    learn(start, pools, watched, Policy(steps=4), 42, Store(None, {}))
+    learn(start, pools, watched, Policy(steps=4, lr=0.1), 42, Store(None, {}))
     assert [bool((different < 30).all()) for different in seen] == [True, False, True, False]
     assert all(len(different) for different in seen)
-    learn(start, pools, watched, Policy(steps=1, turns=False), 42, Store(None, {}))
+    learn(start, pools, watched, Policy(steps=1, lr=0.1, turns=False), 42, Store(None, {}))
     assert 0 < int((seen[-1] < 30).sum()) < len(seen[-1])
 
 
@@ -182,6 +184,34 @@ def test_learning_finds_the_best_masks_of_the_budget() -> None:
     assert sum(line["loss"] for line in history[-30:]) < sum(line["loss"] for line in history[:30])
 
 
+def test_the_scale_of_the_losses_does_not_matter() -> None:
+    """Without a rate it is found: losses in other units give the same probabilities. The control has a rate."""
+
+    def louder(step: int, masks: Tensor) -> Tensor:
+        return 1024 * toy(step, masks)
+
+    def learned(trial: Callable[[int, Tensor], Tensor], **options: float) -> Tensor:
+        return learn(START, [HALF], trial, Policy(steps=50, **options), 42, Store(None, {}))[0]  # type: ignore[arg-type]
+
+    torch.testing.assert_close(learned(toy), learned(louder))
+    assert not torch.allclose(learned(toy, lr=0.01), learned(louder, lr=0.01), atol=0.1)
+
+
+@pytest.mark.parametrize("score", ["exact", "root"])
+def test_by_noise_alone_a_probability_goes_as_far_as_was_asked(score: Any) -> None:
+    """Of two pools whose units weigh 1 and 30, by the formula for a sum of independent draws; each has its own rate."""
+    weights = torch.tensor([1.0] * 40 + [30.0] * 10).double()
+    pools = [Pool(part, 99.0, torch.ones(part.stop - part.start).double()) for part in (slice(0, 40), slice(40, 50))]
+    policy = Policy(steps=600, reach=0.2, score=score)
+    found = first_rates(torch.full((50,), 0.5).double(), pools, lambda _, masks: masks.double() @ weights, policy, 0)
+    for pool in pools:
+        noise = (weights[pool.part].square().sum() * 0.25).sqrt()  # of the losses
+        step = noise / (0.5 if score == "exact" else 1.0)  # of the estimate
+        walk = found[pool.part] * step * math.sqrt(600 / 2 * 3 / 8)
+        torch.testing.assert_close(walk, torch.full_like(walk, 0.2), rtol=0.5, atol=0)  # 8 pairs: a quarter off
+    assert len(found.unique()) == 2
+
+
 def test_a_killed_run_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_module, "FLUSH", 5)
     policy, store = Policy(steps=40, lr=0.1, save_every=0), Store(tmp_path, {"seed": 42})
@@ -233,7 +263,16 @@ def test_the_state_of_another_search_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"steps": 0}, {"masks": 1}, {"memory": 0}, {"margin": 0.5}, {"lr": 0.0}, {"bunch": 0}, {"score": "none"}],
+    [
+        {"steps": 0},
+        {"masks": 1},
+        {"memory": 0},
+        {"margin": 0.5},
+        {"lr": 0.0},
+        {"reach": 0.0},
+        {"bunch": 0},
+        {"score": "none"},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(InputError):

@@ -15,7 +15,7 @@ from torch import Tensor
 from remodeler.blocks import Block
 from remodeler.logprobs import sum_dtype
 from remodeler.pruning.initial import Start, to_probabilities
-from remodeler.pruning.policy import Pool
+from remodeler.pruning.projection import Pool
 from remodeler.structures import Structure
 
 

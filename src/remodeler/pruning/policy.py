@@ -19,8 +19,10 @@ Where we deviate:
 - Heads are few and weigh much: what the loss changes by with them drowns what it changes by with a channel. So masks of
   one step differ in one kind only, and the kinds take turns (``turns``); what all masks share has no gradient then. The
   estimate stays unbiased.
-- Where units differ in size (blocks, layers) the budget counts parameters: sum of c s <= B.
-- The bisection of the projection runs a fixed number of steps, so that a device need not wait for it.
+- A learning rate has a scale, that of the losses; so by default it is found: the one by which noise alone would move a
+  probability by ``reach`` over the whole run, from what pairs of masks differ by before the first step. Each kind has
+  its own. ``lr=2e-3`` with ``score="root"`` and 15,000 steps is the released code's; with fewer steps it moves nothing.
+- The projection is that of :mod:`remodeler.pruning.projection`.
 """
 
 import math
@@ -34,6 +36,7 @@ from torch import Tensor
 
 from remodeler.errors import InputError
 from remodeler.pruning.initial import Start
+from remodeler.pruning.projection import Pool
 from remodeler.pruning.store import Line, Store
 
 Trial = Callable[[int, Tensor], Tensor]
@@ -41,9 +44,10 @@ Trial = Callable[[int, Tensor], Tensor]
 Listener = Callable[[float, str], None]
 """Told the share that is done, and where it stands in words."""
 Score = Literal["exact", "root"]
-BISECTIONS = 45
 FLUSH = 10
 """Steps between two looks at the losses: each makes a device wait."""
+PROBES = 8
+"""Pairs of masks that are drawn of every pool before the first step, to see how much the losses differ."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,9 @@ class Policy:
 
     steps: int = 1000
     lr: float | None = None
-    """At first; it falls to 0 along a cosine. By default the paper's, for so many steps (:meth:`rate`)."""
+    """At first; it falls to 0 along a cosine. By default it is found (:func:`first_rates`)."""
+    reach: float = 0.3
+    """Without ``lr``: how far noise alone would move a probability, one standard deviation over the whole run."""
     masks: int = 2
     """K, drawn a step, all on the same batch."""
     memory: int = 1
@@ -78,10 +84,10 @@ class Policy:
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise InputError(f"{value} {name} of policy-gradient is too few: give {bound} or more")
-        if not 0 < self.margin < 0.5 or (self.lr is not None and self.lr <= 0):
+        if not 0 < self.margin < 0.5 or min(self.reach, 1.0 if self.lr is None else self.lr) <= 0:
             raise InputError(
-                f"a learning rate of {self.lr} with a margin of {self.margin:g} was asked for: "
-                "give a rate above 0 and a margin between 0 and 0.5"
+                f"a learning rate of {self.lr}, a reach of {self.reach:g} and a margin of {self.margin:g} were asked "
+                "for: give a rate and a reach above 0 and a margin between 0 and 0.5"
             )
         if self.score not in get_args(Score) or self.initial not in get_args(Start):
             raise InputError(
@@ -89,29 +95,9 @@ class Policy:
                 f"and one of {get_args(Start)}"
             )
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step.
-
-        The paper's 2e-3 for 15,000 steps of the root score; the exact one is about 1 / sqrt(s (1 - s)) = 2.3 times as
-        long at s = 0.75. For other numbers of steps, what noise moves a probability by, rate * sqrt(steps), stays.
-        """
-        first = self.lr or {"root": 0.25, "exact": 0.11}[self.score] / math.sqrt(self.steps)
-        return first * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Units that share a budget."""
-
-    part: slice
-    budget: float
-    """Largest sum of their probabilities, each times its cost."""
-    costs: Tensor
-    """[units]"""
-
-    def project(self, values: Tensor) -> Tensor:
-        """The nearest probabilities that keep the budget: values of all pools [n] to those of this one."""
-        return projected(values[self.part], self.costs, self.budget)
+    def cooled(self, step: int) -> float:
+        """The share of its first learning rate that a step has."""
+        return 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
 @dataclass(frozen=True)
@@ -122,6 +108,8 @@ class State:
     """[n] float64"""
     baseline: Tensor
     """A scalar; NaN before the first loss."""
+    rates: Tensor
+    """[n] first learning rates."""
     step: int = 0
     """Steps done."""
     rows: tuple[Tensor, ...] = field(default=(), repr=False)
@@ -132,6 +120,7 @@ class State:
         return {
             "probabilities": self.probabilities,
             "baseline": self.baseline,
+            "rates": self.rates,
             "step": torch.tensor(self.step),
         }
 
@@ -159,7 +148,7 @@ def learn(
     Returns:
         The probabilities [n], and a line of history a step.
     """
-    state, history = _taken_up(start, pools, store)
+    state, history = _taken_up(start, pools, trial, policy, seed, store)
     saved = time.monotonic()
     while state.step < policy.steps:
         state = _stepped(state, pools, trial, policy, seed)
@@ -176,34 +165,71 @@ def learn(
     return state.probabilities, history
 
 
-def _taken_up(start: Tensor, pools: Sequence[Pool], store: Store) -> tuple[State, list[Line]]:
+def _taken_up(
+    start: Tensor, pools: Sequence[Pool], trial: Trial, policy: Policy, seed: int, store: Store
+) -> tuple[State, list[Line]]:
     found = store.load()
     if found is None:
         store.history(0)
         first = torch.cat([pool.project(start) for pool in pools])
-        return State(first, torch.full_like(first[0], math.nan)), []
+        return State(first, torch.full_like(first[0], math.nan), first_rates(first, pools, trial, policy, seed)), []
     step = int(found["step"])
-    state = State(found["probabilities"].to(start.device), found["baseline"].to(start.device), step)
-    return state, store.history(step)
+    probabilities, baseline, rates = (found[name].to(start.device) for name in ("probabilities", "baseline", "rates"))
+    return State(probabilities, baseline, rates, step), store.history(step)
+
+
+def first_rates(probabilities: Tensor, pools: Sequence[Pool], trial: Trial, policy: Policy, seed: int) -> Tensor:
+    """The learning rates that a run begins with: [n], one for each pool.
+
+    The estimate of the gradient has the variance v / (s (1 - s)) / (K - 1), v that of the losses (with the root score
+    v / (K - 1)). Over a run whose squared cosine has the mean 3/8 and in which a pool has its turn every so many steps,
+    the rate makes of it a standard deviation of ``reach``.
+    """
+    if policy.lr is not None:
+        return torch.full_like(probabilities, policy.lr)
+    odds = _odds(probabilities, policy)
+    turns = len(pools) if policy.turns else 1
+    run = math.sqrt(3 / 8 * policy.steps / turns / (policy.masks - 1))
+    rates = []
+    for number, pool in enumerate(pools):
+        noise = _spread(odds, pools, trial, number if policy.turns else None, seed)
+        spread = (odds * (1 - odds))[pool.part].mean().sqrt() if policy.score == "exact" else 1.0
+        rates.append(torch.full_like(odds[pool.part], policy.reach / run) * spread / noise)
+    return torch.cat(rates)
+
+
+def _spread(odds: Tensor, pools: Sequence[Pool], trial: Trial, turn: int | None, seed: int) -> Tensor:
+    """Standard deviation of the losses of masks that differ in one pool only, or in all: a scalar."""
+    pairs = torch.stack([trial(k, _masks(odds, pools, 2, seed, -1 - k, turn)) for k in range(PROBES)])
+    return (pairs.diff(dim=1).square() / 2).nanmean().sqrt().clamp(min=1e-12)
+
+
+def _odds(probabilities: Tensor, policy: Policy) -> Tensor:
+    """What masks are drawn with."""
+    margin = policy.margin if policy.score == "exact" else 0.0
+    return probabilities.clamp(margin, 1 - margin)
 
 
 def _stepped(state: State, pools: Sequence[Pool], trial: Trial, policy: Policy, seed: int) -> State:
     """One step: draw masks, ask for their losses, move and project."""
-    margin = policy.margin if policy.score == "exact" else 0.0
-    odds = state.probabilities.clamp(margin, 1 - margin)
-    draws = _draws(policy.masks, len(odds), seed, state.step)
-    if policy.turns:
-        for number, pool in enumerate(pools):
-            if number != state.step % len(pools):
-                draws[:, pool.part] = draws[:1, pool.part]
-    masks = draws.to(odds.device, non_blocking=True) < odds
+    odds = _odds(state.probabilities, policy)
+    masks = _masks(odds, pools, policy.masks, seed, state.step, state.step % len(pools) if policy.turns else None)
     losses = trial(state.step, masks)
     mean, baseline = remembered(losses, state.baseline, policy.memory)
     slope = gradient(losses, masks, odds, baseline, policy.score)
-    moved = state.probabilities - policy.rate(state.step) * slope
+    moved = state.probabilities - policy.cooled(state.step) * state.rates * slope
     probabilities = torch.cat([pool.project(moved) for pool in pools])
-    rows = (*state.rows, torch.stack([mean, probabilities.mean(), (probabilities * (1 - probabilities)).mean()]))
-    return State(probabilities, baseline, state.step + 1, rows)
+    row = torch.stack([mean, probabilities.mean(), (probabilities * (1 - probabilities)).mean()])
+    return State(probabilities, baseline, state.rates, state.step + 1, (*state.rows, row))
+
+
+def _masks(odds: Tensor, pools: Sequence[Pool], count: int, seed: int, step: int, turn: int | None) -> Tensor:
+    """Masks [count, n] of a step; where it is one pool's turn, they are alike in all others."""
+    draws = _draws(count, len(odds), seed, step)
+    for number, pool in enumerate(pools):
+        if turn not in (None, number):
+            draws[:, pool.part] = draws[:1, pool.part]
+    return draws.to(odds.device, non_blocking=True) < odds
 
 
 def _draws(masks: int, units: int, seed: int, step: int) -> Tensor:
@@ -232,23 +258,6 @@ def gradient(losses: Tensor, masks: Tensor, probabilities: Tensor, baseline: Ten
     over = spread if score == "exact" else (spread + 1e-7).sqrt()
     above = torch.where(losses.isfinite(), losses - baseline, 0.0)
     return (above[:, None] * (masks.to(spread.dtype) - probabilities) / over).sum(0) / (len(losses) - 1)
-
-
-def projected(values: Tensor, costs: Tensor, budget: float) -> Tensor:
-    """The nearest point of {0 <= s <= 1, sum of costs s <= budget}: s = clamp(values - v costs, 0, 1), v by bisection.
-
-    Args:
-        values: [n].
-        costs: [n], above 0.
-        budget: not below 0.
-    """
-    low, high = torch.zeros_like(values[0]), (values / costs).amax().clamp(min=0)
-    inside = (costs * values.clamp(0, 1)).sum() <= budget
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        over = (costs * (values - middle * costs).clamp(0, 1)).sum() > budget
-        low, high = torch.where(over, middle, low), torch.where(over, high, middle)
-    return (values - torch.where(inside, 0.0, high) * costs).clamp(0, 1)
 
 
 def _flushed(state: State) -> tuple[State, list[Line]]:

@@ -23,7 +23,8 @@ from remodeler.pruning.candidates import candidates
 from remodeler.pruning.hybrid import Hybrid, estimates, fused
 from remodeler.pruning.initial import wanda
 from remodeler.pruning.kept import Pooling, Rules, kept_groups, removed_units, wanted_parameters
-from remodeler.pruning.policy import Listener, Policy, Pool, learn
+from remodeler.pruning.policy import Listener, Policy, learn
+from remodeler.pruning.projection import Pool
 from remodeler.pruning.store import Line, Store
 from remodeler.pruning.trials import feed, group_trial, unit_trial
 from remodeler.structures import Structure, Widths
