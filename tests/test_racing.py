@@ -134,9 +134,9 @@ def test_a_race_over_the_same_model_is_known_already() -> None:
 # --- the race
 
 
-def test_looks_grow_by_two_fifths_to_the_whole_text() -> None:
-    assert looks(24, 8) == [2, 3, 5, 7, 10, 14, 20, 24]
-    assert looks(24, 1) == [16, 23, 24]
+def test_looks_grow_by_a_quarter_to_the_whole_text() -> None:
+    assert looks(24, 8) == [2, 3, 4, 5, 7, 9, 12, 15, 19, 24]
+    assert looks(24, 1) == [16, 20, 24]
     assert looks(3, 32) == [2, 3]
     assert looks(1, 8) == [1]
 

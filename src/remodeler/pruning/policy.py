@@ -57,7 +57,7 @@ class Policy:
     steps: int = 1000
     lr: float | None = None
     """At first; it falls to 0 along a cosine. By default it is found (:func:`first_rates`)."""
-    reach: float = 0.3
+    reach: float = 0.1
     """Without ``lr``: how far noise alone would move a probability, one standard deviation over the whole run."""
     masks: int = 2
     """K, drawn a step, all on the same batch."""

@@ -44,7 +44,7 @@ PIECE = 64
 """Tokens a piece, about: the unit of the paired test."""
 PIECES = 16
 """So many at least are seen before the first test: a t quantile of fewer is too large to be of use."""
-GROWTH = 1.4
+GROWTH = 1.25
 """Windows seen at a look, by those seen at the look before."""
 Losses = Callable[..., Tensor]
 """The signature of :func:`remodeler.pruning.sweep.window_scores`."""
