@@ -55,7 +55,7 @@ WAYS: dict[str, Wish] = {
     "distill-lora": Wish("distill", "given", adapters=True, settings={"share": 0.0}),
 }
 """``distill``: the teacher's predictions alone; ``half``: as much of the text's loss; ``distill-10``: ten tokens."""
-RATES = {"lora": 1e-3, "full": 1e-3, "distill": 1e-3, "half": 1e-3, "distill-10": 1e-3, "distill-lora": 1e-3}
+RATES = {"lora": 1e-3, "full": 3e-4, "distill": 3e-4, "half": 3e-4, "distill-10": 3e-4, "distill-lora": 1e-3}
 Row = dict[str, Any]
 
 
