@@ -110,6 +110,12 @@ ONE_PASS: frozenset[Criterion] = frozenset(
 """Criteria that cost a pass or two over the text, however many candidates there are: for estimates of time."""
 
 
+def name_of(criterion: Criterion) -> str:
+    """A criterion's name in the table; a function of somebody's own has its own name."""
+    own = getattr(criterion, "__name__", repr(criterion))
+    return next((name for name, each in CRITERIA.items() if each is criterion), own)
+
+
 # Protection -----------------------------------------------------------------------------------------------------------
 
 

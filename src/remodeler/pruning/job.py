@@ -21,7 +21,7 @@ from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.evaluation import compare_affordable_speed, memory, text_scores
 from remodeler.pruning.budget import Budget, upto
-from remodeler.pruning.criteria import Method
+from remodeler.pruning.criteria import Method, name_of
 from remodeler.pruning.log import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
 from remodeler.pruning.phases import Outcome, run
 from remodeler.pruning.preview import (
@@ -71,7 +71,7 @@ def prune_model(
             return False
         with new_folder(out, keep=True) as work:
             empty(work, but=(REMOVALS_FILE, RACES, STATE_FILE, HISTORY_FILE))
-            options = _options(source, text, plan, budget) | {"criterion": method.criterion.__name__, "out": str(out)}
+            options = _options(source, text, plan, budget) | {"criterion": name_of(method.criterion), "out": str(out)}
             _complete(job, _searched(search, job, plan, work), work, "prune", options)
             finish(work)
             (work / STATE_FILE).unlink(missing_ok=True)  # other runtimes take every safetensors file for weights
