@@ -67,7 +67,9 @@ def refuse_widths(plan: Plan, budget: Budget, form: Form | None) -> None:
         return
     pure = plan.method in WIDTH_METHODS
     if budget.ratio is None:
-        raise InputError(f"{plan.width} chooses heads and channels for a --ratio: give one instead of {budget}")
+        raise InputError(
+            f"{plan.width} chooses heads and channels for a --ratio, and was asked {budget}: give a --ratio"
+        )
     if pure and (plan.then or plan.refine or plan.criterion or plan.search != "exact" or plan.start):
         raise InputError(
             f"--method {plan.method} removes no blocks, so --then, --refine, --criterion, --search and --from mean "
