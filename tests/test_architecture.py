@@ -23,17 +23,8 @@ REPORT = ("plots", "report_steps", "report_training", "report")
 FLOORS = (
     ("errors", "records", "families", "pydocs", "sources", "questions", "console"),
     (
-        "texts",
-        "packed",
-        "blocks",
-        "structures",
-        "processes",
-        "shards",
-        "streaming",
-        "layerwise",
-        "tracing",
-        "minibatches",
-        "logprobs",
+        *("texts", "packed", "blocks", "structures", "processes", "shards", "streaming"),
+        *("layerwise", "tracing", "minibatches", "logprobs"),
     ),
     (
         *("measurements", "card", "checkpoints", "widths", "configs", "forms", "saving"),

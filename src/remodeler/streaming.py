@@ -189,8 +189,8 @@ def tensors_by_name(model: Any) -> Iterator[tuple[str, Tensor]]:
 def room(device: torch.device) -> int:
     """Bytes that are free on a device, as far as this process may take them."""
     if device.type == "cuda":
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's cache
-        return int(torch.cuda.mem_get_info(device)[0]) + held
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, unused
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     process, free = psutil.Process().memory_info(), [int(psutil.virtual_memory().available)]
     for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of the control group, version 2 and 1
         with suppress(OSError, ValueError):

@@ -20,12 +20,12 @@ from remodeler import processes
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.logprobs import sum_dtype, trunk_states
 from remodeler.minibatches import agreed_batch_size, device_of, to_batch
+from remodeler.pruning.projection import bisected
 from remodeler.structures import Structure
 from remodeler.texts import Windows
 
 Start = Literal["sigmap", "norm", "constant"]
 """z-score and sigmoid, shifted; between 0 and 1 by least and largest, shifted; the same for all."""
-BISECTIONS = 45
 
 
 @torch.no_grad()
@@ -104,9 +104,6 @@ def to_probabilities(scores: Tensor, density: float, how: Start = "sigmap") -> T
         raw = (scores - scores.amin()) / (scores.amax() - scores.amin()).clamp(min=1e-30)
     else:
         raw = ((scores - scores.mean()) / scores.std(correction=0).clamp(min=1e-30)).sigmoid()
-    low, high = torch.full_like(raw[0], -1.0), torch.full_like(raw[0], 1.0)
-    for _ in range(BISECTIONS):
-        shift = (low + high) / 2
-        over = (raw + shift).clamp(0, 1).mean() > density
-        low, high = torch.where(over, low, shift), torch.where(over, shift, high)
-    return (raw + low).clamp(0, 1)
+    one = torch.ones_like(raw[0])
+    shift, _ = bisected(-one, one, lambda shift: ~((raw + shift).clamp(0, 1).mean() > density))
+    return (raw + shift).clamp(0, 1)

@@ -5,6 +5,7 @@ and the bisection runs a fixed number of steps (the released code: to a toleranc
 device need not wait for it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,10 +37,16 @@ def projected(values: Tensor, costs: Tensor, budget: float) -> Tensor:
         costs: [n], above 0.
         budget: not below 0.
     """
-    low, high = torch.zeros_like(values[0]), (values / costs).amax().clamp(min=0)
     inside = (costs * values.clamp(0, 1)).sum() <= budget
+    most = (values / costs).amax().clamp(min=0)
+    _, v = bisected(torch.zeros_like(most), most, lambda v: (costs * (values - v * costs).clamp(0, 1)).sum() > budget)
+    return (values - torch.where(inside, 0.0, v) * costs).clamp(0, 1)
+
+
+def bisected(low: Tensor, high: Tensor, above: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Bounds of the number where ``above`` turns from true to false, in a fixed number of steps: no device waits."""
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        over = (costs * (values - middle * costs).clamp(0, 1)).sum() > budget
-        low, high = torch.where(over, middle, low), torch.where(over, high, middle)
-    return (values - torch.where(inside, 0.0, high) * costs).clamp(0, 1)
+        further = above(middle)
+        low, high = torch.where(further, middle, low), torch.where(further, high, middle)
+    return low, high
