@@ -11,7 +11,7 @@ short windows of random tokens, all candidates, writes the pruned model and comp
 say nothing of which block matters; what the offloaded loop would read of this checkpoint is computed by the formula
 that the small model's count confirms.
 
-    python benchmarks/stream.py --folder /tmp/stream7b --threads 2 --json stream.json
+    python benchmarks/stream.py --threads 1 --json stream.json
 """
 
 import argparse
@@ -20,6 +20,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,7 +231,7 @@ def page(small: dict[str, Any], large: dict[str, Any]) -> Iterator[str]:
 def main() -> None:
     """Write the checkpoint, start the limited process, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--folder", type=Path, default=Path("stream7b"))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "stream7b")
     parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"])
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--length", type=int, default=8)

@@ -1,5 +1,6 @@
 """What every test shares: no network, one thread, and the rule that skips tests of data beside the repository."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -39,3 +40,27 @@ def pytest_unconfigure() -> None:
 def shared() -> Path:
     """The folder of real models and texts; tests that ask for it carry the mark of the same name."""
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama on disk, with its tokenizer, chat template and generation config."""
+    from tiny import tiny_model, tiny_tokenizer  # imports torch, for which the environment must be set
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_model("llama").save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# tiny\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-four short texts in a file."""
+    from tiny import TEXT
+
+    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": f"{i} {TEXT}"}) + "\n" for i in range(24)))
+    return path

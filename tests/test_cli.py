@@ -16,29 +16,9 @@ from transformers import AutoModelForCausalLM
 
 from remodeler import cli
 from remodeler.records import load_record, read_lines
-from tiny import tiny_model, tiny_tokenizer
+from tiny import TEXT
 
-TEXT = "the cat sat on the mat and the dog on the log. " * 12
 SMALL = ["--samples", "8", "--length", "16", "--device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama on disk, with its tokenizer, chat template and generation config."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_model("llama").save_pretrained(folder)
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text("---\nlicense: mit\n---\n# tiny\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
-    path.write_text("".join(json.dumps({"text": f"{i} {TEXT}"}) + "\n" for i in range(24)))
-    return path
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:

@@ -8,9 +8,7 @@ from remodeler.pruning.criteria import CRITERIA, METHODS, name_of
 from remodeler.pruning.scans import SCANS
 from remodeler.pruning.width import WIDTH_METHODS
 from remodeler.records import load_record
-from test_cli import SMALL, model, run, texts
-
-__all__ = ["model", "texts"]  # fixtures
+from test_cli import SMALL, run
 
 WAYS = {
     **{f"method {name}": ["--method", name, "--remove", 1, "--no-protect"] for name in METHODS},

@@ -83,6 +83,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral-full": ("mistral", LLAMA | {"sliding_window": None}),
 }
 EVERY = [*CONFIGS, *VARIANTS]
+TEXT = "the cat sat on the mat and the dog on the log. " * 12
 
 
 def tiny_model(name: str, seed: int = 0, **options: Any) -> torch.nn.Module:
