@@ -212,6 +212,24 @@ def test_by_noise_alone_a_probability_goes_as_far_as_was_asked(score: Any) -> No
     assert len(found.unique()) == 2
 
 
+@pytest.mark.parametrize("loss", [1.0, math.inf, math.nan])
+def test_without_a_difference_to_be_seen_nothing_moves(loss: float) -> None:
+    found, _ = learn(
+        START, [HALF], lambda _, masks: torch.full((len(masks),), loss).double(), Policy(steps=4), 42, Store(None, {})
+    )
+    assert torch.equal(found, START)
+
+
+def test_losses_that_are_not_finite_do_not_count_in_the_spread() -> None:
+    def torn(step: int, masks: Tensor) -> Tensor:
+        losses = toy(step, masks)
+        return torch.where(torch.tensor([step == 1, step == 2]), math.inf, losses)
+
+    found = first_rates(START, [HALF], torn, Policy(), 42)
+    assert (found > 0).all()
+    torch.testing.assert_close(found, first_rates(START, [HALF], toy, Policy(), 42), rtol=1.0, atol=0)
+
+
 def test_a_killed_run_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_module, "FLUSH", 5)
     policy, store = Policy(steps=40, lr=0.1, save_every=0), Store(tmp_path, {"seed": 42})

@@ -183,7 +183,8 @@ def first_rates(probabilities: Tensor, pools: Sequence[Pool], trial: Trial, poli
 
     The estimate of the gradient has the variance v / (s (1 - s)) / (K - 1), v that of the losses (with the root score
     v / (K - 1)). Over a run whose squared cosine has the mean 3/8 and in which a pool has its turn every so many steps,
-    the rate makes of it a standard deviation of ``reach``.
+    the rate makes of it a standard deviation of ``reach``. A pool whose pairs all lose the same, or nothing finite, has
+    the rate 0: it keeps its first probabilities.
     """
     if policy.lr is not None:
         return torch.full_like(probabilities, policy.lr)
@@ -194,14 +195,16 @@ def first_rates(probabilities: Tensor, pools: Sequence[Pool], trial: Trial, poli
     for number, pool in enumerate(pools):
         noise = _spread(odds, pools, trial, number if policy.turns else None, seed)
         spread = (odds * (1 - odds))[pool.part].mean().sqrt() if policy.score == "exact" else 1.0
-        rates.append(torch.full_like(odds[pool.part], policy.reach / run) * spread / noise)
+        rate = torch.where(noise > 0, policy.reach / run * spread / noise, 0.0)
+        rates.append(rate.expand_as(odds[pool.part]))
     return torch.cat(rates)
 
 
 def _spread(odds: Tensor, pools: Sequence[Pool], trial: Trial, turn: int | None, seed: int) -> Tensor:
-    """Standard deviation of the losses of masks that differ in one pool only, or in all: a scalar."""
+    """Standard deviation of the losses of masks that differ in one pool only, or in all: a scalar, NaN without any."""
     pairs = torch.stack([trial(k, _masks(odds, pools, 2, seed, -1 - k, turn)) for k in range(PROBES)])
-    return (pairs.diff(dim=1).square() / 2).nanmean().sqrt().clamp(min=1e-12)
+    halves = pairs.diff(dim=1).square() / 2
+    return torch.where(halves.isfinite(), halves, math.nan).nanmean().sqrt()
 
 
 def _odds(probabilities: Tensor, policy: Policy) -> Tensor:
