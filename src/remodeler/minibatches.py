@@ -1,6 +1,7 @@
-"""Windows as mini-batches on a device, and how many windows a mini-batch has when nobody says."""
+"""Windows as mini-batches on a device, how many windows one has when nobody says, and what to do where they don't fit."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from remodeler import processes
 from remodeler.blocks import Anatomy
+from remodeler.errors import InputError
 from remodeler.streaming import room
 from remodeler.texts import IGNORED, Windows
 
@@ -63,6 +65,15 @@ def batches(windows: Windows, size: int, device: torch.device) -> Iterator[Batch
     """Windows in order, ``size`` at a time."""
     for start in range(0, len(windows), size):
         yield to_batch(windows[start : start + size], device)
+
+
+@contextmanager
+def enough_memory(remedy: str) -> Iterator[None]:
+    """A device that runs out of memory is no reason to lose the steps that are done: say what would take less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"the device ran out of memory: run the same command with {remedy}") from error
 
 
 # How many windows -----------------------------------------------------------------------------------------------------

@@ -6,13 +6,10 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from remodeler import processes
 from remodeler.card import write_card
@@ -20,6 +17,7 @@ from remodeler.checkpoints import AUTO, PIPELINES, Checkpoint, fingerprint
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.evaluation import compare_affordable_speed, memory, text_scores
+from remodeler.minibatches import enough_memory
 from remodeler.pruning.budget import Budget, upto
 from remodeler.pruning.criteria import Method, name_of
 from remodeler.pruning.log import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
@@ -58,7 +56,7 @@ def prune_model(
     method, form = method_of(plan), form_named(plan.form)
     refuse_plan(plan, method, form)
     refuse_widths(plan, budget, form)
-    with processes.group(source.device) as device, enough_memory():
+    with processes.group(source.device) as device, enough_memory("a smaller --batch-size"):
         job = Job(replace(source, device=device).load(), text, text.sample(), form)
         search = _search(job, plan, method, budget)
         refuse_search(search, plan, form)
@@ -135,15 +133,6 @@ def _search(job: Job, plan: Plan, method: Method, budget: Budget) -> Search:
     seed = job.text.seed
     anatomy, windows = job.checkpoint.anatomy, job.windows()
     return Search(anatomy, windows, budget, method, unit, plan.shape, seed, plan.batch_size, plan.search, plan.error)
-
-
-@contextmanager
-def enough_memory() -> Iterator[None]:
-    """A device that runs out of memory is no reason to lose the steps that are done."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise InputError("the device ran out of memory: run the same command with a smaller --batch-size") from error
 
 
 def _header(job: Job, search: Search, plan: Plan) -> Header:

@@ -6,13 +6,10 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from remodeler import processes
 from remodeler.adapters import merge, reloaded_difference, write_adapters
@@ -21,6 +18,7 @@ from remodeler.checkpoints import AUTO, PIPELINES, load, probe
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.forms import Form
+from remodeler.minibatches import enough_memory
 from remodeler.pruning.recipes import Wish, told
 from remodeler.pruning.recover_job import Job, Scores, announce, prepare, stored_dtype, trainable
 from remodeler.pruning.wishes import Source, Text
@@ -53,7 +51,7 @@ def recover_model(source: Source, text: Text, wish: Wish, out: Path, finish: Fin
     """
     refuse_existing(out)
     wish.recipe()
-    with processes.group(source.device) as device, enough_memory():
+    with processes.group(source.device) as device, enough_memory("--micro-batch 1, --checkpointing or --method lora"):
         job = prepare(replace(source, device=device), text, wish, dry)
         if processes.first() and not dry:
             with new_folder(out, keep=True) as work:
@@ -64,17 +62,6 @@ def recover_model(source: Source, text: Text, wish: Wish, out: Path, finish: Fin
             return False
     shutil.rmtree(out / STATES)
     return True
-
-
-@contextmanager
-def enough_memory() -> Iterator[None]:
-    """A device that runs out of memory is no reason to lose the steps that are done."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            "the device ran out of memory: run the same command with --micro-batch 1, --checkpointing or --method lora"
-        ) from error
 
 
 # Training and what comes of it ----------------------------------------------------------------------------------------
