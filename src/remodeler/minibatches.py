@@ -1,4 +1,4 @@
-"""Windows as mini-batches on a device, how many windows one has when nobody says, and what to do where they don't fit."""
+"""Windows as mini-batches on a device, how large these are by default, and what to do where they do not fit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
