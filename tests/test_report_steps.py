@@ -7,8 +7,10 @@ from remodeler.report_steps import (
     chosen_step,
     curve_points,
     known_blocks,
+    narrowed,
     removal_steps,
     step_rows,
+    summary,
     width_map,
 )
 
@@ -59,6 +61,20 @@ def test_swaps_are_told_and_what_was_put_back_is_kept() -> None:
     left = [name for step in LOG for name in step.get("removed", []) if name != "mlp.1"]
     assert chosen_step(log, [*left, "attention.1"]) == 3
     assert step_rows(log, 3)[3]["removed"] == "attention.1, mlp.1 put back"
+
+
+def test_heads_and_channels_are_the_last_step_and_the_model() -> None:
+    """Without them the marked point and the highlighted row would be a model that is not in the folder."""
+    pruned = {"perplexity": 6.6, "parameters": 120}
+    results = {"removed": ["mlp.1"], "widths": {"mlp.0": [3, 4]}, "pruned": pruned}
+    shown = summary(LOG, results, {})
+    assert [(row["step"], row["removed"], row["chosen"]) for row in shown["steps"]] == [
+        ("0", "", False),
+        ("1", "mlp.1", False),
+        ("2", "heads and channels", True),
+    ]
+    assert "40.0% removed, perplexity 6.6" in shown["curve"]
+    assert narrowed(LOG, 1, {"removed": ["mlp.1"]}) == LOG
 
 
 def test_widths_are_shown_by_layer() -> None:
