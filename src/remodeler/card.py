@@ -1,4 +1,4 @@
-"""The model card (README.md) of a pruned or recovered model: its source, what was done and lost, how to load it."""
+"""The model card (README.md) of a pruned, recovered or merged model: its sources, what was done, how to load it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from remodeler.measurements import comparison
 from remodeler.records import Record, write_text
 
 TAGS = ["pruned", "block-pruning", "remodeler"]
+MERGE_TAGS = ["merge", "remodeler"]
 INHERITED = ("license", "license_name", "license_link", "language")
 
 
@@ -36,36 +37,61 @@ def card(record: Record, source: str, meta: dict[str, Any]) -> str:
     results = record.results
     form = results["form"]
     head = {
-        "base_model": Path(source).resolve().name if Path(source).exists() else source,
+        "base_model": _known_as(source),
         "library_name": "peft" if form == "adapters" else "transformers",
         "pipeline_tag": results["pipeline_tag"],
         "tags": [*TAGS, *(["custom_code"] if form == "packed" else [])],
         **meta,
     }
     name = head["base_model"]
-    lines = [
-        "---",
-        yaml.safe_dump(head, sort_keys=False).strip(),
-        "---",
+    told = "recovered" if record.verb == "recover" else "pruned"
+    loading = _loading(form, results["auto_class"], source)
+    return _page(head, f"{name}, {told}", [*_story(record, name), "", *_table(results)], loading, results["command"])
+
+
+def write_merge_card(folder: Path, record: Record) -> None:
+    """Write ``README.md`` of a merged model from its record."""
+    write_text(folder / "README.md", merge_card(record))
+
+
+def merge_card(record: Record) -> str:
+    """The card of a merged model: its parents, the method and its options."""
+    results, options = record.results, record.options
+    parents = {key: _known_as(value["name"]) for key, value in record.inputs.items()}
+    form = results["form"]
+    head = {
+        "base_model": list(parents.values()),
+        "library_name": "transformers",
+        "tags": [*MERGE_TAGS, *(["custom_code"] if form == "packed" else [])],
+    }
+    used = {name: value for name, value in options.items() if name not in ("method", "out") and value is not None}
+    shares = results.get("shares") or [None] * len(parents)
+    counted = iter(shares)
+    rows = [[key, name, "" if key == "base" else _share(next(counted))] for key, name in parents.items()]
+    story = [
+        f"{len([key for key in parents if key != 'base'])} models merged by `{options['method']}`.",
         "",
-        f"# {name}, {'recovered' if record.verb == 'recover' else 'pruned'}",
+        *_markdown(["", "model", "share of the change"], rows),
         "",
-        *_story(record, name),
-        "",
-        *_table(results),
-        "",
-        "## Load",
-        "",
-        *_loading(form, results["auto_class"], source),
-        "",
-        "## Make it again",
-        "",
-        "```",
-        results["command"],
-        "```",
-        "",
+        *_markdown(["option", "value"], [[f"`{name}`", f"`{value}`"] for name, value in used.items()]),
     ]
-    return "\n".join(lines)
+    title = f"{Path(str(options['out'])).name}: {' + '.join(parents.values())}"
+    return _page(head, title, story, _loading(form, results["auto_class"], ""), results["command"])
+
+
+def _known_as(source: str) -> str:
+    """A hub id, or the name of a folder."""
+    return Path(source).resolve().name if Path(source).exists() else source
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _page(head: dict[str, Any], title: str, story: Sequence[str], loading: Sequence[str], command: str) -> str:
+    top = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {title}", ""]
+    again = ["", "## Make it again", "", "```", command, "```", ""]
+    return "\n".join([*top, *story, "", "## Load", "", *loading, *again])
 
 
 def _story(record: Record, name: str) -> list[str]:

@@ -9,6 +9,7 @@ import typer
 from remodeler import __version__
 from remodeler import options as opt
 from remodeler import options_recover as rec
+from remodeler.cli_merge import merge
 from remodeler.errors import InputError
 
 app = typer.Typer(
@@ -275,6 +276,9 @@ def _table(results: dict[str, Any], title: str = "") -> None:
         table(title, names[:last], [row[:last] for row in rows])
 
 
+app.command()(merge)
+
+
 def main() -> None:
     """Entry point: user mistakes end in one sentence and exit code 2, an interrupt in 130."""
     try:
@@ -283,5 +287,5 @@ def main() -> None:
         typer.echo(f"remodel: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("remodel: stopped (remodel prune goes on from here with the same command)", err=True)
+        typer.echo("remodel: stopped (the same command goes on from here)", err=True)
         sys.exit(130)

@@ -1,0 +1,71 @@
+"""The verb ``remodel merge``: paths in, paths out, no logic."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from remodeler import options as opt
+from remodeler import options_merge as mer
+from remodeler.errors import InputError
+
+
+def merge(
+    out: opt.Out,
+    models: mer.Models = None,
+    base: mer.Base = None,
+    method: mer.MethodName = "linear",
+    config: mer.Config = None,
+    tokenizer: mer.Tokens = None,
+    weight: mer.Weight = None,
+    density: mer.Density = None,
+    gamma: mer.Gamma = None,
+    epsilon: mer.Epsilon = None,
+    scale: mer.Scale = None,
+    t: mer.Place = None,
+    normalize: mer.Normalize = None,
+    rescale: mer.Rescale = None,
+    select: mer.Select = None,
+    variant: mer.Variant = None,
+    granularity: mer.Granularity = None,
+    dtype: mer.Dtype = "auto",
+    shard_size: mer.ShardSize = "5GB",
+    device: opt.Device = "cpu",
+    seed: opt.Seed = 42,
+    trust_remote_code: opt.Trust = False,
+    dry_run: opt.DryRun = False,
+) -> None:
+    """Make one model of many that have one shape, in memory that does not grow with them.
+
+    Methods that merge *changes* (all but linear and slerp) need `--base`, the model that the others were made from.
+    Files written for mergekit are read with `--config`. Interrupted? The same command goes on.
+
+    Example: `remodel merge chat math code --base pretrained --method ties --density 0.3 --out merged`
+    """
+    given = dict(locals())
+    from remodeler.merging.job import merge_models
+    from remodeler.merging.wishes import Wish, of_file
+    from remodeler.report import write_report
+
+    names = ("device", "seed", "shard_size", "trust_remote_code")
+    common: dict[str, Any] = {name: given[name] for name in names}
+    if config is not None:
+        if models or base:
+            raise InputError(f"models and --config {config} were given: give one of them")
+        wish = of_file(config, **common, **({"dtype": dtype} if dtype != "auto" else {}))
+    else:
+        wish = Wish(tuple(models or ()), base, method, mer.parts(given), tokenizer, dtype, **common)
+    if merge_models(wish, out, write_report, dry_run):
+        _done(out)
+
+
+def _done(out: Path) -> None:
+    from remodeler.console import note
+    from remodeler.measurements import size
+    from remodeler.records import load_record
+
+    results = load_record(out).results
+    if results["shares"]:
+        typer.echo(f"shares of the models: {', '.join(f'{each:.3f}' for each in results['shares'])}")
+    weights = size(results["merged"]["weight_bytes"])
+    note(f"{out}: the model ({weights} of weights), report.html, merge.jsonl, record.json")

@@ -1,0 +1,1 @@
+"""Many checkpoints of one shape into one."""

@@ -1,0 +1,283 @@
+"""How tensors become one: one function each; `table.py` names them.
+
+A method combines one piece of a tensor after the other. What it must know of the whole tensor first, its *survey* finds
+by walking the pieces. Task arithmetic and its kin are one formula with two switches: which changes stay (all, the
+largest, a random part), and whether models that disagree in sign with the weighted majority have a say.
+
+Deviations. DARE (Yu et al. 2023, arXiv 2311.03099) and DELLA (Deep et al. 2024, arXiv 2406.11617) rescale what stays by
+the inverse of its probability, as in the papers; mergekit's code matches norms instead, which is equal in expectation.
+VaRM (FuseChat, arXiv 2402.16107, eq. 7) compares with the base, as the equation says; weights are equal only where no
+model changed anything, where FuseAI's code has them equal as soon as one did not. SCE (arXiv 2408.07990) has three
+variants: ``paper``; ``fuseai``, whose mask counts for the coefficients only; ``mergekit``, which divides by the
+coefficients that survive. All take sums exactly and test for 0, where mergekit's code takes sums below 1e-6 for 0.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from remodeler.merging.pieces import Piece, Walk, in_order, squares, totals, uniform
+from remodeler.merging.selection import Cutoff, chosen, largest
+
+Facts = Mapping[str, Any]
+"""What is known of a whole tensor."""
+Combine = Callable[..., Tensor]
+"""``(piece, facts, **options) -> [elements] float32``."""
+Survey = Callable[..., Facts]
+"""``(walk, **options) -> facts``."""
+Each = Sequence[float]
+"""One number a model."""
+
+PARALLEL = 0.9995
+"""Cosine from which slerp is a straight line, as in mergekit."""
+
+
+def weighted(rows: Tensor, weight: Each) -> Tensor:
+    """Rows [models, elements], each times its model's number."""
+    return rows * torch.tensor(weight, dtype=torch.float32, device=rows.device)[:, None]
+
+
+def added(piece: Piece, changes: Tensor, weight: Each, scale: float, *, consensus: bool, normalize: bool) -> Tensor:
+    """The base and ``scale`` times the weighted changes [models, elements].
+
+    Args:
+        piece: gives the base.
+        changes: what stays of each model's changes.
+        weight: of each model.
+        scale: the papers' lambda.
+        consensus: whether only changes count that have the sign of their sum (TIES: elect and merge).
+        normalize: whether to divide by the sum of the weights that count.
+    """
+    assert piece.base is not None
+    parts = weighted(changes, weight)
+    counted = agreeing(parts) if consensus else torch.ones_like(parts, dtype=torch.bool)
+    total = in_order(parts * counted)
+    if normalize:
+        total /= nonzero(in_order(weighted(counted, weight)))
+    return piece.base + scale * total
+
+
+def agreeing(parts: Tensor) -> Tensor:
+    """Which parts [models, elements] have the sign of their sum; a sum of 0 counts as positive."""
+    return torch.where(in_order(parts) >= 0, parts > 0, parts < 0)
+
+
+def nonzero(divisor: Tensor) -> Tensor:
+    """1 where a divisor is 0: what is divided is 0 there too."""
+    return divisor.masked_fill(divisor == 0, 1.0)
+
+
+# The classics ---------------------------------------------------------------------------------------------------------
+
+
+def linear(piece: Piece, facts: Facts, *, weight: Each, normalize: bool) -> Tensor:
+    """The weighted mean (model soups, Wortsman et al. 2022, arXiv 2203.05482), or without ``normalize`` the sum."""
+    total = in_order(weighted(piece.tensors, weight))
+    return total / sum(weight) if normalize else total
+
+
+def angle(walk: Walk, *, t: float) -> Facts:
+    """Shares of the two ends of an arc at ``t``."""
+    firsts, seconds, products = totals(walk, lambda piece: _products(*piece.tensors.double()))
+    lengths = math.sqrt(firsts * seconds)
+    cosine = max(-1.0, min(1.0, products / lengths)) if lengths else 1.0
+    if abs(cosine) > PARALLEL:
+        return {"shares": (1 - t, t)}
+    theta = math.acos(cosine)
+    return {"shares": (math.sin((1 - t) * theta) / math.sin(theta), math.sin(t * theta) / math.sin(theta))}
+
+
+def _products(first: Tensor, second: Tensor) -> Tensor:
+    return torch.stack([first * first, second * second, first * second])
+
+
+def slerp(piece: Piece, facts: Facts, *, t: float) -> Tensor:
+    """On the arc between two models (Shoemake 1985), their lengths kept: t = 0 is the first."""
+    return in_order(weighted(piece.tensors, facts["shares"]))
+
+
+def task_arithmetic(piece: Piece, facts: Facts, *, weight: Each, scale: float, normalize: bool) -> Tensor:
+    """All changes (Ilharco et al. 2022, arXiv 2212.04089)."""
+    return added(piece, piece.deltas, weight, scale, consensus=False, normalize=normalize)
+
+
+def largest_changes(walk: Walk, *, density: Each) -> Facts:
+    """By model where its ``density`` largest changes end."""
+    return {"kept": largest(walk, lambda piece: piece.deltas.abs(), [held(share, walk.count) for share in density])}
+
+
+def held(share: float, count: int) -> int:
+    """Elements that a density keeps: rounded down as in mergekit, but at least one."""
+    return max(1, int(share * count))
+
+
+def middle_changes(walk: Walk, *, density: Each, gamma: Each) -> Facts:
+    """By model where its ``gamma`` largest changes end, which go, and where the ``density`` largest behind them do."""
+    kept = [held(share, walk.count) for share in density]
+    dropped = [min(int(share * walk.count), walk.count - keep) for share, keep in zip(gamma, kept, strict=True)]
+    ends = [drop + keep for drop, keep in zip(dropped, kept, strict=True)]
+    found = largest(walk, lambda piece: piece.deltas.abs().repeat(2, 1), [*dropped, *ends])
+    return {"dropped": found[: len(ends)], "kept": found[len(ends) :]}
+
+
+def among(piece: Piece, facts: Facts) -> Tensor:
+    """The changes that a survey chose; 0 elsewhere."""
+    sizes = piece.deltas.abs()
+    inside = chosen(sizes, facts["kept"], piece.start)
+    if "dropped" in facts:
+        inside &= ~chosen(sizes, facts["dropped"], piece.start)
+    return piece.deltas * inside
+
+
+def ties(piece: Piece, facts: Facts, *, weight: Each, density: Each, scale: float, normalize: bool) -> Tensor:
+    """The largest changes of each model, where they agree in sign (TIES, Yadav et al. 2023, arXiv 2306.01708)."""
+    return added(piece, among(piece, facts), weight, scale, consensus=True, normalize=normalize)
+
+
+def breadcrumbs(
+    piece: Piece,
+    facts: Facts,
+    *,
+    weight: Each,
+    density: Each,
+    gamma: Each,
+    scale: float,
+    normalize: bool,
+    consensus: bool = False,
+) -> Tensor:
+    """Neither the very largest changes nor the small ones (Davari and Belilovsky 2023, arXiv 2312.06795)."""
+    return added(piece, among(piece, facts), weight, scale, consensus=consensus, normalize=normalize)
+
+
+def dare(
+    piece: Piece,
+    facts: Facts,
+    *,
+    weight: Each,
+    density: Each,
+    scale: float,
+    normalize: bool,
+    rescale: bool,
+    consensus: bool = False,
+) -> Tensor:
+    """A random part of the changes, made as much larger as it is smaller (DARE)."""
+    drawn = torch.stack([uniform(piece, model) for model in range(len(density))])
+    probability = torch.tensor(density, dtype=torch.float32, device=drawn.device)[:, None].expand_as(drawn)
+    return added(
+        piece,
+        _drawn(piece.deltas, drawn, probability, rescale),
+        weight,
+        scale,
+        consensus=consensus,
+        normalize=normalize,
+    )
+
+
+def della(
+    piece: Piece,
+    facts: Facts,
+    *,
+    weight: Each,
+    density: Each,
+    epsilon: Each,
+    scale: float,
+    normalize: bool,
+    rescale: bool,
+    consensus: bool = False,
+) -> Tensor:
+    """As DARE, larger changes of a row being likelier to stay: density - epsilon to density + epsilon (DELLA)."""
+    drawn = torch.stack([uniform(piece, model) for model in range(len(density))])
+    middle, reach = (torch.tensor(each, device=drawn.device)[:, None] for each in (density, epsilon))
+    probability = middle - reach + 2 * reach * rank_in_row(piece.deltas.abs(), piece.row)
+    return added(
+        piece,
+        _drawn(piece.deltas, drawn, probability, rescale),
+        weight,
+        scale,
+        consensus=consensus,
+        normalize=normalize,
+    )
+
+
+def _drawn(changes: Tensor, drawn: Tensor, probability: Tensor, rescale: bool) -> Tensor:
+    """Changes that a random number lets stay."""
+    staying = changes * (drawn < probability)
+    return staying / nonzero(probability) if rescale else staying
+
+
+def rank_in_row(sizes: Tensor, row: int) -> Tensor:
+    """0 for the smallest of a row, 1 for the largest, 1/2 where it is alone: [models, elements], of whole rows."""
+    if row == 1:
+        return torch.full_like(sizes, 0.5)
+    rows = sizes.unflatten(1, (-1, row))
+    rank = rows.argsort(stable=True, dim=2).argsort(dim=2)
+    scaled: Tensor = rank.flatten(1).float() / (row - 1)
+    return scaled
+
+
+# Of FuseChat ----------------------------------------------------------------------------------------------------------
+
+
+def changed_squares(walk: Walk) -> Facts:
+    """By model the sum of the squares of its changes, and how many there are."""
+    return {"squares": totals(walk, lambda piece: squares(piece.deltas)), "count": walk.count}
+
+
+def together(facts: Sequence[Facts]) -> Facts:
+    """Of several tensors."""
+    rows = zip(*(each["squares"] for each in facts), strict=True)
+    return {"squares": [math.fsum(row) for row in rows], "count": sum(each["count"] for each in facts)}
+
+
+def shares(amounts: Each) -> Each:
+    """Parts of a whole, equal ones of nothing."""
+    whole = math.fsum(amounts)
+    return [each / whole if whole else 1 / len(amounts) for each in amounts]
+
+
+def varm(piece: Piece, facts: Facts) -> Tensor:
+    """Models weigh as their mean squared change in the tensor, layer or model (variation ratio merging)."""
+    assert piece.base is not None
+    return piece.base + in_order(weighted(piece.deltas, shares(facts["squares"])))
+
+
+def select_and_calculate(walk: Walk, *, select: float, variant: str) -> Facts:
+    """Where the elements end that vary most between models, and each model's share of their squared changes."""
+    cutoffs: tuple[Cutoff, ...] = ()
+    if select < 1:
+        varying = walk.count
+        if variant != "paper":  # a share of the elements that vary at all
+            varying = int(totals(walk, lambda piece: (variance(piece.deltas) > 0).float())[0])
+        cutoffs = largest(walk, lambda piece: variance(piece.deltas), [int(select * varying)])
+    found = totals(walk, lambda piece: squares(piece.deltas * selected(piece, cutoffs)))
+    return {"cutoffs": cutoffs, "squares": found}
+
+
+def variance(rows: Tensor) -> Tensor:
+    """Over the models: [models, elements] to [1, elements]."""
+    mean = in_order(rows) / len(rows)
+    return (in_order((rows - mean).square()) / len(rows))[None]
+
+
+def selected(piece: Piece, cutoffs: Sequence[Cutoff]) -> Tensor:
+    """Which elements vary enough, and at all: [1, elements] bool. Without cutoffs, every element."""
+    if not cutoffs:
+        return torch.ones_like(piece.deltas[:1], dtype=torch.bool)
+    found = variance(piece.deltas)
+    return chosen(found, cutoffs, piece.start) & (found > 0)
+
+
+def sce(piece: Piece, facts: Facts, *, select: float, variant: str) -> Tensor:
+    """Select what varies, calculate coefficients, erase minority signs (FuseChat)."""
+    assert piece.base is not None
+    mask = selected(piece, () if variant == "fuseai" else facts["cutoffs"])
+    changes = piece.deltas * mask
+    kept = agreeing(changes)
+    coefficients = shares(facts["squares"])
+    total = in_order(weighted(changes * kept, coefficients))
+    if variant != "paper":
+        total /= nonzero(in_order(weighted(kept & mask, coefficients)))
+    return piece.base + total

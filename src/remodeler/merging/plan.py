@@ -1,0 +1,146 @@
+"""A merge looked at before anything is written: its checkpoints, what the result looks like, what is refused."""
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from remodeler.checkpoints import pick_dtype
+from remodeler.console import note
+from remodeler.errors import InputError
+from remodeler.measurements import size as sized
+from remodeler.merging.files import Place
+from remodeler.merging.inputs import Model, Outline, opened, refuse_strangers
+from remodeler.merging.settings import completed, values
+from remodeler.merging.table import Method, method_named
+from remodeler.merging.tokens import Vocabulary, common_vocabulary, warn_of_strangers
+from remodeler.merging.wishes import Wish
+
+LAYER = re.compile(r"\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything looked at, nothing written yet."""
+
+    wish: Wish
+    method: Method
+    models: tuple[Model, ...]
+    base: Model | None
+    outline: Outline
+    vocabulary: Vocabulary | None
+    options: Mapping[str, Any]
+    shapes: Mapping[str, Place]
+    """Shape and dtype of every tensor of the result."""
+
+    @property
+    def lender(self) -> Model:
+        """The model whose layout, config and tokenizer the result has."""
+        return self.base or self.models[0]
+
+    @property
+    def everybody(self) -> tuple[Model, ...]:
+        """The base, then the models."""
+        return (*([self.base] if self.base else []), *self.models)
+
+    def values(self, name: str) -> dict[str, Any]:
+        """The method's options for a tensor."""
+        return values(self.method, self.options, name, depth_of(self, name))
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        own = self.wish.method
+        return own if isinstance(own, str) else getattr(own.combine, "__name__", "function")
+
+
+def prepared(wish: Wish) -> Plan:
+    """Look at all checkpoints; refuse what can't work."""
+    method = method_named(wish.method) if isinstance(wish.method, str) else wish.method
+    _refuse_wish(wish, method)
+    seen = [opened(name, wish.trust_remote_code) for name in (*([wish.base] if wish.base else []), *wish.models)]
+    every, outline = [model for model, _ in seen], seen[0][1]
+    for model, other in seen[1:]:
+        if bool(other.tied) != bool(outline.tied):
+            raise InputError(f"of {every[0].name} and {model.name} only one ties its embeddings: they can't be merged")
+    refuse_strangers(every[0], every[1:], outline.embeddings if wish.tokenizer else ())
+    vocabulary = _vocabulary(wish, every, outline)
+    base, models = (every[0], every[1:]) if wish.base else (None, every)
+    name = wish.method if isinstance(wish.method, str) else "this method"
+    options = completed(method, name, wish.options, len(models))
+    shapes = _shapes(wish, every[0], outline, vocabulary)
+    plan = Plan(wish, method, tuple(models), base, outline, vocabulary, options, shapes)
+    for each in shapes:  # now, not in the middle
+        plan.values(each)
+    return plan
+
+
+def _refuse_wish(wish: Wish, method: Method) -> None:
+    name = wish.method if isinstance(wish.method, str) else "this method"
+    if len(wish.models) < 1 or (method.models or 1) > len(wish.models) or len(wish.models) > (method.models or 10**6):
+        wanted = f"exactly {method.models}" if method.models else "at least one"
+        raise InputError(f"{len(wish.models)} models were given, {name} merges {wanted}: give that many")
+    if method.needs_base and not wish.base:
+        raise InputError(f"{name} needs the model that the others were made from: name it with --base")
+    if wish.base and not method.needs_base and wish.tokenizer is None:
+        raise InputError(f"--base was given, which {name} has no use for: list it among the models, or leave it out")
+    if wish.base in wish.models:
+        raise InputError(f"{wish.base} is the base and one of the models, where it changed nothing: leave it out there")
+    if wish.tokenizer not in (None, "base", "union"):
+        raise InputError(f"--tokenizer {wish.tokenizer!r} is not known: choose base or union")
+
+
+def _vocabulary(wish: Wish, every: Sequence[Model], outline: Outline) -> Vocabulary | None:
+    folders = [model.folder for model in every]
+    if wish.tokenizer is None:
+        warn_of_strangers(folders, wish.trust_remote_code)
+        return None
+    if not outline.embeddings:
+        raise InputError(f"which tensors of {every[0].name} have a row a token is not known: leave --tokenizer out")
+    sizes = [model.places[outline.embeddings[0]].shape[0] for model in every]
+    return common_vocabulary(folders, sizes, wish.tokenizer == "union", wish.trust_remote_code)
+
+
+def _shapes(wish: Wish, lender: Model, outline: Outline, vocabulary: Vocabulary | None) -> dict[str, Place]:
+    """What the result's tensors look like, in the order of the lender's files."""
+    dtype = pick_dtype(wish.dtype)
+    shapes = {}
+    for name, place in lender.places.items():
+        rows = (vocabulary.rows, *place.shape[1:]) if vocabulary and name in outline.embeddings else place.shape
+        stored = dtype if isinstance(dtype, torch.dtype) and place.dtype.is_floating_point else place.dtype
+        shapes[name] = replace(place, shape=rows, dtype=stored)
+    return shapes
+
+
+def depth_of(plan: Plan, name: str) -> float:
+    """Where a tensor is between the first layer (0) and the last (1)."""
+    found = LAYER.search(name)
+    if found:
+        last = max(int(each.group(1)) for other in plan.shapes if (each := LAYER.search(other)))
+        return int(found.group(1)) / last if last else 1.0
+    order = plan.outline.order
+    first = next((place for place, other in enumerate(order) if LAYER.search(other)), 0)
+    return 1.0 if name in order and order.index(name) > first else 0.0
+
+
+def announce(plan: Plan) -> None:
+    """Say what will be read and written."""
+    read = sum(place.bytes for model in plan.everybody for place in model.places.values())
+    written = sum(place.bytes for place in plan.shapes.values())
+    note(
+        f"{len(plan.models)} models{' and their base' if plan.base else ''}, {len(plan.shapes)} tensors: "
+        f"{sized(read)} to read (passes: {plan.method.passes}), {sized(written)} to write, by {plan.name}"
+    )
+    free = shutil.disk_usage(Path.cwd()).free
+    if free < written:
+        note(f"the disk of this folder has {sized(free)} left")
+
+
+def layer_of(name: str) -> str:
+    """The layer that a tensor belongs to; one outside of layers is a unit of its own."""
+    found = LAYER.search(name)
+    return name[: found.end() - 1] if found else name

@@ -1,0 +1,232 @@
+"""Walk the checkpoints tensor by tensor and write the merged one in its place; a journal says what is done.
+
+The journal has a line a tensor, with the CRC-32 of its bytes. A run that was killed reads back what the journal names,
+and goes on with the tensors that are missing or damaged; what it writes is the same, bit for bit.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from remodeler.errors import InputError
+from remodeler.merging.files import Place
+from remodeler.merging.methods import Facts, shares
+from remodeler.merging.pieces import Source, Walk
+from remodeler.merging.table import Method
+from remodeler.records import append_line, disk_errors, drop_torn_line, read_lines
+
+JOURNAL = "merge.jsonl"
+Listen = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One tensor of the result."""
+
+    name: str
+    place: Place
+    """Where it is written."""
+    base: Source | None
+    models: Sequence[Source]
+    values: Mapping[str, Any]
+    """The method's options here."""
+    unit: str
+    """What its facts are pooled over: its own name, its layer's, or nothing."""
+    key: int
+    """For random numbers."""
+
+    @property
+    def row(self) -> int:
+        """Elements of its last dimension."""
+        return self.place.shape[-1] if self.place.shape else 1
+
+
+@dataclass(frozen=True)
+class Hands:
+    """What the work is done with: threads that read and write, and the device that computes."""
+
+    reader: ThreadPoolExecutor
+    writer: ThreadPoolExecutor
+    device: torch.device
+    size: int
+    """Elements of a piece."""
+
+    def walk(self, task: Task, method: Method) -> Walk:
+        """The pieces of a tensor."""
+        return Walk(
+            task.base,
+            task.models,
+            task.place.count,
+            task.row,
+            task.key,
+            self.device,
+            self.reader,
+            method.by_rows,
+            self.size,
+        )
+
+
+def merge_tensors(
+    tasks: Sequence[Task],
+    method: Method,
+    header: Mapping[str, Any],
+    folder: Path,
+    device: torch.device,
+    size: int,
+    listen: Listen,
+) -> list[dict[str, Any]]:
+    """Make every tensor that the journal does not have yet.
+
+    Args:
+        tasks: in the order of the input files.
+        method: how tensors become one.
+        header: what the merge is, to tell it from another one that left something in the folder.
+        folder: where the journal is; the files of the layout exist.
+        device: where to compute.
+        size: elements of a piece.
+        listen: is told the share of the bytes done, and a name.
+
+    Returns:
+        The lines of the journal, without the header.
+
+    Raises:
+        InputError: when the folder holds another merge, or a result is no number.
+    """
+    journal = folder / JOURNAL
+    done = _taken_up(journal, header, tasks)
+    left = [task for task in tasks if task.name not in done]
+    total = sum(task.place.bytes for task in tasks) or 1
+    finished = total - sum(task.place.bytes for task in left)
+    with ExitStack() as after:
+        pools = [after.enter_context(ThreadPoolExecutor(1)) for _ in range(2)]
+        hands = Hands(pools[0], pools[1], device, size)
+        pooled = _pooled(tasks, method, hands, listen)
+        for task in left:
+            listen(finished / total, task.name)
+            append_line(journal, _made(task, method, hands, pooled))
+            finished += task.place.bytes
+    return list({line["name"]: line for line in read_lines(journal)[1:]}.values())
+
+
+def _pooled(tasks: Sequence[Task], method: Method, hands: Hands, listen: Listen) -> dict[str, Facts]:
+    """Facts of units of several tensors, which must be known before the first is made."""
+    units: dict[str, list[Task]] = {}
+    for task in tasks:
+        units.setdefault(task.unit, []).append(task)
+    if method.pool is None or all(len(each) == 1 for each in units.values()):
+        return {}
+    found: dict[str, Facts] = {}
+    for unit, members in units.items():
+        listen(0.0, f"measuring {unit or 'the model'}")
+        found[unit] = method.pool([_surveyed(task, method, hands.walk(task, method)) for task in members])
+    return found
+
+
+def _surveyed(task: Task, method: Method, walk: Walk) -> Facts:
+    if method.survey is None:
+        return {}
+    return method.survey(walk, **_taken(method.survey, task.values))
+
+
+def _taken(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that a function takes."""
+    asked = [name for name, each in signature(function).parameters.items() if each.kind is Parameter.KEYWORD_ONLY]
+    return {name: values[name] for name in asked if name in values}
+
+
+def _made(task: Task, method: Method, hands: Hands, pooled: Mapping[str, Facts]) -> dict[str, Any]:
+    """Make a tensor and write it; its line of the journal."""
+    if not task.place.dtype.is_floating_point:
+        return {"name": task.name, "crc32": _written(task, _same(task, hands.size), hands.writer)}
+    walk = hands.walk(task, method)
+    facts = pooled[task.unit] if pooled else _surveyed(task, method, walk)
+    values = _taken(method.combine, task.values)
+    checksum = _written(task, (method.combine(piece, facts, **values) for piece in walk), hands.writer)
+    line: dict[str, Any] = {"name": task.name, "crc32": checksum}
+    return line | ({"shares": list(shares(facts["squares"]))} if "squares" in facts else {})
+
+
+def _same(task: Task, size: int) -> Iterator[Tensor]:
+    """A tensor of whole numbers, which nobody can mix: it must be the same in all models."""
+    first, *others = [*([task.base] if task.base else []), *task.models]
+    for start in range(0, task.place.count, size):
+        stop = min(start + size, task.place.count)
+        part = first.read(start, stop)
+        if not all(torch.equal(part, other.read(start, stop)) for other in others):
+            raise InputError(f"{task.name} holds whole numbers that differ between the models: they can't be merged")
+        yield part
+
+
+def _written(task: Task, parts: Iterator[Tensor], writer: ThreadPoolExecutor) -> int:
+    """Write the parts of a tensor one behind the other, each while the next is made; the CRC-32 of them all."""
+    offset, checksum = task.place.start, 0
+    with disk_errors(task.place.file), task.place.file.open("r+b") as file:
+        waiting: Future[int] | None = None
+        for part in parts:
+            data = _bytes(task, part)
+            checksum = waiting.result() if waiting else 0
+            waiting = writer.submit(_write, file.fileno(), data, offset, checksum)
+            offset += len(data)
+        checksum = waiting.result() if waiting else 0
+    return checksum
+
+
+def _write(file: int, data: memoryview, offset: int, checksum: int) -> int:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(file, data[done:], offset + done)
+    return zlib.crc32(data, checksum)
+
+
+def _bytes(task: Task, part: Tensor) -> memoryview:
+    """A part as it is stored."""
+    stored = part.to(task.place.dtype)
+    if not torch.isfinite(stored).all():
+        raise InputError(_why_not(task, part))
+    return stored.cpu().contiguous().view(torch.uint8).numpy().data
+
+
+def _why_not(task: Task, part: Tensor) -> str:
+    if torch.isfinite(part).all():
+        return f"{task.name} has values too large for {task.place.dtype}: choose --dtype float32 or bfloat16"
+    return f"{task.name} becomes no finite number: one of the models holds NaN or infinity there, leave that one out"
+
+
+# What is on disk ------------------------------------------------------------------------------------------------------
+
+
+def _taken_up(journal: Path, header: Mapping[str, Any], tasks: Sequence[Task]) -> set[str]:
+    """Names of the tensors that an earlier run finished, and whose bytes are still those it wrote."""
+    header = json.loads(json.dumps(header))
+    if not journal.exists():
+        append_line(journal, header)
+        return set()
+    drop_torn_line(journal)
+    first, *lines = read_lines(journal) or [None]
+    if first is None:
+        append_line(journal, header)
+    elif first != header:
+        other = ", ".join(name for name in header if first.get(name) != header[name])
+        raise InputError(f"{journal.parent} holds a merge of another {other}: remove it, or choose another --out")
+    known = {line["name"]: line["crc32"] for line in lines}
+    return {task.name for task in tasks if task.name in known and checksum(task.place) == known[task.name]}
+
+
+def checksum(place: Place) -> int:
+    """CRC-32 of the bytes of a tensor on disk."""
+    found, left = 0, place.bytes
+    with disk_errors(place.file), place.file.open("rb") as file:
+        file.seek(place.start)
+        while left and (data := file.read(min(left, 2**22))):
+            found, left = zlib.crc32(data, found), left - len(data)
+    return found

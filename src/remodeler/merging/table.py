@@ -1,0 +1,80 @@
+"""The methods of merging: a row each, with their options, and what they ask of a walk over a tensor."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from remodeler.errors import InputError
+from remodeler.merging.methods import (
+    Combine,
+    Facts,
+    Survey,
+    angle,
+    breadcrumbs,
+    changed_squares,
+    dare,
+    della,
+    largest_changes,
+    linear,
+    middle_changes,
+    sce,
+    select_and_calculate,
+    slerp,
+    task_arithmetic,
+    ties,
+    together,
+    varm,
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to merge."""
+
+    combine: Combine
+    options: Mapping[str, float | bool | str]
+    """Names and defaults; those in ``PER_MODEL`` have a value a model."""
+    survey: Survey | None = None
+    pool: Callable[[Sequence[Facts]], Facts] | None = None
+    """Makes the facts of a layer or of the model of those of its tensors."""
+    needs_base: bool = True
+    by_rows: bool = False
+    models: int | None = None
+    """How many it merges; None for any number."""
+    passes: str = "1"
+    """How often a tensor's bytes are read, where it is too large to be kept."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Options that make this row of a function."""
+
+
+PER_MODEL = ("weight", "density", "gamma", "epsilon")
+CHOICES = {"variant": ("paper", "fuseai", "mergekit"), "granularity": ("tensor", "layer", "model")}
+ARITHMETIC: dict[str, float | bool | str] = {"weight": 1.0, "scale": 1.0}
+MEAN: dict[str, float | bool | str] = ARITHMETIC | {"normalize": True}
+SUM: dict[str, float | bool | str] = ARITHMETIC | {"normalize": False}
+CRUMBS = SUM | {"density": 0.9, "gamma": 0.01}
+CONSENSUS = {"consensus": True}
+
+MERGE_METHODS: dict[str, Method] = {
+    "linear": Method(linear, {"weight": 1.0, "normalize": True}, needs_base=False),
+    "slerp": Method(slerp, {"t": 0.5}, angle, needs_base=False, models=2, passes="2"),
+    "task_arithmetic": Method(task_arithmetic, SUM),
+    "ties": Method(ties, MEAN | {"density": 0.2}, largest_changes, passes="3, or 4 where equal changes are cut"),
+    "breadcrumbs": Method(breadcrumbs, CRUMBS, middle_changes, passes="3 or 4"),
+    "breadcrumbs_ties": Method(breadcrumbs, CRUMBS, middle_changes, passes="3 or 4", fixed=CONSENSUS),
+    "dare_linear": Method(dare, SUM | {"density": 0.5, "rescale": True}),
+    "dare_ties": Method(dare, SUM | {"density": 0.5, "rescale": True}, fixed=CONSENSUS),
+    "della_linear": Method(della, SUM | {"density": 0.5, "epsilon": 0.15, "rescale": True}, by_rows=True),
+    "della": Method(della, MEAN | {"density": 0.5, "epsilon": 0.15, "rescale": True}, by_rows=True, fixed=CONSENSUS),
+    "varm": Method(varm, {"granularity": "tensor"}, changed_squares, together, passes="2"),
+    "sce": Method(
+        sce, {"select": 0.1, "variant": "paper"}, select_and_calculate, passes="2 with select 1, else 4 to 6"
+    ),
+}
+
+
+def method_named(name: str) -> Method:
+    """A row of the table."""
+    if name not in MERGE_METHODS:
+        raise InputError(f"method {name!r} is not known: choose {', '.join(MERGE_METHODS)}")
+    return MERGE_METHODS[name]

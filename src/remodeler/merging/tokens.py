@@ -1,0 +1,150 @@
+"""Embedding rows merged by token: every model's rows in the order of one vocabulary, that of the base or of all.
+
+A token that a model lacks takes the base's row, or else the mean of those of the models that have it. With ``union``
+the base's tokenizer gets the other models' tokens as added ones: ordinary text is cut as before, and what a model knows
+as a mark of its own (``<|im_start|>``) is one token again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from remodeler.checkpoints import read_tokenizer
+from remodeler.console import note
+from remodeler.errors import InputError
+from remodeler.merging.pieces import Source, Stored
+
+Order = np.ndarray
+"""[rows of the result] int64: the row of a model that goes there, -1 where it has none."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A tensor of embeddings with its rows in another order."""
+
+    stored: Stored
+    order: Order
+    others: Sequence[tuple[Stored, Order]]
+    """Where missing rows come from: the base alone first, then all models."""
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Elements ``start`` to ``stop`` of the tensor in its new order, flat, float32."""
+        width = self.stored.place.count // self.stored.place.shape[0]
+        first, last = start // width, -(-stop // width)
+        rows = self._rows(first, last, width)
+        return rows.flatten()[start - first * width : stop - first * width]
+
+    def _rows(self, first: int, last: int, width: int) -> Tensor:
+        rows = gathered(self.stored, self.order[first:last], width)
+        missing = self.order[first:last] < 0
+        if missing.any():
+            rows[torch.from_numpy(missing)] = self._others(np.flatnonzero(missing) + first, width)
+        return rows
+
+    def _others(self, places: np.ndarray, width: int) -> Tensor:
+        base, *models = self.others
+        found = gathered(base[0], base[1][places], width)
+        lacking = base[1][places] < 0
+        if lacking.any():
+            owners = [order[places[lacking]] for _, order in models]
+            total = sum(
+                (gathered(each, own, width) for (each, _), own in zip(models, owners, strict=True)),
+                torch.zeros(int(lacking.sum()), width),
+            )
+            counts = torch.from_numpy(sum((own >= 0).astype(np.float32) for own in owners))
+            found[torch.from_numpy(lacking)] = total / counts.clamp_min(1)[:, None]
+        return found
+
+
+def gathered(stored: Stored, order: Order, width: int) -> Tensor:
+    """Rows of a tensor in an order, zeros where there is none: [rows, width] float32. Neighbours are read together."""
+    rows = torch.zeros(len(order), width)
+    cuts = np.flatnonzero(np.diff(order) != 1) + 1
+    for begin, end in zip([0, *cuts], [*cuts, len(order)], strict=True):
+        if end > begin and order[begin] >= 0:
+            first = int(order[begin])
+            rows[begin:end] = stored.read(first * width, (first + end - begin) * width).view(-1, width).float()
+    return rows
+
+
+# Vocabularies ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a merged model."""
+
+    tokenizer: Any
+    rows: int
+    orders: tuple[Order, ...]
+    """Of the base, then of each model."""
+
+
+def common_vocabulary(
+    folders: Sequence[Path], sizes: Sequence[int], union: bool, trust_remote_code: bool = False
+) -> Vocabulary:
+    """One vocabulary for models whose own differ.
+
+    Args:
+        folders: of the base and the models.
+        sizes: rows of their embeddings.
+        union: add the tokens of the models to those of the base.
+        trust_remote_code: of tokenizers.
+    """
+    tokenizers = [read_tokenizer(str(folder), trust_remote_code=trust_remote_code) for folder in folders]
+    words = [tokenizer.get_vocab() for tokenizer in tokenizers]
+    for folder, known, size in zip(folders, words, sizes, strict=True):
+        if max(known.values()) >= size:
+            raise InputError(f"the tokenizer of {folder} has more tokens than the model's {size} rows: it is another's")
+    merged = tokenizers[0]
+    if union:
+        merged.add_tokens(_news(tokenizers, words))
+    final = merged.get_vocab()
+    rows = max(sizes[0], max(final.values()) + 1)
+    orders = [_order(final, known, rows, size) for known, size in zip(words, sizes, strict=True)]
+    return Vocabulary(merged, rows, tuple(orders))
+
+
+def _news(tokenizers: Sequence[Any], words: Sequence[Mapping[str, int]]) -> list[Any]:
+    """Tokens that the first tokenizer lacks, in the order of the others; marks stay what they are."""
+    news: dict[str, Any] = {}
+    for tokenizer, known in zip(tokenizers[1:], words[1:], strict=True):
+        marks = {str(mark): mark for mark in tokenizer.added_tokens_decoder.values()}
+        for token in sorted(known, key=known.__getitem__):
+            if token not in words[0]:
+                news.setdefault(token, marks.get(token, token))
+    return list(news.values())
+
+
+def _order(final: Mapping[str, int], known: Mapping[str, int], rows: int, size: int) -> Order:
+    """Which of a model's rows goes where; rows that stand for no token, in neither, keep their number."""
+    order = np.arange(rows)
+    order[[*(row for row in known.values() if row < rows), *range(size, rows)]] = -1
+    for token, row in final.items():
+        order[row] = known.get(token, -1)
+    return order
+
+
+def warn_of_strangers(folders: Sequence[Path], trust_remote_code: bool) -> None:
+    """Say so, where rows of the same number stand for different tokens."""
+    try:
+        words = [read_tokenizer(str(each), trust_remote_code=trust_remote_code).get_vocab() for each in folders]
+    except InputError:
+        return
+    for folder, known in zip(folders[1:], words[1:], strict=True):
+        if known != words[0]:
+            note(
+                f"the tokenizers of {folders[0]} and {folder} differ, rows are merged by their number: "
+                "--tokenizer base or union merges them by token"
+            )
+
+
+def embeddings(stored: Sequence[Stored], vocabulary: Vocabulary) -> list[Source]:
+    """The tensors of the base and the models in the order of the common vocabulary."""
+    pairs = list(zip(stored, vocabulary.orders, strict=True))
+    return [Rows(each, order, [pairs[0], *pairs[1:]]) for each, order in pairs]

@@ -1,0 +1,368 @@
+"""A merge from folders to a folder: the plain result, resumed, sharded, by token, from a mergekit file, or refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
+
+from remodeler.cli import app
+from remodeler.errors import InputError
+from remodeler.merging import stream
+from remodeler.merging.files import create, lay_out, places
+from remodeler.merging.job import merge_models
+from remodeler.merging.settings import parsed
+from remodeler.merging.wishes import Wish, of_file
+from remodeler.records import load_record, partial, read_lines
+from tiny import tiny_model, tiny_tokenizer
+
+
+def nothing(folder: Path) -> None:
+    """No report."""
+
+
+def written(
+    folder: Path, seed: int, name: str = "llama", shard: str = "5GB", words: tuple[str, ...] = (), **more: Any
+) -> Path:
+    """A tiny model that moved a little away from seed 0's, with its tokenizer."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(list(words))
+    model: Any = tiny_model(name, **more)
+    if words:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if seed:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.01 * seed)
+    model.save_pretrained(folder, max_shard_size=shard)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A base and two models."""
+    root = tmp_path_factory.mktemp("family")
+    return [str(written(root / f"m{seed}", seed, shard="40kB" if seed == 1 else "5GB")) for seed in range(3)]
+
+
+def tensors(folder: Path | str) -> dict[str, torch.Tensor]:
+    return {name: each for file in sorted(Path(folder).glob("*.safetensors")) for name, each in load_file(file).items()}
+
+
+def test_the_result_is_the_mean_and_loads(family: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert merge_models(
+        Wish((family[1], family[2]), options={"weight": [parsed("", "1"), parsed("", "3")]}), out, nothing
+    )
+    first, second, found = (tensors(each) for each in (family[1], family[2], out))
+    for name, each in found.items():
+        torch.testing.assert_close(each, 0.25 * first[name] + 0.75 * second[name], rtol=1e-6, atol=1e-7)
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert model(torch.arange(5)[None]).logits.isfinite().all()
+    assert len(AutoTokenizer.from_pretrained(out)) == len(tiny_tokenizer())
+    assert load_record(out).results["loaded"] is True
+    assert "merged by `linear`" in (out / "README.md").read_text()
+
+
+def test_shards_and_one_file_hold_the_same(family: list[str], tmp_path: Path) -> None:
+    wish = Wish((family[1], family[2]), family[0], "ties")
+    merge_models(wish, tmp_path / "one", nothing)
+    merge_models(Wish((family[1], family[2]), family[0], "ties", shard_size="30KB"), tmp_path / "many", nothing)
+    one, many = tensors(tmp_path / "one"), tensors(tmp_path / "many")
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 3
+    assert one.keys() == many.keys()
+    assert all(torch.equal(one[name], many[name]) for name in one)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "many")
+
+
+def test_a_killed_merge_goes_on_to_the_same_bytes(
+    family: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wish = Wish((family[1], family[2]), family[0], "sce", {"select": [parsed("", "0.3")]})
+    merge_models(wish, tmp_path / "whole", nothing)
+    made, original = [], stream._made
+
+    def dies(task: Any, *more: Any) -> dict[str, Any]:
+        if len(made) == 7:
+            raise KeyboardInterrupt
+        made.append(task.name)
+        return original(task, *more)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(stream, "_made", dies)
+    with pytest.raises(KeyboardInterrupt):
+        merge_models(wish, out, nothing)
+    damaged = places(partial(out))[made[2]]
+    with damaged.file.open("r+b") as file:
+        file.seek(damaged.start)
+        file.write(b"\x01\x02")
+    with (partial(out) / "merge.jsonl").open("a") as journal:
+        journal.write('{"name": "torn')
+    made.clear()
+    monkeypatch.setattr(stream, "_made", lambda task, *more: made.append(task.name) or original(task, *more))
+    merge_models(wish, out, nothing)
+    assert len(made) == len(tensors(out)) - 6, "all but the six that were whole"
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_another_merge_in_the_way_is_told_apart(
+    family: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_written", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        merge_models(Wish((family[1], family[2])), tmp_path / "out", nothing)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="a merge of another models, method, options"):
+        merge_models(Wish((family[1], family[2]), family[0], "ties"), tmp_path / "out", nothing)
+
+
+def test_tied_embeddings_are_merged_and_written_once(tmp_path: Path) -> None:
+    folders = [str(written(tmp_path / f"t{seed}", seed, "llama-tied")) for seed in range(3)]
+    twice = tensors(folders[1])
+    twice["lm_head.weight"] = twice["model.embed_tokens.weight"].clone()
+    save_file(twice, Path(folders[1]) / "model.safetensors", metadata={"format": "pt"})
+    merge_models(Wish((folders[1], folders[2]), folders[0], "varm"), tmp_path / "out", nothing)
+    assert "lm_head.weight" not in tensors(tmp_path / "out")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.tie_word_embeddings
+
+
+def test_mixed_dtypes_are_computed_in_float32_and_stored_as_the_base(family: list[str], tmp_path: Path) -> None:
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(family[2], dtype=torch.bfloat16).save_pretrained(half)
+    shutil.copyfile(Path(family[2]) / "tokenizer.json", half / "tokenizer.json")
+    shutil.copyfile(Path(family[2]) / "tokenizer_config.json", half / "tokenizer_config.json")
+    merge_models(Wish((family[1], str(half))), tmp_path / "wide", nothing)
+    merge_models(Wish((family[1], str(half)), dtype="bfloat16"), tmp_path / "narrow", nothing)
+    wide, narrow = tensors(tmp_path / "wide"), tensors(tmp_path / "narrow")
+    first, second = tensors(family[1]), tensors(half)
+    for name, each in wide.items():
+        assert each.dtype == torch.float32
+        torch.testing.assert_close(each, (first[name] + second[name].float()) / 2)
+        assert torch.equal(narrow[name], each.bfloat16())
+    assert json.loads((tmp_path / "narrow" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "layer", "model"])
+def test_varm_weighs_by_tensor_layer_or_model(family: list[str], tmp_path: Path, granularity: str) -> None:
+    out = tmp_path / "out"
+    merge_models(Wish((family[1], family[2]), family[0], "varm", {"granularity": granularity}), out, nothing)
+    base, models = tensors(family[0]), [tensors(each) for each in family[1:]]
+    unit: dict[str, Callable[[str], str]] = {
+        "tensor": lambda name: name,
+        "layer": lambda name: ".".join(name.split(".")[:3]) if "layers" in name else name,
+        "model": lambda name: "",
+    }
+    for line in read_lines(out / "merge.jsonl")[1:]:
+        place = unit[granularity](line["name"])
+        names = [name for name in base if unit[granularity](name) == place]
+        squares = [sum((each[name] - base[name]).double().square().sum().item() for name in names) for each in models]
+        assert line["shares"] == pytest.approx([each / sum(squares) for each in squares], rel=1e-9)
+
+
+def test_rows_are_merged_by_token(tmp_path: Path) -> None:
+    base = written(tmp_path / "base", 0)
+    one = written(tmp_path / "one", 1, words=("<|a|>", "<|b|>"))
+    two = written(tmp_path / "two", 2, words=("<|b|>",))
+    models = (str(one), str(two))
+    with pytest.raises(InputError, match=r"weight is \[300, 32\] in .*--tokenizer"):
+        merge_models(Wish(models, str(base), "task_arithmetic"), tmp_path / "none", nothing)
+    weights = {"weight": [parsed("", "0.5")]}
+    merge_models(Wish(models, str(base), "task_arithmetic", weights, "base"), tmp_path / "kept", nothing)
+    merge_models(Wish(models, str(base), "task_arithmetic", weights, "union"), tmp_path / "union", nothing)
+    name = "model.embed_tokens.weight"
+    rows = [tensors(each)[name] for each in (base, one, two)]
+    kept, union = tensors(tmp_path / "kept")[name], tensors(tmp_path / "union")[name]
+    words = AutoTokenizer.from_pretrained(tmp_path / "union")
+    a, b = words.convert_tokens_to_ids(["<|a|>", "<|b|>"])
+    known = len(AutoTokenizer.from_pretrained(base))
+    ids = [AutoTokenizer.from_pretrained(each).convert_tokens_to_ids("<|b|>") for each in (one, two)]
+    assert kept.shape == rows[0].shape
+    assert union.shape[0] == max(300, a + 1, b + 1)
+    torch.testing.assert_close(kept[:known], rows[0][:known] / 2 * 0 + (rows[1][:known] + rows[2][:known]) / 2)
+    torch.testing.assert_close(union[:known], kept[:known])
+    torch.testing.assert_close(union[b], (rows[1][ids[0]] + rows[2][ids[1]]) / 2)
+    torch.testing.assert_close(union[a], rows[1][AutoTokenizer.from_pretrained(one).convert_tokens_to_ids("<|a|>")])
+    assert words.encode("<|b|>", add_special_tokens=False) == [b]
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "union").config.vocab_size == union.shape[0]
+
+
+def test_a_mergekit_file_gives_the_same_merge(family: list[str], tmp_path: Path) -> None:
+    told = f"""
+merge_method: ties
+base_model: {family[0]}
+models:
+  - model: {family[0]}
+  - model: {family[1]}
+    parameters: {{weight: 0.5, density: [0.2, 0.8]}}
+  - model: {family[2]}
+    parameters: {{weight: [{{filter: mlp, value: 1}}, {{value: 0.3}}], density: 0.4}}
+parameters: {{normalize: false, lambda: 0.7, int8_mask: true}}
+dtype: float32
+tokenizer_source: base
+"""
+    (tmp_path / "merge.yml").write_text(told)
+    runner = CliRunner()
+    done = runner.invoke(app, ["merge", "--config", str(tmp_path / "merge.yml"), "--out", str(tmp_path / "file")])
+    assert done.exit_code == 0, done.output
+    given = ["merge", *family[1:], "--base", family[0], "--method", "ties", "--weight", "0.5", "--weight", "mlp=1,0.3"]
+    given += ["--density", "0.2:0.8", "--density", "0.4", "--no-normalize", "--scale", "0.7"]
+    done = runner.invoke(app, [*given, "--out", str(tmp_path / "options")])
+    assert done.exit_code == 0, done.output
+    one, two = tensors(tmp_path / "file"), tensors(tmp_path / "options")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert (tmp_path / "file" / "report.html").exists()
+
+
+def test_slices_of_whole_models_are_read(family: list[str], tmp_path: Path) -> None:
+    told = {
+        "merge_method": "slerp",
+        "base_model": family[1],
+        "slices": [{"sources": [{"model": each, "layer_range": [0, 4]} for each in family[1:]]}],
+        "parameters": {"t": [{"filter": "self_attn", "value": [0, 1]}, {"value": 0.5}]},
+        "dtype": "bfloat16",
+    }
+    (tmp_path / "merge.yml").write_text(json.dumps(told))
+    wish = of_file(tmp_path / "merge.yml")
+    assert (wish.models, wish.base, wish.dtype) == (tuple(family[1:]), None, "bfloat16")
+    assert merge_models(wish, tmp_path / "out", nothing)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"merge_method": "passthrough"}, "merge_method passthrough .* is not known"),
+        ({"parameters": {"density": 0.5, "t": 1}}, "parameter t .* is none of ties"),
+        ({"models": None}, "lists no models"),
+        ({"modules": {}}, "has modules, which is not read here"),
+        ({"tokenizer_source": "other/model"}, "takes the tokenizer of other/model"),
+        ({"models": None, "slices": [{"sources": []}, {"sources": []}]}, "only whole models"),
+    ],
+)
+def test_what_of_a_mergekit_file_is_refused(
+    family: list[str], tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    told = {"merge_method": "ties", "base_model": family[0], "models": [{"model": each} for each in family[1:]]}
+    (tmp_path / "merge.yml").write_text(json.dumps(told | change))
+    with pytest.raises(InputError, match=words):
+        of_file(tmp_path / "merge.yml")
+
+
+def spoiled(folder: str, target: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> str:
+    """A copy of a model with other tensors."""
+    shutil.copytree(folder, target)
+    found = tensors(target)
+    change(found)
+    save_file(found, target / "model.safetensors", metadata={"format": "pt"})
+    return str(target)
+
+
+def narrower(found: dict[str, torch.Tensor]) -> None:
+    found["model.norm.weight"] = found["model.norm.weight"][:-1].clone()
+
+
+def without(found: dict[str, torch.Tensor]) -> None:
+    del found["model.norm.weight"]
+
+
+def broken(found: dict[str, torch.Tensor]) -> None:
+    found["model.norm.weight"][3] = torch.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (narrower, r"model.norm.weight is \[32\] in .* and \[31\] in"),
+        (without, "model.norm.weight is in .* and not in"),
+        (broken, "model.norm.weight becomes no finite number"),
+    ],
+)
+def test_models_that_do_not_fit_are_refused(
+    family: list[str], tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], None], words: str
+) -> None:
+    bad = spoiled(family[2], tmp_path / "bad", change)
+    with pytest.raises(InputError, match=words):
+        merge_models(Wish((family[2], bad)), tmp_path / "out", nothing)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truncated_file_is_refused(family: list[str], tmp_path: Path) -> None:
+    shutil.copytree(family[2], tmp_path / "cut")
+    file = tmp_path / "cut" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(InputError, match="truncated or damaged"):
+        merge_models(Wish((family[2], str(tmp_path / "cut"))), tmp_path / "out", nothing)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{1}", "{2}", "--method", "ties"], "name it with --base"),
+        (["{1}", "{2}", "--method", "nearly"], "is not known: choose linear"),
+        (["{1}", "{2}", "--base", "{0}"], "has no use for"),
+        (["{1}", "{0}", "--base", "{0}", "--method", "ties"], "is the base and one of the models"),
+        (["{1}", "--method", "slerp"], "merges exactly 2"),
+        (["{1}", "{2}", "--shard-size", "big"], "is no size"),
+        (["{1}", "{2}", "--weight", "x"], "a number, a gradient"),
+        (["{1}", "{2}", "--density", "0.2"], "which linear does not take"),
+        (["{1}", "{2}/nowhere/at/all"], "is no folder"),
+        ([], "0 models were given"),
+        (["{1}", "--config", "merge.yml"], "give one of them"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_2(
+    family: list[str],
+    tmp_path: Path,
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from remodeler.cli import main
+
+    given = ["remodel", "merge", *(word.format(*family) for word in words), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", given)
+    with pytest.raises(SystemExit) as left:
+        main()
+    told = capsys.readouterr().err.strip().splitlines()
+    assert (left.value.code, message in told[-1]) == (2, True), told
+    assert "Traceback" not in "".join(told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_writes_nothing(family: list[str], tmp_path: Path) -> None:
+    assert merge_models(Wish((family[1], family[2])), tmp_path / "out", nothing, dry=True) is False
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_numbers_are_kept_where_they_agree(family: list[str], tmp_path: Path) -> None:
+    folders = []
+    for number, value in enumerate((2**40, 2**40, 2**40 + 1)):
+        folder = tmp_path / f"n{number}"
+        with_count = lambda found, value=value: found.update(count=torch.tensor([value]))  # noqa: E731
+        folders.append(spoiled(family[number], folder, with_count))
+        for extra in folder.glob("model-*"):
+            extra.unlink()
+        (folder / "model.safetensors.index.json").unlink(missing_ok=True)
+    merge_models(Wish((folders[0], folders[1])), tmp_path / "out", nothing)
+    assert tensors(tmp_path / "out")["count"].tolist() == [2**40]
+    with pytest.raises(InputError, match="count holds whole numbers that differ"):
+        merge_models(Wish((folders[0], folders[2])), tmp_path / "other", nothing)
+
+
+def test_a_layout_is_a_file_that_safetensors_reads(tmp_path: Path, family: list[str]) -> None:
+    found = places(Path(family[1]))
+    layout = lay_out(found.items(), tmp_path, 10**9)
+    create(layout)
+    assert {name: each.shape for name, each in load_file(tmp_path / "model.safetensors").items()} == {
+        name: each.shape for name, each in found.items()
+    }
+    for (_, one), (_, two) in zip(found.items(), list(found.items())[1:], strict=False):
+        assert (str(one.file), one.start) < (str(two.file), two.start)
