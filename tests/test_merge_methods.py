@@ -15,7 +15,7 @@ from torch import Tensor
 from remodeler.errors import InputError
 from remodeler.merging.methods import shares
 from remodeler.merging.pieces import BLOCK, Walk, totals, uniform
-from remodeler.merging.selection import chosen, largest
+from remodeler.merging.selection import largest, largest_only
 from remodeler.merging.settings import completed, parsed, values
 from remodeler.merging.stream import _taken
 from remodeler.merging.table import MERGE_METHODS
@@ -37,7 +37,7 @@ class Held:
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         yield pool
 
 
@@ -59,10 +59,19 @@ def merged(
     used = values(method, completed(method, name, given, len(models)), "w", 0.5)
     held = Held(base) if base is not None else None
     walk = Walk(
-        held, [Held(each) for each in models], len(models[0]), ROW, 7, torch.device("cpu"), reader, method.by_rows, size
+        held,
+        [Held(each) for each in models],
+        len(models[0]),
+        ROW,
+        7,
+        torch.device("cpu"),
+        reader,
+        2,
+        method.by_rows,
+        size,
     )
     facts = method.survey(walk, **_taken(method.survey, used)) if method.survey else {}
-    return torch.cat([method.combine(piece, facts, **_taken(method.combine, used)) for piece in walk])
+    return torch.cat(list(walk.over(lambda piece: method.combine(piece, facts, **_taken(method.combine, used)))))
 
 
 def many(value: Any) -> Any:
@@ -263,15 +272,15 @@ def test_random_numbers_depend_on_tensor_model_and_place_alone() -> None:
 def test_the_largest_are_exact_and_the_first_of_equal_ones(numbers: list[float], count: int) -> None:
     sizes = torch.tensor(numbers)
     with ThreadPoolExecutor(1) as pool:
-        walk = Walk(None, [Held(sizes)], len(sizes), 1, 0, torch.device("cpu"), pool, True, 3)
+        walk = Walk(None, [Held(sizes)], len(sizes), 1, 0, torch.device("cpu"), pool, 1, True, 3)
         cutoffs = largest(walk, lambda piece: piece.tensors, [count])
-        found = torch.cat([chosen(piece.tensors, cutoffs, piece.start)[0] for piece in walk])
-    assert torch.equal(found, top(sizes, count))
+        found = torch.cat(list(walk.over(lambda piece: largest_only(piece.tensors, cutoffs, piece.start)[0])))
+    assert torch.equal(found, sizes * top(sizes, count))
 
 
 def test_sums_are_exact(reader: ThreadPoolExecutor) -> None:
     numbers = torch.tensor([1e8, 1.0, -1e8, 1e-8] * (3 * BLOCK))
-    walk = Walk(None, [Held(numbers)], len(numbers), 1, 0, torch.device("cpu"), reader, False, BLOCK)
+    walk = Walk(None, [Held(numbers)], len(numbers), 1, 0, torch.device("cpu"), reader, 2, False, BLOCK)
     assert totals(walk, lambda piece: piece.tensors)[0] == pytest.approx(3 * BLOCK * (1 + 1e-8), rel=1e-12)
 
 

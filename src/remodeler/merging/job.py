@@ -39,10 +39,11 @@ from remodeler.records import (
     write_json,
 )
 from remodeler.saving import one_pass
-from remodeler.streaming import room
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
+LOADED = 2**26
+"""Parameters of a model that is loaded to see that it predicts something: more would take more memory than merging."""
 COMPANIONS = (".json", ".txt", ".model", ".jinja", ".py")
 OWN = ("record.json", "widths.json", "model.safetensors.index.json", "config.json")
 """Files of the model that lends its layout which are not copied: they speak of its weights."""
@@ -156,13 +157,15 @@ def _companions(plan: Plan, work: Path) -> None:
 
 def _loads(plan: Plan, work: Path, layout: Mapping[str, Place]) -> bool:
     """Load the result and let it read a few tokens, where it fits and its family is known; whether that was done."""
-    if 2 * _total(layout) > room(torch.device("cpu")):
-        note("the result is too large to be loaded here: its bytes were read back and are those that were written")
+    if sum(place.count for place in layout.values()) > LOADED:
+        note(
+            "the result is too large to be loaded by the way: its bytes were read back, and are those that were written"
+        )
         return False
     if plan.lender.settings.get("model_type") not in FAMILIES:
         note("the result was not loaded, its family is not known here: its bytes are those that were written")
         return False
-    again = load(work, device="cpu", trust_remote_code=plan.wish.trust_remote_code)
+    again = load(work, dtype="float32", device="cpu", trust_remote_code=plan.wish.trust_remote_code)
     if not torch.isfinite(one_pass(again)).all():
         raise InputError("the merged model predicts no finite numbers: these models do not mix by this method")
     return True

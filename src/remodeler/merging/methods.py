@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from remodeler.merging.pieces import Piece, Walk, in_order, squares, totals, uniform
-from remodeler.merging.selection import Cutoff, chosen, largest
+from remodeler.merging.selection import Cutoff, largest, largest_only
 
 Facts = Mapping[str, Any]
 """What is known of a whole tensor."""
@@ -53,21 +53,32 @@ def added(piece: Piece, changes: Tensor, weight: Each, scale: float, *, consensu
     """
     assert piece.base is not None
     parts = weighted(changes, weight)
-    counted = agreeing(parts) if consensus else torch.ones_like(parts, dtype=torch.bool)
-    total = in_order(parts * counted)
+    sign = elect(parts) if consensus else None
+    total = in_order(parts)
     if normalize:
-        total /= nonzero(in_order(weighted(counted, weight)))
-    return piece.base + scale * total
+        total /= nonzero(in_order(weighted(positive(parts), weight))) if consensus else sum(weight)
+    return piece.base + scale * (total if sign is None else total * sign)
 
 
-def agreeing(parts: Tensor) -> Tensor:
-    """Which parts [models, elements] have the sign of their sum; a sum of 0 counts as positive."""
-    return torch.where(in_order(parts) >= 0, parts > 0, parts < 0)
+def elect(parts: Tensor) -> Tensor:
+    """The sign of the sum of parts [models, elements], that of 0 being positive: [elements], 1 or -1.
+
+    Parts of that sign become their sizes, in place, and the others 0: comparing and masking would take ten times as
+    long as arithmetic.
+    """
+    sign = torch.copysign(torch.ones((), device=parts.device), in_order(parts))
+    parts.mul_(sign).relu_()
+    return sign
+
+
+def positive(parts: Tensor) -> Tensor:
+    """1.0 where a number is above 0, 0.0 elsewhere."""
+    return torch.gt(parts, 0, out=torch.empty_like(parts))
 
 
 def nonzero(divisor: Tensor) -> Tensor:
     """1 where a divisor is 0: what is divided is 0 there too."""
-    return divisor.masked_fill(divisor == 0, 1.0)
+    return divisor + torch.eq(divisor, 0, out=torch.empty_like(divisor))
 
 
 # The classics ---------------------------------------------------------------------------------------------------------
@@ -125,11 +136,8 @@ def middle_changes(walk: Walk, *, density: Each, gamma: Each) -> Facts:
 
 def among(piece: Piece, facts: Facts) -> Tensor:
     """The changes that a survey chose; 0 elsewhere."""
-    sizes = piece.deltas.abs()
-    inside = chosen(sizes, facts["kept"], piece.start)
-    if "dropped" in facts:
-        inside &= ~chosen(sizes, facts["dropped"], piece.start)
-    return piece.deltas * inside
+    inside = largest_only(piece.deltas, facts["kept"], piece.start)
+    return inside - largest_only(inside, facts["dropped"], piece.start) if "dropped" in facts else inside
 
 
 def ties(piece: Piece, facts: Facts, *, weight: Each, density: Each, scale: float, normalize: bool) -> Tensor:
@@ -204,7 +212,7 @@ def della(
 
 def _drawn(changes: Tensor, drawn: Tensor, probability: Tensor, rescale: bool) -> Tensor:
     """Changes that a random number lets stay."""
-    staying = changes * (drawn < probability)
+    staying = changes * torch.lt(drawn, probability, out=torch.empty_like(drawn))
     return staying / nonzero(probability) if rescale else staying
 
 
@@ -223,7 +231,7 @@ def rank_in_row(sizes: Tensor, row: int) -> Tensor:
 
 def changed_squares(walk: Walk) -> Facts:
     """By model the sum of the squares of its changes, and how many there are."""
-    return {"squares": totals(walk, lambda piece: squares(piece.deltas)), "count": walk.count}
+    return {"squares": squares(walk, lambda piece: piece.deltas), "count": walk.count}
 
 
 def together(facts: Sequence[Facts]) -> Facts:
@@ -250,34 +258,36 @@ def select_and_calculate(walk: Walk, *, select: float, variant: str) -> Facts:
     if select < 1:
         varying = walk.count
         if variant != "paper":  # a share of the elements that vary at all
-            varying = int(totals(walk, lambda piece: (variance(piece.deltas) > 0).float())[0])
+            varying = int(totals(walk, lambda piece: positive(variance(piece.deltas)))[0])
         cutoffs = largest(walk, lambda piece: variance(piece.deltas), [int(select * varying)])
-    found = totals(walk, lambda piece: squares(piece.deltas * selected(piece, cutoffs)))
+    found = squares(walk, lambda piece: masked(piece, cutoffs))
     return {"cutoffs": cutoffs, "squares": found}
 
 
 def variance(rows: Tensor) -> Tensor:
     """Over the models: [models, elements] to [1, elements]."""
-    mean = in_order(rows) / len(rows)
-    return (in_order((rows - mean).square()) / len(rows))[None]
+    mean = in_order(rows).div_(len(rows))
+    total = torch.zeros_like(mean)
+    for row in rows:
+        off = row - mean
+        total += off.mul_(off)
+    return total.div_(len(rows))[None]
 
 
-def selected(piece: Piece, cutoffs: Sequence[Cutoff]) -> Tensor:
-    """Which elements vary enough, and at all: [1, elements] bool. Without cutoffs, every element."""
+def masked(piece: Piece, cutoffs: Sequence[Cutoff]) -> Tensor:
+    """Changes where models vary enough, and at all; 0 elsewhere. Without cutoffs, all changes."""
     if not cutoffs:
-        return torch.ones_like(piece.deltas[:1], dtype=torch.bool)
-    found = variance(piece.deltas)
-    return chosen(found, cutoffs, piece.start) & (found > 0)
+        return piece.deltas
+    return piece.deltas * largest_only(variance(piece.deltas), cutoffs, piece.start).sign_()
 
 
 def sce(piece: Piece, facts: Facts, *, select: float, variant: str) -> Tensor:
     """Select what varies, calculate coefficients, erase minority signs (FuseChat)."""
     assert piece.base is not None
-    mask = selected(piece, () if variant == "fuseai" else facts["cutoffs"])
-    changes = piece.deltas * mask
-    kept = agreeing(changes)
+    changes = masked(piece, () if variant == "fuseai" else facts["cutoffs"]).clone()
     coefficients = shares(facts["squares"])
-    total = in_order(weighted(changes * kept, coefficients))
+    sign = elect(changes)
+    total = in_order(weighted(changes, coefficients))
     if variant != "paper":
-        total /= nonzero(in_order(weighted(kept & mask, coefficients)))
-    return piece.base + total
+        total /= nonzero(in_order(weighted(positive(changes), coefficients)))
+    return piece.base + total * sign

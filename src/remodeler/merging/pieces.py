@@ -1,4 +1,4 @@
-"""One tensor of many checkpoints, piece by piece: read ahead, made float32, in memory that does not grow with it.
+"""One tensor of many checkpoints, piece by piece: read, made float32, several at a time, in memory that does not grow.
 
 Numbers that are found over a whole tensor must not depend on how it is cut. So pieces begin at multiples of a block (or
 of a row), sums are taken block by block and then exactly, and every operation on an element is a single rounded one.
@@ -6,11 +6,13 @@ of a row), sums are taken block by block and then exactly, and every operation o
 
 import math
 import os
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +21,15 @@ from torch import Tensor
 from remodeler.errors import InputError
 from remodeler.merging.files import Place
 
+T = TypeVar("T")
+
 BLOCK = 4096
 """Elements that are summed together."""
 PIECE = 2**18
-"""Elements of a tensor at once, about: small enough for a processor's cache."""
-KEPT_BYTES = 2**27
+"""Elements of a tensor that a thread has at once, about: fewer leave it waiting for Python, more leave the cache."""
+TINY = 1e-30
+"""A mean square above which the smallest squares of float32, about 1e-38, are missed by nobody."""
+KEPT_BYTES = 2**26
 """Of a tensor whose pieces stay in memory for the passes after the first."""
 DRAWN = 2**16
 """Random numbers that are drawn together."""
@@ -57,9 +63,23 @@ class Stored:
         return torch.from_numpy(buffer).view(self.place.dtype)
 
 
+SCRATCH = threading.local()
+"""Memory that every thread uses again for each piece: asking the system for it takes longer than computing."""
+
+
+def scratch(name: str, rows: int, elements: int, device: torch.device) -> Tensor:
+    """A tensor [rows, elements] float32 of this thread, whose numbers are those of its last use."""
+    held = getattr(SCRATCH, name, None)
+    if held is None or held.numel() < rows * elements or held.device != device:
+        held = torch.empty(rows * elements, dtype=torch.float32, device=device)
+        setattr(SCRATCH, name, held)
+    view: Tensor = held[: rows * elements].view(rows, elements)
+    return view
+
+
 @dataclass(frozen=True)
 class Piece:
-    """Some elements of a tensor, of all models, on the device."""
+    """Some elements of a tensor, of all models, on the device; good until the thread takes the next piece."""
 
     base: Tensor | None
     """[elements] float32; None for methods without a base."""
@@ -77,12 +97,13 @@ class Piece:
         """What each model changed: [models, elements] float32."""
         if self.base is None:
             raise ValueError("this method was given no base")
-        return self.tensors - self.base
+        rows, elements = self.tensors.shape
+        return torch.sub(self.tensors, self.base, out=scratch("deltas", rows, elements, self.tensors.device))
 
 
 @dataclass(frozen=True)
 class Walk:
-    """All pieces of a tensor, in order, as often as they are asked for."""
+    """All pieces of a tensor, as often as they are asked for, several at a time."""
 
     base: Source | None
     models: Sequence[Source]
@@ -91,42 +112,47 @@ class Walk:
     row: int
     key: int
     device: torch.device
-    reader: ThreadPoolExecutor
+    pool: ThreadPoolExecutor
+    """Threads that each read and compute a piece; torch's own would wait for each other after every operation."""
+    threads: int
     by_rows: bool = False
     """Whether rows must be whole; else blocks are."""
     size: int = PIECE
     kept: dict[int, list[Tensor]] = field(default_factory=dict)
 
-    def __iter__(self) -> Iterator[Piece]:
-        unit = max(1, self.row if self.by_rows else BLOCK)
-        step = max(1, self.size // unit) * unit
-        starts = range(0, self.count, step)
-        waiting = self.reader.submit(self._read, 0, step)
-        for start in starts:
-            raw = waiting.result()
-            if start + step < self.count:
-                waiting = self.reader.submit(self._read, start + step, step)
-            yield self._piece(raw, start)
-
-    def _read(self, start: int, step: int) -> list[Tensor]:
-        if start in self.kept:
-            return self.kept[start]
-        stop = min(start + step, self.count)
-        raw = [source.read(start, stop) for source in self._sources]
-        if sum(each.nbytes for each in raw) * self.count <= KEPT_BYTES * (stop - start):
-            self.kept[start] = raw
-        return raw
+    def over(self, function: Callable[[Piece], T]) -> Iterator[T]:
+        """What a function makes of every piece, in order; a few pieces are ahead of the one that is yielded."""
+        ahead: deque[Future[T]] = deque()
+        for start in range(0, self.count, self.step):
+            if len(ahead) > self.threads:
+                yield ahead.popleft().result()
+            ahead.append(self.pool.submit(lambda start: function(self.piece(start)), start))
+        while ahead:
+            yield ahead.popleft().result()
 
     @property
-    def _sources(self) -> list[Source]:
-        return [*([self.base] if self.base else []), *self.models]
+    def step(self) -> int:
+        """Elements of a piece."""
+        unit = max(1, self.row if self.by_rows else BLOCK)
+        return max(1, self.size // unit) * unit
 
-    def _piece(self, raw: list[Tensor], start: int) -> Piece:
-        stack = torch.empty(len(raw), len(raw[0]), dtype=torch.float32, device=self.device)
+    def piece(self, start: int) -> Piece:
+        """The piece that begins at an element."""
+        raw = self._read(start)
+        stack = scratch("stack", len(raw), len(raw[0]), self.device)
         for row, each in zip(stack, raw, strict=True):
             row.copy_(each)
         base, tensors = (stack[0], stack[1:]) if self.base else (None, stack)
         return Piece(base, tensors, start, self.row, self.key)
+
+    def _read(self, start: int) -> list[Tensor]:
+        if start in self.kept:
+            return self.kept[start]
+        stop = min(start + self.step, self.count)
+        raw = [source.read(start, stop) for source in (*([self.base] if self.base else []), *self.models)]
+        if sum(each.nbytes for each in raw) * self.count <= KEPT_BYTES * (stop - start):
+            self.kept[start] = raw
+        return raw
 
 
 # What is found over a whole tensor ------------------------------------------------------------------------------------
@@ -134,20 +160,29 @@ class Walk:
 
 def totals(walk: Walk, values: Callable[[Piece], Tensor]) -> list[float]:
     """Sums over a tensor of [rows, elements] numbers, one a row, in float64 and rounded once at the end."""
-    parts = [_block_sums(values(piece)).cpu() for piece in walk]
+    parts = list(walk.over(lambda piece: _block_sums(values(piece)).cpu()))
     return [math.fsum(row) for row in torch.cat(parts, 1).tolist()]
 
 
 def _block_sums(values: Tensor) -> Tensor:
     """[rows, elements] to [rows, blocks] float64: what a block gives is its own affair, however many are beside it."""
-    padded = torch.nn.functional.pad(values, (0, -values.shape[1] % BLOCK))
+    rest = -values.shape[1] % BLOCK
+    padded = torch.nn.functional.pad(values, (0, rest)) if rest else values
     blocks: Tensor = padded.unflatten(1, (-1, BLOCK))
     return blocks.sum(2, dtype=torch.float64)
 
 
-def squares(values: Tensor) -> Tensor:
-    """Squares in float64, where those of the smallest float32 are not 0."""
-    return values.double().square()
+def squares(walk: Walk, values: Callable[[Piece], Tensor]) -> list[float]:
+    """Sums of squares over a tensor, one a row; taken again in float64 where those of float32 may not hold them."""
+
+    def square(piece: Piece) -> Tensor:
+        found = values(piece)
+        return found * found
+
+    found = totals(walk, square)
+    if all(TINY * walk.count < each < math.inf for each in found):
+        return found
+    return totals(walk, lambda piece: values(piece).double().square())
 
 
 def in_order(rows: Tensor) -> Tensor:

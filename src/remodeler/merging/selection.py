@@ -8,6 +8,7 @@ the first ones in the tensor, and a third pass finds the last of them. Memory: t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ Values = Callable[[Piece], Tensor]
 UPPER, LOWER = 2**15, 2**16
 END = 2**62
 """Behind every place."""
+INFINITE = 0x7F800000
+"""Bit pattern of infinity."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Cutoff:
     """Place of the last element of just that value that is chosen."""
 
 
-NONE, ALL = Cutoff(2**31 - 1, -1), Cutoff(-1, END)
+NONE, ALL = Cutoff(INFINITE, -1), Cutoff(-1, END)
 
 
 def largest(walk: Walk, values: Values, counts: Sequence[int]) -> tuple[Cutoff, ...]:
@@ -63,12 +66,14 @@ def _found(walk: Walk, patterns: Values, counts: Sequence[int]) -> list[Cutoff]:
 
 def _counted(walk: Walk, patterns: Values, upper: list[int] | None) -> Tensor:
     """How often the upper 16 bits occur or, of those with the given ones, the lower: [rows, buckets]."""
-    total: Tensor | None = None
-    for piece in walk:
-        rows = [_histogram(row, None if upper is None else upper[k]) for k, row in enumerate(patterns(piece))]
-        total = torch.stack(rows) if total is None else total.add_(torch.stack(rows))
-    assert total is not None
-    return total
+
+    def histograms(piece: Piece) -> Tensor:
+        return torch.stack(
+            [_histogram(row, None if upper is None else upper[k]) for k, row in enumerate(patterns(piece))]
+        )
+
+    counted = walk.over(histograms)
+    return reduce(Tensor.add_, counted, next(counted))
 
 
 def _histogram(row: Tensor, upper: int | None) -> Tensor:
@@ -87,23 +92,37 @@ def _boundaries(histogram: Tensor, counts: Sequence[int]) -> tuple[list[int], li
 
 def _last_ones(walk: Walk, patterns: Values, smallest: list[int], left: list[int]) -> list[int]:
     """Place of the ``left``-th element of each row that has just the smallest chosen value."""
-    seen, last = [0] * len(left), [END] * len(left)
-    for piece in walk:
-        for row, found in enumerate(patterns(piece)):
-            equal = (found == smallest[row]).nonzero()[:, 0] if seen[row] < left[row] else found[:0]
-            if seen[row] < left[row] <= seen[row] + len(equal):
-                last[row] = piece.start + int(equal[left[row] - seen[row] - 1])
-            seen[row] += len(equal)
-    return last
+    wanted = torch.tensor(smallest, dtype=torch.int32, device=walk.device)[:, None]
+
+    def equal_ones(piece: Piece) -> Tensor:
+        found = patterns(piece)
+        return torch.eq(found, wanted, out=torch.empty(found.shape, device=walk.device)).sum(1).long().cpu()
+
+    counts = torch.stack(list(walk.over(equal_ones)))  # [pieces, rows]
+    seen = counts.cumsum(0)
+    found = []
+    for row, number in enumerate(left):
+        place = int((seen[:, row] < number).sum())
+        piece = walk.piece(place * walk.step)
+        equal = (patterns(piece)[row] == smallest[row]).nonzero()[:, 0]
+        found.append(piece.start + int(equal[number - 1 - int(seen[place, row] - counts[place, row])]))
+    return found
 
 
-def chosen(values: Tensor, cutoffs: Sequence[Cutoff], start: int) -> Tensor:
-    """Which elements of a piece are among the largest: [rows, elements] bool."""
-    patterns = bits(values)
-    smallest = torch.tensor([each.bits for each in cutoffs], dtype=torch.int32, device=values.device)[:, None]
-    inside = patterns > smallest
-    if any(each.last < END for each in cutoffs):
-        places = torch.arange(start, start + values.shape[1], device=values.device)
-        last = torch.tensor([each.last for each in cutoffs], device=values.device)[:, None]
-        return inside | (patterns == smallest) & (places <= last)
-    return inside | (patterns == smallest)
+def largest_only(rows: Tensor, cutoffs: Sequence[Cutoff], start: int) -> Tensor:
+    """Elements of a piece that are among the largest in size; 0 elsewhere: [rows, elements] float32."""
+    return torch.stack([_shrunk(row, cutoff, start) for row, cutoff in zip(rows, cutoffs, strict=True)])
+
+
+def _shrunk(row: Tensor, cutoff: Cutoff, start: int) -> Tensor:
+    """A row whose elements up to the last place may be as small as the cutoff, and behind it must be larger."""
+    border = max(0, min(cutoff.last + 1 - start, len(row)))
+    parts = [_above(row[:border], cutoff.bits - 1), _above(row[border:], cutoff.bits)]
+    return torch.cat(parts) if 0 < border < len(row) else parts[border == 0]
+
+
+def _above(row: Tensor, pattern: int) -> Tensor:
+    """Elements whose size has a larger bit pattern, in one vectorised operation."""
+    if pattern < 0:
+        return row
+    return torch.nn.functional.hardshrink(row, torch.tensor(pattern, dtype=torch.int32).view(torch.float32).item())

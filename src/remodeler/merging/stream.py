@@ -8,8 +8,8 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor
 from remodeler.errors import InputError
 from remodeler.merging.files import Place
 from remodeler.merging.methods import Facts, shares
-from remodeler.merging.pieces import Source, Walk
+from remodeler.merging.pieces import Piece, Source, Walk
 from remodeler.merging.table import Method
 from remodeler.records import append_line, disk_errors, drop_torn_line, read_lines
 
@@ -53,27 +53,32 @@ class Task:
 
 @dataclass(frozen=True)
 class Hands:
-    """What the work is done with: threads that read and write, and the device that computes."""
+    """What the work is done with: threads, and the device that computes."""
 
-    reader: ThreadPoolExecutor
-    writer: ThreadPoolExecutor
+    pool: ThreadPoolExecutor
+    threads: int
     device: torch.device
     size: int
     """Elements of a piece."""
 
     def walk(self, task: Task, method: Method) -> Walk:
         """The pieces of a tensor."""
+        base, models, count = task.base, task.models, task.place.count
         return Walk(
-            task.base,
-            task.models,
-            task.place.count,
-            task.row,
-            task.key,
-            self.device,
-            self.reader,
-            method.by_rows,
-            self.size,
+            base, models, count, task.row, task.key, self.device, self.pool, self.threads, method.by_rows, self.size
         )
+
+
+@contextmanager
+def hands(device: torch.device, size: int) -> Iterator[Hands]:
+    """As many threads as torch would use, each computing alone meanwhile."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield Hands(pool, threads, device, size)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def merge_tensors(
@@ -107,18 +112,16 @@ def merge_tensors(
     left = [task for task in tasks if task.name not in done]
     total = sum(task.place.bytes for task in tasks) or 1
     finished = total - sum(task.place.bytes for task in left)
-    with ExitStack() as after:
-        pools = [after.enter_context(ThreadPoolExecutor(1)) for _ in range(2)]
-        hands = Hands(pools[0], pools[1], device, size)
-        pooled = _pooled(tasks, method, hands, listen)
+    with hands(device, size) as work:
+        pooled = _pooled(tasks, method, work, listen)
         for task in left:
             listen(finished / total, task.name)
-            append_line(journal, _made(task, method, hands, pooled))
+            append_line(journal, _made(task, method, work, pooled))
             finished += task.place.bytes
     return list({line["name"]: line for line in read_lines(journal)[1:]}.values())
 
 
-def _pooled(tasks: Sequence[Task], method: Method, hands: Hands, listen: Listen) -> dict[str, Facts]:
+def _pooled(tasks: Sequence[Task], method: Method, work: Hands, listen: Listen) -> dict[str, Facts]:
     """Facts of units of several tensors, which must be known before the first is made."""
     units: dict[str, list[Task]] = {}
     for task in tasks:
@@ -128,7 +131,7 @@ def _pooled(tasks: Sequence[Task], method: Method, hands: Hands, listen: Listen)
     found: dict[str, Facts] = {}
     for unit, members in units.items():
         listen(0.0, f"measuring {unit or 'the model'}")
-        found[unit] = method.pool([_surveyed(task, method, hands.walk(task, method)) for task in members])
+        found[unit] = method.pool([_surveyed(task, method, work.walk(task, method)) for task in members])
     return found
 
 
@@ -144,56 +147,64 @@ def _taken(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str,
     return {name: values[name] for name in asked if name in values}
 
 
-def _made(task: Task, method: Method, hands: Hands, pooled: Mapping[str, Facts]) -> dict[str, Any]:
+def _made(task: Task, method: Method, work: Hands, pooled: Mapping[str, Facts]) -> dict[str, Any]:
     """Make a tensor and write it; its line of the journal."""
     if not task.place.dtype.is_floating_point:
-        return {"name": task.name, "crc32": _written(task, _same(task, hands.size), hands.writer)}
-    walk = hands.walk(task, method)
+        return {"name": task.name, "crc32": _same(task, work.size)}
+    walk = work.walk(task, method)
     facts = pooled[task.unit] if pooled else _surveyed(task, method, walk)
     values = _taken(method.combine, task.values)
-    checksum = _written(task, (method.combine(piece, facts, **values) for piece in walk), hands.writer)
+    checksum = _written(task, walk, lambda piece: method.combine(piece, facts, **values))
     line: dict[str, Any] = {"name": task.name, "crc32": checksum}
     return line | ({"shares": list(shares(facts["squares"]))} if "squares" in facts else {})
 
 
-def _same(task: Task, size: int) -> Iterator[Tensor]:
-    """A tensor of whole numbers, which nobody can mix: it must be the same in all models."""
-    first, *others = [*([task.base] if task.base else []), *task.models]
-    for start in range(0, task.place.count, size):
-        stop = min(start + size, task.place.count)
-        part = first.read(start, stop)
-        if not all(torch.equal(part, other.read(start, stop)) for other in others):
-            raise InputError(f"{task.name} holds whole numbers that differ between the models: they can't be merged")
-        yield part
-
-
-def _written(task: Task, parts: Iterator[Tensor], writer: ThreadPoolExecutor) -> int:
-    """Write the parts of a tensor one behind the other, each while the next is made; the CRC-32 of them all."""
-    offset, checksum = task.place.start, 0
+def _written(task: Task, walk: Walk, combine: Callable[[Piece], Tensor]) -> int:
+    """Make the pieces of a tensor and write each in its place; the CRC-32 of them all."""
+    checksum = 0
     with disk_errors(task.place.file), task.place.file.open("r+b") as file:
-        waiting: Future[int] | None = None
-        for part in parts:
-            data = _bytes(task, part)
-            checksum = waiting.result() if waiting else 0
-            waiting = writer.submit(_write, file.fileno(), data, offset, checksum)
-            offset += len(data)
-        checksum = waiting.result() if waiting else 0
+
+        def make(piece: Piece) -> memoryview:
+            data = _bytes(task, combine(piece))
+            _write(file.fileno(), data, task.place.start + piece.start * task.place.dtype.itemsize)
+            return data
+
+        for data in walk.over(make):
+            checksum = zlib.crc32(data, checksum)
     return checksum
 
 
-def _write(file: int, data: memoryview, offset: int, checksum: int) -> int:
+def _same(task: Task, size: int) -> int:
+    """Copy a tensor of whole numbers, which nobody can mix: it must be the same in all models."""
+    first, *others = [*([task.base] if task.base else []), *task.models]
+    checksum, offset = 0, task.place.start
+    with disk_errors(task.place.file), task.place.file.open("r+b") as file:
+        for start in range(0, task.place.count, size):
+            stop = min(start + size, task.place.count)
+            part = first.read(start, stop)
+            if not all(torch.equal(part, other.read(start, stop)) for other in others):
+                raise InputError(
+                    f"{task.name} holds whole numbers that differ between the models: they can't be merged"
+                )
+            data = part.view(torch.uint8).numpy().data
+            _write(file.fileno(), data, offset)
+            checksum, offset = zlib.crc32(data, checksum), offset + len(data)
+    return checksum
+
+
+def _write(file: int, data: memoryview, offset: int) -> None:
     done = 0
     while done < len(data):
         done += os.pwrite(file, data[done:], offset + done)
-    return zlib.crc32(data, checksum)
 
 
 def _bytes(task: Task, part: Tensor) -> memoryview:
     """A part as it is stored."""
-    stored = part.to(task.place.dtype)
-    if not torch.isfinite(stored).all():
+    low, high = torch.aminmax(part)  # NaN, if there is one
+    most = torch.finfo(task.place.dtype).max
+    if not (low >= -most and high <= most):
         raise InputError(_why_not(task, part))
-    return stored.cpu().contiguous().view(torch.uint8).numpy().data
+    return part.to(task.place.dtype).cpu().contiguous().view(torch.uint8).numpy().data
 
 
 def _why_not(task: Task, part: Tensor) -> str:
