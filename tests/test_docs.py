@@ -102,7 +102,10 @@ def test_options_that_are_named_exist(page: Path) -> None:
     assert named - FOREIGN <= options()
 
 
-@pytest.mark.parametrize(("verb", "page"), [("prune", "prune"), ("cut", "prune"), ("recover", "recover"), ("merge", "merge")])
+PAGE_OF = [("prune", "prune"), ("cut", "prune"), ("recover", "recover"), ("merge", "merge")]
+
+
+@pytest.mark.parametrize(("verb", "page"), PAGE_OF)
 def test_every_option_of_a_verb_is_explained(verb: str, page: str) -> None:
     text = prose(ROOT / "docs" / f"{page}.md")
     given = {name for parameter in commands()[verb].params for name in parameter.opts if name.startswith("--")}
