@@ -79,6 +79,38 @@ def merge_card(record: Record) -> str:
     return _page(head, title, story, _loading(form, results["auto_class"], ""), results["command"])
 
 
+def write_fusion_card(folder: Path, record: Record) -> None:
+    """Write ``README.md`` of a fused model from its record."""
+    write_text(folder / "README.md", fusion_card(record))
+
+
+def fusion_card(record: Record) -> str:
+    """The card of a fused model: the student, its teachers, what each had to say, and what came of it."""
+    results, options, student = record.results, record.options, _known_as(record.options["student"])
+    head = {
+        "base_model": student,
+        "library_name": "transformers",
+        "pipeline_tag": results["pipeline_tag"],
+        "tags": ["knowledge-fusion", "distillation", "remodeler"],
+        **inherited(Path(options["student"])),
+    }
+    teachers = [f"`{_known_as(name)}`" for name in options["teachers"]]
+    voices = [
+        [f"`{_known_as(name)}`", f"{each['coverage']:.1%}", f"{each['bits_per_byte']:.3f}", f"{each['weight']:.1%}"]
+        for name, each in results["voices"].items()
+    ]
+    story = [
+        f"`{student}`, trained for {results['steps']:,} steps on `{Path(options['texts']).name}` and on what "
+        f"{', '.join(teachers)} predict in it ({options['share']:g} of the loss is the text's own).",
+        "",
+        *_markdown(["voice", "positions", "bits per byte", "weight"], voices),
+        "",
+        *_table(results),
+    ]
+    loading = _loading(results["form"], results["auto_class"], options["student"])
+    return _page(head, f"{student}, fused", story, loading, results["command"])
+
+
 def _known_as(source: str) -> str:
     """A hub id, or the name of a folder."""
     return Path(source).resolve().name if Path(source).exists() else source
@@ -129,7 +161,7 @@ def _pruning(results: dict[str, Any], options: dict[str, Any], name: str) -> str
 
 
 def _table(results: dict[str, Any]) -> list[str]:
-    names = {"dense": "source", "pruned": "pruned", "recovered": "recovered"}
+    names = {"dense": "source", "pruned": "pruned", "recovered": "recovered", "student": "before", "fused": "after"}
     measured = comparison([(word, results[key]) for key, word in names.items() if key in results])
     if measured is None:
         return []

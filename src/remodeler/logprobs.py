@@ -124,16 +124,28 @@ def sparse(logits: Tensor, k: int) -> TopK:
 
 
 @torch.no_grad()
-def topk_logprobs(anatomy: Anatomy, batch: Batch, k: int, temperature: float = 1.0) -> TopK:
+def scored_topk(anatomy: Anatomy, batch: Batch, k: int, temperature: float = 1.0) -> tuple[TopK, Tensor]:
     """What a model predicts at the scored positions of a batch, its logits divided by ``temperature``.
 
-    Logits exist a chunk at a time; what is kept is k ids and k + 1 numbers a position.
+    Logits exist a chunk at a time; what is kept is k ids and k + 2 numbers a position.
+
+    Returns:
+        The likeliest tokens, and the log-probabilities of those that came: [tokens] float32.
     """
     states = scored_states(anatomy, batch)
-    parts = states.split(chunk_positions(anatomy, states.device))
-    found = [sparse(head_logits(anatomy, part[None])[0].float() / temperature, k) for part in parts]
-    ids, logprobs, rest = zip(*((each.ids, each.logprobs, each.rest) for each in found), strict=True)
-    return TopK(torch.cat(ids), torch.cat(logprobs), torch.cat(rest))
+    size = chunk_positions(anatomy, states.device)
+    tops, golds = [], []
+    for part, targets in zip(states.split(size), batch.targets.split(size), strict=True):
+        logits = head_logits(anatomy, part[None])[0].float() / temperature
+        tops.append(sparse(logits, k))
+        golds.append(logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1))
+    ids, logprobs, rest = zip(*((each.ids, each.logprobs, each.rest) for each in tops), strict=True)
+    return TopK(torch.cat(ids), torch.cat(logprobs), torch.cat(rest)), torch.cat(golds)
+
+
+def topk_logprobs(anatomy: Anatomy, batch: Batch, k: int, temperature: float = 1.0) -> TopK:
+    """The likeliest tokens alone."""
+    return scored_topk(anatomy, batch, k, temperature)[0]
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:

@@ -63,18 +63,58 @@ def cross_entropy(anatomy: Anatomy, batch: Batch) -> Tensor:
 
 
 def divergence(logits: Tensor, wanted: TopK) -> Tensor:
-    """Sum over tokens of the divergence from a sparse distribution to that of logits [tokens, vocabulary], in nats."""
+    """Sum over tokens of the divergence from a sparse distribution to that of logits [tokens, vocabulary], in nats.
+
+    Columns of probability 0 belong to the rest; a token all of whose columns are such is not taught.
+    """
+    chosen, others = outcomes(logits, wanted)
+    total = _gap(wanted.logprobs, chosen)
+    return total if others is None else total + _gap(wanted.rest.masked_fill(~taught(wanted), -torch.inf), others)
+
+
+def reverse_divergence(logits: Tensor, wanted: TopK) -> Tensor:
+    """The same from the student to the teacher, over the outcomes that the teacher holds possible."""
+    chosen, others = outcomes(logits, wanted)
+    total = _reverse(wanted.logprobs, chosen)
+    return total if others is None else total + _reverse(wanted.rest.masked_fill(~taught(wanted), -torch.inf), others)
+
+
+def ranks(logits: Tensor, wanted: TopK) -> Tensor:
+    """Sum of the differences of probabilities rank by rank, whatever the tokens (ULD, Boizard et al. 2024, 2402.12030).
+
+    Of the k likeliest of each, and of all others as one.
+    """
+    found = logits.topk(wanted.ids.shape[1], dim=1).values - logits.logsumexp(1, keepdim=True)
+    apart = (found.exp() - wanted.logprobs.exp()).abs().sum(1)
+    apart = apart + (found.exp().sum(1) - wanted.logprobs.exp().sum(1)).abs()
+    return (apart * taught(wanted)).sum()
+
+
+DIVERGENCES = {"forward": divergence, "reverse": reverse_divergence, "uld": ranks}
+
+
+def taught(wanted: TopK) -> Tensor:
+    """At which tokens a teacher has something to say: [tokens] bool."""
+    return wanted.logprobs[:, 0] > -torch.inf
+
+
+def outcomes(logits: Tensor, wanted: TopK) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities of the wanted tokens [tokens, k], and of all others [tokens]; None where there are none."""
     whole = logits.logsumexp(1)
     chosen = logits.gather(1, wanted.ids) - whole[:, None]
-    total = _gap(wanted.logprobs, chosen)
     if wanted.ids.shape[1] == logits.shape[1]:
-        return total
-    others = logits.scatter(1, wanted.ids, -torch.inf).logsumexp(1) - whole
-    return total + _gap(wanted.rest, others)
+        return chosen, None
+    ids = torch.where(wanted.logprobs > -torch.inf, wanted.ids, wanted.ids[:, :1])
+    return chosen, logits.scatter(1, ids, -torch.inf).logsumexp(1) - whole
 
 
 def _gap(wanted: Tensor, found: Tensor) -> Tensor:
     return (wanted.exp() * (wanted.clamp_min(LOWEST) - found)).sum()
+
+
+def _reverse(wanted: Tensor, found: Tensor) -> Tensor:
+    possible = wanted > -torch.inf
+    return (found.exp() * (found - wanted.masked_fill(~possible, 0.0)) * possible).sum()
 
 
 def teacher(anatomy: Anatomy, k: int, temperature: float = 1.0) -> Teach:
@@ -82,7 +122,7 @@ def teacher(anatomy: Anatomy, k: int, temperature: float = 1.0) -> Teach:
     return lambda batch: topk_logprobs(anatomy, batch, k, temperature)
 
 
-def distillation(teach: Teach, share: float = 0.0, temperature: float = 1.0) -> Loss:
+def distillation(teach: Teach, share: float = 0.0, temperature: float = 1.0, kind: str = "forward") -> Loss:
     """``share`` of the cross-entropy with the text, and 1 - ``share`` of the divergence from a teacher.
 
     Args:
@@ -90,6 +130,7 @@ def distillation(teach: Teach, share: float = 0.0, temperature: float = 1.0) -> 
         share: 0 is distillation alone, 1 the text alone.
         temperature: divides the student's logits in the divergence, which is multiplied by its square so that
             gradients keep their size (Hinton et al., section 2).
+        kind: a row of ``DIVERGENCES``; the cross-entropy with the teacher has the gradient of ``forward``.
     """
     if not 0 <= share <= 1:
         raise InputError(f"a share of {share} for the text's own loss was given: choose one between 0 and 1")
@@ -100,7 +141,7 @@ def distillation(teach: Teach, share: float = 0.0, temperature: float = 1.0) -> 
         wanted = teach(batch)
 
         def score(logits: Tensor, part: slice) -> Tensor:
-            total = (1 - share) * temperature**2 * divergence(logits / temperature, wanted[part])
+            total = (1 - share) * temperature**2 * DIVERGENCES[kind](logits / temperature, wanted[part])
             return total + share * token_cross_entropy(logits, batch.targets[part], reduction="sum") if share else total
 
         return head_sum(anatomy, batch, score)

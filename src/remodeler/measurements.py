@@ -102,6 +102,7 @@ def checkpoints(results: Values) -> list[tuple[str, Values]]:
     again = results.get("recovered")
     words = {"dense": "unpruned", "pruned": "pruned"} if again else {"dense": "before", "pruned": "after"}
     made = {word: results.get(key) for key, word in words.items()} | {"recovered": again}
+    made |= {"before": results["student"], "after": results["fused"]} if results.get("fused") else {}
     return named or [(word, each) for word, each in made.items() if each]
 
 

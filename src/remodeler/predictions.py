@@ -3,7 +3,8 @@
 A store is a folder of shards in safetensors and a header. A position takes 2 bytes for each log-probability, 2 for that
 of the rest, 2 for the low half of each id, and for the high halves of ten ids together as few bytes as they can have:
 with k = 10 that is 42 bytes for up to 65,536 tokens, 44 for up to 196,608. Log-probabilities are float16 (relative
-error up to 2^-11) and made to sum to 1 again when they are read. A shard is written beside its place and renamed; its
+error up to 2^-11) and made to sum to 1 again when they are read. A store may also hold the log-probability of the token
+that really came, for 2 bytes more. A shard is written beside its place and renamed; its
 SHA-256 and its size stand in a file beside it, so a run that was killed goes on with the shards that are missing, and
 several processes share them out.
 """
@@ -13,6 +14,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from torch import Tensor, distributed
 from remodeler import processes
 from remodeler.blocks import Anatomy
 from remodeler.errors import InputError
-from remodeler.logprobs import TopK, topk_logprobs, vocabulary
+from remodeler.logprobs import TopK, scored_topk, vocabulary
 from remodeler.losses import Teach
 from remodeler.minibatches import Batch, batch_size, batches, device_of
 from remodeler.records import disk_errors, read_json, write_json
@@ -95,13 +97,27 @@ class Store:
         size = max(1, SHARD_TOKENS // per_window)
         return [*range(0, len(self.windows), size), len(self.windows)]
 
+    @cached_property
+    def ends(self) -> list[int]:
+        """Scored positions up to the end of every window."""
+        return [int(end) for end in (self.windows.targets != IGNORED).sum(1).cumsum(0)]
+
     def shard(self, number: int) -> Path:
         """Where a shard lies."""
         return self.folder / f"{number:05d}.safetensors"
 
 
+Compute = Callable[[int, int], tuple[TopK, Tensor | None]]
+
+
 def make(
-    teacher: Anatomy, digest: str, windows: Windows, k: int, folder: Path, listen: Callable[[float, str], None]
+    teacher: Anatomy,
+    digest: str,
+    windows: Windows,
+    k: int,
+    folder: Path,
+    listen: Callable[[float, str], None],
+    gold: bool = False,
 ) -> Store:
     """The store of a teacher's predictions; what is there already is used.
 
@@ -112,20 +128,32 @@ def make(
         k: tokens a position.
         folder: a new one, or one that an earlier call left.
         listen: is told the share done, and a few words.
+        gold: store the log-probability of the token that came, too.
 
     Raises:
-        InputError: when the folder holds other predictions.
+        InputError: when the folder holds other predictions, or the teacher predicts NaN.
     """
     size = vocabulary(teacher.model)
     k = min(k, size)
     header = {"teacher": digest, "windows": windows.fingerprint(), "k": k, "vocabulary": size}
-    store = Store(folder, windows, header)
+    store = Store(folder, windows, header | ({"gold": True} if gold else {}))
+    return filled(store, lambda start, stop: _predicted(teacher, windows[start:stop], k, gold), listen)
+
+
+def filled(store: Store, compute: Compute, listen: Callable[[float, str], None]) -> Store:
+    """Make those shards of a store that are not there yet, shared out over the processes.
+
+    Args:
+        store: where, and of what.
+        compute: what stands at the scored positions of some windows: the first, and the one behind the last.
+        listen: is told the share done, and a few words.
+    """
     processes.first_does(lambda: _begin(store))
     starts = store.bounds
     for number in range(processes.rank(), len(starts) - 1, processes.world()):
         listen(number / (len(starts) - 1), f"shard {number + 1} of {len(starts) - 1}")
         if not whole(store.shard(number)):
-            _write(store, number, _predicted(teacher, windows[starts[number] : starts[number + 1]], k))
+            _write(store, number, *compute(starts[number], starts[number + 1]))
     if processes.world() > 1:
         distributed.barrier()
     return store
@@ -142,17 +170,22 @@ def _begin(store: Store) -> None:
         raise InputError(f"{store.folder} holds predictions of another {names}: choose another --teacher-store")
 
 
-def _predicted(teacher: Anatomy, windows: Windows, k: int) -> TopK:
+def _predicted(teacher: Anatomy, windows: Windows, k: int, gold: bool) -> tuple[TopK, Tensor | None]:
     device = device_of(teacher.model)
-    found = [topk_logprobs(teacher, batch, k) for batch in batches(windows, batch_size(teacher, windows), device)]
-    return TopK(*(torch.cat([getattr(each, name) for each in found]).cpu() for name in ("ids", "logprobs", "rest")))
+    parts = [scored_topk(teacher, batch, k) for batch in batches(windows, batch_size(teacher, windows), device)]
+    tops = [top for top, _ in parts]
+    top = TopK(*(torch.cat([getattr(each, name) for each in tops]).cpu() for name in ("ids", "logprobs", "rest")))
+    came = torch.cat([each for _, each in parts]).cpu()
+    if not came.isfinite().all():
+        raise InputError("a teacher predicts NaN or infinity: its weights are damaged, or --dtype is too narrow for it")
+    return top, came if gold else None
 
 
-def _write(store: Store, number: int, top: TopK) -> None:
+def _write(store: Store, number: int, top: TopK, gold: Tensor | None) -> None:
     path = store.shard(number)
     beside = path.with_name(path.name + ".partial")
     with disk_errors(path):
-        save_file(pack(top, store.header["vocabulary"]), beside)
+        save_file(pack(top, store.header["vocabulary"]) | ({} if gold is None else {"gold": gold.half()}), beside)
         facts = {"sha256": sha256(beside), "tokens": len(top.ids)}
         beside.replace(path)
         write_json(path.with_suffix(".json"), facts)
@@ -169,30 +202,50 @@ def whole(path: Path) -> bool:
     return path.exists() and path.with_suffix(".json").exists()
 
 
+def refuse_damaged(store: Store) -> None:
+    """Raise for a shard that is missing, or whose bytes are not those that were written."""
+    for number in range(len(store.bounds) - 1):
+        path = store.shard(number)
+        if not whole(path) or read_json(path.with_suffix(".json"))["sha256"] != sha256(path):
+            raise InputError(f"{path} is missing or damaged: delete it, and the same command makes it again")
+
+
+def gold_logprobs(store: Store) -> Tensor:
+    """Log-probabilities of the tokens that came, at all scored positions: [tokens] float32."""
+    parts = []
+    for number in range(len(store.bounds) - 1):
+        with safe_open(store.shard(number), framework="pt") as file:
+            parts.append(file.get_tensor("gold").float())
+    return torch.cat(parts)
+
+
+def between(store: Store, start: int, stop: int) -> TopK:
+    """What stands at the scored positions of some windows: the first, and the one behind the last."""
+    starts, ends, size = store.bounds, store.ends, store.header["vocabulary"]
+    parts = []
+    for place in range(bisect_right(starts, start) - 1, len(starts) - 1):
+        if starts[place] >= stop:
+            break
+        first = ends[starts[place] - 1] if starts[place] else 0
+        low, high = (
+            ends[number - 1] if number else 0 for number in (max(start, starts[place]), min(stop, starts[place + 1]))
+        )
+        with safe_open(store.shard(place), framework="pt") as file:
+            names = [name for name in file.keys() if name != "gold"]  # noqa: SIM118
+            parts.append(unpack({name: file.get_slice(name)[low - first : high - first] for name in names}, size))
+    return TopK(*(torch.cat([getattr(each, name) for each in parts]) for name in ("ids", "logprobs", "rest")))
+
+
 def stored(store: Store) -> Teach:
     """A teacher that is read from a store, by the numbers of a batch's windows.
 
     Raises:
         InputError: when a shard is missing, or its bytes are not those that were written.
     """
-    starts = store.bounds
-    for number in range(len(starts) - 1):
-        path = store.shard(number)
-        if not whole(path) or read_json(path.with_suffix(".json"))["sha256"] != sha256(path):
-            raise InputError(f"{path} is missing or damaged: delete it, and the same command makes it again")
-    counts = (store.windows.targets != IGNORED).sum(1)
-    ends = counts.cumsum(0)
-    begins, size = (ends - counts).tolist(), store.header["vocabulary"]
-
-    def window(number: int) -> TopK:
-        place = bisect_right(starts, number) - 1
-        offset = begins[number] - begins[starts[place]]
-        with safe_open(store.shard(place), framework="pt") as file:
-            part = slice(offset, offset + int(counts[number]))
-            return unpack({name: file.get_slice(name)[part] for name in file.keys()}, size)  # noqa: SIM118
+    refuse_damaged(store)
 
     def teach(batch: Batch) -> TopK:
-        found = [window(number) for number in batch.numbers]
+        found = [between(store, number, number + 1) for number in batch.numbers]
         device = batch.targets.device
         ids, logprobs, rest = (
             torch.cat([getattr(each, name) for each in found]).to(device) for name in ("ids", "logprobs", "rest")

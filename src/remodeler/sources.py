@@ -95,7 +95,7 @@ def _pools(source: str | Path | Sequence[str], samples: int, training: bool = Fa
         return _texts([{"text": text} for text in source], "the list"), []
     if source == "python":
         return pydocs.texts("train" if training else "calibration"), pydocs.texts("heldout")
-    rows = _rows(source, samples)
+    rows = rows_of(source, samples)
     texts = _texts(rows, str(source))
     # An Alpaca file is the data of the name `alpaca` or a piece of it: the same double split keeps every calibration
     # text apart from what a model trained on the official train part, or measured on the validation part, has seen.
@@ -104,7 +104,8 @@ def _pools(source: str | Path | Sequence[str], samples: int, training: bool = Fa
     return texts, []
 
 
-def _rows(source: str | Path, samples: int) -> list[Row]:
+def rows_of(source: str | Path, samples: int) -> list[Row]:
+    """The rows of a file, or of a data set on the hub, of which no more are read than are enough for some samples."""
     wanted = STREAMED * samples
     if source == "alpaca":
         return _hub("tatsu-lab/alpaca", split="train")

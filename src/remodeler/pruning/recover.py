@@ -17,10 +17,9 @@ from remodeler.card import write_card
 from remodeler.checkpoints import AUTO, PIPELINES, load, probe
 from remodeler.console import bar, note
 from remodeler.errors import InputError
-from remodeler.forms import Form
 from remodeler.minibatches import enough_memory
 from remodeler.pruning.recipes import Wish, told
-from remodeler.pruning.recover_job import Job, Scores, announce, prepare, stored_dtype, trainable
+from remodeler.pruning.recover_job import Job, Scores, announce, prepare
 from remodeler.pruning.wishes import Source, Text
 from remodeler.records import (
     RECORD_FILE,
@@ -32,7 +31,8 @@ from remodeler.records import (
     save_record,
     versions,
 )
-from remodeler.saving import save_pruned, tolerance
+from remodeler.saving import tolerance
+from remodeler.trainees import trainable, write_trained
 from remodeler.training import train
 from remodeler.training_state import CURVE_FILE
 
@@ -69,7 +69,7 @@ def recover_model(source: Source, text: Text, wish: Wish, out: Path, finish: Fin
 
 def _helped(job: Job, out: Path, dry: bool) -> None:
     """What the other processes do, and what the first one does to say what it would do."""
-    with trainable(job):
+    with trainable(job.student.anatomy, job.recipe.lora, job.plan.seed):
         if dry:
             if processes.first():
                 announce(job)
@@ -85,7 +85,7 @@ def _complete(job: Job, work: Path, options: dict[str, Any]) -> None:
     results = {"dense": job.scores(job.teacher)} if job.teacher else {}
     results["pruned"] = job.scores(job.student)
     alone = None
-    with trainable(job) as wrapper:
+    with trainable(job.student.anatomy, job.recipe.lora, job.plan.seed) as wrapper:
         announce(job)
         lines = _trained(job, work)
         if wrapper is not None and not job.wish.merge:
@@ -136,12 +136,7 @@ def _adapters_written(job: Job, wrapper: Any, work: Path) -> Scores:
 
 def _model_written(job: Job, work: Path) -> Scores:
     """The model in the form and the dtype it came in, read back."""
-    student = job.student
-    dtype = stored_dtype(student)
-    for parameter in student.model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    form: Form | None = "packed" if getattr(student.model.config, "packing", None) else None
-    saved = save_pruned(student, [], work, form)
+    saved = write_trained(job.student, work)
     return {"recovered": job.scores(saved.checkpoint), "form": saved.form, "check": asdict(saved.check)}
 
 

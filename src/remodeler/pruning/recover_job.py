@@ -1,18 +1,15 @@
 """What a recovery works with: models, texts and settings, loaded; and what can be said and refused before it trains."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from remodeler.adapters import adapted, everything
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import bar, duration, note
 from remodeler.errors import InputError
-from remodeler.evaluation import evaluation_texts, memory, model_windows, text_scores
+from remodeler.evaluation import evaluation_texts, model_windows, text_scores
 from remodeler.losses import Loss, Teach, cross_entropy, distillation, teacher
 from remodeler.measurements import short
 from remodeler.predictions import make, stored
@@ -20,6 +17,7 @@ from remodeler.pruning.recipes import Recipe, Wish
 from remodeler.pruning.wishes import Source, Text
 from remodeler.sources import sample
 from remodeler.texts import Windows
+from remodeler.trainees import as_stored, training_dtype, training_precision
 from remodeler.training import step_seconds
 from remodeler.training_plan import Training
 
@@ -70,23 +68,11 @@ class Job:
 
     def scores(self, checkpoint: Checkpoint) -> Scores:
         """A model's size, and its figures on held-out text where there is enough of it."""
-        figures = _as_stored(checkpoint)
+        figures = as_stored(checkpoint)
         if self.heldout:
             found = text_scores(checkpoint, self.heldout, self.length, self.text.packing)
             figures |= {f"heldout_{key}": found[key] for key in ("perplexity", "bits_per_byte")}
         return figures
-
-
-def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
-    """The dtype of the files, or the one computed in where that is narrower."""
-    dtype: torch.dtype = checkpoint.model.dtype
-    return min(dtype, checkpoint.stored_dtype or dtype, key=lambda each: each.itemsize)
-
-
-def _as_stored(checkpoint: Checkpoint) -> Scores:
-    """Sizes in the dtype of the files, in which a model is used; training may widen it."""
-    figures, wider = memory(checkpoint), checkpoint.model.dtype.itemsize // stored_dtype(checkpoint).itemsize
-    return {name: value if name == "parameters" else value // wider for name, value in figures.items()}
 
 
 def prepare(source: Source, text: Text, wish: Wish, dry: bool) -> Job:
@@ -96,13 +82,13 @@ def prepare(source: Source, text: Text, wish: Wish, dry: bool) -> Job:
     student = _source(source, recipe, device).load()
     original = None
     if wish.teacher:
-        dtype = _dtype(source, False, device)
+        dtype = training_dtype(source.dtype, False, device)
         original = replace(source, model=wish.teacher, revision=None, dtype=dtype).load()
         refuse_teacher(student, original)
     sampled = sample(text.texts, text.samples, text.seed, training=True)
     length = text.length or min(recipe.length, student.context or recipe.length)
     windows = model_windows(student, sampled.calibration, length, text.packing)
-    given = {"seed": text.seed, **wish.run, "precision": _precision(wish.run.get("precision"), device)}
+    given = {"seed": text.seed, **wish.run, "precision": training_precision(wish.run.get("precision"), device)}
     plan = recipe.training(
         len(windows), wish.steps, **{key: value for key, value in given.items() if value is not None}
     )
@@ -139,20 +125,7 @@ def _enough(student: Checkpoint, wish: Wish, rest: list[str], length: int, text:
 
 
 def _source(source: Source, recipe: Recipe, device: torch.device) -> Source:
-    return replace(source, dtype=_dtype(source, recipe.lora is None, device))
-
-
-def _dtype(source: Source, all_of_it: bool, device: torch.device) -> str:
-    """float32 for weights that are all trained, and on a CPU; adapters and a teacher leave the others as stored."""
-    return "float32" if source.dtype == "auto" and (all_of_it or device.type == "cpu") else source.dtype
-
-
-def _precision(given: str | None, device: torch.device) -> str:
-    if given == "fp16" and device.type == "cpu":
-        raise InputError("--precision fp16 was given on a CPU, which has no use for it: choose bf16 or no")
-    if given and given != "auto":
-        return given
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
+    return replace(source, dtype=training_dtype(source.dtype, recipe.lora is None, device))
 
 
 def refuse_teacher(student: Checkpoint, original: Checkpoint) -> None:
@@ -167,18 +140,6 @@ def refuse_teacher(student: Checkpoint, original: Checkpoint) -> None:
             f"{original.name} predicts {sizes[1]} tokens, {student.name} {sizes[0]}: give the model that was pruned "
             "as --teacher"
         )
-
-
-@contextmanager
-def trainable(job: Job) -> Iterator[Any]:
-    """The student with what may change: adapters, whose peft model it yields, or everything."""
-    anatomy, lora = job.student.anatomy, job.recipe.lora
-    if lora is None:
-        with everything(anatomy):
-            yield None
-        return
-    with adapted(anatomy, lora, job.plan.seed) as wrapper:
-        yield wrapper
 
 
 def announce(job: Job) -> None:

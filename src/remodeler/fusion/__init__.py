@@ -1,0 +1,1 @@
+"""Fuse: many teachers, with any tokenizer, into one student."""

@@ -1,0 +1,219 @@
+"""What is learned from: texts, or conversations as the student's chat template renders them, and which bytes count.
+
+All models read the same rendered text, whatever their tokenizers, as in FuseChat (arXiv 2402.16107, section 4.1); only
+responses count there. In a plain text everything does. Long texts are cut at white space so that each piece fits every
+model (FuseLLM cuts the longest tokenization and decodes it, which may cut characters); of a conversation that is too
+long the end is left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from remodeler.errors import InputError
+from remodeler.fusion.offsets import Cut, cut
+from remodeler.sources import Example, rows_of
+from remodeler.texts import IGNORED, Windows
+
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+"""ShareGPT's names of speakers, and those of messages."""
+PLAIN = "{% for m in messages %}### {{ m['role'] }}:\n{{ m['content'] }}\n\n{% endfor %}" + (
+    "{% if add_generation_prompt %}### assistant:\n{% endif %}"
+)
+"""For a student without a chat template."""
+MARGIN = 8
+"""Tokens of a window that are left for what a tokenizer adds, and for a cut that falls otherwise in a piece alone."""
+
+Message = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A text as all models read it."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    """Bytes that count: ``[start, end)``, in order."""
+    marks: bool
+    """Whether the text has its start mark already, from a template."""
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """The rendered texts as one model reads them: a window each."""
+
+    windows: Windows
+    cuts: tuple[Cut, ...]
+    positions: tuple[np.ndarray, ...]
+    """By text the positions that are scored: what they predict counts."""
+
+    @property
+    def bytes(self) -> np.ndarray:
+        """By text the bytes of the scored tokens: [texts]."""
+        return np.array([_bytes(each, chosen) for each, chosen in zip(self.cuts, self.positions, strict=True)])
+
+
+def _bytes(found: Cut, positions: np.ndarray) -> int:
+    return int((found.ends[positions + 1] - found.starts[positions + 1]).sum())
+
+
+# Conversations --------------------------------------------------------------------------------------------------------
+
+
+def conversations(source: str, samples: int) -> list[list[Message]] | None:
+    """The conversations of a file or hub data set, in ShareGPT's or in messages' form; None where it holds texts.
+
+    Raises:
+        InputError: for an empty conversation, an unknown speaker, or one in which nobody answers.
+    """
+    if source in ("python", "wikitext2", "c4", "alpaca"):
+        return None
+    found = rows_of(source, samples)
+    key = next((key for key in ("conversations", "messages") if found and key in found[0]), None)
+    if key is None:
+        return None
+    return [_messages(source, number, row.get(key)) for number, row in enumerate(found, 1)]
+
+
+def _messages(source: str, number: int, turns: Any) -> list[Message]:
+    """One conversation as messages."""
+    if not turns:
+        raise InputError(f"conversation {number} of {source} is empty: remove it")
+    messages: list[Message] = []
+    for turn in turns:
+        role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        if role not in ROLES or not isinstance(content, str):
+            raise InputError(f"conversation {number} of {source} has a turn of {role!r}: {', '.join(ROLES)} are known")
+        messages.append({"role": ROLES[role], "content": content})
+    if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
+        raise InputError(f"nobody answers in conversation {number} of {source}: remove it, or give it a response")
+    return messages
+
+
+def dialogue(example: Example) -> list[Message]:
+    """A prompt and its response as messages."""
+    return [{"role": "user", "content": example.prompt}, {"role": "assistant", "content": example.response}]
+
+
+def rendered(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> Rendered:
+    """A conversation by the tokenizer's chat template, with the bytes of its responses and the marks that end them."""
+    how: dict[str, Any] = {"chat_template": None if tokenizer.chat_template else PLAIN, "tokenize": False}
+
+    def written(count: int, prompt: bool = False) -> str:
+        turns = [dict(message) for message in messages[:count]]
+        return str(tokenizer.apply_chat_template(turns, **how, add_generation_prompt=prompt))
+
+    whole, spans = written(len(messages)), []
+    for place, message in enumerate(messages):
+        if message["role"] == "assistant":
+            before, after = written(place, True), written(place + 1)
+            if not (whole.startswith(before) and whole.startswith(after)):
+                raise InputError(
+                    "the student's chat template writes a turn otherwise once others follow: give conversations of "
+                    "one turn each, or a student with another template"
+                )
+            spans.append((len(before.encode()), len(after.encode())))
+    return Rendered(whole, tuple(spans), bool(tokenizer.chat_template))
+
+
+# Texts ----------------------------------------------------------------------------------------------------------------
+
+
+def pieces(texts: Sequence[str], tokenizers: Sequence[PreTrainedTokenizerBase], length: int) -> list[Rendered]:
+    """Texts cut at white space into pieces that fit a window of every model; all of them counts."""
+    room, found = length - MARGIN, []
+    every = [cut(tokenizer, texts) for tokenizer in tokenizers]
+    for place, text in enumerate(texts):
+        found += _fitting(text, [each[place] for each in every], room)
+    return [Rendered(piece, ((0, len(piece.encode())),), False) for piece in found if piece.strip()]
+
+
+def _fitting(text: str, cuts: Sequence[Cut], room: int) -> list[str]:
+    """Pieces of a text of at most ``room`` tokens of every model."""
+    raw, start, parts = text.encode(), 0, []
+    while start < len(raw):
+        tokens = [int(each.starts.searchsorted(start)) + room for each in cuts]
+        limits = [
+            int(each.starts[token]) if token < len(each) else len(raw) for each, token in zip(cuts, tokens, strict=True)
+        ]
+        stop = min(limits)
+        if stop < len(raw):
+            space = max(raw.rfind(b" ", start + 1, stop), raw.rfind(b"\n", start + 1, stop))
+            stop = space if space > start else _whole_character(raw, max(stop, start + 1))
+        parts.append(raw[start:stop].decode())
+        start = stop
+    return parts
+
+
+def _whole_character(raw: bytes, stop: int) -> int:
+    """The next byte that begins a character."""
+    while stop < len(raw) and raw[stop] & 0xC0 == 0x80:
+        stop += 1
+    return stop
+
+
+# As a model reads them ------------------------------------------------------------------------------------------------
+
+
+def read(texts: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase, length: int, size: int) -> Read:
+    """Windows of a model over rendered texts.
+
+    Args:
+        texts: what all models read.
+        tokenizer: this model's.
+        length: most tokens of a window.
+        size: rows of the model's embeddings.
+
+    Raises:
+        InputError: when the tokenizer knows tokens that the model does not, or nothing counts in any text.
+    """
+    cuts = [
+        _first(found, length)
+        for part in (True, False)
+        for found in cut(tokenizer, [each.text for each in texts if each.marks is part], add_special_tokens=not part)
+    ]
+    order = [*(n for n, each in enumerate(texts) if each.marks), *(n for n, each in enumerate(texts) if not each.marks)]
+    placed = tuple(each for _, each in sorted(zip(order, cuts, strict=True), key=lambda pair: pair[0]))
+    _refuse_rows(placed, size, tokenizer)
+    chosen = tuple(_scored(each, text.spans) for each, text in zip(placed, texts, strict=True))
+    return Read(_windows(placed, chosen, tokenizer), placed, chosen)
+
+
+def _first(found: Cut, length: int) -> Cut:
+    return Cut(found.ids[:length], found.starts[:length], found.ends[:length], found.exact)
+
+
+def _refuse_rows(cuts: Sequence[Cut], size: int, tokenizer: PreTrainedTokenizerBase) -> None:
+    highest = max((int(each.ids.max()) for each in cuts if len(each)), default=0)
+    if highest >= size:
+        raise InputError(
+            f"{tokenizer.name_or_path} makes token {highest}, its model knows {size}: the tokenizer is another model's"
+        )
+
+
+def _scored(found: Cut, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Positions whose next token lies within the bytes that count; marks that stand for no text are not scored."""
+    starts, ends = found.starts[1:], found.ends[1:]
+    inside = np.zeros(max(0, len(found) - 1), dtype=bool)
+    for start, end in spans:
+        inside |= (starts >= start) & (ends <= end) & (ends > starts)
+    return np.flatnonzero(inside)
+
+
+def _windows(cuts: Sequence[Cut], chosen: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> Windows:
+    longest = max(len(each) for each in cuts)
+    named = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    ids = torch.full((len(cuts), longest), next(int(each) for each in named if each is not None))
+    targets, attention = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
+    for row, (found, places) in enumerate(zip(cuts, chosen, strict=True)):
+        own = torch.from_numpy(found.ids)
+        ids[row, : len(own)], attention[row, : len(own)] = own, 1
+        targets[row, places] = own[places + 1]
+    if not (targets != IGNORED).any():
+        raise InputError("no token of these texts counts: give longer ones, or a larger --length")
+    size = sum(_bytes(each, places) for each, places in zip(cuts, chosen, strict=True))
+    return Windows(ids, targets, None if attention.all() else attention, bytes=size)

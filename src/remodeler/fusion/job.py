@@ -1,0 +1,173 @@
+"""Fuse from start to finish: ask every teacher, make one target of them, train the student, write it, measure it.
+
+All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command:
+shards of predictions, shards of targets, the training run.
+"""
+
+import hashlib
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from remodeler import processes
+from remodeler.adapters import merge
+from remodeler.card import write_fusion_card
+from remodeler.checkpoints import fingerprint
+from remodeler.console import bar, note
+from remodeler.errors import InputError
+from remodeler.fusion.prepare import Job, announce, prepared
+from remodeler.fusion.targets import Fused, Voice, told
+from remodeler.fusion.teachers import Ways, heard, itself
+from remodeler.fusion.wishes import Wish
+from remodeler.logprobs import vocabulary
+from remodeler.losses import Loss, cross_entropy, distillation
+from remodeler.minibatches import enough_memory
+from remodeler.predictions import Store, filled, stored
+from remodeler.records import Record, new_folder, partial, refuse_existing, save_record, versions
+from remodeler.trainees import trainable, write_trained
+from remodeler.training import train
+from remodeler.training_state import CURVE_FILE
+
+Finish = Callable[[Path], object]
+"""Called with the finished folder before it gets its name: writes the report."""
+STATES, VOICES, TARGETS = "training", "predictions", "targets"
+"""Folders inside the result that hold the work until it is done."""
+
+
+def fuse_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
+    """Train a student on a text and on what teachers predict in it; with ``dry`` only say what would be done.
+
+    Returns:
+        Whether this process wrote the folder: of several processes, the first does.
+
+    Raises:
+        InputError: for what can't work, in one sentence.
+    """
+    refuse_existing(out)
+    wish = wish.settled()
+    with processes.group(wish.device) as device, enough_memory("--micro-batch 1, --checkpointing or --adapters"):
+        job = prepared(wish, device)
+        if dry:
+            with trainable(job.student.anatomy, wish.lora, wish.seed):
+                announce(job, cross_entropy)
+            return False
+        if not processes.first():
+            _trained(job, partial(out), _voices(job, partial(out)))
+            return False
+        with new_folder(out, keep=True) as work:
+            _complete(job, work, out)
+            finish(work)
+    for name in (STATES, VOICES, TARGETS):
+        shutil.rmtree(out / name, ignore_errors=True)
+    return True
+
+
+def _complete(job: Job, work: Path, out: Path) -> None:
+    """Ask, train, write the model, read it back, measure it, and describe it all."""
+    for path in work.iterdir():  # what a kill left while writing goes; what is done stays
+        if path.name not in (STATES, VOICES, TARGETS):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    results: dict[str, Any] = {"student": job.scores(job.student)}
+    digest = fingerprint(job.student.model)
+    voices = _voices(job, work)
+    results["voices"] = told(job.wish.rules, voices, job.ours)
+    for name, figures in results["voices"].items():
+        shown = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in figures.items())
+        note(f"{name}: {shown}")
+    lines = _trained(job, work, voices)
+    shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
+    note(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
+    saved = write_trained(job.student, work)
+    results |= {"fused": job.scores(saved.checkpoint), "form": saved.form, "check": asdict(saved.check)}
+    results |= {"steps": job.plan.steps, "seconds": lines[-1]["seconds"]}
+    _described(job, results, digest, work, out)
+
+
+# The teachers ---------------------------------------------------------------------------------------------------------
+
+
+def _voices(job: Job, work: Path) -> list[Voice]:
+    """Everybody who is heard, one model in memory after the other."""
+    wish, root = job.wish, job.wish.stores or work / VOICES
+    ways = Ways(wish.align, wish.map, wish.parity)
+    voices = [itself(job.student, job.ours, wish.k, _store(job, root, wish.student))] if wish.itself else []
+    for name in wish.teachers:
+        teacher = job.teacher(name)
+        if teacher.anatomy.family.task != "causal":
+            raise InputError(f"{name} is no causal language model: only those can teach")
+        folder = _store(job, root, name)
+        voices.append(heard(job.student, job.ours, teacher, job.texts, job.length, wish.k, folder, ways))
+    return voices
+
+
+def _store(job: Job, root: Path, name: str) -> Path:
+    """A folder that tells models and texts apart, so that one root serves many runs."""
+    told = json.dumps([[each.text, each.spans] for each in job.texts] + [job.length, job.wish.k])
+    digest = hashlib.sha256((str(Path(name).resolve()) + told).encode()).hexdigest()
+    return root / f"{Path(name).name}-{digest[:12]}"
+
+
+def _loss(job: Job, work: Path, voices: Sequence[Voice]) -> Loss:
+    """The text's loss and that of the fused targets, which are made here where they are not there yet."""
+    wish, size = job.wish, vocabulary(job.student.model)
+    k = min(size, wish.k if wish.rules.fusion == "mince" else wish.k * len(voices))
+    header = {
+        "voices": {each.name: each.store.header for each in voices},
+        "rules": asdict(wish.rules),
+        "ways": [wish.align, wish.map, wish.parity],
+        "windows": job.ours.windows.fingerprint(),
+        "k": k,
+        "vocabulary": size,
+    }
+    store = Store(work / TARGETS, job.ours.windows, header)
+    with bar("fusing") as hear:
+        filled(store, Fused(job.ours, voices, wish.rules, size), hear)
+    return distillation(stored(store), wish.share, wish.temperature, wish.divergence)
+
+
+# The student ----------------------------------------------------------------------------------------------------------
+
+
+def _trained(job: Job, work: Path, voices: Sequence[Voice]) -> list[dict[str, Any]]:
+    """Train, from wherever it stopped before; the loss curve."""
+    wish = job.wish
+    loss = _loss(job, work, voices)
+    header = {
+        "voices": [each.name for each in voices],
+        "texts": job.ours.windows.fingerprint(),
+        "wish": {key: value for key, value in _options(wish).items() if key not in ("device", "stores")},
+        "training": asdict(replace(job.plan, save_minutes=0)),
+    }
+    with trainable(job.student.anatomy, wish.lora, wish.seed) as wrapper, bar("training") as hear:
+        if processes.first():
+            announce(job, loss)
+        lines = train(job.student.anatomy, loss, job.ours.windows, job.plan, work / STATES, header, job.look, hear)
+        if wrapper is not None:
+            merge(wrapper)
+    return lines
+
+
+def _options(wish: Wish) -> dict[str, Any]:
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(wish).items()}
+
+
+def _described(job: Job, results: dict[str, Any], digest: str, work: Path, out: Path) -> None:
+    """The record, and the card for people."""
+    windows = job.ours.windows
+    inputs = {
+        "model": {"name": job.student.name, "weights": digest},
+        "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint()},
+        **{f"teacher {number}": {"name": name} for number, name in enumerate(job.wish.teachers, 1)},
+    }
+    results |= {"auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}
+    results["command"] = shlex.join(["remodel", *sys.argv[1:]])
+    record = Record(
+        "fuse", _options(job.wish) | asdict(job.plan) | {"out": str(out)}, inputs, job.wish.seed, versions(), results
+    )
+    save_record(work, record)
+    write_fusion_card(work, record)
