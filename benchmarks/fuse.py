@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--shares", nargs="+", type=float, default=[0.9, 0.5])
     parser.add_argument("--trust-remote-code", action="store_true")
+    parser.add_argument("--family")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     rows = given.out / "rows.jsonl"
@@ -150,6 +151,7 @@ def main() -> None:
             seed=seed,
             stores=given.out / "stores",
             trust_remote_code=given.trust_remote_code,
+            family=given.family,
             device="cpu",
             run=run,
         )

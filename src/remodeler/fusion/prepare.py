@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
-from remodeler.checkpoints import Checkpoint, load, pick_device, read_tokenizer
+from remodeler.checkpoints import Checkpoint, load, pick_device, read_settings, read_tokenizer
 from remodeler.console import duration, note
 from remodeler.errors import InputError
 from remodeler.evaluation import evaluation_texts
+from remodeler.families import FAMILIES
 from remodeler.fusion.corpus import Read, Rendered, conversations, pieces, read, rendered
 from remodeler.fusion.wishes import Wish
 from remodeler.logprobs import bits_per_byte, mean_nll, perplexity, vocabulary
@@ -58,27 +59,13 @@ class Job:
 
     def teacher(self, name: str) -> Checkpoint:
         """A teacher, loaded."""
-        dtype = training_dtype(self.wish.dtype, False, self.device)
-        return load(
-            name,
-            dtype=dtype,
-            device=str(self.device),
-            family=self.wish.family,
-            trust_remote_code=self.wish.trust_remote_code,
-        )
+        return _loaded(self.wish, name, training_dtype(self.wish.dtype, False, self.device), self.device)
 
 
 def prepared(wish: Wish, device: str) -> Job:
     """Load the student and the texts; refuse what can't work."""
     place = pick_device(device)
-    everything = wish.lora is None
-    student = load(
-        wish.student,
-        dtype=training_dtype(wish.dtype, everything, place),
-        device=str(place),
-        family=wish.family,
-        trust_remote_code=wish.trust_remote_code,
-    )
+    student = _loaded(wish, wish.student, training_dtype(wish.dtype, wish.lora is None, place), place)
     if student.anatomy.family.task != "causal":
         raise InputError(f"{wish.student} is no causal language model: only those can be fused")
     length = wish.length or min(LENGTH, student.context or LENGTH)
@@ -86,6 +73,13 @@ def prepared(wish: Wish, device: str) -> Job:
     ours = read(texts, student.tokenizer, length, vocabulary(student.model))
     heldout = read(rest, student.tokenizer, length, vocabulary(student.model)) if rest else None
     return Job(wish, student, texts, ours, heldout, _plan(wish, len(texts), place), length, place)
+
+
+def _loaded(wish: Wish, name: str, dtype: str, device: torch.device) -> Checkpoint:
+    """A model; the family that was named is that of those which are in no row."""
+    known = read_settings(name, None)["model_type"] in FAMILIES
+    like = None if known else wish.family
+    return load(name, dtype=dtype, device=str(device), family=like, trust_remote_code=wish.trust_remote_code)
 
 
 def _texts(wish: Wish, student: Checkpoint, length: int) -> tuple[list[Rendered], list[Rendered]]:
