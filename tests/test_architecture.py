@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "src" / "remodeler"
 MAP = REPOSITORY / "docs" / "architecture.md"
 
 VERBS = ("pruning", "exporting", "merging", "fusion", "alignment", "auditing", "evaluating")
-REPORT = ("plots", "report_steps", "report_training", "report")
+REPORT = ("plots", "report_steps", "report_training", "report_merge", "report")
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     ("errors", "records", "families", "pydocs", "sources", "questions", "console"),

@@ -20,6 +20,7 @@ from remodeler.merging.job import merge_models
 from remodeler.merging.settings import parsed
 from remodeler.merging.wishes import Wish, of_file
 from remodeler.records import load_record, partial, read_lines
+from remodeler.report import write_report
 from tiny import tiny_model, tiny_tokenizer
 
 
@@ -111,6 +112,14 @@ def test_a_killed_merge_goes_on_to_the_same_bytes(
     merge_models(wish, out, nothing)
     assert len(made) == len(tensors(out)) - 6, "all but the six that were whole"
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_the_report_shows_what_each_model_counts(family: list[str], tmp_path: Path) -> None:
+    merge_models(Wish((family[1], family[2]), family[0], "varm"), tmp_path / "out", write_report)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<h1>m1 and m2</h1>" in page
+    assert "How much each model counts" in page
+    assert "2 models became one by varm" in page
 
 
 def test_another_merge_in_the_way_is_told_apart(

@@ -222,6 +222,23 @@ def loss_svg(losses: Points, smooth: Points, heldout: Points) -> str:
     return _inline(figure, "loss", "Loss by step of training", description)
 
 
+def shares_svg(curves: Mapping[str, Points]) -> str:
+    """How much each of several models counts, layer by layer."""
+    figure = _figure(560, 250)
+    axes = figure.subplots()
+    _calm(axes, INK)
+    axes.set_xlabel("layer")
+    axes.set_ylim(0, 1)
+    for number, (name, points) in enumerate(curves.items()):
+        colour, marker = CYCLE[number % len(CYCLE)], MARKERS[number % len(MARKERS)]
+        axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=marker, linewidth=2, markersize=4)
+    for text in axes.legend(frameon=False, labelcolor=INK, fontsize=9).get_texts():
+        text.set_parse_math(False)
+    means = {name: sum(share for _, share in points) / len(points) for name, points in curves.items()}
+    description = "Means over the layers: " + ", ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + "."
+    return _inline(figure, "shares", "Share of each model by layer", description)
+
+
 def plot_tradeoff(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
     """Write several curves (share of parameters removed, perplexity) to a .png or .svg file for light or dark pages."""
     import matplotlib

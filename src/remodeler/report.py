@@ -13,16 +13,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from remodeler.measurements import change, checkpoints, comparison, decimal, number, tiles
 from remodeler.records import Record, load_record, read_lines, write_text
+from remodeler.report_merge import model_names
+from remodeler.report_merge import summary as shares
 from remodeler.report_steps import summary
 from remodeler.report_training import summary as loss_curve
 
 REPORT_FILE = "report.html"
-REMOVALS_FILE, TRAINING_FILE = "removals.jsonl", "training.jsonl"
+REMOVALS_FILE, TRAINING_FILE, MERGE_FILE = "removals.jsonl", "training.jsonl", "merge.jsonl"
 PLACED = (
     "checkpoints",
     "dense",
     "pruned",
     "recovered",
+    "student",
+    "fused",
     "removed",
     "widths",
     "layers",
@@ -35,14 +39,17 @@ Values = Mapping[str, Any]
 
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` beside the record of a folder."""
-    logs = [read_lines(log) if log.exists() else [] for log in (folder / REMOVALS_FILE, folder / TRAINING_FILE)]
+    files = (folder / name for name in (REMOVALS_FILE, TRAINING_FILE, MERGE_FILE))
+    logs = [read_lines(log) if log.exists() else [] for log in files]
     page = render(load_record(folder), *logs)
     write_text(folder / REPORT_FILE, page)
     return folder / REPORT_FILE
 
 
-def render(record: Record, steps: Sequence[Values], training: Sequence[Values] = ()) -> str:
-    """The page of a record and, for a pruned model, of its removal log; for a trained one, of its loss curve."""
+def render(
+    record: Record, steps: Sequence[Values], training: Sequence[Values] = (), merged: Sequence[Values] = ()
+) -> str:
+    """The page of a record and of its logs: what was removed, how training went, how much each merged model counts."""
     shelf = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=shelf, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     log = summary(steps, record.results, record.options)
@@ -53,6 +60,7 @@ def render(record: Record, steps: Sequence[Values], training: Sequence[Values] =
         lead=lead(record, log),
         tiles=tiles(measured[-2:]),
         losses=loss_curve(training),
+        shares=shares(merged, record.inputs),
         comparison=comparison(measured),
         loading=loading(record),
         command=command(record),
@@ -78,7 +86,7 @@ def _model(record: Record, steps: Sequence[Values] = ()) -> str:
 def title(record: Record, steps: Sequence[Values]) -> str:
     """The names of the models the page is about."""
     evaluated = [name for name, _ in checkpoints(record.results)] if record.results.get("checkpoints") else []
-    names = evaluated or [_model(record, steps)]
+    names = evaluated or model_names(record.inputs) or [_model(record, steps)]
     return " and ".join(name.rstrip("/").rsplit("/", 1)[-1] or "A model" for name in names)
 
 
@@ -100,7 +108,23 @@ def lead(record: Record, log: Values) -> str:
             sentences.append(f"Perplexity on {words} text went {costs}.")
             break
     sentences += _recovery(record.results)
-    return " ".join(sentences)
+    return " ".join([*sentences, *_merge(record), *_fusion(record.results)])
+
+
+def _merge(record: Record) -> list[str]:
+    """What was merged."""
+    count, tensors = len(model_names(record.inputs)), number(record.results.get("tensors"))
+    if not count or tensors is None:
+        return []
+    return [f"{count} models became one by {record.options.get('method')}, {decimal(tensors)} tensors."]
+
+
+def _fusion(results: Values) -> list[str]:
+    """What teachers did to a student."""
+    before, after = (number((results.get(name) or {}).get("heldout_bits_per_byte")) for name in ("student", "fused"))
+    if before is None or after is None:
+        return []
+    return [f"Held-out text went from {decimal(before)} to {decimal(after)} bits per byte ({change(before, after)})."]
 
 
 def _recovery(results: Values) -> list[str]:
