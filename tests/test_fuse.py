@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from remodeler.checkpoints import load
+from remodeler.cli import app
 from remodeler.errors import InputError
 from remodeler.fusion.corpus import Read, Rendered, conversations, pieces, read, rendered
 from remodeler.fusion.cross_tokenizer import align_bytes
@@ -23,6 +29,7 @@ from remodeler.losses import divergence, ranks, reverse_divergence, taught
 from remodeler.predictions import Store, between, filled, stored
 from remodeler.records import load_record, partial, read_lines
 from remodeler.texts import IGNORED
+from remodeler.training_state import CURVE_FILE
 from tiny import tiny_model, tiny_tokenizer
 from tiny_tokenizers import pieces as sentence_pieces
 
@@ -306,6 +313,40 @@ def test_a_killed_fusion_goes_on_to_the_same_weights(
     fuse_models(asked, tmp_path / "out", nothing)
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out"))
     assert one == two
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from remodeler.cli import app
+app(sys.argv[1:], standalone_mode=False)
+"""
+
+
+def test_two_processes_write_what_one_writes(models: list[Path], texts: Path, tmp_path: Path) -> None:
+    """The mini-batches of a step are shared out, and so are the shards of predictions."""
+    given = ["fuse", str(models[0]), "--teachers", str(models[1]), "--teachers", str(models[2]), "--texts", str(texts)]
+    given += ["--samples", "12", "--length", "48", "--steps", "4", "--batch-size", "4", "--micro-batch", "1"]
+    given += ["--learning-rate", "1e-2", "--device", "cpu", "--out"]
+
+    def start(out: str, **several: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SCRIPT, *given, str(tmp_path / out)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=os.environ | several, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
+
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        several = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(place.getsockname()[1])}
+    running = [start("two", RANK=str(rank), LOCAL_RANK=str(rank), **several) for rank in range(2)]
+    told = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0, 0], told
+    assert told[1][0] == "", "only the first process talks"
+    done = CliRunner().invoke(app, [*given, str(tmp_path / "one")])
+    assert done.exit_code == 0, done.output
+    one, two = (
+        [line["loss"] for line in read_lines(tmp_path / out / CURVE_FILE) if "loss" in line] for out in ("one", "two")
+    )
+    assert one == pytest.approx(two, rel=1e-5)
 
 
 def test_conversations_are_fused_by_their_responses(models: list[Path], tmp_path: Path) -> None:
