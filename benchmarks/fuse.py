@@ -45,8 +45,7 @@ def ways(wish: Wish, shares: Sequence[float]) -> Iterator[tuple[str, Wish]]:
         for teacher in wish.teachers:
             yield f"pair {Path(teacher).name}{told}", replace(wish, teachers=(teacher,), share=share)
         yield f"all{told}", replace(wish, share=share)
-        yield f"all by token{told}", replace(wish, share=share, rules=Rules(level="token"))
-        yield f"all avgce{told}", replace(wish, share=share, rules=Rules(fusion="avgce"))
+    yield f"all by token{told}", replace(wish, share=share, rules=Rules(level="token"))
 
 
 def nothing(folder: Path) -> None:
@@ -127,9 +126,9 @@ def main() -> None:
     parser.add_argument("--texts", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--samples", type=int, default=800)
+    parser.add_argument("--samples", type=int, default=250)
     parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--shares", nargs="+", type=float, default=[0.9, 0.5])

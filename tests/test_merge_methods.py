@@ -31,7 +31,7 @@ class Held:
 
     tensor: Tensor
 
-    def read(self, start: int, stop: int) -> Tensor:
+    def read(self, start: int, stop: int, keep: bool = True) -> Tensor:
         return self.tensor[start:stop]
 
 

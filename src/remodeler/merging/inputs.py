@@ -51,16 +51,26 @@ class Model:
         return hashlib.sha256(repr((dates, told)).encode()).hexdigest()
 
 
-def opened(name: str, trust_remote_code: bool = False) -> tuple[Model, Outline]:
-    """A folder or hub id."""
+def opened(
+    name: str, trust_remote_code: bool = False, like: tuple[Model, Outline] | None = None
+) -> tuple[Model, Outline]:
+    """A folder or hub id; ``like`` is one that was opened before, whose class it has where their configs are equal."""
     settings = read_settings(name, None)
     if settings.get("quantization_config"):
         raise InputError(f"{name} is quantised: merge the unquantised checkpoints, and quantise the result")
     with one_sentence(name, "the files"):
         folder = Path(name) if Path(name).is_dir() else Path(snapshot_download(name, allow_patterns=FILES))
     check_files(folder)
-    outline = outline_of(name, folder, trust_remote_code)
+    same = like is not None and _shape(like[0].settings) == _shape(settings)
+    outline = like[1] if like and same else outline_of(name, folder, trust_remote_code)
     return Model(name, folder, settings, once(places(folder), outline.tied)), outline
+
+
+def _shape(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what says nothing of the tensors."""
+    return {
+        key: value for key, value in settings.items() if key not in ("dtype", "torch_dtype", "transformers_version")
+    }
 
 
 def outline_of(name: str, folder: Path, trust_remote_code: bool) -> Outline:

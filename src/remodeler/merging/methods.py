@@ -13,13 +13,14 @@ coefficients that survive. All take sums exactly and test for 0, where mergekit'
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from remodeler.merging.pieces import Piece, Walk, in_order, squares, totals, uniform
+from remodeler.merging.pieces import Piece, Walk, in_order, scratch, squares, totals, uniform
 from remodeler.merging.selection import Cutoff, largest, largest_only
 
 Facts = Mapping[str, Any]
@@ -35,9 +36,10 @@ PARALLEL = 0.9995
 """Cosine from which slerp is a straight line, as in mergekit."""
 
 
-def weighted(rows: Tensor, weight: Each) -> Tensor:
-    """Rows [models, elements], each times its model's number."""
-    return rows * torch.tensor(weight, dtype=torch.float32, device=rows.device)[:, None]
+def weighted(rows: Iterable[Tensor], weight: Each) -> Tensor:
+    """Sum of the models' rows [elements], each times its model's number, the first first: [elements]."""
+    parts = (row * each for row, each in zip(rows, weight, strict=True))
+    return reduce(Tensor.add_, parts)
 
 
 def added(piece: Piece, changes: Tensor, weight: Each, scale: float, *, consensus: bool, normalize: bool) -> Tensor:
@@ -52,12 +54,16 @@ def added(piece: Piece, changes: Tensor, weight: Each, scale: float, *, consensu
         normalize: whether to divide by the sum of the weights that count.
     """
     assert piece.base is not None
-    parts = weighted(changes, weight)
-    sign = elect(parts) if consensus else None
+    if not consensus:
+        total = weighted(changes, weight)
+        return piece.base + scale * (total / sum(weight) if normalize else total)
+    parts = scratch("parts", len(changes), changes.shape[1], changes.device)
+    torch.mul(changes, torch.tensor(weight, dtype=torch.float32, device=changes.device)[:, None], out=parts)
+    sign = elect(parts)
     total = in_order(parts)
     if normalize:
-        total /= nonzero(in_order(weighted(positive(parts), weight))) if consensus else sum(weight)
-    return piece.base + scale * (total if sign is None else total * sign)
+        total /= nonzero(weighted(map(positive, parts), weight))
+    return piece.base + scale * total * sign
 
 
 def elect(parts: Tensor) -> Tensor:
@@ -86,7 +92,7 @@ def nonzero(divisor: Tensor) -> Tensor:
 
 def linear(piece: Piece, facts: Facts, *, weight: Each, normalize: bool) -> Tensor:
     """The weighted mean (model soups, Wortsman et al. 2022, arXiv 2203.05482), or without ``normalize`` the sum."""
-    total = in_order(weighted(piece.tensors, weight))
+    total = weighted(piece.tensors, weight)
     return total / sum(weight) if normalize else total
 
 
@@ -107,7 +113,7 @@ def _products(first: Tensor, second: Tensor) -> Tensor:
 
 def slerp(piece: Piece, facts: Facts, *, t: float) -> Tensor:
     """On the arc between two models (Shoemake 1985), their lengths kept: t = 0 is the first."""
-    return in_order(weighted(piece.tensors, facts["shares"]))
+    return weighted(piece.tensors, facts["shares"])
 
 
 def task_arithmetic(piece: Piece, facts: Facts, *, weight: Each, scale: float, normalize: bool) -> Tensor:
@@ -249,7 +255,7 @@ def shares(amounts: Each) -> Each:
 def varm(piece: Piece, facts: Facts) -> Tensor:
     """Models weigh as their mean squared change in the tensor, layer or model (variation ratio merging)."""
     assert piece.base is not None
-    return piece.base + in_order(weighted(piece.deltas, shares(facts["squares"])))
+    return piece.base + weighted(piece.deltas, shares(facts["squares"]))
 
 
 def select_and_calculate(walk: Walk, *, select: float, variant: str) -> Facts:
@@ -278,16 +284,17 @@ def masked(piece: Piece, cutoffs: Sequence[Cutoff]) -> Tensor:
     """Changes where models vary enough, and at all; 0 elsewhere. Without cutoffs, all changes."""
     if not cutoffs:
         return piece.deltas
-    return piece.deltas * largest_only(variance(piece.deltas), cutoffs, piece.start).sign_()
+    inside = largest_only(variance(piece.deltas), cutoffs, piece.start).sign_()
+    return torch.mul(piece.deltas, inside, out=scratch("masked", len(piece.deltas), inside.shape[1], inside.device))
 
 
 def sce(piece: Piece, facts: Facts, *, select: float, variant: str) -> Tensor:
     """Select what varies, calculate coefficients, erase minority signs (FuseChat)."""
     assert piece.base is not None
-    changes = masked(piece, () if variant == "fuseai" else facts["cutoffs"]).clone()
+    changes = masked(piece, () if variant == "fuseai" else facts["cutoffs"])  # nobody looks at the changes again
     coefficients = shares(facts["squares"])
     sign = elect(changes)
-    total = in_order(weighted(changes, coefficients))
+    total = weighted(changes, coefficients)
     if variant != "paper":
-        total /= nonzero(in_order(weighted(positive(changes), coefficients)))
+        total /= nonzero(weighted(map(positive, changes), coefficients))
     return piece.base + total * sign

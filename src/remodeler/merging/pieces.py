@@ -4,12 +4,15 @@ Numbers that are found over a whole tensor must not depend on how it is cut. So 
 of a row), sums are taken block by block and then exactly, and every operation on an element is a single rounded one.
 """
 
+import ctypes
 import math
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -23,44 +26,18 @@ from remodeler.merging.files import Place
 
 T = TypeVar("T")
 
+TRIMMED = 32
+"""Pieces after which freed memory is given back."""
 BLOCK = 4096
 """Elements that are summed together."""
-PIECE = 2**18
+PIECE = 2**17
 """Elements of a tensor that a thread has at once, about: fewer leave it waiting for Python, more leave the cache."""
 TINY = 1e-30
 """A mean square above which the smallest squares of float32, about 1e-38, are missed by nobody."""
-KEPT_BYTES = 2**26
-"""Of a tensor whose pieces stay in memory for the passes after the first."""
+KEPT = 2**25
+"""Elements of a tensor in all models together, up to which its pieces stay in memory for the passes after the first."""
 DRAWN = 2**16
 """Random numbers that are drawn together."""
-
-
-class Source(Protocol):
-    """A tensor of one checkpoint."""
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Some of its elements, flat, as stored."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A tensor as it lies in a file."""
-
-    place: Place
-    handle: int
-    """The opened file."""
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Elements ``start`` to ``stop``, flat, as stored."""
-        size = self.place.dtype.itemsize
-        buffer = np.empty((stop - start) * size, dtype=np.uint8)
-        done, offset = 0, self.place.start + start * size
-        while done < len(buffer):
-            got = os.preadv(self.handle, [buffer[done:].data], offset + done)
-            if got == 0:
-                raise InputError(f"{self.place.file} became shorter while it was read: run the same command again")
-            done += got
-        return torch.from_numpy(buffer).view(self.place.dtype)
 
 
 SCRATCH = threading.local()
@@ -75,6 +52,49 @@ def scratch(name: str, rows: int, elements: int, device: torch.device) -> Tensor
         setattr(SCRATCH, name, held)
     view: Tensor = held[: rows * elements].view(rows, elements)
     return view
+
+
+def raw_scratch(size: int) -> np.ndarray:
+    """Bytes of this thread, to read into."""
+    held = getattr(SCRATCH, "raw", None)
+    if held is None or len(held) < size:
+        held = SCRATCH.raw = np.empty(size, dtype=np.uint8)
+    return np.asarray(held[:size])
+
+
+def trim() -> None:
+    """Give freed memory back: glibc before 2.38 can't use aligned blocks, as torch's are, again (its bug 14581)."""
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+class Source(Protocol):
+    """A tensor of one checkpoint."""
+
+    def read(self, start: int, stop: int, keep: bool = True) -> Tensor:
+        """Some of its elements, flat, as stored; without ``keep`` good until the thread's next reading."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as it lies in a file."""
+
+    place: Place
+    handle: int
+    """The opened file."""
+
+    def read(self, start: int, stop: int, keep: bool = True) -> Tensor:
+        """Elements ``start`` to ``stop``, flat, as stored; without ``keep`` good until the thread's next reading."""
+        size = self.place.dtype.itemsize
+        buffer = np.empty((stop - start) * size, dtype=np.uint8) if keep else raw_scratch((stop - start) * size)
+        done, offset = 0, self.place.start + start * size
+        while done < len(buffer):
+            got = os.preadv(self.handle, [buffer[done:].data], offset + done)
+            if got == 0:
+                raise InputError(f"{self.place.file} became shorter while it was read: run the same command again")
+            done += got
+        return torch.from_numpy(buffer).view(self.place.dtype)
 
 
 @dataclass(frozen=True)
@@ -123,9 +143,11 @@ class Walk:
     def over(self, function: Callable[[Piece], T]) -> Iterator[T]:
         """What a function makes of every piece, in order; a few pieces are ahead of the one that is yielded."""
         ahead: deque[Future[T]] = deque()
-        for start in range(0, self.count, self.step):
+        for number, start in enumerate(range(0, self.count, self.step), 1):
             if len(ahead) > self.threads:
                 yield ahead.popleft().result()
+            if number % TRIMMED == 0:
+                trim()
             ahead.append(self.pool.submit(lambda start: function(self.piece(start)), start))
         while ahead:
             yield ahead.popleft().result()
@@ -138,21 +160,20 @@ class Walk:
 
     def piece(self, start: int) -> Piece:
         """The piece that begins at an element."""
-        raw = self._read(start)
-        stack = scratch("stack", len(raw), len(raw[0]), self.device)
-        for row, each in zip(stack, raw, strict=True):
-            row.copy_(each)
+        sources = [*([self.base] if self.base else []), *self.models]
+        stop = min(start + self.step, self.count)
+        stack = scratch("stack", len(sources), stop - start, self.device)
+        if start in self.kept:
+            for row, each in zip(stack, self.kept[start], strict=True):
+                row.copy_(each)
+        elif self.count * len(sources) > KEPT:
+            for row, source in zip(stack, sources, strict=True):
+                row.copy_(source.read(start, stop, keep=False))
+        else:
+            self.kept[start] = [source.read(start, stop) for source in sources]
+            return self.piece(start)
         base, tensors = (stack[0], stack[1:]) if self.base else (None, stack)
         return Piece(base, tensors, start, self.row, self.key)
-
-    def _read(self, start: int) -> list[Tensor]:
-        if start in self.kept:
-            return self.kept[start]
-        stop = min(start + self.step, self.count)
-        raw = [source.read(start, stop) for source in (*([self.base] if self.base else []), *self.models)]
-        if sum(each.nbytes for each in raw) * self.count <= KEPT_BYTES * (stop - start):
-            self.kept[start] = raw
-        return raw
 
 
 # What is found over a whole tensor ------------------------------------------------------------------------------------
@@ -177,7 +198,8 @@ def squares(walk: Walk, values: Callable[[Piece], Tensor]) -> list[float]:
 
     def square(piece: Piece) -> Tensor:
         found = values(piece)
-        return found * found
+        rows, elements = found.shape
+        return torch.mul(found, found, out=scratch("squares", rows, elements, found.device))
 
     found = totals(walk, square)
     if all(TINY * walk.count < each < math.inf for each in found):

@@ -62,7 +62,9 @@ def prepared(wish: Wish) -> Plan:
     """Look at all checkpoints; refuse what can't work."""
     method = method_named(wish.method) if isinstance(wish.method, str) else wish.method
     _refuse_wish(wish, method)
-    seen = [opened(name, wish.trust_remote_code) for name in (*([wish.base] if wish.base else []), *wish.models)]
+    seen: list[tuple[Model, Outline]] = []
+    for name in (*([wish.base] if wish.base else []), *wish.models):
+        seen.append(opened(name, wish.trust_remote_code, seen[0] if seen else None))
     every, outline = [model for model, _ in seen], seen[0][1]
     for model, other in seen[1:]:
         if bool(other.tied) != bool(outline.tied):

@@ -111,7 +111,10 @@ def _last_ones(walk: Walk, patterns: Values, smallest: list[int], left: list[int
 
 def largest_only(rows: Tensor, cutoffs: Sequence[Cutoff], start: int) -> Tensor:
     """Elements of a piece that are among the largest in size; 0 elsewhere: [rows, elements] float32."""
-    return torch.stack([_shrunk(row, cutoff, start) for row, cutoff in zip(rows, cutoffs, strict=True)])
+    kept = torch.empty_like(rows)
+    for place, row, cutoff in zip(kept, rows, cutoffs, strict=True):
+        place.copy_(_shrunk(row, cutoff, start))
+    return kept
 
 
 def _shrunk(row: Tensor, cutoff: Cutoff, start: int) -> Tensor:

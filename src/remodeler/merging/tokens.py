@@ -32,7 +32,7 @@ class Rows:
     others: Sequence[tuple[Stored, Order]]
     """Where missing rows come from: the base alone first, then all models."""
 
-    def read(self, start: int, stop: int) -> Tensor:
+    def read(self, start: int, stop: int, keep: bool = True) -> Tensor:
         """Elements ``start`` to ``stop`` of the tensor in its new order, flat, float32."""
         width = self.stored.place.count // self.stored.place.shape[0]
         first, last = start // width, -(-stop // width)
@@ -132,6 +132,9 @@ def _order(final: Mapping[str, int], known: Mapping[str, int], rows: int, size: 
 
 def warn_of_strangers(folders: Sequence[Path], trust_remote_code: bool) -> None:
     """Say so, where rows of the same number stand for different tokens."""
+    files = [each / "tokenizer.json" for each in folders]
+    if all(each.exists() and each.read_bytes() == files[0].read_bytes() for each in files):
+        return
     try:
         words = [read_tokenizer(str(each), trust_remote_code=trust_remote_code).get_vocab() for each in folders]
     except InputError:
