@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 from remodeler.checkpoints import load
@@ -396,6 +397,38 @@ def test_a_damaged_store_is_refused_and_made_again(models: list[Path], texts: Pa
         fuse_models(kept, tmp_path / "two", nothing)
     shards[0].unlink()
     fuse_models(kept, tmp_path / "two", nothing)
+
+
+def test_a_teacher_that_predicts_nan_is_refused(models: list[Path], texts: Path, tmp_path: Path) -> None:
+    bad = tiny_model("llama", 3)
+    with torch.no_grad():
+        next(bad.parameters()).fill_(torch.nan)
+    bad.save_pretrained(tmp_path / "bad")  # type: ignore[operator]
+    tiny_tokenizer().save_pretrained(tmp_path / "bad")
+    with pytest.raises(InputError, match="a teacher predicts NaN"):
+        fuse_models(replace(wish(models, texts), teachers=(str(tmp_path / "bad"),)), tmp_path / "out", nothing)
+
+
+def test_a_full_disk_leaves_what_was_stored(
+    models: list[Path], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from remodeler import predictions
+
+    kept = replace(wish(models, texts, steps=1), stores=tmp_path / "kept")
+    original, written = predictions.save_file, []
+
+    def full(tensors: Any, path: Path) -> None:
+        written.append(path)
+        if len(written) == 2:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        original(tensors, path)
+
+    monkeypatch.setattr(predictions, "save_file", full)
+    with pytest.raises(InputError, match="free some space, then run the same command again"):
+        fuse_models(kept, tmp_path / "out", nothing)
+    assert len(list((tmp_path / "kept").rglob("*.safetensors"))) == 1
+    fuse_models(kept, tmp_path / "out", nothing)
+    assert len(written) == 2 + 2 + 1, "two of the three teachers' shards, and the target, came after the failure"
 
 
 def test_a_position_takes_42_bytes_and_2_for_what_came(models: list[Path], texts: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from remodeler.logprobs import TopK, scored_topk, vocabulary
 from remodeler.losses import Teach
 from remodeler.minibatches import Batch, batch_size, batches, device_of
 from remodeler.records import disk_errors, read_json, write_json
+from remodeler.saving import weight_errors
 from remodeler.texts import IGNORED, Windows
 
 SHARD_TOKENS = 2**18
@@ -184,7 +185,7 @@ def _predicted(teacher: Anatomy, windows: Windows, k: int, gold: bool) -> tuple[
 def _write(store: Store, number: int, top: TopK, gold: Tensor | None) -> None:
     path = store.shard(number)
     beside = path.with_name(path.name + ".partial")
-    with disk_errors(path):
+    with disk_errors(path), weight_errors(store.folder):
         save_file(pack(top, store.header["vocabulary"]) | ({} if gold is None else {"gold": gold.half()}), beside)
         facts = {"sha256": sha256(beside), "tokens": len(top.ids)}
         beside.replace(path)
