@@ -178,16 +178,9 @@ def dare(
     consensus: bool = False,
 ) -> Tensor:
     """A random part of the changes, made as much larger as it is smaller (DARE)."""
-    drawn = torch.stack([uniform(piece, model) for model in range(len(density))])
-    probability = torch.tensor(density, dtype=torch.float32, device=drawn.device)[:, None].expand_as(drawn)
-    return added(
-        piece,
-        _drawn(piece.deltas, drawn, probability, rescale),
-        weight,
-        scale,
-        consensus=consensus,
-        normalize=normalize,
-    )
+    probability = torch.tensor(density, dtype=torch.float32, device=piece.deltas.device)[:, None]
+    kept = _drawn(piece.deltas, piece, probability.expand_as(piece.deltas), rescale)
+    return added(piece, kept, weight, scale, consensus=consensus, normalize=normalize)
 
 
 def della(
@@ -203,21 +196,15 @@ def della(
     consensus: bool = False,
 ) -> Tensor:
     """As DARE, larger changes of a row being likelier to stay: density - epsilon to density + epsilon (DELLA)."""
-    drawn = torch.stack([uniform(piece, model) for model in range(len(density))])
-    middle, reach = (torch.tensor(each, device=drawn.device)[:, None] for each in (density, epsilon))
+    middle, reach = (torch.tensor(each, device=piece.deltas.device)[:, None] for each in (density, epsilon))
     probability = middle - reach + 2 * reach * rank_in_row(piece.deltas.abs(), piece.row)
-    return added(
-        piece,
-        _drawn(piece.deltas, drawn, probability, rescale),
-        weight,
-        scale,
-        consensus=consensus,
-        normalize=normalize,
-    )
+    kept = _drawn(piece.deltas, piece, probability, rescale)
+    return added(piece, kept, weight, scale, consensus=consensus, normalize=normalize)
 
 
-def _drawn(changes: Tensor, drawn: Tensor, probability: Tensor, rescale: bool) -> Tensor:
-    """Changes that a random number lets stay."""
+def _drawn(changes: Tensor, piece: Piece, probability: Tensor, rescale: bool) -> Tensor:
+    """Changes that random numbers of the piece let stay."""
+    drawn = torch.stack([uniform(piece, model) for model in range(len(changes))])
     staying = changes * torch.lt(drawn, probability, out=torch.empty_like(drawn))
     return staying / nonzero(probability) if rescale else staying
 
