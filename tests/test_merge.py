@@ -18,6 +18,7 @@ from remodeler.merging import stream
 from remodeler.merging.files import create, lay_out, places
 from remodeler.merging.job import merge_models
 from remodeler.merging.settings import parsed
+from remodeler.merging.table import Method
 from remodeler.merging.wishes import Wish, of_file
 from remodeler.records import load_record, partial, read_lines
 from remodeler.report import write_report
@@ -120,6 +121,14 @@ def test_the_report_shows_what_each_model_counts(family: list[str], tmp_path: Pa
     assert "<h1>m1 and m2</h1>" in page
     assert "How much each model counts" in page
     assert "2 models became one by varm" in page
+
+
+def test_a_method_of_ones_own_may_return_what_it_was_given(family: list[str], tmp_path: Path) -> None:
+    """Pieces live in memory that is used again; what is written and summed up must not."""
+    first = Method(lambda piece, facts: piece.tensors[0], {}, needs_base=False)
+    merge_models(Wish((family[1], family[2]), method=first), tmp_path / "out", nothing)
+    wanted, found = tensors(family[1]), tensors(tmp_path / "out")
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
 
 
 def test_another_merge_in_the_way_is_told_apart(

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from remodeler.errors import InputError
 from remodeler.fusion.offsets import Cut, cut
-from remodeler.sources import Example, rows_of
+from remodeler.sources import rows_of
 from remodeler.texts import IGNORED, Windows
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -92,11 +92,6 @@ def _messages(source: str, number: int, turns: Any) -> list[Message]:
     if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
         raise InputError(f"nobody answers in conversation {number} of {source}: remove it, or give it a response")
     return messages
-
-
-def dialogue(example: Example) -> list[Message]:
-    """A prompt and its response as messages."""
-    return [{"role": "user", "content": example.prompt}, {"role": "assistant", "content": example.response}]
 
 
 def rendered(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> Rendered:

@@ -79,12 +79,15 @@ class Voice:
         """Share of the student's positions that have one of the voice's."""
         return float(np.mean(np.concatenate(self.rows) >= 0))
 
-    def cost(self, score: str) -> np.ndarray:
-        """By text nats a byte, or a token of its own: [texts]."""
-        ends = [*self.starts[1:], len(self.losses)]
-        sums = np.array([self.losses[a:b].sum().item() for a, b in zip(self.starts, ends, strict=True)])
-        sizes = self.bytes if score == "byte" else np.diff([*self.starts, len(self.losses)])
-        return np.asarray(sums / np.maximum(1, sizes))
+    def of(self, text: int) -> Tensor:
+        """Its losses in a text: [scored positions]."""
+        stop = self.starts[text + 1] if text + 1 < len(self.starts) else len(self.losses)
+        return self.losses[self.starts[text] : stop]
+
+    def cost(self, score: str, text: int) -> float:
+        """Nats a byte of a text, or a token of its own."""
+        own = self.of(text)
+        return float(own.sum()) / max(1, self.bytes[text] if score == "byte" else len(own))
 
 
 def voice(
@@ -123,7 +126,7 @@ def weights(student: Read, voices: Sequence[Voice], rules: Rules, text: int) -> 
     if rules.level == "token":
         costs = np.stack([stretches(student, each, text) for each in voices], 1)
     else:
-        costs = np.broadcast_to(np.array([each.cost(rules.score)[text] for each in voices]), there.shape)
+        costs = np.broadcast_to(np.array([each.cost(rules.score, text) for each in voices]), there.shape)
     if rules.fusion == "avgce":
         length = student.bytes[text] / max(1, len(there)) if rules.score == "byte" else 1.0
         parts = np.exp(-(costs - costs.min(1, keepdims=True)) * length) * there
@@ -139,9 +142,7 @@ def stretches(student: Read, each: Voice, text: int) -> np.ndarray:
     borders = np.flatnonzero(rows >= 0)
     if not len(borders):
         return found
-    ends = [*each.starts[1:], len(each.losses)]
-    losses = each.losses[each.starts[text] : ends[text]].double().numpy()
-    sums = np.concatenate([[0.0], losses.cumsum()])
+    sums = np.concatenate([[0.0], each.of(text).double().numpy().cumsum()])
     first = rows[borders]
     nats = np.diff([*sums[first], sums[-1]])
     cut = student.cuts[text]
@@ -167,11 +168,11 @@ class Fused:
         """Targets at the scored positions of some windows."""
         counted = np.concatenate([weights(self.student, self.voices, self.rules, text) for text in range(start, stop)])
         heard = [self._heard(each, start, stop) for each in self.voices]
-        logs = torch.from_numpy(counted).float().log()
         if self.rules.fusion == "mince":
             best = torch.from_numpy(counted.argmax(1))
             picked = TopK(*(_picked([getattr(each, name) for each in heard], best) for name in PARTS))
             return self._finished(picked, torch.from_numpy(counted.sum(1) > 0), start, stop), None
+        logs = torch.from_numpy(counted).float().log()
         ids = torch.cat([each.ids for each in heard], 1)
         logprobs = torch.cat([each.logprobs + logs[:, [n]] for n, each in enumerate(heard)], 1)
         rest = torch.stack([each.rest + logs[:, n] for n, each in enumerate(heard)]).logsumexp(0)

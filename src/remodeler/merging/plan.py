@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,18 @@ class Plan:
     def everybody(self) -> tuple[Model, ...]:
         """The base, then the models."""
         return (*([self.base] if self.base else []), *self.models)
+
+    @cached_property
+    def last_layer(self) -> int:
+        """The highest number of a layer."""
+        return max((int(each.group(1)) for name in self.shapes if (each := LAYER.search(name))), default=0)
+
+    @cached_property
+    def behind(self) -> frozenset[str]:
+        """Tensors outside of layers that a model has behind them: the last norm, the head."""
+        order = self.outline.order
+        first = next((place for place, name in enumerate(order) if LAYER.search(name)), 0)
+        return frozenset(order[first + 1 :])
 
     def values(self, name: str) -> dict[str, Any]:
         """The method's options for a tensor."""
@@ -122,11 +135,8 @@ def depth_of(plan: Plan, name: str) -> float:
     """Where a tensor is between the first layer (0) and the last (1)."""
     found = LAYER.search(name)
     if found:
-        last = max(int(each.group(1)) for other in plan.shapes if (each := LAYER.search(other)))
-        return int(found.group(1)) / last if last else 1.0
-    order = plan.outline.order
-    first = next((place for place, other in enumerate(order) if LAYER.search(other)), 0)
-    return 1.0 if name in order and order.index(name) > first else 0.0
+        return int(found.group(1)) / plan.last_layer if plan.last_layer else 1.0
+    return float(name in plan.behind)
 
 
 def announce(plan: Plan) -> None:

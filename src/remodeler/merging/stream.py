@@ -199,12 +199,12 @@ def _write(file: int, data: memoryview, offset: int) -> None:
 
 
 def _bytes(task: Task, part: Tensor) -> memoryview:
-    """A part as it is stored."""
+    """A part as it is stored, in memory of its own: the thread's scratch is used again before it is summed up."""
     low, high = torch.aminmax(part)  # NaN, if there is one
     most = torch.finfo(task.place.dtype).max
     if not (low >= -most and high <= most):
         raise InputError(_why_not(task, part))
-    return part.to(task.place.dtype).cpu().contiguous().view(torch.uint8).numpy().data
+    return part.to("cpu", task.place.dtype, copy=True).contiguous().view(torch.uint8).numpy().data
 
 
 def _why_not(task: Task, part: Tensor) -> str:
