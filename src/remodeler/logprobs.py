@@ -8,7 +8,7 @@ a window holds padding-token targets it leaves them out, we score every real tok
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -50,8 +50,12 @@ class TopK:
     rest: Tensor
     """[tokens] float32: log of the probability of all other tokens together; -inf where there are none."""
 
-    def __getitem__(self, part: slice) -> "TopK":
+    def __getitem__(self, part: slice | Tensor) -> "TopK":
         return TopK(self.ids[part], self.logprobs[part], self.rest[part])
+
+    def to(self, device: torch.device | str) -> "TopK":
+        """On a device."""
+        return TopK(self.ids.to(device), self.logprobs.to(device), self.rest.to(device))
 
 
 class Returns(nn.Module):
@@ -106,13 +110,22 @@ def chunk_positions(anatomy: Anatomy, device: torch.device) -> int:
     return max(CHUNK_POSITIONS, elements // vocabulary(anatomy.model))
 
 
-def token_logprobs(anatomy: Anatomy, batch: Batch) -> Iterator[Tensor]:
-    """Log-probability of the scored tokens, in order, a chunk [tokens] at a time, float32."""
+def scored_logits(anatomy: Anatomy, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits of the scored positions, in order, and the tokens that came: a chunk at a time, float32."""
     states = scored_states(anatomy, batch)
     size = chunk_positions(anatomy, states.device)
     for part, targets in zip(states.split(size), batch.targets.split(size), strict=True):
-        logits = head_logits(anatomy, part[None])[0].float()
-        yield logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+        yield head_logits(anatomy, part[None])[0].float(), targets
+
+
+def came(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-probabilities of the tokens that came: [tokens]."""
+    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+
+
+def token_logprobs(anatomy: Anatomy, batch: Batch) -> Iterator[Tensor]:
+    """Log-probability of the scored tokens, in order, a chunk [tokens] at a time, float32."""
+    return (came(logits, targets) for logits, targets in scored_logits(anatomy, batch))
 
 
 def sparse(logits: Tensor, k: int) -> TopK:
@@ -123,29 +136,26 @@ def sparse(logits: Tensor, k: int) -> TopK:
     return TopK(ids, values - whole[:, None], rest - whole)
 
 
+def joined(parts: Sequence[TopK]) -> TopK:
+    """Predictions one behind the other."""
+    ids, logprobs, rest = zip(*((each.ids, each.logprobs, each.rest) for each in parts), strict=True)
+    return TopK(torch.cat(ids), torch.cat(logprobs), torch.cat(rest))
+
+
 @torch.no_grad()
-def scored_topk(anatomy: Anatomy, batch: Batch, k: int, temperature: float = 1.0) -> tuple[TopK, Tensor]:
+def topk_logprobs(anatomy: Anatomy, batch: Batch, k: int, temperature: float = 1.0) -> TopK:
     """What a model predicts at the scored positions of a batch, its logits divided by ``temperature``.
 
-    Logits exist a chunk at a time; what is kept is k ids and k + 2 numbers a position.
-
-    Returns:
-        The likeliest tokens, and the log-probabilities of those that came: [tokens] float32.
+    Logits exist a chunk at a time; what is kept is k ids and k + 1 numbers a position.
     """
-    states = scored_states(anatomy, batch)
-    size = chunk_positions(anatomy, states.device)
-    tops, golds = [], []
-    for part, targets in zip(states.split(size), batch.targets.split(size), strict=True):
-        logits = head_logits(anatomy, part[None])[0].float() / temperature
-        tops.append(sparse(logits, k))
-        golds.append(logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1))
-    ids, logprobs, rest = zip(*((each.ids, each.logprobs, each.rest) for each in tops), strict=True)
-    return TopK(torch.cat(ids), torch.cat(logprobs), torch.cat(rest)), torch.cat(golds)
+    return joined([sparse(logits / temperature, k) for logits, _ in scored_logits(anatomy, batch)])
 
 
-def topk_logprobs(anatomy: Anatomy, batch: Batch, k: int, temperature: float = 1.0) -> TopK:
-    """The likeliest tokens alone."""
-    return scored_topk(anatomy, batch, k, temperature)[0]
+@torch.no_grad()
+def scored_topk(anatomy: Anatomy, batch: Batch, k: int) -> tuple[TopK, Tensor]:
+    """The same, and the log-probabilities of the tokens that came: [tokens] float32."""
+    found = [(sparse(logits, k), came(logits, targets)) for logits, targets in scored_logits(anatomy, batch)]
+    return joined([top for top, _ in found]), torch.cat([gold for _, gold in found])
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:

@@ -26,7 +26,7 @@ from torch import Tensor, distributed
 from remodeler import processes
 from remodeler.blocks import Anatomy
 from remodeler.errors import InputError
-from remodeler.logprobs import TopK, scored_topk, vocabulary
+from remodeler.logprobs import TopK, joined, scored_topk, vocabulary
 from remodeler.losses import Teach
 from remodeler.minibatches import Batch, batch_size, batches, device_of
 from remodeler.records import disk_errors, read_json, write_json
@@ -174,8 +174,7 @@ def _begin(store: Store) -> None:
 def _predicted(teacher: Anatomy, windows: Windows, k: int, gold: bool) -> tuple[TopK, Tensor | None]:
     device = device_of(teacher.model)
     parts = [scored_topk(teacher, batch, k) for batch in batches(windows, batch_size(teacher, windows), device)]
-    tops = [top for top, _ in parts]
-    top = TopK(*(torch.cat([getattr(each, name) for each in tops]).cpu() for name in ("ids", "logprobs", "rest")))
+    top = joined([each for each, _ in parts]).to("cpu")
     came = torch.cat([each for _, each in parts]).cpu()
     if not came.isfinite().all():
         raise InputError("a teacher predicts NaN or infinity: its weights are damaged, or --dtype is too narrow for it")
@@ -234,7 +233,7 @@ def between(store: Store, start: int, stop: int) -> TopK:
         with safe_open(store.shard(place), framework="pt") as file:
             names = [name for name in file.keys() if name != "gold"]  # noqa: SIM118
             parts.append(unpack({name: file.get_slice(name)[low - first : high - first] for name in names}, size))
-    return TopK(*(torch.cat([getattr(each, name) for each in parts]) for name in ("ids", "logprobs", "rest")))
+    return joined(parts)
 
 
 def stored(store: Store) -> Teach:
@@ -246,11 +245,6 @@ def stored(store: Store) -> Teach:
     refuse_damaged(store)
 
     def teach(batch: Batch) -> TopK:
-        found = [between(store, number, number + 1) for number in batch.numbers]
-        device = batch.targets.device
-        ids, logprobs, rest = (
-            torch.cat([getattr(each, name) for each in found]).to(device) for name in ("ids", "logprobs", "rest")
-        )
-        return TopK(ids, logprobs, rest)
+        return joined([between(store, number, number + 1) for number in batch.numbers]).to(batch.targets.device)
 
     return teach

@@ -28,6 +28,8 @@ __all__ = [
     "Windows",
     "alpaca_example",
     "masked",
+    "padded",
+    "padding_id",
     "read_texts",
     "sample",
     "seq2seq",
@@ -113,10 +115,10 @@ def seq2seq(plain: Windows, start_id: int) -> Windows:
     """
     lengths = plain.attention.sum(dim=1).tolist() if plain.attention is not None else [plain.ids.shape[1]] * len(plain)
     rows = [row[:length] for row, length in zip(plain.ids.tolist(), lengths, strict=True)]
-    ids, attention = _padded([row[: len(row) // 2] for row in rows], start_id)
+    ids, attention = padded([row[: len(row) // 2] for row in rows], start_id)
     second = [row[len(row) // 2 :] for row in rows]
-    targets, _ = _padded(second, IGNORED)
-    decoder, _ = _padded([[start_id, *row[:-1]] for row in second], start_id)
+    targets, _ = padded(second, IGNORED)
+    decoder, _ = padded([[start_id, *row[:-1]] for row in second], start_id)
     return Windows(ids, targets, attention, decoder)
 
 
@@ -134,7 +136,7 @@ def _per_text(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: 
     rows = [row for row in _tokenise(texts, tokenizer, length) if len(row) >= 2]  # a single token predicts nothing
     if not rows:
         raise InputError(f"none of the {len(texts)} texts gives the 2 tokens that a window needs: give longer ones")
-    ids, attention = _padded(rows, _padding_id(tokenizer))
+    ids, attention = padded(rows, padding_id(tokenizer))
     targets = _shifted(ids)
     if attention is not None:
         targets[:, :-1].masked_fill_(attention[:, 1:] == 0, IGNORED)
@@ -152,13 +154,13 @@ def _shifted(ids: Tensor) -> Tensor:
     return torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], IGNORED)], dim=1)
 
 
-def _padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Padding is neither attended to nor scored, so any token will do where none is named. Id 0 is a token too."""
     named = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(int(each) for each in named if each is not None)
 
 
-def _padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor | None]:
+def padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor | None]:
     """Rows filled up at their right to the longest, and the attention mask, if anything was filled."""
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.int64)

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from remodeler.errors import InputError
 from remodeler.fusion.offsets import Cut, cut
 from remodeler.sources import rows_of
-from remodeler.texts import IGNORED, Windows
+from remodeler.texts import IGNORED, Windows, padded, padding_id
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 """ShareGPT's names of speakers, and those of messages."""
@@ -200,15 +200,10 @@ def _scored(found: Cut, spans: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def _windows(cuts: Sequence[Cut], chosen: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> Windows:
-    longest = max(len(each) for each in cuts)
-    named = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    ids = torch.full((len(cuts), longest), next(int(each) for each in named if each is not None))
-    targets, attention = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
+    ids, attention = padded([each.ids.tolist() for each in cuts], padding_id(tokenizer))
+    targets = torch.full_like(ids, IGNORED)
     for row, (found, places) in enumerate(zip(cuts, chosen, strict=True)):
-        own = torch.from_numpy(found.ids)
-        ids[row, : len(own)], attention[row, : len(own)] = own, 1
-        targets[row, places] = own[places + 1]
+        targets[row, places] = torch.from_numpy(found.ids[places + 1])
     if not (targets != IGNORED).any():
         raise InputError("no token of these texts counts: give longer ones, or a larger --length")
-    size = sum(_bytes(each, places) for each, places in zip(cuts, chosen, strict=True))
-    return Windows(ids, targets, None if attention.all() else attention, bytes=size)
+    return Windows(ids, targets, attention, bytes=sum(map(_bytes, cuts, chosen)))

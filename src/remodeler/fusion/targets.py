@@ -186,7 +186,7 @@ class Fused:
             own = each.rows[text]
             rows.append(np.where(own >= 0, own + each.starts[text] - base, 0))
         places = torch.from_numpy(np.concatenate(rows))
-        found = TopK(top.ids[places], top.logprobs[places], top.rest[places])
+        found = top[places]
         return found if each.mapping is None else carry(found, each.mapping, self.size, self.rules.collide)
 
     def _finished(self, top: TopK, known: Tensor, start: int, stop: int) -> TopK:
