@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 import yaml
+from random_llama import tensors
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
 
@@ -80,21 +81,12 @@ def config(layers: int, width: int, inner: int, words: int) -> LlamaConfig:
 def parts(shape: LlamaConfig, seed: int) -> Iterator[dict[str, Tensor]]:
     """Random tensors, a layer at a time; those of a model (seed above 0) are the base's and a little more."""
     base, own = torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
-    width, inner, words = shape.hidden_size, shape.intermediate_size, shape.vocab_size
 
     def drawn(*size: int) -> Tensor:
         tensor = torch.randn(size, generator=base) * 0.02
         return (tensor + torch.randn(size, generator=own) * 5e-4 * seed).bfloat16() if seed else tensor.bfloat16()
 
-    yield {"model.embed_tokens.weight": drawn(words, width)}
-    for layer in range(shape.num_hidden_layers):
-        shapes = {f"self_attn.{name}_proj": (width, width) for name in "qkvo"}
-        shapes |= {"mlp.gate_proj": (inner, width), "mlp.up_proj": (inner, width), "mlp.down_proj": (width, inner)}
-        part = {f"model.layers.{layer}.{name}.weight": drawn(*size) for name, size in shapes.items()}
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            part[f"model.layers.{layer}.{norm}.weight"] = torch.ones(width, dtype=torch.bfloat16)
-        yield part
-    yield {"model.norm.weight": torch.ones(width, dtype=torch.bfloat16), "lm_head.weight": drawn(words, width)}
+    return tensors(shape, drawn)
 
 
 def written(folder: Path, shape: LlamaConfig) -> list[Path]:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from random_llama import tensors
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
 
@@ -70,22 +71,12 @@ def write_checkpoint(folder: Path, layers: int) -> None:
 
 
 def _random_tensors(config: LlamaConfig) -> Iterator[dict[str, Tensor]]:
-    width, inner, words = config.hidden_size, config.intermediate_size, config.vocab_size
     generator = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.bfloat16) * 0.02
 
-    yield {"model.embed_tokens.weight": drawn(words, width)}
-    for layer in range(config.num_hidden_layers):
-        shapes = {f"self_attn.{name}_proj": (width, width) for name in "qkvo"}
-        shapes |= {"mlp.gate_proj": (inner, width), "mlp.up_proj": (inner, width), "mlp.down_proj": (width, inner)}
-        part = {f"model.layers.{layer}.{name}.weight": drawn(*shape) for name, shape in shapes.items()}
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            part[f"model.layers.{layer}.{norm}.weight"] = torch.ones(width, dtype=torch.bfloat16)
-        yield part
-    yield {"model.norm.weight": torch.ones(width, dtype=torch.bfloat16)}
-    yield {"lm_head.weight": drawn(words, width)}
+    return tensors(config, drawn)
 
 
 def random_windows(count: int, length: int, vocabulary: int) -> Windows:

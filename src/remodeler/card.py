@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from remodeler.measurements import comparison
+from remodeler.measurements import comparison, written
 from remodeler.records import Record, write_text
 
 TAGS = ["pruned", "block-pruning", "remodeler"]
@@ -165,8 +165,7 @@ def _table(results: dict[str, Any]) -> list[str]:
     measured = comparison([(word, results[key]) for key, word in names.items() if key in results])
     if measured is None:
         return []
-    rows = [[row["label"], *(cell["main"] for cell in row["cells"]), row["change"]] for row in measured["rows"]]
-    return _markdown(["", *measured["names"], "change"], rows)
+    return _markdown(*written(measured))
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -266,12 +266,11 @@ def _show(out: Path) -> None:
 
 def _table(results: dict[str, Any], title: str = "") -> None:
     from remodeler.console import table
-    from remodeler.measurements import checkpoints, comparison
+    from remodeler.measurements import checkpoints, comparison, written
 
     drawn = comparison(checkpoints(results))
     if drawn:
-        rows = [[row["label"], *(cell["main"] for cell in row["cells"]), row["change"]] for row in drawn["rows"]]
-        names = ["", *drawn["names"], "change"]
+        names, rows = written(drawn)
         last = None if drawn["changes"] else -1
         table(title, names[:last], [row[:last] for row in rows])
 

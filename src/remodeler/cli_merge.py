@@ -121,13 +121,12 @@ def fuse(
 
 def _fused(out: Path) -> None:
     from remodeler.console import note, table
-    from remodeler.measurements import checkpoints, comparison
+    from remodeler.measurements import checkpoints, comparison, written
     from remodeler.records import load_record
 
     drawn = comparison(checkpoints(load_record(out).results))
     if drawn:
-        rows = [[row["label"], *(cell["main"] for cell in row["cells"]), row["change"]] for row in drawn["rows"]]
-        table("", ["", *drawn["names"], "change"], rows)
+        table("", *written(drawn))
     note(f"{out}: the model, report.html, training.jsonl, record.json")
 
 

@@ -146,6 +146,12 @@ def comparison(measured: Sequence[tuple[str, Values]]) -> dict[str, Any] | None:
     return {"names": [name for name, _ in measured], "rows": rows, "changes": len(measured) == 2}
 
 
+def written(drawn: Values) -> tuple[list[str], list[list[str]]]:
+    """The table of a comparison as text: its head and its rows, the change in the last column."""
+    rows = [[row["label"], *(cell["main"] for cell in row["cells"]), row["change"]] for row in drawn["rows"]]
+    return ["", *drawn["names"], "change"], rows
+
+
 def _row(metric: Metric, values: Sequence[Any]) -> dict[str, Any]:
     numbers = [central(value) for value in values]
     cells = [_cell(metric, value) for value in values]

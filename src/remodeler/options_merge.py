@@ -37,88 +37,38 @@ MethodName = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+
+
+def _how(words: str, *names: str) -> Any:
+    """An option of a method, whose default is told in words: it is the method's."""
+    return typer.Option(*names, help=words, rich_help_panel=HOW, show_default=False)
+
+
 Weight = Annotated[
     list[str] | None,
-    typer.Option(
-        help="How much a model counts: once, or once a model. A number, a gradient over the depth (`0:0.5:1`), or by "
-        "tensor (`self_attn=0.3,mlp=0:1,0.5`).  [default: 1]",
-        rich_help_panel=HOW,
-        show_default=False,
+    _how(
+        "How much a model counts: once, or once a model. A number, a gradient over the depth (`0:0.5:1`), or by "
+        "tensor (`self_attn=0.3,mlp=0:1,0.5`).  [default: 1]"
     ),
 ]
 Density = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Share of the changes that stay; written as --weight.  [default: ties 0.2, breadcrumbs 0.9, else 0.5]",
-        rich_help_panel=HOW,
-        show_default=False,
-    ),
+    _how("Share of the changes that stay; written as --weight.  [default: ties 0.2, breadcrumbs 0.9, else 0.5]"),
 ]
-Gamma = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Of breadcrumbs: share of largest changes that go.  [default: 0.01]",
-        rich_help_panel=HOW,
-        show_default=False,
-    ),
-]
-Epsilon = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Of della: how far probabilities reach from the density.  [default: 0.15]",
-        rich_help_panel=HOW,
-        show_default=False,
-    ),
-]
-Scale = Annotated[
-    str | None,
-    typer.Option(
-        help="All changes times this: the papers' lambda.  [default: 1]", rich_help_panel=HOW, show_default=False
-    ),
-]
-Place = Annotated[
-    str | None,
-    typer.Option(
-        "--t",
-        help="Of slerp: 0 is the first model, 1 the second.  [default: 0.5]",
-        rich_help_panel=HOW,
-        show_default=False,
-    ),
-]
+Gamma = Annotated[list[str] | None, _how("Of breadcrumbs: share of largest changes that go.  [default: 0.01]")]
+Epsilon = Annotated[list[str] | None, _how("Of della: how far probabilities reach from the density.  [default: 0.15]")]
+Scale = Annotated[str | None, _how("All changes times this: the papers' lambda.  [default: 1]")]
+Place = Annotated[str | None, _how("Of slerp: 0 is the first model, 1 the second.  [default: 0.5]", "--t")]
 Normalize = Annotated[
     bool | None,
-    typer.Option(
-        "--normalize/--no-normalize",
-        help="Divide by the sum of the weights. [default: linear, ties, della: yes]",
-        rich_help_panel=HOW,
-        show_default=False,
-    ),
+    _how("Divide by the sum of the weights. [default: linear, ties, della: yes]", "--normalize/--no-normalize"),
 ]
 Rescale = Annotated[
-    bool | None,
-    typer.Option(
-        "--rescale/--no-rescale",
-        help="Of dare, della: make up for what was dropped. [default: yes]",
-        rich_help_panel=HOW,
-        show_default=False,
-    ),
+    bool | None, _how("Of dare, della: make up for what was dropped. [default: yes]", "--rescale/--no-rescale")
 ]
-Select = Annotated[
-    str | None,
-    typer.Option(
-        help="Of sce: share of elements, those that vary most.  [default: 0.1]", rich_help_panel=HOW, show_default=False
-    ),
-]
-Variant = Annotated[
-    str | None,
-    typer.Option(help="Of sce: paper, fuseai or mergekit.  [default: paper]", rich_help_panel=HOW, show_default=False),
-]
-Granularity = Annotated[
-    str | None,
-    typer.Option(
-        help="Of varm: one weight a tensor, layer or model.  [default: tensor]", rich_help_panel=HOW, show_default=False
-    ),
-]
+Select = Annotated[str | None, _how("Of sce: share of elements, those that vary most.  [default: 0.1]")]
+Variant = Annotated[str | None, _how("Of sce: paper, fuseai or mergekit.  [default: paper]")]
+Granularity = Annotated[str | None, _how("Of varm: one weight a tensor, layer or model.  [default: tensor]")]
 Dtype = Annotated[
     str, typer.Option(help="Of the result: auto (as the base), float32, bfloat16, float16.", rich_help_panel=RESULT)
 ]

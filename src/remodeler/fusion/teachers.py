@@ -69,10 +69,11 @@ def heard(
     theirs = read(texts, teacher.tokenizer, length, vocabulary(teacher.model))
     store = asked(teacher, theirs, k, folder)
     if student.tokenizer.get_vocab() == teacher.tokenizer.get_vocab() and _same_cuts(ours, theirs):
-        positions: Sequence[np.ndarray] = [np.arange(len(each)) for each in ours.cuts]
-        return voice(teacher.name, store, ours, theirs, positions, _same_rows(student, teacher))
+        same = [np.arange(len(each)) for each in ours.cuts]
+        return voice(teacher.name, store, ours, theirs, same, _same_rows(student, teacher))
     mapping = _mapping(student, ours, teacher, theirs, ways.map)
-    return voice(teacher.name, store, ours, theirs, _positions(student, ours, teacher, theirs, ways), mapping)
+    positions = _positions(student, ours, teacher, theirs, ways, mapping)
+    return voice(teacher.name, store, ours, theirs, positions, mapping)
 
 
 def _same_cuts(ours: Read, theirs: Read) -> bool:
@@ -104,7 +105,9 @@ def _mapping(student: Checkpoint, ours: Read, teacher: Checkpoint, theirs: Read,
     return torch.from_numpy(first_of(roles, found))
 
 
-def _positions(student: Checkpoint, ours: Read, teacher: Checkpoint, theirs: Read, ways: Ways) -> Sequence[np.ndarray]:
+def _positions(
+    student: Checkpoint, ours: Read, teacher: Checkpoint, theirs: Read, ways: Ways, mapping: Tensor
+) -> Sequence[np.ndarray]:
     """By text, for every position of the student the teacher's; by names where a tokenizer hides its bytes."""
     pairs = list(zip(ours.cuts, theirs.cuts, strict=True))
     if ways.align == "bytes" and all(one.exact and two.exact for one, two in pairs):
@@ -112,8 +115,7 @@ def _positions(student: Checkpoint, ours: Read, teacher: Checkpoint, theirs: Rea
     us, them = (surfaces(each.tokenizer, vocabulary(each.model)) for each in (student, teacher))
     known = None
     if ways.map == "edit":
-        mapped = _mapping(student, ours, teacher, theirs, "edit").tolist()
-        known = {them[place]: us[target] for place, target in enumerate(mapped) if target >= 0}
+        known = {them[place]: us[target] for place, target in enumerate(mapping.tolist()) if target >= 0}
 
     def by_names(one: Cut, two: Cut) -> np.ndarray:
         names = [us[n] for n in one.ids], [them[n] for n in two.ids]
