@@ -1,4 +1,4 @@
-"""The tensors of a Llama's shape, a layer at a time, drawn by the caller: for claims of time and memory.
+"""The tensors of a Llama's shape, a layer at a time, drawn by the caller: for claims of time and memory."""
 
 from collections.abc import Callable, Iterator
 
