@@ -2,8 +2,10 @@
 
 Claim: what several teachers predict helps a student more than the text alone. Each way trains the same student on the
 same windows in the same order; what differs is the target. ``text`` has no teachers; ``all`` is FuseLLM's way, every
-teacher at once; ``pair NAME`` is FuseChat's, one teacher and the student itself; the pairs are then merged. Held-out
-text is that of the same source, in bits per byte. Rows go to OUT/rows.jsonl; the same command goes on.
+teacher at once; ``pair NAME`` is FuseChat's, one teacher and the student itself; the pairs are then merged, and, as
+the control, text-only students of several seeds too. ``borders`` leaves a teacher silent inside its own tokens,
+``next`` hears the next best voice where the best is silent, ``hybrid`` is GOLD's loss. Held-out text is that of the
+same source, in bits per byte. Rows go to OUT/rows.jsonl; the same command goes on.
 
     python benchmarks/fuse.py STUDENT --teachers A B --texts FILE --out OUT --seeds 1 2 3
 """
@@ -18,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from remodeler.checkpoints import load
+from remodeler.checkpoints import load, read_tokenizer
 from remodeler.fusion.job import fuse_models
 from remodeler.fusion.prepare import prepared
 from remodeler.fusion.targets import Rules
@@ -40,12 +42,24 @@ MERGES: dict[str, tuple[str, dict[str, Any]]] = {
 def ways(wish: Wish, shares: Sequence[float]) -> Iterator[tuple[str, Wish]]:
     """Names of the ways, and what each asks for."""
     yield "text", replace(wish, share=1.0)
+    yield "text again", replace(wish, share=1.0, run={**wish.run, "order": wish.seed + 100})
     for share in shares:
         told = "" if len(shares) == 1 else f" {share:g}"
         for teacher in wish.teachers:
-            yield f"pair {Path(teacher).name}{told}", replace(wish, teachers=(teacher,), share=share)
+            pair = replace(wish, teachers=(teacher,), share=share)
+            yield f"pair {Path(teacher).name}{told}", pair
+            if other_tokenizer(wish.student, teacher, wish.trust_remote_code):
+                yield f"pair {Path(teacher).name} borders{told}", replace(pair, inside=False)
+                yield f"pair {Path(teacher).name} hybrid{told}", replace(pair, divergence="hybrid")
         yield f"all{told}", replace(wish, share=share)
-    yield f"all by token{told}", replace(wish, share=share, rules=Rules(level="token"))
+        yield f"all by token{told}", replace(wish, share=share, rules=Rules(level="token"))
+        yield f"all next{told}", replace(wish, share=share, rules=Rules(unaligned="next"))
+
+
+def other_tokenizer(student: str, teacher: str, trust: bool) -> bool:
+    """Whether two models cut texts differently."""
+    one, two = (read_tokenizer(name, trust_remote_code=trust).get_vocab() for name in (student, teacher))
+    return bool(one != two)
 
 
 def nothing(folder: Path) -> None:
@@ -74,17 +88,18 @@ def fused(name: str, wish: Wish, folder: Path, rows: Path, done: set[tuple[str, 
 
 
 def merged(wish: Wish, share: str, folder: Path, rows: Path, done: set[tuple[str, int]]) -> None:
-    """The pairs of a seed, merged in every way."""
+    """The pairs of a seed, merged in every way; and the control, text alone of two seeds merged."""
     pairs = [f"pair-{Path(teacher).name}{share.replace(' ', '-')}-{wish.seed}" for teacher in wish.teachers]
+    ways = {f"merged {name}{share}": (pairs, *way) for name, way in MERGES.items()}
+    ways["merged texts"] = ([f"text-{wish.seed}", f"text-again-{wish.seed}"], "linear", {})
     job = prepared(wish, wish.device)
-    for name, (method, options) in MERGES.items():
-        told = f"merged {name}{share}"
+    for told, (parts, method, options) in ways.items():
         if (told, wish.seed) in done:
             continue
         out = folder / f"{told.replace(' ', '-')}-{wish.seed}"
         shutil.rmtree(out, ignore_errors=True)
         base = None if method == "linear" else wish.student
-        merge_models(MergeWish(tuple(str(folder / pair) for pair in pairs), base, method, options), out, nothing)
+        merge_models(MergeWish(tuple(str(folder / part) for part in parts), base, method, options), out, nothing)
         scores = job.scores(load(out, dtype="float32", device="cpu", trust_remote_code=wish.trust_remote_code))
         append_line(rows, {"way": told, "seed": wish.seed, "after": scores["heldout_bits_per_byte"]})
 

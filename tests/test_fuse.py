@@ -22,8 +22,9 @@ from remodeler.errors import InputError
 from remodeler.fusion.corpus import Read, Rendered, conversations, pieces, read, rendered
 from remodeler.fusion.cross_tokenizer import align_bytes
 from remodeler.fusion.job import fuse_models
-from remodeler.fusion.targets import Fused, Rules, Voice, voice, weights
+from remodeler.fusion.targets import Fused, Rules, weights
 from remodeler.fusion.teachers import Ways, heard, itself
+from remodeler.fusion.voices import Voice, voice
 from remodeler.fusion.wishes import Wish
 from remodeler.logprobs import TopK
 from remodeler.losses import divergence, ranks, reverse_divergence, taught
@@ -132,7 +133,7 @@ def hand_made(
     store = Store(folder / name, ours.windows, {"k": 2, "vocabulary": 300, "name": name})
     ids = torch.tensor([[best, best + 1]] * count)
     top = TopK(ids, torch.tensor([[0.7, 0.2]] * count).log(), torch.full((count,), math.log(0.1)))
-    filled(store, lambda start, stop: (top, -torch.tensor(losses)), lambda share, words: None)
+    filled(store, lambda start, stop: (top, {"gold": -torch.tensor(losses)}), lambda share, words: None)
     found = np.arange(count) if rows is None else np.array(rows)
     return Voice(name, store, (found,), None, torch.tensor(losses), (0,), ours.bytes)
 
@@ -159,6 +160,12 @@ def test_mince_hears_the_best_voice_of_the_text_and_skips_where_it_is_silent(two
     assert sure.ids[-1, 0] == ours.windows.targets[ours.windows.targets >= 0][-1]
     assert sure.logprobs[-1].tolist() == [0.0, -math.inf]
     torch.testing.assert_close(sure.logprobs[0].exp(), torch.tensor([0.7, 0.2]) / 0.9, rtol=1e-3, atol=1e-3)
+
+
+def test_where_the_best_voice_is_silent_the_next_is_heard_if_asked(two: tuple[Read, list[Voice]]) -> None:
+    ours, voices = two
+    found = weights(ours, voices, Rules(unaligned="next"), 0)
+    assert found.tolist() == [[0, 1]] * (ours.windows.tokens - 1) + [[1, 0]]
 
 
 def test_by_token_each_stretch_has_its_own_voice(two: tuple[Read, list[Voice]]) -> None:
@@ -281,6 +288,9 @@ def test_a_student_comes_nearer_to_its_teacher(models: list[Path], texts: Path, 
         {"parity": "fusellm"},
         {"parity": "fusechat"},
         {"divergence": "uld"},
+        {"divergence": "hybrid"},
+        {"divergence": "hybrid", "rules": Rules(level="token")},
+        {"inside": False, "rules": Rules(unaligned="next")},
         {"map": "statistics", "divergence": "reverse"},
     ],
     ids=str,

@@ -69,6 +69,7 @@ def fuse(
     teacher_store: fus.Stores = None,
     align: fus.Align = "bytes",
     map_name: fus.MapName = "pieces",
+    inside: fus.InsideFlag = True,
     parity: fus.Parity = None,
     fusion: fus.Fusion = "mince",
     level: fus.Level = "sequence",

@@ -30,7 +30,8 @@ Loss = Callable[[Anatomy, Batch], Tensor]
 Teach = Callable[[Batch], TopK]
 """What a teacher predicts at the scored positions of a batch."""
 Score = Callable[[Tensor, slice], Tensor]
-"""Sum of the losses of some tokens, from their logits [tokens, vocabulary] float32 and their place in the batch."""
+"""Of some tokens, from their logits [tokens, vocabulary] float32 and their place in the batch: the sum of their losses,
+or a row for each."""
 
 HEAD_ELEMENTS = 2**25
 """Logits that may exist at once, with their gradients: 128 MB each in float32."""
@@ -38,21 +39,30 @@ LOWEST = -1e4
 """Stands for the log of nothing where it is multiplied by nothing."""
 
 
-def head_sum(anatomy: Anatomy, batch: Batch, score: Score) -> Tensor:
-    """Sum of a score over the scored tokens, from logits that exist a chunk at a time in both passes."""
+def head_parts(anatomy: Anatomy, batch: Batch, measure: Score) -> list[Tensor]:
+    """What is measured of the logits of the scored tokens, which exist a chunk at a time in both passes."""
     states = scored_states(anatomy, batch)
     size = max(1, HEAD_ELEMENTS // vocabulary(anatomy.model))
 
-    def part_sum(part: Tensor, place: slice) -> Tensor:
-        return score(head_logits(anatomy, part[None])[0].float(), place)
+    def measured(part: Tensor, place: slice) -> Tensor:
+        return measure(head_logits(anatomy, part[None])[0].float(), place)
 
     if len(states) <= size:
-        return part_sum(states, slice(0, len(states)))
-    sums = [
-        checkpoint(part_sum, part, slice(start, start + size), use_reentrant=False, preserve_rng_state=False)
+        return [measured(states, slice(0, len(states)))]
+    return [
+        checkpoint(measured, part, slice(start, start + size), use_reentrant=False, preserve_rng_state=False)
         for start, part in zip(range(0, len(states), size), states.split(size), strict=True)
     ]
-    return torch.stack(sums).sum()
+
+
+def head_sum(anatomy: Anatomy, batch: Batch, score: Score) -> Tensor:
+    """Sum of a score over the scored tokens."""
+    return torch.stack(head_parts(anatomy, batch, score)).sum()
+
+
+def head_map(anatomy: Anatomy, batch: Batch, measure: Score) -> Tensor:
+    """What is measured of every scored token: [scored, ...]."""
+    return torch.cat(head_parts(anatomy, batch, measure))
 
 
 def cross_entropy(anatomy: Anatomy, batch: Batch) -> Tensor:

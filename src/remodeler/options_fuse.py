@@ -25,13 +25,25 @@ MapName = Annotated[
         "--map", help="Tokens by pieces, exact, edit (FuseLLM) or statistics (FuseChat).", rich_help_panel=MATCH
     ),
 ]
+InsideFlag = Annotated[
+    bool,
+    typer.Option(
+        "--inside/--borders-only",
+        help="A teacher speaks inside its tokens too, where the student's are shorter.",
+        rich_help_panel=MATCH,
+    ),
+]
 Fusion = Annotated[str, typer.Option(help="mince (the best voice) or avgce (their mean).", rich_help_panel=TARGET)]
 Level = Annotated[str, typer.Option(help="Choose for a whole text (sequence) or by token.", rich_help_panel=TARGET)]
 ScoreName = Annotated[
     str, typer.Option("--score", help="Judge voices by nats a byte, or by token as the papers.", rich_help_panel=TARGET)
 ]
 Unaligned = Annotated[
-    str, typer.Option(help="Where the voice has no position: skip, or onehot as the papers.", rich_help_panel=TARGET)
+    str,
+    typer.Option(
+        help="Where the voice is silent: skip, next (the best of those who speak), or onehot as the papers.",
+        rich_help_panel=TARGET,
+    ),
 ]
 Collide = Annotated[
     str, typer.Option(help="Tokens that become one: sum, or first as the papers.", rich_help_panel=TARGET)
@@ -48,7 +60,12 @@ Share = Annotated[
     float, typer.Option("--text-share", help="Of the text's own loss: the papers' lambda.", rich_help_panel=TARGET)
 ]
 DivergenceName = Annotated[
-    str, typer.Option("--divergence", help="forward, reverse or uld (by rank, no map needed).", rich_help_panel=TARGET)
+    str,
+    typer.Option(
+        "--divergence",
+        help="forward, reverse, uld (by rank, no map needed) or hybrid (by rank what the student lacks: GOLD).",
+        rich_help_panel=TARGET,
+    ),
 ]
 Temperature = Annotated[float, typer.Option(help="Softens the student's predictions.", rich_help_panel=TARGET)]
 Stores = Annotated[
@@ -81,7 +98,19 @@ Length = Annotated[
 
 RUN = ("learning_rate", "schedule", "warmup", "precision", "checkpointing", "evaluate_every")
 SAME = (
-    *("student", "texts", "samples", "length", "itself", "align", "divergence", "temperature", "steps", "epochs"),
+    *(
+        "student",
+        "texts",
+        "samples",
+        "length",
+        "itself",
+        "align",
+        "inside",
+        "divergence",
+        "temperature",
+        "steps",
+        "epochs",
+    ),
     *("parity", "seed", "trust_remote_code", "family", "dtype", "device"),
 )
 """Options that a wish has by the same name."""

@@ -3,18 +3,18 @@
 A store is a folder of shards in safetensors and a header. A position takes 2 bytes for each log-probability, 2 for that
 of the rest, 2 for the low half of each id, and for the high halves of ten ids together as few bytes as they can have:
 with k = 10 that is 42 bytes for up to 65,536 tokens, 44 for up to 196,608. Log-probabilities are float16 (relative
-error up to 2^-11) and made to sum to 1 again when they are read. A store may also hold the log-probability of the token
-that really came, for 2 bytes more. A shard is written beside its place and renamed; its
-SHA-256 and its size stand in a file beside it, so a run that was killed goes on with the shards that are missing, and
-several processes share them out.
+error up to 2^-11) and made to sum to 1 again when they are read. A store may also hold other facts of a position by
+name, such as the log-probability of the token that really came (``gold``, 2 bytes more). A shard is written beside its
+place and renamed; its SHA-256 and its size stand in a file beside it, so a run that was killed goes on with the shards
+that are missing, and several processes share them out.
 """
 
 import hashlib
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,11 @@ class Store:
         return self.folder / f"{number:05d}.safetensors"
 
 
-Compute = Callable[[int, int], tuple[TopK, Tensor | None]]
+Extras = dict[str, Tensor]
+"""What else is known of every position, by name: [tokens]."""
+GOLD = "gold"
+"""Log-probability of the token that came."""
+Compute = Callable[[int, int], tuple[TopK, Extras]]
 
 
 def make(
@@ -171,21 +175,21 @@ def _begin(store: Store) -> None:
         raise InputError(f"{store.folder} holds predictions of another {names}: choose another --teacher-store")
 
 
-def _predicted(teacher: Anatomy, windows: Windows, k: int, gold: bool) -> tuple[TopK, Tensor | None]:
+def _predicted(teacher: Anatomy, windows: Windows, k: int, gold: bool) -> tuple[TopK, Extras]:
     device = device_of(teacher.model)
     parts = [scored_topk(teacher, batch, k) for batch in batches(windows, batch_size(teacher, windows), device)]
     top = joined([each for each, _ in parts]).to("cpu")
     came = torch.cat([each for _, each in parts]).cpu()
     if not came.isfinite().all():
         raise InputError("a teacher predicts NaN or infinity: its weights are damaged, or --dtype is too narrow for it")
-    return top, came if gold else None
+    return top, {GOLD: came.half()} if gold else {}
 
 
-def _write(store: Store, number: int, top: TopK, gold: Tensor | None) -> None:
+def _write(store: Store, number: int, top: TopK, extras: Extras) -> None:
     path = store.shard(number)
     beside = path.with_name(path.name + ".partial")
     with disk_errors(path), weight_errors(store.folder):
-        save_file(pack(top, store.header["vocabulary"]) | ({} if gold is None else {"gold": gold.half()}), beside)
+        save_file(pack(top, store.header["vocabulary"]) | extras, beside)
         facts = {"sha256": sha256(beside), "tokens": len(top.ids)}
         beside.replace(path)
         write_json(path.with_suffix(".json"), facts)
@@ -212,28 +216,35 @@ def refuse_damaged(store: Store) -> None:
 
 def gold_logprobs(store: Store) -> Tensor:
     """Log-probabilities of the tokens that came, at all scored positions: [tokens] float32."""
-    parts = []
-    for number in range(len(store.bounds) - 1):
-        with safe_open(store.shard(number), framework="pt") as file:
-            parts.append(file.get_tensor("gold").float())
-    return torch.cat(parts)
+    return extra(store, GOLD, 0, len(store.windows)).float()
+
+
+def extra(store: Store, name: str, start: int, stop: int) -> Tensor:
+    """A fact of the scored positions of some windows: [tokens]."""
+    return torch.cat([read([name])[name] for read in _stretches(store, start, stop)])
 
 
 def between(store: Store, start: int, stop: int) -> TopK:
     """What stands at the scored positions of some windows: the first, and the one behind the last."""
-    starts, ends, size = store.bounds, store.ends, store.header["vocabulary"]
-    parts = []
+    size = store.header["vocabulary"]
+    names = ["low", "logprobs", "rest", *(["high"] if group_bytes(size) else [])]
+    return joined([unpack(read(names), size) for read in _stretches(store, start, stop)])
+
+
+def _stretches(store: Store, start: int, stop: int) -> Iterator[Callable[[Sequence[str]], Extras]]:
+    """By shard what reads tensors at the scored positions of some windows, by their names."""
+    starts, ends = store.bounds, [0, *store.ends]
     for place in range(bisect_right(starts, start) - 1, len(starts) - 1):
         if starts[place] >= stop:
             break
-        first = ends[starts[place] - 1] if starts[place] else 0
-        low, high = (
-            ends[number - 1] if number else 0 for number in (max(start, starts[place]), min(stop, starts[place + 1]))
-        )
+        first = ends[starts[place]]
+        part = slice(ends[max(start, starts[place])] - first, ends[min(stop, starts[place + 1])] - first)
         with safe_open(store.shard(place), framework="pt") as file:
-            names = [name for name in file.keys() if name != "gold"]  # noqa: SIM118
-            parts.append(unpack({name: file.get_slice(name)[low - first : high - first] for name in names}, size))
-    return joined(parts)
+            yield partial(_slices, file, part)
+
+
+def _slices(file: Any, part: slice, names: Sequence[str]) -> Extras:
+    return {name: file.get_slice(name)[part] for name in names}
 
 
 def stored(store: Store) -> Teach:

@@ -20,10 +20,12 @@ from remodeler.card import write_fusion_card
 from remodeler.checkpoints import fingerprint
 from remodeler.console import bar, note
 from remodeler.errors import InputError
+from remodeler.fusion.hybrid import groups_of, hybrid, matches
 from remodeler.fusion.prepare import Job, announce, prepared
-from remodeler.fusion.targets import Fused, Voice, told
+from remodeler.fusion.targets import Fused, told
 from remodeler.fusion.teachers import Ways, heard, itself
-from remodeler.fusion.wishes import Wish
+from remodeler.fusion.voices import Voice
+from remodeler.fusion.wishes import HYBRID, Wish
 from remodeler.logprobs import vocabulary
 from remodeler.losses import Loss, cross_entropy, distillation
 from remodeler.minibatches import enough_memory
@@ -94,7 +96,7 @@ def _complete(job: Job, work: Path, out: Path) -> None:
 def _voices(job: Job, work: Path) -> list[Voice]:
     """Everybody who is heard, one model in memory after the other."""
     wish, root = job.wish, job.wish.stores or work / VOICES
-    ways = Ways(wish.align, wish.map, wish.parity)
+    ways = Ways(wish.align, wish.map, wish.parity, wish.inside, wish.divergence == HYBRID)
     voices = [itself(job.student, job.ours, wish.k, _store(job, root, wish.student))] if wish.itself else []
     for name in wish.teachers:
         teacher = job.teacher(name)
@@ -119,14 +121,16 @@ def _loss(job: Job, work: Path, voices: Sequence[Voice]) -> Loss:
     header = {
         "voices": {each.name: each.store.header for each in voices},
         "rules": asdict(wish.rules),
-        "ways": [wish.align, wish.map, wish.parity],
+        "ways": [wish.align, wish.map, wish.parity, wish.inside, wish.divergence == HYBRID],
         "windows": job.ours.windows.fingerprint(),
         "k": k,
         "vocabulary": size,
     }
     store = Store(work / TARGETS, job.ours.windows, header)
     with bar("fusing") as hear:
-        filled(store, Fused(job.ours, voices, wish.rules, size), hear)
+        filled(store, Fused(job.ours, voices, wish.rules, size, groups_of if wish.divergence == HYBRID else None), hear)
+    if wish.divergence == HYBRID:
+        return hybrid(store, matches(voices, size), wish.share, wish.temperature)
     return distillation(stored(store), wish.share, wish.temperature, wish.divergence)
 
 

@@ -107,7 +107,8 @@ def _plan(wish: Wish, windows: int, device: torch.device) -> Training:
     steps = wish.steps or max(1, round(wish.epochs * windows / settings["batch"]))
     warmup = round(settings.pop("warmup", 0.03) * steps)
     precision: Any = training_precision(wish.run.get("precision"), device)
-    return Training(steps, warmup=warmup, precision=precision, seed=wish.seed, **settings)
+    order = settings.pop("order", wish.seed)
+    return Training(steps, warmup=warmup, precision=precision, seed=order, **settings)
 
 
 def announce(job: Job, loss: Loss) -> None:

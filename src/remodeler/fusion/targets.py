@@ -1,19 +1,20 @@
 """Many teachers' predictions become one target for each position of the student.
 
-Every source of predictions, the student itself among them, is a voice: its stored predictions, which of its positions
-stands for which of the student's, and a map of its vocabulary. MinCE takes the voice that predicts the text best, AvgCE
-the mean weighted by how well each does (FuseLLM, arXiv 2401.10491, section 3.3; FuseChat, 2402.16107, section 3.2).
+Every source of predictions, the student itself among them, is a voice (`remodeler.fusion.voices`). MinCE takes the
+voice that predicts the text best, AvgCE the mean weighted by how well each does (FuseLLM, arXiv 2401.10491, section
+3.3; FuseChat, 2402.16107, section 3.2).
 
-Deviations. A voice is judged in nats a byte, since longer tokens have larger losses; the papers'
-code takes the mean over its own tokens (``score="token"``). AvgCE's weights are the softmax of minus the loss of a
+Deviations. A voice is judged in nats a byte, since longer tokens have larger losses; the papers' code takes the mean
+over its own tokens (``score="token"``). AvgCE's weights are the softmax of minus the loss of a
 token of the student's length; the code takes the softmax of exp(-loss), which is nearly the same for all. A choice is
 made for a whole text or, with ``level="token"``, for each stretch between bytes where both tokenizers have a border.
-What a teacher holds likely outside its k stays in the rest. Where the chosen voice has no position, nothing is taught
-there; the code teaches one token with certainty (``unaligned="onehot"``; FuseLLM's takes the wrong one, the current).
+What a teacher holds likely outside its k stays in the rest. Where the chosen voice is silent, nothing is taught; the
+code teaches one token with certainty (``unaligned="onehot"``; FuseLLM's takes the wrong one, the current), and
+``"next"`` hears the best of those who speak. Inside its own tokens a teacher speaks too (`remodeler.fusion.inside`).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,9 @@ from torch import Tensor
 from remodeler.errors import InputError
 from remodeler.fusion.corpus import Read
 from remodeler.fusion.vocabularies import Collide, carry
+from remodeler.fusion.voices import Voice, heard
 from remodeler.logprobs import TopK
-from remodeler.predictions import Store, between, gold_logprobs, refuse_damaged
+from remodeler.predictions import Extras
 
 FUSIONS = ("mince", "avgce")
 
@@ -52,69 +54,9 @@ ALLOWED = {
     "fusion": FUSIONS,
     "level": ("sequence", "token"),
     "score": ("byte", "token"),
-    "unaligned": ("skip", "onehot"),
+    "unaligned": ("skip", "next", "onehot"),
     "collide": ("sum", "first"),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Voice:
-    """One source of predictions, as the student can hear it."""
-
-    name: str
-    store: Store
-    rows: tuple[np.ndarray, ...]
-    """By text [student's scored positions]: the scored position of the voice that stands for it, -1 for none."""
-    mapping: Tensor | None
-    """[rows of its vocabulary] tokens of the student, -1 for none; None where the vocabularies are one."""
-    losses: Tensor
-    """[scored positions of all texts] nats."""
-    starts: tuple[int, ...]
-    """By text its first scored position."""
-    bytes: np.ndarray
-    """[texts] bytes of its scored tokens."""
-
-    @property
-    def coverage(self) -> float:
-        """Share of the student's positions that have one of the voice's."""
-        return float(np.mean(np.concatenate(self.rows) >= 0))
-
-    def of(self, text: int) -> Tensor:
-        """Its losses in a text: [scored positions]."""
-        stop = self.starts[text + 1] if text + 1 < len(self.starts) else len(self.losses)
-        return self.losses[self.starts[text] : stop]
-
-    def cost(self, score: str, text: int) -> float:
-        """Nats a byte of a text, or a token of its own."""
-        own = self.of(text)
-        return float(own.sum()) / max(1, self.bytes[text] if score == "byte" else len(own))
-
-
-def voice(
-    name: str, store: Store, student: Read, own: Read, mapped: Sequence[np.ndarray], mapping: Tensor | None
-) -> Voice:
-    """A voice from its stored predictions and an alignment.
-
-    Args:
-        name: of the model.
-        store: of its predictions for ``own.windows``, with the log-probabilities of what came.
-        student: the texts as the student reads them.
-        own: the texts as the voice reads them.
-        mapped: by text, for every position of the student the voice's, -1 for none.
-        mapping: of its vocabulary.
-
-    Raises:
-        InputError: when a shard of the store is missing or damaged.
-    """
-    refuse_damaged(store)
-    rows = []
-    for ours, theirs, found in zip(student.positions, own.positions, mapped, strict=True):
-        wanted = found[ours]
-        place = np.searchsorted(theirs, wanted)
-        known = (wanted >= 0) & (place < len(theirs)) & (theirs[np.minimum(place, len(theirs) - 1)] == wanted)
-        rows.append(np.where(known, place, -1))
-    ends = store.ends
-    return Voice(name, store, tuple(rows), mapping, -gold_logprobs(store), (0, *ends[:-1]), own.bytes)
 
 
 # Which voice counts ---------------------------------------------------------------------------------------------------
@@ -131,7 +73,7 @@ def weights(student: Read, voices: Sequence[Voice], rules: Rules, text: int) -> 
         length = student.bytes[text] / max(1, len(there)) if rules.score == "byte" else 1.0
         parts = np.exp(-(costs - costs.min(1, keepdims=True)) * length) * there
         return np.asarray(parts / np.maximum(parts.sum(1, keepdims=True), 1e-300))
-    judged = np.where(there, costs, np.inf) if rules.level == "token" else costs
+    judged = np.where(there, costs, np.inf) if rules.level == "token" or rules.unaligned == "next" else costs
     return np.asarray(np.eye(len(voices))[judged.argmin(1)] * there)
 
 
@@ -139,7 +81,8 @@ def stretches(student: Read, each: Voice, text: int) -> np.ndarray:
     """Nats a byte from every position of the student to the next that the voice has too: [positions]."""
     rows, places = each.rows[text], student.positions[text]
     found = np.full(len(rows), np.inf)
-    borders = np.flatnonzero(rows >= 0)
+    deep = np.zeros(len(rows), np.int64) if each.depths is None else each.depths[text]
+    borders = np.flatnonzero((rows >= 0) & (deep == 0))
     if not len(borders):
         return found
     sums = np.concatenate([[0.0], each.of(text).double().numpy().cumsum()])
@@ -148,10 +91,14 @@ def stretches(student: Read, each: Voice, text: int) -> np.ndarray:
     cut = student.cuts[text]
     size = np.diff([*cut.ends[places[borders]], cut.ends[places[-1] + 1]])
     found[borders] = nats / np.maximum(size, 1)
-    return found
+    return np.where(rows >= 0, found[np.arange(len(rows)) - deep], np.inf)
 
 
 # The target -----------------------------------------------------------------------------------------------------------
+
+
+Facts = Callable[[Read, Sequence[Voice], np.ndarray, int, int], Extras]
+"""Of the student's texts from one number up to another, by the voice that is heard at each scored position."""
 
 
 @dataclass(frozen=True)
@@ -163,31 +110,24 @@ class Fused:
     rules: Rules
     size: int
     """Of the student's vocabulary."""
+    facts: Facts | None = None
+    """What else a loss wants to know of a position; of the best voice only."""
 
-    def __call__(self, start: int, stop: int) -> tuple[TopK, None]:
+    def __call__(self, start: int, stop: int) -> tuple[TopK, Extras]:
         """Targets at the scored positions of some windows."""
         counted = np.concatenate([weights(self.student, self.voices, self.rules, text) for text in range(start, stop)])
-        heard = [self._heard(each, start, stop) for each in self.voices]
+        said = [heard(each, self.student, start, stop, self.size, self.rules.collide) for each in self.voices]
         if self.rules.fusion == "mince":
-            best = torch.from_numpy(counted.argmax(1))
-            picked = TopK(*(_picked([getattr(each, name) for each in heard], best) for name in PARTS))
-            return self._finished(picked, torch.from_numpy(counted.sum(1) > 0), start, stop), None
+            best = counted.argmax(1)
+            picked = TopK(*(_picked([getattr(each, name) for each in said], torch.from_numpy(best)) for name in PARTS))
+            extras = self.facts(self.student, self.voices, best, start, stop) if self.facts else {}
+            return self._finished(picked, torch.from_numpy(counted.sum(1) > 0), start, stop), extras
         logs = torch.from_numpy(counted).float().log()
-        ids = torch.cat([each.ids for each in heard], 1)
-        logprobs = torch.cat([each.logprobs + logs[:, [n]] for n, each in enumerate(heard)], 1)
-        rest = torch.stack([each.rest + logs[:, n] for n, each in enumerate(heard)]).logsumexp(0)
+        ids = torch.cat([each.ids for each in said], 1)
+        logprobs = torch.cat([each.logprobs + logs[:, [n]] for n, each in enumerate(said)], 1)
+        rest = torch.stack([each.rest + logs[:, n] for n, each in enumerate(said)]).logsumexp(0)
         mixed = carry(TopK(ids, logprobs, rest), torch.arange(self.size), self.size)
-        return self._finished(mixed, torch.from_numpy(counted.sum(1) > 0), start, stop), None
-
-    def _heard(self, each: Voice, start: int, stop: int) -> TopK:
-        """What a voice predicts at the student's positions, in the student's vocabulary."""
-        top, rows, base = between(each.store, start, stop), [], each.starts[start]
-        for text in range(start, stop):
-            own = each.rows[text]
-            rows.append(np.where(own >= 0, own + each.starts[text] - base, 0))
-        places = torch.from_numpy(np.concatenate(rows))
-        found = top[places]
-        return found if each.mapping is None else carry(found, each.mapping, self.size, self.rules.collide)
+        return self._finished(mixed, torch.from_numpy(counted.sum(1) > 0), start, stop), {}
 
     def _finished(self, top: TopK, known: Tensor, start: int, stop: int) -> TopK:
         """Rows without a voice are empty, or certain of what came; where asked, the k sum to 1."""

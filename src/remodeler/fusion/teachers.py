@@ -1,7 +1,7 @@
 """What each model says of the texts: read by its own tokenizer, stored once, and heard at the student's positions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,19 @@ from remodeler.fusion.cross_tokenizer import (
     from_groups_fusellm,
     marked_distances,
 )
+from remodeler.fusion.inside import inside_of, piece_table
 from remodeler.fusion.offsets import Cut
-from remodeler.fusion.targets import Voice, voice
-from remodeler.fusion.vocabularies import edit_map, exact_map, first_of, piece_map, roles_map, surfaces, token_bytes
+from remodeler.fusion.vocabularies import (
+    Contents,
+    edit_map,
+    exact_map,
+    first_of,
+    piece_map,
+    roles_map,
+    surfaces,
+    token_bytes,
+)
+from remodeler.fusion.voices import Voice, voice
 from remodeler.logprobs import vocabulary
 from remodeler.predictions import Store, make
 
@@ -36,6 +46,10 @@ class Ways:
     align: str
     map: str
     parity: str | None
+    inside: bool = True
+    """A teacher speaks inside its tokens, where positions go by bytes and tokens by pieces."""
+    by_rank: bool = False
+    """Tokens that the student lacks keep their ranks."""
 
 
 def asked(model: Checkpoint, own: Read, k: int, folder: Path) -> Store:
@@ -73,7 +87,25 @@ def heard(
         return voice(teacher.name, store, ours, theirs, same, _same_rows(student, teacher))
     mapping = _mapping(student, ours, teacher, theirs, ways.map)
     positions = _positions(student, ours, teacher, theirs, ways, mapping)
-    return voice(teacher.name, store, ours, theirs, positions, mapping)
+    if ways.by_rank:
+        found = voice(teacher.name, store, ours, theirs, positions, mapping)
+        return replace(found, spare=_spare(mapping, vocabulary(student.model)))
+    inside = None
+    if ways.inside and ways.align == "bytes" and ways.map == "pieces":
+        table = piece_table(*_contents(teacher, student), student.tokenizer, mapping.numpy())
+        inside = inside_of(table, theirs.cuts)
+    return voice(teacher.name, store, ours, theirs, positions, mapping, inside)
+
+
+def _spare(mapping: Tensor, size: int) -> Tensor:
+    """Tokens of the student that none of the teacher's is."""
+    return torch.ones(size, dtype=torch.bool).scatter(0, mapping[mapping >= 0], False).nonzero()[:, 0]
+
+
+def _contents(teacher: Checkpoint, student: Checkpoint) -> tuple[Contents, Contents]:
+    """What the ids of both stand for."""
+    them, us = (token_bytes(each.tokenizer, vocabulary(each.model)) for each in (teacher, student))
+    return them, us
 
 
 def _same_cuts(ours: Read, theirs: Read) -> bool:
@@ -91,7 +123,7 @@ def _same_rows(student: Checkpoint, teacher: Checkpoint) -> Tensor | None:
 
 def _mapping(student: Checkpoint, ours: Read, teacher: Checkpoint, theirs: Read, kind: str) -> Tensor:
     """Of the teacher's vocabulary: special tokens by their roles, the others by what they spell."""
-    them, us = (token_bytes(each.tokenizer, vocabulary(each.model)) for each in (teacher, student))
+    them, us = _contents(teacher, student)
     if kind == "pieces":
         found = piece_map(them, us, student.tokenizer)
     elif kind == "edit":

@@ -202,12 +202,17 @@ def carry(top: TopK, mapping: Tensor, size: int, collide: Collide = "sum") -> To
     Raises:
         InputError: when the map doesn't fit one of the vocabularies.
     """
-    if collide not in get_args(Collide):
-        raise InputError(f"{collide!r} is not a way to collide: choose one of {', '.join(get_args(Collide))}")
     if not top.ids.numel():
         return top
     _check_map(top, mapping, size)
-    ids, order = mapping[top.ids].sort(dim=1, stable=True)  # equal ids stay in the order of their probabilities
+    return carried(top, mapping[top.ids], size, collide)
+
+
+def carried(top: TopK, targets: Tensor, size: int, collide: Collide = "sum") -> TopK:
+    """The same with a target for every prediction: [tokens, k] int64 student ids, -1 for none."""
+    if collide not in get_args(Collide):
+        raise InputError(f"{collide!r} is not a way to collide: choose one of {', '.join(get_args(Collide))}")
+    ids, order = targets.sort(dim=1, stable=True)  # equal ids stay in the order of their probabilities
     logprobs = top.logprobs.gather(1, order)
     first = torch.ones_like(ids, dtype=torch.bool)
     first[:, 1:] = ids[:, 1:] != ids[:, :-1]

@@ -17,6 +17,8 @@ from remodeler.losses import DIVERGENCES
 
 ALIGNMENTS = ("bytes", "dp")
 MAPS = ("pieces", "exact", "edit", "statistics")
+HYBRID = "hybrid"
+"""Token by token where both vocabularies have it, else by rank: GOLD's loss."""
 PARITIES: dict[str, dict[str, Any]] = {
     "fusellm": {
         "align": "dp",
@@ -48,6 +50,8 @@ class Wish:
     align: str = "bytes"
     map: str = "pieces"
     """Of vocabularies."""
+    inside: bool = True
+    """Teachers speak inside their tokens too, where positions go by bytes and tokens by pieces."""
     rules: Rules = field(default_factory=Rules)
     share: float = 0.9
     """Of the text's own loss: the papers' lambda."""
@@ -66,7 +70,8 @@ class Wish:
     dtype: str = "auto"
     device: str = "auto"
     run: Mapping[str, Any] = field(default_factory=dict)
-    """Of the training run: ``learning_rate``, ``batch``, ``schedule``, ``micro``, ``precision``, ..."""
+    """Of the training run: ``learning_rate``, ``batch``, ``schedule``, ``micro``, ``precision``; ``order``, seed of
+    what a step reads where it is not that of the texts."""
 
     def settled(self) -> "Wish":
         """With the preset of a paper, if one is asked for.
@@ -77,7 +82,7 @@ class Wish:
         if self.parity is not None and self.parity not in PARITIES:
             raise InputError(f"--parity {self.parity!r} is not known: choose {', '.join(PARITIES)}")
         found = replace(self, **PARITIES[self.parity]) if self.parity else self
-        for name, allowed in (("align", ALIGNMENTS), ("map", MAPS), ("divergence", tuple(DIVERGENCES))):
+        for name, allowed in (("align", ALIGNMENTS), ("map", MAPS), ("divergence", (*DIVERGENCES, HYBRID))):
             if getattr(found, name) not in allowed:
                 raise InputError(f"--{name} {getattr(found, name)!r} is not known: choose {', '.join(allowed)}")
         if not self.teachers:
@@ -87,7 +92,18 @@ class Wish:
                 raise InputError(f"{name} is given twice, as a teacher and as something else: leave one out")
         if self.k < 1:
             raise InputError(f"--top-k {self.k} was given, at least 1 is needed: raise it")
-        return found
+        return found._hybrid() if found.divergence == HYBRID else found
+
+    def _hybrid(self) -> "Wish":
+        """As the hybrid loss needs it: groups by bytes, tokens that are the same and no others."""
+        if self.align != "bytes" or self.rules.fusion != "mince" or self.rules.unaligned == "onehot":
+            raise InputError(
+                f"--divergence hybrid was asked for with --align {self.align}, --fusion {self.rules.fusion} and "
+                f"--unaligned {self.rules.unaligned}: it takes bytes, mince, and skip or next"
+            )
+        if self.map not in ("pieces", "exact"):
+            raise InputError(f"--divergence hybrid was asked for with --map {self.map}: it takes exact alone")
+        return replace(self, map="exact", inside=False)
 
 
 def _same(one: str, two: str) -> bool:
