@@ -32,7 +32,17 @@ FLOORS = (
         *("training_plan", "training_state", "training", "evaluation", "trainees"),
     ),
     (*VERBS, *REPORT),
-    ("demo", "options", "options_recover", "options_merge", "options_fuse", "cli_merge", "cli", "__main__"),
+    (
+        "demo",
+        "options",
+        "options_recover",
+        "options_merge",
+        "options_fuse",
+        "cli_merge",
+        "cli_export",
+        "cli",
+        "__main__",
+    ),
 )
 PLACE = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
 ROOT = (-1, 0)  # remodeler/__init__.py: the version, open to all

@@ -102,7 +102,14 @@ def test_options_that_are_named_exist(page: Path) -> None:
     assert named - FOREIGN <= options()
 
 
-PAGE_OF = [("prune", "prune"), ("cut", "prune"), ("recover", "recover"), ("merge", "merge"), ("fuse", "fuse")]
+PAGE_OF = [
+    ("prune", "prune"),
+    ("cut", "prune"),
+    ("recover", "recover"),
+    ("merge", "merge"),
+    ("fuse", "fuse"),
+    ("export", "export"),
+]
 
 
 @pytest.mark.parametrize(("verb", "page"), PAGE_OF)

@@ -1,0 +1,1 @@
+"""A pruned model for other runtimes."""

@@ -1,0 +1,230 @@
+"""GGUF from start to finish: a checkpoint, or an unpruned GGUF file and a removal log, to a file that was read back."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGUFValueType
+
+from remodeler.checkpoints import Checkpoint
+from remodeler.console import note
+from remodeler.errors import InputError
+from remodeler.exporting.gguf_file import Given, Key, read_gguf, write_gguf
+from remodeler.exporting.gguf_model import given
+from remodeler.exporting.gguf_plan import Plan, planned
+from remodeler.exporting.gguf_tensors import Dense, Raw, Read, written
+from remodeler.exporting.gguf_tokens import token_keys
+from remodeler.exporting.llama_cpp_check import Told, compared, installed, logits, same_cuts
+from remodeler.exporting.rows import ATTENTION, MLP, Part, left, rows_of
+from remodeler.exporting.survivors import computed
+from remodeler.logprobs import vocabulary
+from remodeler.records import disk_errors, read_lines
+
+TOKENS = 24
+"""That a check reads."""
+QUANTISED = 0.1
+"""How far a file may be from another one with the same numbers: activations are rounded to 8 bits, here and there."""
+BOUNDS = {"f32": 2e-3, "f16": 2e-2, "bf16": 5e-2, "q8_0": QUANTISED}
+"""How far it may be from the checkpoint."""
+TEXTS = (
+    "Once upon a time, there was a little girl. She didn't like rain.",
+    "  two  spaces,\n\n\ttabs and lines\n",
+    "1234567 + 89 = 1,234,656",
+    "naïve café, Straße, 東京 😀",
+)
+"""That both tokenizers must cut the same way."""
+OUTPUTS = {ATTENTION: "attn_output", MLP: "ffn_down"}
+"""What a block adds to the residual stream comes out of."""
+
+
+# A removal log --------------------------------------------------------------------------------------------------------
+
+
+def gone_after(path: Path, steps: int | None) -> list[Part]:
+    """What a removal log takes away, after all its steps or the first so many.
+
+    Raises:
+        InputError: when it is none, or shorter.
+    """
+    try:
+        lines = read_lines(path)[1:]
+        gone: list[Part] = []
+        for line in lines[:steps]:
+            back = [part_of(text) for text in line.get("restored", ())]
+            gone = [part for part in gone if part not in back] + [part_of(text) for text in line["removed"]]
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not a removal log ({error}): give the removals.jsonl of a pruned model") from None
+    if steps is not None and steps > len(lines):
+        raise InputError(f"--steps {steps} was given, {path} has {len(lines)}: lower it")
+    return gone
+
+
+def part_of(text: str) -> Part:
+    """A block as a log names it."""
+    kind, _, layer = str(text).partition(".")
+    if kind not in OUTPUTS or not layer.isdecimal():
+        raise InputError(f"{text!r} is no attention or MLP of a decoder: only those are exported")
+    return int(layer), kind
+
+
+# From a GGUF file -----------------------------------------------------------------------------------------------------
+
+
+def prune_gguf(source: Path, log: Path, out: Path, steps: int | None = None, check: bool = True) -> Told | None:
+    """Take blocks out of a GGUF file, quantised or not; tokenizer and template are copied as they are.
+
+    Args:
+        source: of the unpruned model.
+        log: its removal log.
+        out: a new file.
+        steps: of the log; all by default.
+        check: compare, in llama.cpp, with the source in which those blocks add nothing.
+
+    Raises:
+        InputError: for what can't work, in one sentence.
+    """
+    refuse_file(out)
+    found, gone, plan = preview_pruned(source, log, steps)
+    with beside(out) as path:
+        write_gguf(path, found.keys, found.dense, plan, written(found.dense, plan))
+        return _against_zeroed(found, gone, path) if tried(check) else None
+
+
+def preview_pruned(source: Path, log: Path, steps: int | None) -> tuple[Given, list[Part], Plan]:
+    """What is there, what goes of it, and what the file would be; says so."""
+    found, gone = read_gguf(source), gone_after(log, steps)
+    outside = [part for part in gone if part[0] >= found.depth]
+    if outside:
+        block = f"{outside[0][1]}.{outside[0][0]}"
+        raise InputError(f"{log} removes {block}, {source} has {found.depth} layers: give the log of this model")
+    plan = planned(rows_of(left(found.depth, gone)), found.dense.sizes)
+    announce(plan, found, len(gone))
+    return found, gone, plan
+
+
+def _against_zeroed(found: Given, gone: Sequence[Part], out: Path) -> Told:
+    """What the file says, and what the source says whose removed blocks end in zeros."""
+    dense = replace(found.dense, tensors={**found.dense.tensors, **dict(_zeroed(found.dense, gone))})
+    layers = planned(rows_of(left(found.depth, ())), dense.sizes)
+    tokens = sample(int(found.keys[".vocab_size"].value) if ".vocab_size" in found.keys else 256)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        path = Path(folder) / "zeroed.gguf"
+        write_gguf(path, found.keys, dense, layers, written(dense, layers))
+        wanted, _ = logits(path, tokens)
+    return compared(out, tokens, wanted, QUANTISED)
+
+
+def _zeroed(dense: Dense, gone: Sequence[Part]) -> Iterator[tuple[str, Read]]:
+    for layer, kind in gone:
+        for ending in ("weight", "bias"):
+            name = f"blk.{layer}.{OUTPUTS[kind]}.{ending}"
+            if name in dense.tensors:
+                yield name, partial(_zeros, dense.tensors[name])
+
+
+def _zeros(read: Read) -> Raw:
+    raw = read()  # bytes of zeros are zeros in every quantisation: their scales are
+    return Raw(np.zeros_like(raw.data), raw.kind)
+
+
+# From a checkpoint ----------------------------------------------------------------------------------------------------
+
+
+def export_gguf(
+    checkpoint: Checkpoint, out: Path, kind: str, tokenizer: Path | None, check: bool = True
+) -> Told | None:
+    """Write a checkpoint as a GGUF file.
+
+    Args:
+        checkpoint: pruned or not, on the CPU.
+        out: a new file.
+        kind: what matrices are stored in.
+        tokenizer: a GGUF file whose tokenizer is copied; by default the checkpoint's own is written.
+        check: compare with the checkpoint, in llama.cpp.
+
+    Raises:
+        InputError: for what can't work, in one sentence.
+    """
+    refuse_file(out)
+    found, plan = preview(checkpoint, kind)
+    words = copied_tokens(tokenizer) if tokenizer else token_keys(checkpoint.tokenizer, vocabulary(checkpoint.model))
+    keys = {**found.keys, "general.name": Key(Path(checkpoint.name).name, GGUFValueType.STRING), **words}
+    with beside(out) as path:
+        write_gguf(path, keys, found.dense, plan, written(found.dense, plan))
+        return _against_torch(checkpoint, path, kind) if tried(check) else None
+
+
+def preview(checkpoint: Checkpoint, kind: str) -> tuple[Given, Plan]:
+    """A checkpoint as llama.cpp sees it, and what the file would be; says so."""
+    found = given(checkpoint, kind)
+    plan = planned(rows_of(computed(checkpoint)), found.dense.sizes)
+    announce(plan, found, 2 * found.depth - len(computed(checkpoint)))
+    return found, plan
+
+
+def copied_tokens(path: Path) -> dict[str, Key]:
+    """The tokenizer of another GGUF file, as it is."""
+    return {name: key for name, key in read_gguf(path).keys.items() if name.startswith("tokenizer.")}
+
+
+@torch.no_grad()
+def _against_torch(checkpoint: Checkpoint, path: Path, kind: str) -> Told:
+    tokens = sample(vocabulary(checkpoint.model))
+    wanted = checkpoint.model(torch.tensor([tokens])).logits[0].float().numpy()
+    count = same_cuts(
+        path, [(text, checkpoint.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in TEXTS]
+    )
+    return compared(path, tokens, wanted, BOUNDS[kind], count)
+
+
+# Common ---------------------------------------------------------------------------------------------------------------
+
+
+def sample(vocabulary: int) -> list[int]:
+    """Some tokens, the same for all."""
+    return [3 + number % max(1, vocabulary - 3) for number in range(TOKENS)]
+
+
+def announce(plan: Plan, given: Given, gone: int) -> None:
+    """What will be written."""
+    stand_ins = sum(each.zero_attention + each.zero_mlp for each in plan.layers)
+    told = f"{gone} of {2 * given.depth} blocks go: {len(plan.layers)} layers of {plan.arch}"
+    note(told + (f", {stand_ins} with a stand-in of zeros" if stand_ins else ""))
+
+
+def tried(wanted: bool) -> bool:
+    """Whether a file is to be tried; says so where nobody can."""
+    if wanted and installed() is None:
+        note("llama-cpp-python is not installed, so the file is not tried: pip install llama-cpp-python")
+    return wanted and installed() is not None
+
+
+def refuse_file(out: Path) -> None:
+    """Raise for what is there already."""
+    if out.exists():
+        raise InputError(f"{out} exists: choose another --out, or delete it")
+
+
+@contextmanager
+def beside(out: Path) -> Iterator[Path]:
+    """Where a file is written and tried before it gets its name; one that is wrong, or not whole, goes."""
+    path = out.with_name(out.name + ".partial")
+    try:
+        with disk_errors(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            yield path
+            path.replace(out)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def shown(told: Told | None) -> dict[str, Any]:
+    """What a check found, for a record."""
+    return {} if told is None else asdict(told)

@@ -1,0 +1,117 @@
+"""Export from start to finish: load, write beside, read back, compare, rename; and a record of it."""
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from remodeler.checkpoints import Checkpoint, fingerprint, load
+from remodeler.console import note
+from remodeler.errors import InputError
+from remodeler.exporting.nemotron import refuse, write_nemotron
+from remodeler.exporting.nemotron_check import check
+from remodeler.exporting.wishes import Wish
+from remodeler.records import Record, new_folder, refuse_existing, save_record, versions, write_json
+
+NO_SEED = 0
+"""Nothing is drawn."""
+
+
+def export(wish: Wish, out: Path, dry: bool = False) -> None:
+    """Write a model for another runtime.
+
+    Args:
+        wish: what, and how.
+        out: a new file, or folder.
+        dry: say what would be written, and no more.
+
+    Raises:
+        InputError: for what can't work, in one sentence.
+    """
+    wish = wish.checked()
+    TARGETS["file" if wish.gguf else wish.to](wish, out, dry)
+
+
+def _loaded(wish: Wish) -> Checkpoint:
+    found = load(
+        wish.model or "", dtype=wish.dtype, device="cpu", family=wish.family, trust_remote_code=wish.trust_remote_code
+    )
+    if found.anatomy.family.task != "causal":
+        raise InputError(f"{found.name} is no causal language model: these runtimes run nothing else")
+    return found
+
+
+def _writer() -> Any:
+    """What writes GGUF, whose library is an extra."""
+    try:
+        return import_module("remodeler.exporting.gguf_job")
+    except ModuleNotFoundError as error:
+        if error.name != "gguf":
+            raise
+        raise InputError("writing GGUF needs the package gguf: pip install 'remodeler[export]'") from None
+
+
+def _file(wish: Wish, out: Path, dry: bool) -> None:
+    """Blocks out of a GGUF file."""
+    writer = _writer()
+    if dry:
+        writer.preview_pruned(wish.gguf, wish.removals, wish.steps)
+        return
+    told = writer.prune_gguf(wish.gguf, wish.removals, out, wish.steps, wish.check)
+    inputs = {"gguf": {"name": str(wish.gguf)}, "removals": {"name": str(wish.removals)}}
+    _beside(wish, out, inputs, writer.shown(told))
+
+
+def _gguf(wish: Wish, out: Path, dry: bool) -> None:
+    """A checkpoint as a GGUF file."""
+    writer = _writer()
+    writer.refuse_file(out)
+    checkpoint = _loaded(wish)
+    if dry:
+        writer.preview(checkpoint, wish.kind)
+        return
+    told = writer.export_gguf(checkpoint, out, wish.kind, wish.tokenizer, wish.check)
+    _beside(wish, out, _inputs(checkpoint), writer.shown(told))
+
+
+def _nemotron(wish: Wish, out: Path, dry: bool) -> None:
+    """A checkpoint in DeciLM's layout."""
+    refuse_existing(out)
+    checkpoint = _loaded(wish)
+    if dry:
+        refuse(checkpoint)
+        return
+    with new_folder(out) as work:
+        layers = write_nemotron(checkpoint, work)
+        results: dict[str, Any] = {"layers": layers}
+        if wish.check:
+            results["difference"] = check(checkpoint, work)
+            note(f"read back: logits differ by {results['difference']:.2g} of the largest")
+        save_record(work, _record(wish, out, _inputs(checkpoint), results))
+
+
+TARGETS: dict[str, Callable[[Wish, Path, bool], None]] = {"gguf": _gguf, "nemotron": _nemotron, "file": _file}
+
+
+def _inputs(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {"model": {"name": checkpoint.name, "weights": fingerprint(checkpoint.model)}}
+
+
+def _beside(wish: Wish, out: Path, inputs: Mapping[str, Any], results: dict[str, Any]) -> None:
+    """The record of a single file lies beside it."""
+    if results:
+        note(
+            f"read back by {results['runtime']}: logits differ by {results['difference']:.2g} of the largest, "
+            f"{results['agree']:.0%} of the likeliest tokens are the same"
+        )
+    results["bytes"] = out.stat().st_size
+    write_json(out.with_name(out.name + ".record.json"), asdict(_record(wish, out, inputs, results)))
+
+
+def _record(wish: Wish, out: Path, inputs: Mapping[str, Any], results: dict[str, Any]) -> Record:
+    options = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(wish).items()}
+    results["command"] = shlex.join(["remodel", *sys.argv[1:]])
+    return Record("export", options | {"out": str(out)}, dict(inputs), NO_SEED, versions(), results)

@@ -1,0 +1,214 @@
+"""DeciLM's layout (``nemotron-nas``): each layer says whether it has an attention and an MLP, and how wide they are.
+
+vLLM, mlx-lm, SGLang and TensorRT-LLM have a class of their own for it. Its readers disagree at the edges, so this
+writes what all of them read alike: rows are paired first; an attention without an MLP has one of zeros behind it, 256
+wide; so has a last layer without an MLP; a first layer without an attention has one of zeros; and widths of MLPs are
+multiples of 256, filled up with channels of zeros, because they are told by a factor that readers round up to such.
+
+Llama's shapes, with Qwen2's biases; norms on queries and keys and sandwiches have no place in it.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from torch import Tensor
+
+from remodeler.blocks import Block
+from remodeler.checkpoints import Checkpoint
+from remodeler.console import note
+from remodeler.errors import InputError
+from remodeler.exporting import configuration_decilm
+from remodeler.exporting.rows import Row, rows_of
+from remodeler.exporting.survivors import computed, head_size, source_type
+from remodeler.records import disk_errors, write_json
+
+FAMILIES = ("llama", "mistral", "qwen2")
+WIDTH = 256
+"""What widths of MLPs are multiples of."""
+ATTENTION, MLP = "self_attn", "mlp"
+NORMS = {ATTENTION: "input_layernorm", MLP: "post_attention_layernorm"}
+CODE = "configuration_decilm"
+KEPT = (
+    *("vocab_size", "hidden_size", "num_attention_heads", "max_position_embeddings", "rms_norm_eps", "hidden_act"),
+    *("tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "initializer_range", "rope_parameters"),
+)
+"""Of the source's config."""
+
+
+def write_nemotron(checkpoint: Checkpoint, folder: Path, max_shard_size: str = "5GB") -> int:
+    """Write a checkpoint in DeciLM's layout into a folder.
+
+    Args:
+        checkpoint: on the CPU.
+        folder: an existing one, to fill.
+        max_shard_size: largest weight file.
+
+    Returns:
+        Number of layers.
+
+    Raises:
+        InputError: for what the layout can't say.
+    """
+    refuse(checkpoint)
+    rows = rows_of(computed(checkpoint))
+    with disk_errors(folder):
+        write_json(folder / "config.json", config_of(checkpoint, rows))
+        shutil.copyfile(configuration_decilm.__file__, folder / f"{CODE}.py")
+        tensors = {name: tensor.detach().contiguous() for name, tensor in tensors_of(checkpoint, rows)}
+        save_torch_state_dict(tensors, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
+        checkpoint.tokenizer.save_pretrained(folder)
+        checkpoint.model.generation_config.save_pretrained(folder)
+    stand_ins = sum((row.mlp is None) + (row.attention is None and number == 0) for number, row in enumerate(rows))
+    note(f"{len(rows)} layers in DeciLM's layout" + (f", {stand_ins} with a stand-in of zeros" if stand_ins else ""))
+    return len(rows)
+
+
+def refuse(checkpoint: Checkpoint) -> None:
+    """Raise for what the layout has no place for."""
+    config, kind = checkpoint.model.config, source_type(checkpoint)
+    if kind not in FAMILIES:
+        raise InputError(
+            f"DeciLM's layout holds {', '.join(FAMILIES)} only, {checkpoint.name} is {kind}: keep the packed form, "
+            "which vLLM serves as it is"
+        )
+    if getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None):
+        told = f"{checkpoint.name} attends within a sliding window"
+        raise InputError(f"{told}, DeciLM's layout does not: keep the packed form")
+    layers = [layer for layer, part in computed(checkpoint) if part != MLP]
+    heads = {len(_weight(checkpoint, layer, "attention", "q_proj")) for layer in layers}
+    if heads - {config.num_attention_heads * head_size(checkpoint)}:
+        raise InputError(
+            f"the layers of {checkpoint.name} keep different numbers of query heads, DeciLM's layout has one for all: "
+            "prune with --uniform, or keep the packed form"
+        )
+
+
+def _weight(checkpoint: Checkpoint, layer: int, kind: str, part: str) -> Tensor:
+    branch = checkpoint.anatomy.branches[Block(layer, kind)]  # type: ignore[arg-type]
+    return branch.modules()[-1].get_submodule(part).get_parameter("weight")
+
+
+# The config -----------------------------------------------------------------------------------------------------------
+
+
+def config_of(checkpoint: Checkpoint, rows: list[Row]) -> dict[str, Any]:
+    """``config.json``; ``num_key_value_heads`` and ``intermediate_size`` are there for readers that want numbers."""
+    config = checkpoint.model.config
+    biased = any("q_proj.bias" in name for name, _ in checkpoint.model.named_parameters())
+    both = any("o_proj.bias" in name for name, _ in checkpoint.model.named_parameters())
+    blocks = [block_config(checkpoint, row, number) for number, row in enumerate(rows)]
+    known = {name: getattr(config, name, None) for name in KEPT}
+    rope = known["rope_parameters"] or {}
+    return {
+        **{name: value for name, value in known.items() if value is not None},
+        "architectures": ["DeciLMForCausalLM"],
+        "model_type": "nemotron-nas",
+        "auto_map": {"AutoConfig": f"{CODE}.DeciLMConfig"},
+        "num_hidden_layers": len(rows),
+        "num_key_value_heads": config.num_key_value_heads,
+        "intermediate_size": max(_channels(checkpoint, row) for row in rows),
+        "head_dim": head_size(checkpoint),
+        "attention_bias": both,
+        "qkv_bias": biased and not both,
+        "mlp_bias": any(".mlp.down_proj.bias" in name for name, _ in checkpoint.model.named_parameters()),
+        "rope_theta": rope.get("rope_theta", 10000.0),
+        "rope_scaling": None if rope.get("rope_type", "default") == "default" else rope,
+        "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
+        "block_configs": blocks,
+    }
+
+
+def block_config(checkpoint: Checkpoint, row: Row, number: int) -> dict[str, Any]:
+    """What a layer is."""
+    config = checkpoint.model.config
+    gone = row.attention is None and number > 0
+    shared = config.num_key_value_heads
+    if row.attention is not None:
+        shared = len(_weight(checkpoint, row.attention, "attention", "k_proj")) // head_size(checkpoint)
+    mult = 1.5 * (_channels(checkpoint, row) - WIDTH // 2) / config.hidden_size
+    return {
+        "attention": {
+            "no_op": gone,
+            "replace_with_linear": False,
+            "n_heads_in_group": None if gone else config.num_attention_heads // shared,
+        },
+        "ffn": {"no_op": False, "replace_with_linear": False, "ffn_mult": mult},
+    }
+
+
+def _channels(checkpoint: Checkpoint, row: Row) -> int:
+    """Of a row's MLP, real or of zeros, up to the next multiple."""
+    if row.mlp is None:
+        return WIDTH
+    return -(-len(_weight(checkpoint, row.mlp, "mlp", "gate_proj")) // WIDTH) * WIDTH
+
+
+# Tensors --------------------------------------------------------------------------------------------------------------
+
+
+def tensors_of(checkpoint: Checkpoint, rows: list[Row]) -> Iterator[tuple[str, Tensor]]:
+    """By Llama's names; a tied output is not repeated."""
+    model = checkpoint.model
+    embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    yield "model.embed_tokens.weight", embedding
+    yield "model.norm.weight", model.get_submodule(checkpoint.anatomy.family.trunk).norm.weight
+    if output is not embedding:
+        yield "lm_head.weight", output
+    for number, row in enumerate(rows):
+        for name, tensor in _layer(checkpoint, row, number):
+            yield f"model.layers.{number}.{name}", tensor
+
+
+def _layer(checkpoint: Checkpoint, row: Row, number: int) -> Iterator[tuple[str, Tensor]]:
+    if row.attention is not None:
+        yield from _block(checkpoint, row.attention, "attention", ATTENTION)
+    elif number == 0:
+        yield from _no_attention(checkpoint)
+    if row.mlp is not None:
+        for name, tensor in _block(checkpoint, row.mlp, "mlp", MLP):
+            yield name, _filled_up(name, tensor)
+    else:
+        yield from _no_mlp(checkpoint)
+
+
+def _block(checkpoint: Checkpoint, layer: int, kind: str, place: str) -> Iterator[tuple[str, Tensor]]:
+    branch = checkpoint.anatomy.branches[Block(layer, kind)]  # type: ignore[arg-type]
+    yield f"{NORMS[place]}.weight", branch.site.layer.get_submodule(branch.names["norms"][0]).get_parameter("weight")
+    for name, value in branch.modules()[-1].named_parameters():
+        yield f"{place}.{name}", value
+
+
+def _filled_up(name: str, tensor: Tensor) -> Tensor:
+    """An MLP's tensor with channels of zeros up to the next multiple."""
+    along = 1 if name.endswith("down_proj.weight") else 0
+    if not name.startswith(MLP) or name.endswith("down_proj.bias") or not tensor.shape[along] % WIDTH:
+        return tensor
+    shape = list(tensor.shape)
+    shape[along] = WIDTH - shape[along] % WIDTH
+    return torch.cat([tensor.detach(), tensor.new_zeros(shape)], along)
+
+
+def _no_mlp(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    like, hidden = checkpoint.model.get_input_embeddings().weight, checkpoint.model.config.hidden_size
+    yield f"{NORMS[MLP]}.weight", like.new_ones(hidden)
+    for part, shape in (("gate", (WIDTH, hidden)), ("up", (WIDTH, hidden)), ("down", (hidden, WIDTH))):
+        yield f"{MLP}.{part}_proj.weight", like.new_zeros(shape)
+
+
+def _no_attention(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    config, like = checkpoint.model.config, checkpoint.model.get_input_embeddings().weight
+    queries, shared = (
+        config.num_attention_heads * head_size(checkpoint),
+        config.num_key_value_heads * head_size(checkpoint),
+    )
+    yield f"{NORMS[ATTENTION]}.weight", like.new_ones(config.hidden_size)
+    biased = any("q_proj.bias" in name for name, _ in checkpoint.model.named_parameters())
+    for part, rows in (("q", queries), ("k", shared), ("v", shared)):
+        yield f"{ATTENTION}.{part}_proj.weight", like.new_zeros(rows, config.hidden_size)
+        if biased:
+            yield f"{ATTENTION}.{part}_proj.bias", like.new_zeros(rows)
+    yield f"{ATTENTION}.o_proj.weight", like.new_zeros(config.hidden_size, queries)

@@ -1,0 +1,50 @@
+"""What a person asks of an export."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from remodeler.errors import InputError
+
+TARGETS = ("gguf", "nemotron")
+GGUF_KINDS = ("f32", "f16", "bf16", "q8_0")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A checkpoint in another form, or a GGUF file without some blocks."""
+
+    model: str | None
+    to: str = "gguf"
+    kind: str = "f16"
+    """What a GGUF file stores matrices in."""
+    tokenizer: Path | None = None
+    """A GGUF file whose tokenizer is copied."""
+    gguf: Path | None = None
+    """An unpruned GGUF file, in the place of a model."""
+    removals: Path | None = None
+    steps: int | None = None
+    """Of the removal log."""
+    check: bool = True
+    dtype: str = "auto"
+    family: str | None = None
+    trust_remote_code: bool = False
+
+    def checked(self) -> "Wish":
+        """Itself.
+
+        Raises:
+            InputError: for what contradicts itself.
+        """
+        if (self.model is None) == (self.gguf is None):
+            raise InputError("a model or --gguf FILE was expected, one of the two: name what to export")
+        if self.gguf is not None and self.removals is None:
+            raise InputError("--gguf was given without --removals: name the removals.jsonl of the pruned model")
+        if self.gguf is None and (self.removals is not None or self.steps is not None):
+            raise InputError("--removals and --steps go with --gguf; of a model `remodel cut` takes another size")
+        if self.to not in TARGETS:
+            raise InputError(f"--to {self.to!r} is not known: choose {', '.join(TARGETS)}")
+        if self.kind not in GGUF_KINDS:
+            raise InputError(f"--store {self.kind!r} is not known: choose {', '.join(GGUF_KINDS)}")
+        if self.steps is not None and self.steps < 1:
+            raise InputError(f"--steps {self.steps} was given, at least 1 was expected: raise it")
+        return self
