@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=float, default=[0.9, 0.5])
     parser.add_argument("--trust-remote-code", action="store_true")
     parser.add_argument("--family")
+    parser.add_argument("--only", nargs="+", help="names of ways, or how they begin")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     rows = given.out / "rows.jsonl"
@@ -170,6 +171,8 @@ def main() -> None:
             run=run,
         )
         for name, each in ways(wish, given.shares):
+            if given.only and not any(name.startswith(only) for only in given.only):
+                continue
             fused(name, each, given.out, rows, done)
         for share in given.shares:
             merged(wish, "" if len(given.shares) == 1 else f" {share:g}", given.out, rows, done)
