@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "src" / "remodeler"
 MAP = REPOSITORY / "docs" / "architecture.md"
 
 VERBS = ("pruning", "exporting", "merging", "fusion", "alignment", "auditing", "evaluating")
-REPORT = ("plots", "report_steps", "report_training", "report_merge", "report")
+REPORT = ("plots", "report_steps", "report_training", "report_merge", "report", "report_together")
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     ("errors", "records", "families", "pydocs", "sources", "questions", "console"),
@@ -40,6 +40,7 @@ FLOORS = (
         "options_fuse",
         "cli_merge",
         "cli_export",
+        "cli_report",
         "cli",
         "__main__",
     ),

@@ -109,6 +109,7 @@ PAGE_OF = [
     ("merge", "merge"),
     ("fuse", "fuse"),
     ("export", "export"),
+    ("report", "evaluate"),
 ]
 
 

@@ -11,6 +11,7 @@ from remodeler import options as opt
 from remodeler import options_recover as rec
 from remodeler.cli_export import export
 from remodeler.cli_merge import fuse, merge
+from remodeler.cli_report import report
 from remodeler.errors import InputError
 
 app = typer.Typer(
@@ -279,6 +280,7 @@ def _table(results: dict[str, Any], title: str = "") -> None:
 app.command()(merge)
 app.command()(fuse)
 app.command()(export)
+app.command()(report)
 
 
 def main() -> None:

@@ -229,28 +229,44 @@ def shares_svg(curves: Mapping[str, Points]) -> str:
     _calm(axes, INK)
     axes.set_xlabel("layer")
     axes.set_ylim(0, 1)
-    for number, (name, points) in enumerate(curves.items()):
-        colour, marker = CYCLE[number % len(CYCLE)], MARKERS[number % len(MARKERS)]
-        axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=marker, linewidth=2, markersize=4)
-    for text in axes.legend(frameon=False, labelcolor=INK, fontsize=9).get_texts():
-        text.set_parse_math(False)
+    _named_curves(axes, curves)
+    _legend(axes, INK)
     means = {name: sum(share for _, share in points) / len(points) for name, points in curves.items()}
     description = "Means over the layers: " + ", ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + "."
     return _inline(figure, "shares", "Share of each model by layer", description)
 
 
-def plot_tradeoff(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
+def tradeoffs_svg(curves: Mapping[str, Points]) -> str:
+    """Perplexity against the share of parameters removed, of several models in one figure."""
+    figure = _figure(560, 330)
+    axes = figure.subplots()
+    _named_curves(axes, curves)
+    _tradeoff_axes(axes, [perplexity for points in curves.values() for _, perplexity in points], INK)
+    _legend(axes, INK)
+    ends = (f"{name} ends at {points[-1][0]:.1%}, {points[-1][1]:.4g}" for name, points in curves.items())
+    return _inline(figure, "tradeoffs", "Perplexity against the share of parameters removed", "; ".join(ends) + ".")
+
+
+def _named_curves(axes: "Axes", curves: Mapping[str, Points]) -> None:
+    for number, (name, points) in enumerate(curves.items()):
+        colour, marker = CYCLE[number % len(CYCLE)], MARKERS[number % len(MARKERS)]
+        axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=marker, linewidth=2, markersize=5)
+
+
+def _legend(axes: "Axes", colour: str) -> None:
+    for text in axes.legend(frameon=False, labelcolor=colour, fontsize=9).get_texts():
+        text.set_parse_math(False)
+
+
+def plot_tradeoff(curves: Mapping[str, Points], path: Path) -> None:
     """Write several curves (share of parameters removed, perplexity) to a .png or .svg file for light or dark pages."""
     import matplotlib
 
     figure = _figure(560, 330)
     axes = figure.subplots()
-    for number, (name, points) in enumerate(curves.items()):
-        colour, marker = CYCLE[number % len(CYCLE)], MARKERS[number % len(MARKERS)]
-        axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=marker, linewidth=2, markersize=5)
+    _named_curves(axes, curves)
     _tradeoff_axes(axes, [perplexity for points in curves.values() for _, perplexity in points], MID_GREY)
-    for text in axes.legend(frameon=False, labelcolor=MID_GREY).get_texts():
-        text.set_parse_math(False)
+    _legend(axes, MID_GREY)
     metadata = METADATA if path.suffix == ".svg" else {"Software": None}
     with matplotlib.rc_context({"svg.hashsalt": "tradeoff", "svg.fonttype": "none"}):
         figure.savefig(path, transparent=True, metadata=metadata, dpi=200)
