@@ -28,8 +28,8 @@ FLOORS = (
     ),
     (
         *("measurements", "card", "checkpoints", "widths", "configs", "forms", "saving"),
-        *("tasks", "sampling", "losses", "predictions", "adapters"),
-        *("training_plan", "training_state", "training", "evaluation", "trainees"),
+        *("tasks", "losses", "predictions", "adapters"),
+        *("training_plan", "training_state", "training", "evaluation", "decoding", "sampling", "trainees"),
     ),
     (*VERBS, *REPORT),
     ("demo", "options", "options_recover", "options_merge", "options_fuse", "cli_merge", "cli", "__main__"),
