@@ -6,6 +6,7 @@ character; MUDES gives the last character of a run, which is one less than the e
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ def mask(spans: Iterable[Span], length: int) -> NDArray[np.bool_]:
     return marked
 
 
-def of_mask(marked: NDArray[np.bool_], scores: NDArray[np.floating] | None = None) -> list[Span]:
+def of_mask(marked: NDArray[np.bool_], scores: NDArray[np.floating[Any]] | None = None) -> list[Span]:
     """The runs of marked characters; with ``scores`` [length], a run has the mean of its characters' scores."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], marked, [False]))))
     pairs = edges.reshape(-1, 2).tolist()
