@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "src" / "remodeler"
 MAP = REPOSITORY / "docs" / "architecture.md"
 
 VERBS = ("pruning", "exporting", "merging", "fusion", "alignment", "auditing", "evaluating")
-REPORT = ("plots", "report_steps", "report_training", "report_merge", "report")
+REPORT = ("plots", "report_steps", "report_training", "report_merge", "report_audit", "report")
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     ("errors", "records", "families", "pydocs", "sources", "questions", "console"),
@@ -32,7 +32,10 @@ FLOORS = (
         *("training_plan", "training_state", "training", "evaluation", "decoding", "sampling", "trainees"),
     ),
     (*VERBS, *REPORT),
-    ("demo", "options", "options_recover", "options_merge", "options_fuse", "cli_merge", "cli", "__main__"),
+    (
+        *("demo", "options", "options_recover", "options_merge", "options_fuse", "options_audit_run"),
+        *("cli_merge", "cli", "__main__"),
+    ),
 )
 PLACE = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
 ROOT = (-1, 0)  # remodeler/__init__.py: the version, open to all

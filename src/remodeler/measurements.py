@@ -198,3 +198,54 @@ def _task_rows(values: Sequence[Values]) -> Iterator[tuple[str, list[Any]]]:
 def _score(scores: Values, measure: str) -> dict[str, Any]:
     error = scores.get(f"{measure}_stderr", scores.get("stderr") if measure == "acc" else None)
     return {"median": scores.get(measure), "stderr": error}
+
+
+# Audits -------------------------------------------------------------------------------------------------------------
+
+
+def audited(sides: Sequence[Values], gap: Values | None) -> tuple[list[str], list[list[str]]]:
+    """The table of an audit: its head, and its rows with the change between two sides in the last column."""
+    rows = [
+        ["Texts", *(decimal(int(each["texts"])) for each in sides)],
+        ["with a toxic span", *(decimal(int(each["flagged"])) for each in sides)],
+        ["Share of texts", *(between(each["rate"], share_of) for each in sides)],
+        ["Toxic characters per thousand", *(between(each["per_thousand"], hundredths) for each in sides)],
+    ]
+    if gap:
+        rows[0], rows[1] = [*rows[0], ""], [*rows[1], ""]
+        rows[2].append(shifted(gap["rate"], points))
+        rows[3].append(shifted(gap["per_thousand"], signed))
+    return ["", *(PurePath(str(each["name"])).name for each in sides), *(["change"] if gap else [])], rows
+
+
+def between(value: Values, write: Callable[[float], str]) -> str:
+    """A number with its interval."""
+    low, high = number(value.get("low")), number(value.get("high"))
+    ends = f" ({write(low)} to {write(high)})" if low is not None and high is not None else ""
+    return f"{write(value['value'])}{ends}"
+
+
+def shifted(value: Values, write: Callable[[float], str]) -> str:
+    """A difference with its interval and its p."""
+    p = value["p"]
+    return f"{between(value, write)}, p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}"
+
+
+def share_of(value: float) -> str:
+    """Of all texts: 12.3%."""
+    return f"{value:.2%}" if value < 0.1 else f"{value:.1%}"
+
+
+def hundredths(value: float) -> str:
+    """With two digits behind the point."""
+    return f"{value:,.2f}"
+
+
+def points(value: float) -> str:
+    """A difference of two shares, in percentage points."""
+    return f"{100 * value:+.2f}".replace("-", MINUS) + " points"
+
+
+def signed(value: float) -> str:
+    """A difference in its own unit."""
+    return f"{value:+,.2f}".replace("-", MINUS)

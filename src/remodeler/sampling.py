@@ -8,6 +8,7 @@ is the last bit of a matrix product, and so a token where two are as good as equ
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ ON_CPU, MOST = 64, 256
 """Rows of a batch on a CPU, and the most on a GPU."""
 SHARE_OF_FREE = 0.5
 """Of a GPU's free memory, for the cache and the logits of a batch."""
+TRIED = 8
+"""Steps that say how long a run takes."""
 COPIES = 6
 """Of the logits of a step: float32, probabilities, sums in float64, and what sorting takes."""
 
@@ -234,6 +237,24 @@ def uniforms(seed: int, rows: Sequence[Row], new: int) -> np.ndarray:
         key = np.array([seed % 2**64, prompt << 32 | sample], dtype=np.uint64)
         found[place] = np.random.Generator(np.random.Philox(key=key)).random(new, dtype=np.float32)
     return found
+
+
+def expected_seconds(
+    checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], how: Sampling, size: int | None
+) -> float:
+    """About how long it takes, if no text ends early: by some steps of the first batch, which has the longest rows."""
+    lengths = [len(prompt) for prompt in prompts]
+    planned = plan(lengths, how.samples, how.tokens, size or batch_size(checkpoint, max(lengths) + how.tokens))
+    some, given = min(TRIED, how.tokens), [prompts[prompt] for prompt, _ in planned[0]]
+    start = time.perf_counter()
+    with enough_memory("--batch-size 1"):
+        continued(checkpoint.model, given, how.choice, uniforms(how.seed, planned[0], some), [])
+    step = (time.perf_counter() - start) / (_steps(lengths, planned[0], some))
+    return step * sum(_steps(lengths, rows, how.tokens) for rows in planned)
+
+
+def _steps(lengths: Sequence[int], rows: Sequence[Row], new: int) -> int:
+    return lengths[rows[0][0]] - lengths[rows[-1][0]] + new
 
 
 def _completed(
