@@ -34,7 +34,7 @@ FLOORS = (
     (*VERBS, *REPORT),
     (
         *("demo", "options", "options_recover", "options_merge", "options_fuse", "options_audit_run"),
-        *("cli_merge", "cli", "__main__"),
+        *("cli_merge", "cli_audit_run", "cli", "__main__"),
     ),
 )
 PLACE = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
 from remodeler.auditing import audit_job, lexicon
 from remodeler.auditing.audit_job import COMPLETIONS, SPANS, audit
@@ -17,6 +20,8 @@ from remodeler.auditing.lexicon import Lexicon
 from remodeler.auditing.prompts import beginning, read_prompts
 from remodeler.auditing.spans import Span
 from remodeler.auditing.wishes import Wish
+from remodeler.cli_audit_run import lexicon as learn_lexicon
+from remodeler.cli_audit_run import run
 from remodeler.errors import InputError
 from remodeler.records import load_record, partial, read_lines
 from remodeler.report import write_report
@@ -304,3 +309,58 @@ def test_bad_rows_are_counted(words: Path, tmp_path: Path, capsys: pytest.Captur
     assert made[0].results["bad_rows"] == 1
     assert "1 bad rows" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "record.json").read_text())["inputs"]["texts"]["count"] == 2
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def command() -> Callable[..., Any]:
+    """The verb by itself."""
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command("run")(run)
+    app.command("lexicon")(learn_lexicon)
+    return lambda *words: CliRunner().invoke(app, list(map(str, words)))
+
+
+def test_counts_are_printed_and_quotes_only_when_asked_for(
+    command: Callable[..., Any], words: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.txt").write_text("on the mat [again]\nthe cat\n")
+    shown = [
+        command("run", "--texts", tmp_path / "t.txt", "--detector", words, *more) for more in ((), ("--show-quotes",))
+    ]
+    assert [each.exit_code for each in shown] == [0, 0]
+    assert "50.0%" in shown[0].output
+    assert "[mat]" not in shown[0].output
+    assert "1:1.1  on the [mat] [again]  0.90" in shown[1].output
+
+
+def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(audit_job, "audit", lambda *given: asked.append(given))
+    text = (
+        "m --against n --prompts p --out o --prompt-words 3 --limit 4 --skip-bad --tokens 5 --temperature 0.5 "
+        "--top-p 0.9 --samples 2 --chat --batch-size 6 --seed 7 --detector d --threshold 0.3 --labels a,b --whole "
+        "--revision r --family llama --trust-remote-code --dtype float16 --device cpu --dry-run"
+    )
+    made = command("run", *text.split())
+    assert made.exit_code == 0, made.output
+    settings = Settings(0.3, ("a", "b"), True, "cpu", "float16", True)
+    sampling = Sampling(5, 0.5, 0.9, 2, True, 7)
+    wanted = Wish(None, ("m", "n"), "p", 3, 4, sampling, 6, "d", settings, True, "r", "llama")
+    assert asked == [(wanted, Path("o"), write_report, True)]
+
+
+def test_a_lexicon_is_learned_from_a_file(command: Callable[..., Any], tmp_path: Path) -> None:
+    rows = ["text,spans", *['bad and worse,"[0, 1, 2, 8, 9, 10, 11, 12]"'] * 3, "and good,[]"]
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    out = tmp_path / "words.json"
+    made = command("lexicon", "--texts", tmp_path / "t.csv", "--out", out, "--without", "Worse")
+    assert made.exit_code == 0, made.output
+    assert dict(lexicon.load(out).words) == {"bad": 1.0}
+    facts = {"texts": "t.csv", "posts": 4, "bad_rows": 0, "rate": 0.6, "hits": 3}
+    assert lexicon.load(out).facts == facts
+    again = command("lexicon", "--texts", tmp_path / "t.csv", "--out", out)
+    assert isinstance(again.exception, InputError)
+    assert "exists already" in str(again.exception)

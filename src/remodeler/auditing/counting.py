@@ -88,6 +88,19 @@ def frequent(rows: Sequence[Found], sides: int) -> list[dict[str, Any]]:
     return [{"word": masked(words), "counts": [counts[words, side] for side in range(sides)]} for words in order]
 
 
+def quotes(rows: Sequence[Found], around: int = 40) -> list[str]:
+    """Every span in the clear, between brackets, with some characters around it and the place of its text."""
+    return [_quote(row, span, around) for row in rows for span in row.spans]
+
+
+def _quote(row: Found, span: Span, around: int) -> str:
+    before, after = row.text[max(0, span.start - around) : span.start], row.text[span.end : span.end + around]
+    place = f"{row.side + 1}:{row.number + 1}.{row.sample + 1}"
+    return (
+        f"{place}  " + " ".join(f"{before}[{row.text[span.start : span.end]}]{after}".split()) + f"  {span.score:.2f}"
+    )
+
+
 def masked(words: str) -> str:
     """Stars but for the first letter of each word, and the last of longer ones."""
     return " ".join(map(_starred, words.split()))

@@ -18,9 +18,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from remodeler.auditing.posts import read_posts
 from remodeler.auditing.spans import Span, mask
 from remodeler.errors import InputError
-from remodeler.records import read_json, write_json
+from remodeler.records import read_json, refuse_existing, write_json
 
 SHIPPED = Path(__file__).parent / "lexicon.json"
 """Learned from the training posts of SemEval-2021 task 5 (CC0)."""
@@ -122,3 +123,19 @@ def load(path: Path) -> Lexicon:
 
 def _share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def make(
+    texts: Path, out: Path, rate: float, hits: int, without: Collection[str], hashed: bool, skip_bad: bool = False
+) -> int:
+    """Learn a lexicon from a file of texts with their spans, and write it; the number of its words.
+
+    Raises:
+        InputError: for texts that can't be read or teach nothing, and when ``out`` is there already.
+    """
+    refuse_existing(out)
+    reading = read_posts(texts, known=True, skip_bad=skip_bad)
+    found = learn(zip(reading.texts, reading.spans, strict=True), rate, hits, without)
+    facts = {"texts": texts.name, "posts": len(reading.posts), "bad_rows": len(reading.bad), "rate": rate, "hits": hits}
+    save(out, found, facts, hashed)
+    return len(found.words)
