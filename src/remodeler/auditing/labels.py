@@ -31,6 +31,8 @@ class Window:
     post: int
     ids: tuple[int, ...]
     """Special tokens included."""
+    kinds: tuple[int, ...]
+    """Token types, as the tokenizer gives them; none where it does not."""
     places: NDArray[np.int64]
     """[pieces]: where in ``ids`` the pieces that are no special tokens are."""
     first: int
@@ -42,7 +44,7 @@ class Pieces:
     """Texts as pieces: where they are, and the windows in which they are read."""
 
     offsets: tuple[NDArray[np.int64], ...]
-    """A text each: [pieces, 2] start and end of every piece, without white space at its edges."""
+    """A text each: [pieces, 2] start and end of every piece; of one that is more than white space, without that."""
     windows: tuple[Window, ...]
 
 
@@ -76,17 +78,14 @@ def cut(texts: Sequence[str], tokenizer: Any, length: int, stride: int) -> Piece
 def _pieces(texts: Sequence[str], found: Any, step: int) -> Pieces:
     windows: list[Window] = []
     offsets: list[list[NDArray[np.int64]]] = [[] for _ in texts]
-    rows = zip(
-        found["overflow_to_sample_mapping"],
-        found["input_ids"],
-        found["special_tokens_mask"],
-        found["offset_mapping"],
-        strict=True,
-    )
-    for post, ids, special, pairs in rows:
+    names = ("overflow_to_sample_mapping", "input_ids", "special_tokens_mask", "offset_mapping")
+    kinds = found.get("token_type_ids") or [()] * len(found["input_ids"])
+    for post, ids, special, pairs, kind in zip(*(found[name] for name in names), kinds, strict=True):
         places = np.flatnonzero(np.asarray(special) == 0)
+        if not len(places):
+            continue  # nothing in it has a tag
         before = len(offsets[post])
-        windows.append(Window(post, tuple(ids), places, before * step))
+        windows.append(Window(post, tuple(ids), tuple(kind), places, before * step))
         seen = sum(map(len, offsets[post])) - before * step
         offsets[post].append(np.asarray(pairs, dtype=np.int64).reshape(-1, 2)[places][seen:])
     joined = [np.concatenate(parts) if parts else np.zeros((0, 2), np.int64) for parts in offsets]
@@ -94,15 +93,15 @@ def _pieces(texts: Sequence[str], found: Any, step: int) -> Pieces:
 
 
 def _trimmed(pairs: NDArray[np.int64], text: str) -> NDArray[np.int64]:
-    """Without white space at the edges; a piece that is nothing else becomes empty."""
+    """Without white space at the edges; a piece that is nothing else stays."""
     places = np.arange(len(text) + 1)
     solid = np.array([not letter.isspace() for letter in text], dtype=bool)
     after = np.where(np.append(solid, True), places, len(text))
     after = np.minimum.accumulate(after[::-1])[::-1]  # the next character that is no space
     until = np.maximum.accumulate(np.where(np.insert(solid, 0, True), places, 0))  # the end of the last one before
     start = np.minimum(after[pairs[:, 0]], pairs[:, 1])
-    found: NDArray[np.int64] = np.stack([start, np.maximum(until[pairs[:, 1]], start)], axis=1)
-    return found
+    end = np.maximum(until[pairs[:, 1]], start)
+    return np.where((start < end)[:, None], np.stack([start, end], axis=1), pairs)
 
 
 # Spans to tags --------------------------------------------------------------------------------------------------------
@@ -117,11 +116,10 @@ def tags(spans: Sequence[Span], offsets: NDArray[np.int64], scheme: str) -> NDAr
     shared = np.maximum(shared, 0)
     inside = shared.sum(0) * 2 > ends - starts
     if scheme == "io" or not spans:
-        return inside.astype(np.int64)
+        return np.where(inside, 1, OUTSIDE)
     owner = np.where(inside, shared.argmax(0), -1)
     begins = inside & (owner != np.concatenate(([-1], owner[:-1])))
-    found: NDArray[np.int64] = np.where(begins, 1, np.where(inside, 2, OUTSIDE))
-    return found
+    return np.where(begins, 1, np.where(inside, 2, OUTSIDE))
 
 
 def beliefs(values: NDArray[np.floating[Any]], offsets: NDArray[np.int64], scheme: str) -> NDArray[np.float64]:
@@ -164,14 +162,19 @@ def part_width(parts: Sequence[NDArray[np.floating[Any]]]) -> int:
     return int(parts[0].shape[1]) if len(parts) else 2
 
 
-def likelihoods(believed: NDArray[np.floating[Any]], offsets: NDArray[np.int64], length: int) -> NDArray[np.float64]:
-    """[length]: how likely each character of a text is inside, by the beliefs [pieces, tags] in the tags of pieces."""
+def likelihoods(
+    believed: NDArray[np.floating[Any]], offsets: NDArray[np.int64], length: int, fill: bool = True
+) -> NDArray[np.float64]:
+    """[length]: how likely each character of a text is inside, by the beliefs [pieces, tags] in the tags of pieces.
+
+    Without ``fill``, characters between pieces never are.
+    """
     values = np.zeros(length)
     inside = believed[:, 1:].sum(1)
     goes_on = believed[:, -1]
     for number, (start, end) in enumerate(offsets):
         values[start:end] = np.maximum(values[start:end], inside[number])
-        if number and (left := offsets[number - 1][1]) < start:
+        if fill and number and (left := offsets[number - 1][1]) < start:
             values[left:start] = min(inside[number - 1], goes_on[number])
     return values
 
