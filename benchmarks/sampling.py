@@ -27,7 +27,7 @@ Rows = list[list[int]]
 
 def ours(checkpoint: Checkpoint, prompts: Rows, new: int, size: int) -> Rows:
     """Tokens that come after prompts, batch by batch."""
-    draws = np.zeros((size, new), dtype=np.float32)
+    draws = np.zeros((size, new), dtype=np.int64)
     parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
     made = [continued(checkpoint.model, part, Choice(0), draws[: len(part)], []) for part in parts]
     return [list(each.ids) for part in made for each in part]

@@ -12,7 +12,7 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 from remodeler import decoding
 from remodeler.blocks import Block
 from remodeler.checkpoints import load
-from remodeler.decoding import Choice, Continued, continued, drawn, nucleus, pick
+from remodeler.decoding import Choice, Continued, continued, mixed, nucleus, pick, waits
 from remodeler.errors import InputError
 from remodeler.families import FAMILIES
 from remodeler.saving import save_pruned
@@ -29,7 +29,7 @@ def prompts() -> list[list[int]]:
 
 
 def numbers(rows: int, new: int = NEW, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).random((rows, new), dtype=np.float32)
+    return np.random.default_rng(seed).integers(-(2**63), 2**63, (rows, new))
 
 
 def doubled(name: str) -> Any:
@@ -70,10 +70,10 @@ def test_greedy_equals_generate() -> None:
 
 @pytest.mark.parametrize("choice", [GREEDY, Choice(), Choice(0.7, 0.8)])
 def test_neither_the_batch_nor_the_order_changes_a_row(choice: Choice) -> None:
-    model, rows, uniforms = doubled("llama"), prompts(), numbers(len(LENGTHS))
-    together = continued(model, rows, choice, uniforms, [5])
-    alone = [continued(model, [row], choice, uniforms[n : n + 1], [5])[0] for n, row in enumerate(rows)]
-    backwards = continued(model, rows[::-1], choice, uniforms[::-1].copy(), [5])[::-1]
+    model, rows, keys = doubled("llama"), prompts(), numbers(len(LENGTHS))
+    together = continued(model, rows, choice, keys, [5])
+    alone = [continued(model, [row], choice, keys[n : n + 1], [5])[0] for n, row in enumerate(rows)]
+    backwards = continued(model, rows[::-1], choice, keys[::-1].copy(), [5])[::-1]
     assert [each.ids for each in together] == [each.ids for each in alone] == [each.ids for each in backwards]
     other = continued(model, rows, choice, numbers(len(rows), seed=1), [5])
     assert (together == other) is (choice == GREEDY), "other numbers, other tokens"
@@ -123,21 +123,61 @@ def test_the_nucleus_is_that_of_transformers(top_p: float) -> None:
     torch.testing.assert_close(found / found.sum(1, keepdim=True), wanted)
 
 
-def test_evenly_spread_numbers_draw_each_token_as_often_as_it_is_likely() -> None:
-    count = 20_000
+def random_keys(count: int, seed: int = 0) -> Tensor:
+    return torch.from_numpy(numbers(count, 1, seed)[:, 0])
+
+
+def test_the_generator_is_splitmix64() -> None:
+    states = torch.tensor(1234567) + decoding.GOLDEN * torch.arange(1, 4)
+    published = (6457827717110365317, 3203168211198807973, 9817491932198370423)
+    assert [number % 2**64 for number in mixed(states).tolist()] == list(published)
+
+
+def test_waiting_times_are_exponential_and_independent() -> None:
+    times = waits(random_keys(400), 500)
+    assert times.min() > 0
+    for time in (0.001, 0.1, 1.0, 3.0):
+        share = float((times > time).double().mean())
+        assert share == pytest.approx(math.exp(-time), abs=4 * math.sqrt(math.exp(-time) / times.numel()))
+    ranks = times.double().clamp(max=20)
+    assert abs(torch.corrcoef(ranks[:, :20].T) - torch.eye(20)).max() < 0.25, "between tokens"
+    assert abs(torch.corrcoef(ranks[:20]) - torch.eye(20)).max() < 0.25, "between rows"
+
+
+def test_each_token_is_drawn_as_often_as_it_is_likely() -> None:
+    count = 40_000
     row, choice = logits(1), Choice(0.8, 0.9)
-    even = (torch.arange(count) + 0.5) / count
-    found = torch.bincount(pick(row.expand(count, -1), even, choice), minlength=VOCABULARY) / count
+    found = torch.bincount(pick(row.expand(count, -1), random_keys(count), choice), minlength=VOCABULARY)
     warped = TopPLogitsWarper(0.9)(torch.empty(0), TemperatureLogitsWarper(0.8)(torch.empty(0), row))
-    assert (found - warped.softmax(1)[0]).abs().max() < 1.5 / count
-    assert (found - row.softmax(1)[0]).abs().max() > 0.01, "the control: temperature and nucleus do something"
+
+    def surprise(probabilities: Tensor) -> float:
+        """Chi-square by its degrees of freedom, about 1; far more for another distribution."""
+        expected = probabilities[probabilities > 0] * count
+        return float(((found[probabilities > 0] - expected) ** 2 / expected).sum() / (len(expected) - 1))
+
+    assert found[warped.softmax(1)[0] == 0].sum() == 0
+    assert 0.5 < surprise(warped.softmax(1)[0]) < 1.7
+    assert surprise(row.softmax(1)[0]) > 10, "the control: temperature and nucleus do something"
+
+
+def test_two_models_with_one_key_choose_alike() -> None:
+    """They differ at most in 2 d / (1 + d) of the draws, d being half the sum of the differences in probability."""
+    count = 20_000
+    one = logits(1)
+    two = one + 0.2 * logits(1, seed=1) / 3
+    distance = float((one.softmax(1) - two.softmax(1)).abs().sum() / 2)
+    keys = random_keys(count)
+    first, second = (pick(each.expand(count, -1), keys, Choice()) for each in (one, two))
+    assert distance / 2 < float((first != second).double().mean()) < 2 * distance / (1 + distance) + 0.01
+    apart = pick(two.expand(count, -1), random_keys(count, 1), Choice())
+    assert float((first != apart).double().mean()) > 3 * distance, "the control: with other keys they do not"
 
 
 def test_nothing_impossible_is_drawn() -> None:
-    weights = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]])
-    for share, token in ((0.0, 1), (0.2999, 1), (0.3001, 3), (1 - 2**-24, 3), (1.0, 3)):
-        assert drawn(weights, torch.tensor([share])).tolist() == [token]
+    row = torch.full((1, VOCABULARY), -math.inf)
+    row[0, [7, 9]] = torch.tensor([0.0, 3.0])
+    assert set(pick(row.expand(5000, -1), random_keys(5000), Choice()).tolist()) == {7, 9}
 
 
 def test_a_low_temperature_is_greedy() -> None:
-    assert pick(logits(), torch.rand(6), Choice(1e-3)).tolist() == pick(logits(), torch.rand(6), GREEDY).tolist()
+    assert pick(logits(), random_keys(6), Choice(1e-3)).tolist() == pick(logits(), random_keys(6), GREEDY).tolist()

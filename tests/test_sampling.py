@@ -14,7 +14,7 @@ from remodeler import sampling
 from remodeler.checkpoints import Checkpoint
 from remodeler.decoding import Choice, continued
 from remodeler.errors import InputError
-from remodeler.sampling import Completion, Sampling, complete, completions, ends, plan, read, uniforms, written
+from remodeler.sampling import Completion, Sampling, complete, completions, ends, keys, plan, read, written
 from tiny import tiny_anatomy, tiny_checkpoint, tiny_tokenizer
 from tiny_tokenizers import pieces
 
@@ -59,13 +59,13 @@ def test_neither_the_batch_nor_other_prompts_change_a_completion(checkpoint: Che
         assert rows(complete(checkpoint, PROMPTS, replace(how, seed=43))) != rows(wanted)
 
 
-def test_uniform_numbers_are_a_rows_own() -> None:
-    one = uniforms(7, [(3, 1)], 1000)
-    np.testing.assert_array_equal(uniforms(7, [(0, 0), (3, 1)], 500)[1], one[0, :500])
-    assert abs(one.mean() - 0.5) < 0.05
-    assert 0 <= one.min() < one.max() < 1
-    keys = [(7, (3, 0)), (7, (1, 3)), (8, (3, 1)), (-7, (3, 1))]
-    assert all((uniforms(seed, [row], 10) != one[:, :10]).any() for seed, row in keys)
+def test_random_numbers_are_a_rows_own() -> None:
+    one = keys(7, [(3, 1)], 1000)
+    np.testing.assert_array_equal(keys(7, [(0, 0), (3, 1)], 500)[1], one[0, :500])
+    assert len(set(one[0].tolist())) == 1000
+    assert abs((one / 2**64).mean()) < 0.05
+    others = [(7, (3, 0)), (7, (1, 3)), (8, (3, 1)), (-7, (3, 1))]
+    assert all((keys(seed, [row], 10) != one[:, :10]).all() for seed, row in others)
 
 
 def test_batches_are_alike_and_lose_nobody() -> None:
@@ -156,7 +156,7 @@ def test_ends_are_those_of_the_tokenizer_and_of_the_model(checkpoint: Checkpoint
     assert sorted(ends(other)) == [2, 7]
     free = complete(checkpoint, PROMPTS, Sampling(40, 0))
     prompt = read(checkpoint, PROMPTS[:1], HOW)
-    came = continued(checkpoint.model, prompt, Choice(0), uniforms(0, [(0, 0)], 6), [])[0]
+    came = continued(checkpoint.model, prompt, Choice(0), keys(0, [(0, 0)], 6), [])[0]
     other.model.double().generation_config.eos_token_id = came.ids[5]
     found = complete(other, PROMPTS, Sampling(40, 0))[0]
     assert found.ended

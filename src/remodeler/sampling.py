@@ -3,7 +3,7 @@
 The random numbers of a completion come from a counter-based generator (Philox, Salmon et al. 2011) keyed by the seed,
 the number of the prompt and that of the sample, one for each token: neither the size of a batch nor its order nor the
 other prompts change what is drawn, and two models draw with the same numbers. What may differ between two batch sizes
-is the last bit of a matrix product, and so a token where two are as good as equally likely.
+is the last bit of a matrix product, and so a token where two are as good as equally near.
 """
 
 import hashlib
@@ -230,12 +230,12 @@ def batch_size(checkpoint: Checkpoint, longest: int) -> int:
     return max(1, min(MOST, int(room(device) * SHARE_OF_FREE) // each))
 
 
-def uniforms(seed: int, rows: Sequence[Row], new: int) -> np.ndarray:
-    """What is drawn with: [rows, new] float32 from [0, 1), a row and its first numbers whatever else there is."""
-    found = np.empty((len(rows), new), dtype=np.float32)
+def keys(seed: int, rows: Sequence[Row], new: int) -> np.ndarray:
+    """What is drawn with: [rows, new] int64, a row and its first numbers whatever else there is."""
+    found = np.empty((len(rows), new), dtype=np.int64)
     for place, (prompt, sample) in enumerate(rows):
         key = np.array([seed % 2**64, prompt << 32 | sample], dtype=np.uint64)
-        found[place] = np.random.Generator(np.random.Philox(key=key)).random(new, dtype=np.float32)
+        found[place] = np.random.Philox(key=key).random_raw(new).view(np.int64)
     return found
 
 
@@ -248,7 +248,7 @@ def expected_seconds(
     some, given = min(TRIED, how.tokens), [prompts[prompt] for prompt, _ in planned[0]]
     start = time.perf_counter()
     with enough_memory("--batch-size 1"):
-        continued(checkpoint.model, given, how.choice, uniforms(how.seed, planned[0], some), [])
+        continued(checkpoint.model, given, how.choice, keys(how.seed, planned[0], some), [])
     step = (time.perf_counter() - start) / (_steps(lengths, planned[0], some))
     return step * sum(_steps(lengths, rows, how.tokens) for rows in planned)
 
@@ -270,7 +270,7 @@ def _completed(
             continue
         given = [prompts[prompt] for prompt, _ in rows]
         with enough_memory("--batch-size 1"):
-            made = continued(checkpoint.model, given, how.choice, uniforms(how.seed, rows, how.tokens), stops)
+            made = continued(checkpoint.model, given, how.choice, keys(how.seed, rows, how.tokens), stops)
         yield [
             _completion(checkpoint.tokenizer, row, ids, each) for row, ids, each in zip(rows, given, made, strict=True)
         ]
