@@ -74,12 +74,17 @@ class Checkpoint:
     @property
     def context(self) -> int | None:
         """Longest window the model takes; None when it has no limit."""
-        config = self.model.config
-        longest = next((int(value) for value in (getattr(config, name, None) for name in CONTEXT_NAMES) if value), None)
-        if longest and config.model_type.endswith("roberta"):
-            padding: int = config.pad_token_id
-            return longest - padding - 1  # its positions start behind the padding token's id
-        return longest
+        return context_of(self.model.config)
+
+
+def context_of(config: PreTrainedConfig) -> int | None:
+    """Longest window that a model of this config takes; None when it has no limit."""
+    values = (getattr(config, name, None) for name in CONTEXT_NAMES)
+    longest = next((int(value) for value in values if value and value > 0), None)  # XLNet's, which has none, is -1
+    if longest and config.model_type.endswith("roberta"):
+        padding: int = config.pad_token_id
+        return longest - padding - 1  # its positions start behind the padding token's id
+    return longest
 
 
 def fingerprint(model: nn.Module) -> str:

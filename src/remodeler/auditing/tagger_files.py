@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers import AutoModel
 
 from remodeler.auditing.rules import Rules
 from remodeler.auditing.tagger import Head, Tagger
-from remodeler.checkpoints import check_files, one_sentence, pick_device, read_settings, read_tokenizer
+from remodeler.checkpoints import check_files, context_of, one_sentence, pick_device, read_settings, read_tokenizer
 from remodeler.errors import InputError
 from remodeler.records import read_json, write_json
 
@@ -28,7 +28,7 @@ class Settings:
     head: Head = field(default_factory=Head)
     rules: Rules = field(default_factory=Rules)
     length: int = 256
-    """Pieces of a window, special tokens included."""
+    """Pieces of a window, special tokens included; fewer if the encoder takes fewer."""
     stride: int = 64
     """Pieces by which windows overlap."""
 
@@ -115,7 +115,8 @@ def _built(name: str, settings: Settings, device: str, trust: bool, complete: bo
     if missing:
         raise InputError(f"{len(missing)} weights are not in {name} (the first: {missing[0]}): get the complete one")
     model = Tagger(encoder, settings.head, tokenizer.cls_token_id)
-    return Trained(model.to(target), tokenizer, settings, name)
+    length = min(settings.length, context_of(encoder.config) or settings.length)
+    return Trained(model.to(target), tokenizer, replace(settings, length=length), name)
 
 
 @contextmanager
