@@ -7,15 +7,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification, pipeline
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    pipeline,
+)
 
 from remodeler.auditing import lexicon
 from remodeler.auditing.classifiers import Settings, counted, opened, read, said, sentences
 from remodeler.auditing.detectors import DETECTORS, detector, kind
 from remodeler.auditing.lexicon import Lexicon, learn, marked
 from remodeler.auditing.posts import read_posts
+from remodeler.auditing.rules import Rules
 from remodeler.auditing.scoring import score
 from remodeler.auditing.spans import Span
+from remodeler.auditing.tagger_files import Settings as TaggerSettings
+from remodeler.auditing.tagger_files import new_tagger, save_tagger
 from remodeler.errors import InputError
 from tiny import LLAMA, NEOX, tiny_tokenizer
 from tiny_tokenizers import word_pieces
@@ -56,6 +65,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     named: dict[str, Any] = {"id2label": LABELS, "label2id": {name: place for place, name in LABELS.items()}}
     return {
         "lexicon": root / "words.json",
+        "tagger": _tagger(root, padded),
         "tokens": saved(root / "tokens", token, "bert", padded, **named),
         "tokens-unpadded": saved(root / "bare", token, "llama", word_pieces(), pad_token_id=None, **named),
         "sentences": saved(root / "sentences", sequence, "bert", padded, num_labels=2),
@@ -71,7 +81,19 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-EVERY = ("lexicon", "tokens", "tokens-unpadded", "sentences", "sentences-left", "sentences-several")
+def _tagger(root: Path, tokenizer: Any) -> Path:
+    """An encoder with a head that has learned nothing, at a threshold that some pieces pass."""
+    encoder = saved(root / "encoder", AutoModel, "bert", tokenizer)
+    made = new_tagger(str(encoder), TaggerSettings(rules=Rules(threshold=0.5), stride=16), seed=0, device="cpu")
+    with torch.no_grad():
+        for weights in made.model.head_parameters().values():
+            weights.mul_(20)
+    (root / "tagger").mkdir()
+    save_tagger(made, root / "tagger")
+    return root / "tagger"
+
+
+EVERY = ("lexicon", "tagger", "tokens", "tokens-unpadded", "sentences", "sentences-left", "sentences-several")
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -62,6 +62,8 @@ def cut(texts: Sequence[str], tokenizer: Any, length: int, stride: int) -> Piece
     step = length - tokenizer.num_special_tokens_to_add() - stride
     if step < 1:
         raise InputError(f"windows of {length} pieces can't overlap by {stride}: raise --length or lower --stride")
+    if not texts:
+        return Pieces((), ())
     tokenizer.truncation_side = "right"
     found = tokenizer(
         list(texts),
