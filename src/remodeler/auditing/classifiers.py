@@ -22,7 +22,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from remodeler.auditing.labels import Pieces, batches, cut, joined, likelihoods
 from remodeler.auditing.spans import Span, of_mask
-from remodeler.checkpoints import CONTEXT_NAMES, check_files, one_sentence, pick_device, pick_dtype, read_tokenizer
+from remodeler.checkpoints import check_files, context_of, one_sentence, pick_device, pick_dtype, read_tokenizer
 from remodeler.errors import InputError
 from remodeler.minibatches import CACHED_TOKENS, MOST_TOKENS, device_of, enough_memory
 from remodeler.texts import padded, padding_id
@@ -96,9 +96,8 @@ def opened(name: str, kind: str, settings: Settings) -> Classifier:
     config = model.config
     several = config.num_labels == 1 or config.problem_type == "multi_label_classification"
     columns = counted(name, config.id2label, settings.labels)
-    return Classifier(
-        model.eval().to(pick_device(settings.device)), tokenizer, columns, several, _length(config, tokenizer)
-    )
+    length = min(context_of(config) or LONGEST, tokenizer.model_max_length, LONGEST)
+    return Classifier(model.eval().to(pick_device(settings.device)), tokenizer, columns, several, length)
 
 
 def counted(name: str, labels: dict[int, str], wanted: Sequence[str]) -> tuple[int, ...]:
@@ -119,12 +118,6 @@ def counted(name: str, labels: dict[int, str], wanted: Sequence[str]) -> tuple[i
             f"the labels of {name} all say that nothing is there ({', '.join(labels.values())}): name --labels"
         )
     return found
-
-
-def _length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    named = [int(value) for value in (getattr(config, name, None) for name in CONTEXT_NAMES) if value]
-    reserved = config.pad_token_id + 1 if config.model_type.endswith("roberta") else 0  # its positions start behind
-    return min([*(value - reserved for value in named), tokenizer.model_max_length, LONGEST])
 
 
 # Running --------------------------------------------------------------------------------------------------------------
