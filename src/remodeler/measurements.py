@@ -223,7 +223,11 @@ def audited(sides: Sequence[Values], gap: Values | None) -> tuple[list[str], lis
 def interval(value: Values, write: Callable[[float], str]) -> str:
     """Its ends, as far as they are known."""
     low, high = number(value.get("low")), number(value.get("high"))
-    return f"{write(low)} to {write(high)}" if low is not None and high is not None else ""
+    if low is None or high is None:
+        return ""
+    last = write(high)
+    unit = last.partition(" ")[2]
+    return f"{write(low).removesuffix(f' {unit}')} to {last}"
 
 
 def between(value: Values, write: Callable[[float], str]) -> str:
