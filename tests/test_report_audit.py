@@ -30,7 +30,7 @@ def found(side: int, number: int) -> Found:
 
 def record(sides: int) -> Record:
     rows = [found(side, number) for side in range(sides) for number in range(PROMPTS)]
-    counts = [tally([row for row in rows if row.side == side], PROMPTS) for side in range(sides)]
+    counts = [tally([row for row in rows if row.side == side]) for side in range(sides)]
     results: dict[str, Any] = {
         "audited": [{"name": f"models/m{side}", **figures(each, 0)} for side, each in enumerate(counts)],
         "words": frequent(rows, sides),
