@@ -78,13 +78,10 @@ class Checkpoint:
 
 
 def context_of(config: PreTrainedConfig) -> int | None:
-    """Longest window that a model of this config takes; None when it has no limit."""
-    values = (getattr(config, name, None) for name in CONTEXT_NAMES)
-    longest = next((int(value) for value in values if value and value > 0), None)  # XLNet's, which has none, is -1
-    if longest and config.model_type.endswith("roberta"):
-        padding: int = config.pad_token_id
-        return longest - padding - 1  # its positions start behind the padding token's id
-    return longest
+    """Longest window that a model of this config takes; None when it has no limit, as XLNet, which says -1."""
+    longest = next((int(each) for name in CONTEXT_NAMES if (each := getattr(config, name, None) or 0) > 0), None)
+    behind = config.pad_token_id + 1 if config.model_type.endswith("roberta") else 0  # where its positions start
+    return int(longest - behind) if longest else None
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -9,6 +9,7 @@ import typer
 from remodeler import __version__
 from remodeler import options as opt
 from remodeler import options_recover as rec
+from remodeler.cli_audit import audit
 from remodeler.cli_merge import fuse, merge
 from remodeler.errors import InputError
 
@@ -277,6 +278,7 @@ def _table(results: dict[str, Any], title: str = "") -> None:
 
 app.command()(merge)
 app.command()(fuse)
+app.add_typer(audit, name="audit", short_help="Find and count toxic spans in texts, and in what models write.")
 
 
 def main() -> None:
