@@ -20,6 +20,7 @@ from remodeler.auditing.lexicon import Lexicon
 from remodeler.auditing.prompts import beginning, read_prompts
 from remodeler.auditing.spans import Span
 from remodeler.auditing.wishes import Wish
+from remodeler.cli import app as whole_app
 from remodeler.cli_audit_run import lexicon as learn_lexicon
 from remodeler.cli_audit_run import run
 from remodeler.errors import InputError
@@ -346,6 +347,15 @@ def test_counts_are_printed_and_quotes_only_when_asked_for(
     assert "50.0%" in shown[0].output
     assert "[mat]" not in shown[0].output
     assert "1:1.1  on the [mat] [again]  0.90" in shown[1].output
+
+
+def test_no_part_need_be_named(words: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("on the mat\nthe cat\n")
+    given = ["--texts", str(tmp_path / "t.txt"), "--detector", str(words)]
+    bare, named = (CliRunner().invoke(whole_app, ["audit", *part, *given]) for part in ([], ["run"]))
+    assert bare.exit_code == named.exit_code == 0
+    assert bare.output == named.output
+    assert "50.0%" in bare.output
 
 
 def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:
