@@ -271,3 +271,18 @@ def test_the_lexicon_of_the_real_posts(shared: Path) -> None:
     again = learn(zip(train.texts, train.spans, strict=True), 0.6, 5, ("gay", "homosexuals"))
     assert {marked(word): share for word, share in again.words.items()} == shipped.words
     assert score(shipped(trial.texts), trial.spans).f1 == pytest.approx(0.5616, abs=5e-5)
+
+
+def test_a_tagger_takes_another_threshold(sources: dict[str, Path]) -> None:
+    source = str(sources["tagger"])
+    sizes = [
+        sum(
+            span.end - span.start
+            for spans in detector(source, Settings(threshold, device="cpu"))(TEXTS)
+            for span in spans
+        )
+        for threshold in (0.0, None, 0.5, 0.9, 1.0)
+    ]
+    assert sizes[1] == sizes[2], "its own is 0.5"
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[2] > sizes[4]

@@ -5,6 +5,7 @@ themselves apart by what lies at the given place, so that a person names a file,
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,13 +28,17 @@ def word_list(source: str, settings: Settings) -> Detector:
 
 
 def tagger(source: str, settings: Settings) -> Detector:
-    """A tagger made by ``remodel audit train``; it has a threshold of its own."""
-    return predict.detector(load_tagger(source, settings.device, settings.trust_remote_code))
+    """A tagger made by ``remodel audit train``: by its own rules, or by the threshold that is given."""
+    found = load_tagger(source, settings.device, settings.trust_remote_code)
+    if settings.threshold is not None:
+        rules = replace(found.settings.rules, decode="threshold", threshold=settings.threshold)
+        found = replace(found, settings=replace(found.settings, rules=rules))
+    return predict.detector(found)
 
 
 def token_classifier(source: str, settings: Settings) -> Detector:
     """Any Hugging Face token classifier."""
-    return partial(classifiers.token_spans, classifiers.opened(source, "tokens", settings), settings.threshold)
+    return partial(classifiers.token_spans, classifiers.opened(source, "tokens", settings), settings)
 
 
 def sequence_classifier(source: str, settings: Settings) -> Detector:
