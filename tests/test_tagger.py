@@ -15,6 +15,7 @@ from remodeler.auditing.course import Course, Plan
 from remodeler.auditing.labels import SCHEMES, cut
 from remodeler.auditing.posts import Post
 from remodeler.auditing.predict import detector, likely_characters, predict
+from remodeler.auditing.quantised import Int8Linear, quantise
 from remodeler.auditing.rules import Rules
 from remodeler.auditing.scoring import score
 from remodeler.auditing.spans import Span, mask
@@ -121,6 +122,25 @@ def test_viterbi_is_sure(encoders: dict[str, Path]) -> None:
     sure = replace(found, settings=replace(found.settings, rules=Rules(decode="viterbi")))
     for likely in likely_characters(sure, TEXTS):
         assert set(likely.tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_int8_is_near_and_not_the_same(family: str, encoders: dict[str, Path]) -> None:
+    exact, rounded = tagger(encoders[family]), tagger(encoders[family])
+    quantise(rounded.model.encoder)
+    both = zip(likely_characters(exact, TEXTS), likely_characters(rounded, TEXTS), strict=True)
+    far = [np.abs(one - two).max(initial=0) for one, two in both]
+    assert 0 < max(far) < 0.02
+
+
+def test_an_int8_layer_is_the_layer_up_to_rounding() -> None:
+    torch.manual_seed(0)
+    layer, given = torch.nn.Linear(64, 32), torch.randn(3, 5, 64)
+    with torch.inference_mode():
+        wanted, found = layer(given), Int8Linear(layer)(given)
+    assert (found - wanted).norm() < 0.02 * wanted.norm()
+    with pytest.raises(InputError, match="--int8 was given on meta"):
+        quantise(torch.nn.Linear(2, 2, device="meta"))
 
 
 # Files ----------------------------------------------------------------------------------------------------------------

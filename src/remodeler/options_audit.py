@@ -99,6 +99,7 @@ File = Annotated[
 Likelihoods = Annotated[
     bool, typer.Option("--likelihoods", help="Keep the likelihoods of all characters too (.jsonl).")
 ]
+Int8 = Annotated[bool, typer.Option("--int8", help="Linear layers in 8-bit integers: faster on a CPU, a little off.")]
 Members = Annotated[list[Path], typer.Argument(help="Prediction files, or folders of taggers.", show_default=False)]
 MemberTexts = Annotated[Path | None, typer.Option("--texts", help="Posts that taggers are to predict.")]
 Least = Annotated[int | None, typer.Option("--at-least", help="Votes that a character needs. [default: a majority]")]
@@ -141,5 +142,5 @@ def how_of(given: Mapping[str, Any]) -> Any:
     """How taggers are to be used."""
     from remodeler.auditing.predict_job import How
 
-    same = ("likelihoods", "skip_bad", "device", "trust_remote_code")
+    same = ("likelihoods", "int8", "skip_bad", "device", "trust_remote_code")
     return How(rules=changed(given), **{name: given[name] for name in same})

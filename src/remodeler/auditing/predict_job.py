@@ -23,6 +23,7 @@ from remodeler.auditing.formats import (
 )
 from remodeler.auditing.posts import Post, Reading, read_posts
 from remodeler.auditing.predict import predict
+from remodeler.auditing.quantised import quantise
 from remodeler.auditing.scoring import Score, breakdown, scores
 from remodeler.auditing.tagger_files import HEAD_FILE, SETTINGS_FILE, Trained, load_tagger
 from remodeler.auditing.voting import vote_all
@@ -42,6 +43,8 @@ class How:
     """What differs from the rules in a tagger's folder."""
     likelihoods: bool = False
     """Keep the likelihoods of all characters."""
+    int8: bool = False
+    """Linear layers in 8-bit integers."""
     skip_bad: bool = False
     device: str = "auto"
     trust_remote_code: bool = False
@@ -152,6 +155,8 @@ def _predicted(texts: Path, folder: Path, kept: Path, how: How) -> list[Predicti
     given = read_posts(texts, skip_bad=how.skip_bad)
     _told(texts, given.bad)
     trained = load_tagger(folder, how.device, how.trust_remote_code)
+    if how.int8:
+        quantise(trained.model.encoder)
     rules = replace(trained.settings.rules, **how.rules)
     trained = replace(trained, settings=replace(trained.settings, rules=rules))
     rows = taken_up(kept, _header(given, folder, trained, how))
@@ -182,6 +187,7 @@ def _header(given: Reading, folder: Path, trained: Trained, how: How) -> dict[st
         "tagger": weights.hexdigest(),
         "rules": asdict(trained.settings.rules),
         "likelihoods": how.likelihoods,
+        "int8": how.int8,
     }
 
 
