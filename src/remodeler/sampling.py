@@ -226,8 +226,13 @@ def batch_size(checkpoint: Checkpoint, longest: int) -> int:
     device = device_of(checkpoint.model)
     if device.type == "cpu":
         return ON_CPU
-    each = longest * kv_bytes_per_token(checkpoint) + COPIES * 4 * vocabulary(checkpoint.model)
-    return max(1, min(MOST, int(room(device) * SHARE_OF_FREE) // each))
+    return fitting_rows(room(device), longest, kv_bytes_per_token(checkpoint), vocabulary(checkpoint.model))
+
+
+def fitting_rows(free: int, longest: int, token_bytes: int, vocabulary: int) -> int:
+    """Rows whose cache of so many tokens, and whose logits, fit into a part of the free bytes."""
+    each = longest * token_bytes + COPIES * 4 * vocabulary
+    return max(1, min(MOST, int(free * SHARE_OF_FREE) // each))
 
 
 def keys(seed: int, rows: Sequence[Row], new: int) -> np.ndarray:
