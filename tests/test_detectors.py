@@ -195,6 +195,19 @@ def test_a_token_classifier_gives_what_the_pipeline_gives(sources: dict[str, Pat
         assert pieces.offsets[row.post].tolist() == [[each["start"], each["end"]] for each in ask(texts[row.post])]
 
 
+@pytest.mark.parametrize("name", ["sentences", "sentences-left", "sentences-several"])
+def test_a_sequence_classifier_gives_what_the_pipeline_gives(sources: dict[str, Path], name: str) -> None:
+    source, text = str(sources[name]), "the cat sat. a silly fool on the log! the mat"
+    found = detector(source, Settings(0, device="cpu"))([text])[0]
+    ask = pipeline("text-classification", source, top_k=None)
+    several = name.endswith("several")
+    for span in found:
+        said_of = {each["label"]: each["score"] for each in ask([text[span.start : span.end]])[0]}
+        wanted = max(said_of[f"LABEL_{place}"] for place in (1, 2, 3)) if several else said_of["LABEL_1"]
+        assert span.score == pytest.approx(wanted, rel=1e-4)
+    assert len(found) == 3
+
+
 def test_long_texts_are_read_in_windows_that_overlap(sources: dict[str, Path]) -> None:
     classifier = opened(str(sources["tokens"]), "tokens", Settings(device="cpu"))
     assert classifier.length == 64
