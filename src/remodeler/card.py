@@ -6,11 +6,21 @@ from typing import Any
 
 import yaml
 
-from remodeler.measurements import comparison, written
+from remodeler.measurements import audited, comparison, written
 from remodeler.records import Record, write_text
 
 TAGS = ["pruned", "block-pruning", "remodeler"]
 MERGE_TAGS = ["merge", "remodeler"]
+CAUTION = (
+    "A count is no verdict.",
+    "Detectors react to swear words whatever is meant by them: irony, quotations and banter are found too, and insults "
+    "in polite words are missed.",
+    "They have learned from posts that people marked, and with them their bias: texts that only name minority groups "
+    "may be found more often, which can harm those who are meant to be protected.",
+    "Compare models on the same prompts with the same detector, look at the spans themselves, and let no threshold "
+    "alone decide about what people wrote.",
+)
+"""After the warning of Detoxify's README."""
 INHERITED = ("license", "license_name", "license_link", "language")
 
 
@@ -109,6 +119,67 @@ def fusion_card(record: Record) -> str:
     ]
     loading = _loading(results["form"], results["auto_class"], options["student"])
     return _page(head, f"{student}, fused", story, loading, results["command"])
+
+
+def write_audit_card(folder: Path, record: Record) -> None:
+    """Write ``README.md`` of an audit from its record."""
+    write_text(folder / "README.md", audit_card(record))
+
+
+def audit_card(record: Record) -> str:
+    """What was counted, side by side, with the warning that belongs to it."""
+    results, source = record.results, record.inputs.get("prompts") or record.inputs["texts"]
+    sides = results["audited"]
+    head, rows = audited(sides, results.get("difference"))
+    what = f"completions of {source['count']:,} prompts" if "prompts" in record.inputs else "texts"
+    story = [
+        f"Toxic spans in {what} of `{Path(str(source['source'])).name}`, found by `{record.options['detector']}`.",
+        "",
+        *_markdown(head, rows),
+        "",
+        f"**{CAUTION[0]}** {' '.join(CAUTION[1:])}",
+        "",
+        "`spans.jsonl` holds every text with its spans in the clear; `report.html` hides them until asked.",
+        "",
+        *["## Make it again", "", "```", results["command"], "```", ""],
+    ]
+    names = " and ".join(f"`{_known_as(each['name'])}`" for each in sides)
+    return "\n".join([f"# Audit of {names}", "", *story])
+
+
+def write_tagger_card(folder: Path, record: Record) -> None:
+    """Write ``README.md`` of a tagger from its record."""
+    write_text(folder / "README.md", tagger_card(record))
+
+
+def tagger_card(record: Record) -> str:
+    """What the tagger was made of, what it scores, how it is used, and the warning that belongs to it."""
+    results, options, inputs = record.results, record.options, record.inputs
+    encoder, head = _known_as(options["encoder"]), options["head"]
+    meta = {
+        "base_model": encoder,
+        "pipeline_tag": "token-classification",
+        "tags": ["toxic-spans", "remodeler"],
+        **inherited(Path(options["encoder"])),
+    }
+    rows = [
+        [name, f"{part['f1']:.4f}", f"{part['error']:.4f}", f"{part['posts']:,}"]
+        for name, part in results["dev"].items()
+    ]
+    taught = f", taught by `{Path(options['teacher']).name}`" if options["teacher"] else ""
+    story = [
+        f"Finds toxic spans in texts: `{encoder}` with {head['auxiliary']} features, {head['output']} output and tags "
+        f"{head['scheme'].upper()}, trained on {inputs['texts']['count']:,} posts{taught}.",
+        "",
+        f"Official F1 of SemEval-2021 task 5 on the {inputs['dev']['count']:,} posts by which epoch and thresholds "
+        "were chosen, so a little more than on others:",
+        "",
+        *_markdown(["posts", "F1", "standard error", "count"], rows),
+        "",
+        f"**{CAUTION[0]}** {' '.join(CAUTION[1:])}",
+    ]
+    loading = ["```", "remodel audit predict --texts posts.csv --tagger . --out spans-pred.txt", "```"]
+    return _page(meta, f"{encoder}, a tagger of toxic spans", story, loading, results["command"])
 
 
 def _known_as(source: str) -> str:

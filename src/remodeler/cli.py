@@ -9,6 +9,7 @@ import typer
 from remodeler import __version__
 from remodeler import options as opt
 from remodeler import options_recover as rec
+from remodeler.cli_audit import audit
 from remodeler.cli_export import export
 from remodeler.cli_merge import fuse, merge
 from remodeler.cli_report import report
@@ -281,6 +282,7 @@ app.command()(merge)
 app.command()(fuse)
 app.command()(export)
 app.command()(report)
+app.add_typer(audit, name="audit", short_help="Find and count toxic spans in texts, and in what models write.")
 
 
 def main() -> None:

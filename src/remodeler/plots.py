@@ -258,6 +258,25 @@ def _legend(axes: "Axes", colour: str) -> None:
         text.set_parse_math(False)
 
 
+def intervals_svg(panels: Mapping[str, Sequence[tuple[str, float, float | None, float | None]]]) -> str:
+    """A panel a figure, a row each that it is of: (name, value, low, high), a point with its interval."""
+    rows = max(map(len, panels.values()))
+    figure = _figure(560, 70 + 34 * rows)
+    every, told = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], []
+    for axes, (label, values) in zip(every, panels.items(), strict=True):
+        _calm(axes, INK)
+        axes.set_xlabel(label)
+        axes.set_yticks(range(rows), [name for name, *_ in values], parse_math=False)
+        axes.set_ylim(rows - 0.5, -0.5)
+        for place, (name, value, low, high) in enumerate(values):
+            if low is not None and high is not None:
+                axes.plot([low, high], [place, place], color=CURVE, linewidth=2, solid_capstyle="round")
+            axes.plot([value], [place], color=MARK, marker="o", markersize=7)
+            told.append(f"{label}, {name}: {value:.4g}")
+        axes.set_xlim(left=0)
+    return _inline(figure, "intervals", "Shares with their 95 % intervals", "; ".join(told) + ".")
+
+
 def plot_tradeoff(curves: Mapping[str, Points], path: Path) -> None:
     """Write several curves (share of parameters removed, perplexity) to a .png or .svg file for light or dark pages."""
     import matplotlib

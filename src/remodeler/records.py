@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -104,10 +104,38 @@ def read_json(path: Path) -> Any:
 
 def append_line(path: Path, value: Any) -> None:
     """Add one JSON line and wait until it is on the disk."""
+    append_lines(path, [value])
+
+
+def append_lines(path: Path, values: Sequence[Any]) -> None:
+    """Add JSON lines and wait until they are on the disk."""
     with disk_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(to_json(value) + "\n")
+        file.write("".join(to_json(value) + "\n" for value in values))
         file.flush()
         os.fsync(file.fileno())
+
+
+def taken_up(path: Path, header: Mapping[str, Any]) -> list[Any]:
+    """The rows of a log of which each run knows its own by the first line; begins one where there is none.
+
+    Raises:
+        InputError: when the log is of another run, and says what differs.
+    """
+    found = []
+    if path.exists():
+        drop_torn_line(path)
+        found = read_lines(path)
+    if not found:
+        append_line(path, header)
+        return []
+    for key in {**found[0], **header}:
+        old, new = found[0].get(key), json.loads(to_json(header.get(key)))
+        if old != new:
+            raise InputError(
+                f"{path} is of a run with another {key} (it was {old!r:.60}, is {new!r:.60}): "
+                "give the same arguments to go on, or another --out"
+            )
+    return found[1:]
 
 
 def read_lines(path: Path) -> list[Any]:

@@ -13,6 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from remodeler.measurements import change, checkpoints, comparison, decimal, number, tiles
 from remodeler.records import Record, load_record, read_lines, write_text
+from remodeler.report_audit import lead as audit_lead
+from remodeler.report_audit import summary as audit_summary
+from remodeler.report_audit import tiles as audit_tiles
 from remodeler.report_merge import model_names
 from remodeler.report_merge import summary as shares
 from remodeler.report_steps import summary
@@ -20,6 +23,7 @@ from remodeler.report_training import summary as loss_curve
 
 REPORT_FILE = "report.html"
 REMOVALS_FILE, TRAINING_FILE, MERGE_FILE = "removals.jsonl", "training.jsonl", "merge.jsonl"
+SPANS_FILE = "spans.jsonl"
 PLACED = (
     "checkpoints",
     "dense",
@@ -32,6 +36,9 @@ PLACED = (
     "layers",
     "command",
     "auto_class",
+    "audited",
+    "difference",
+    "words",
 )  # not listed again
 
 Values = Mapping[str, Any]
@@ -39,7 +46,7 @@ Values = Mapping[str, Any]
 
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` beside the record of a folder."""
-    files = (folder / name for name in (REMOVALS_FILE, TRAINING_FILE, MERGE_FILE))
+    files = (folder / name for name in (REMOVALS_FILE, TRAINING_FILE, MERGE_FILE, SPANS_FILE))
     logs = [read_lines(log) if log.exists() else [] for log in files]
     page = render(load_record(folder), *logs)
     write_text(folder / REPORT_FILE, page)
@@ -47,9 +54,21 @@ def write_report(folder: Path) -> Path:
 
 
 def render(
-    record: Record, steps: Sequence[Values], training: Sequence[Values] = (), merged: Sequence[Values] = ()
+    record: Record,
+    steps: Sequence[Values],
+    training: Sequence[Values] = (),
+    merged: Sequence[Values] = (),
+    found: Sequence[Values] = (),
 ) -> str:
-    """The page of a record and of its logs: what was removed, how training went, how much each merged model counts."""
+    """The page of a record and of its logs.
+
+    Args:
+        record: what was done.
+        steps: what was removed.
+        training: how training went.
+        merged: how much each merged model counts.
+        found: texts with their spans.
+    """
     shelf = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=shelf, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     log = summary(steps, record.results, record.options)
@@ -58,7 +77,8 @@ def render(
         verb=record.verb,
         title=title(record, steps),
         lead=lead(record, log),
-        tiles=tiles(measured[-2:]),
+        tiles=tiles(measured[-2:]) or audit_tiles(record.results),
+        audit=audit_summary(record.results, found),
         losses=loss_curve(training),
         shares=shares(merged, record.inputs),
         comparison=comparison(measured),
@@ -86,6 +106,7 @@ def _model(record: Record, steps: Sequence[Values] = ()) -> str:
 def title(record: Record, steps: Sequence[Values]) -> str:
     """The names of the models the page is about."""
     evaluated = [name for name, _ in checkpoints(record.results)] if record.results.get("checkpoints") else []
+    evaluated = evaluated or [str(each.get("name")) for each in record.results.get("audited") or []]
     names = evaluated or model_names(record.inputs) or [_model(record, steps)]
     return " and ".join(name.rstrip("/").rsplit("/", 1)[-1] or "A model" for name in names)
 
@@ -108,7 +129,7 @@ def lead(record: Record, log: Values) -> str:
             sentences.append(f"Perplexity on {words} text went {costs}.")
             break
     sentences += _recovery(record.results)
-    return " ".join([*sentences, *_merge(record), *_fusion(record.results)])
+    return " ".join([*sentences, *_merge(record), *_fusion(record.results), *audit_lead(record.results)])
 
 
 def _merge(record: Record) -> list[str]:

@@ -1,0 +1,1 @@
+"""Find and count toxic spans, in texts and in what models say."""

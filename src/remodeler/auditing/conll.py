@@ -1,0 +1,82 @@
+"""Tagged words, as CoNLL files have them: ``B-TOXIC``, ``I-TOXIC`` and ``O``, a word a line."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from remodeler.auditing.spans import Span
+from remodeler.errors import InputError
+
+LABEL = "TOXIC"
+WORDS = re.compile(r"\w+|[^\w\s]+")
+
+
+def tagged_words(text: str, spans: Sequence[Span]) -> list[tuple[int, int, str]]:
+    """Start, end and tag (``O``, ``B-TOXIC``, ``I-TOXIC``) of every word, cut where a span begins or ends."""
+    edges = sorted({place for span in spans for place in (span.start, span.end)})
+    pieces: list[tuple[int, int]] = []
+    for word in WORDS.finditer(text):
+        cuts = [word.start(), *(edge for edge in edges if word.start() < edge < word.end()), word.end()]
+        pieces += pairwise(cuts)
+    begun: set[Span] = set()
+    found = []
+    for start, end in pieces:
+        owner = next((span for span in spans if span.start <= start and end <= span.end), None)
+        tag = "O" if owner is None else f"I-{LABEL}" if owner in begun else f"B-{LABEL}"
+        begun |= {owner} if owner else set()
+        found.append((start, end, tag))
+    return found
+
+
+def of_words(words: Sequence[tuple[int, int, str]]) -> list[Span]:
+    """The spans of tagged words: ``I`` goes on with what is between, ``B`` begins."""
+    found: list[Span] = []
+    before = "O"
+    for start, end, tag in words:
+        if tag.startswith("I") and before != "O":
+            found[-1] = Span(found[-1].start, end)
+        elif tag != "O":
+            found.append(Span(start, end))
+        before = tag
+    return found
+
+
+def post_lines(number: int, text: str, spans: Sequence[Span]) -> Iterator[str]:
+    """The lines of a post: its id and text, then its words with their places."""
+    yield f"# id = {number}"
+    yield f"# text = {json.dumps(text, ensure_ascii=False)}"
+    for start, end, tag in tagged_words(text, spans):
+        yield f"{text[start:end]}\t{start}\t{end}\t{tag}"
+
+
+def read_post(block: str, where: str, number: int) -> tuple[int, str, list[Span]]:
+    """Id, text and spans of the lines of a post; one without places (``word tag``) is joined by spaces."""
+    identity, text = number, None
+    words: list[tuple[str, int, int, str]] = []
+    for line in block.split("\n"):
+        if line.startswith("# id = "):
+            identity = int(line[7:]) if line[7:].strip().isdigit() else number
+        elif line.startswith("# text = "):
+            text = _text(line.removeprefix("# text = "), where)
+        elif not line.startswith("# "):
+            words.append(_word(line, words[-1][2] + 1 if words else 0, where))
+    spans = of_words([word[1:] for word in words])
+    return identity, " ".join(word[0] for word in words) if text is None else text, spans
+
+
+def _text(written: str, where: str) -> str:
+    try:
+        return str(json.loads(written))
+    except ValueError as error:
+        raise InputError(f"{where} has a text that is no JSON string ({error}): correct it") from None
+
+
+def _word(line: str, place: int, where: str) -> tuple[str, int, int, str]:
+    """A word, where it is, and its tag."""
+    parts = line.split("\t") if "\t" in line else line.split()
+    if len(parts) == 4 and parts[1].isdigit() and parts[2].isdigit():
+        return parts[0], int(parts[1]), int(parts[2]), parts[3]
+    if len(parts) < 2:
+        raise InputError(f"{where} has the line {line[:40]!r}: write word<TAB>start<TAB>end<TAB>tag")
+    return parts[0], place, place + len(parts[0]), parts[-1]

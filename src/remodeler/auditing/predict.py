@@ -1,0 +1,87 @@
+"""A tagger at work: windows of all texts sorted by length, in batches; likelihoods of characters; spans.
+
+Sorting leaves hardly any padding, and the beliefs of a batch become numbers of Python once: that is where the time of
+the stock pipeline goes, which takes text after text.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from remodeler.auditing.labels import SCHEMES, batches, cut, joined, likelihoods
+from remodeler.auditing.rules import Likely, spans_of
+from remodeler.auditing.spans import Detector, Span
+from remodeler.auditing.tagger import Reads, collated
+from remodeler.auditing.tagger_files import Trained
+
+MOST, TOKENS = 32, 768
+"""Windows and tokens of a batch: on a CPU, more is not faster."""
+
+Listen = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a tagger says of a text."""
+
+    spans: list[Span]
+    likely: Likely
+    """[characters]"""
+
+
+def unheard(share: float, words: str) -> None:
+    """Nobody listens."""
+
+
+@torch.inference_mode()
+def likely_characters(
+    trained: Trained, texts: Sequence[str], listen: Listen = unheard, tokens: int = TOKENS
+) -> list[Likely]:
+    """How likely every character of every text is inside a span."""
+    settings, model = trained.settings, trained.model
+    pieces = cut(texts, trained.tokenizer, settings.length, settings.stride)
+    parts: list[NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(pieces.windows)
+    model.eval()
+    done = 0
+    for batch in batches(pieces.windows, MOST, tokens):
+        reads = collated([pieces.windows[number] for number in batch], trained.tokenizer, trained.device)
+        for number, believed in zip(batch, _beliefs(trained, reads), strict=True):
+            parts[number] = believed[: len(pieces.windows[number].places)]
+        done += len(batch)
+        listen(done / len(pieces.windows), f"{done} of {len(pieces.windows)} windows")
+    lengths = map(len, texts)
+    return list(map(likelihoods, joined(pieces, parts), pieces.offsets, lengths, repeat(settings.rules.fill)))
+
+
+def _beliefs(trained: Trained, reads: Reads) -> NDArray[np.float32]:
+    """[batch, pieces, tags]: how likely each tag is; with Viterbi, certain."""
+    model = trained.model
+    emissions = model(reads)
+    if trained.settings.rules.decode == "viterbi":
+        best = model.best(emissions, reads.mask).cpu().numpy()
+        certain: NDArray[np.float32] = np.eye(len(SCHEMES[model.head.scheme]), dtype=np.float32)[best]
+        return certain
+    found: NDArray[np.float32] = model.log_beliefs(emissions, reads.mask).exp().cpu().numpy()
+    return found
+
+
+def predict(trained: Trained, texts: Sequence[str], listen: Listen = unheard) -> list[Found]:
+    """Spans and likelihoods of texts, in their order."""
+    likely = likely_characters(trained, texts, listen)
+    rules = trained.settings.rules
+    return [Found(spans_of(one, text, rules), one) for one, text in zip(likely, texts, strict=True)]
+
+
+def find_spans(trained: Trained, texts: Sequence[str]) -> list[list[Span]]:
+    """The spans of texts alone."""
+    return [found.spans for found in predict(trained, texts)]
+
+
+def detector(trained: Trained) -> Detector:
+    """A tagger as what finds spans."""
+    return partial(find_spans, trained)
