@@ -27,14 +27,14 @@ FLOORS = (
         *("layerwise", "tracing", "minibatches", "logprobs"),
     ),
     (
-        *("measurements", "card", "checkpoints", "widths", "configs", "forms", "saving"),
+        *("measurements", "publishing", "card", "checkpoints", "widths", "configs", "forms", "saving"),
         *("tasks", "losses", "predictions", "adapters"),
         *("training_plan", "training_state", "training", "evaluation", "decoding", "sampling", "trainees"),
     ),
     (*VERBS, *REPORT),
     (
         *("demo", "options", "options_recover", "options_merge", "options_fuse", "options_audit_run", "options_audit"),
-        *("cli_merge", "cli_export", "cli_report", "cli_audit_run", "cli_audit", "cli", "__main__"),
+        *("cli_merge", "cli_evaluate", "cli_export", "cli_report", "cli_audit_run", "cli_audit", "cli", "__main__"),
     ),
 )
 PLACE = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}

@@ -119,6 +119,7 @@ PAGE_OF = [
     ("fuse", "fuse"),
     ("export", "export"),
     ("report", "evaluate"),
+    ("publish", "evaluate"),
 ]
 PAGE_OF += [(f"audit {part}", "audit") for part in ("run", "lexicon")]
 

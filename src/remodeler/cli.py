@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,9 +10,10 @@ from remodeler import __version__
 from remodeler import options as opt
 from remodeler import options_recover as rec
 from remodeler.cli_audit import audit
+from remodeler.cli_evaluate import evaluate, show_table
 from remodeler.cli_export import export
 from remodeler.cli_merge import fuse, merge
-from remodeler.cli_report import report
+from remodeler.cli_report import publish, report
 from remodeler.errors import InputError
 
 app = typer.Typer(
@@ -77,6 +78,7 @@ def prune(
     dtype: opt.Dtype = "auto",
     device: opt.Device = "auto",
     stream: opt.Stream = False,
+    push_to_hub: opt.Push = None,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Remove the blocks, heads or channels that matter least, and write a smaller model that loads.
@@ -89,17 +91,16 @@ def prune(
     Example: `remodel prune Qwen/Qwen3-0.6B --out small --ratio 25%`
     """
     given = dict(locals())
+    opt.refuse_unpublishable(None if dry_run else push_to_hub)
     from remodeler.pruning.job import prune_model
     from remodeler.pruning.wishes import Plan, Source, Text
     from remodeler.report import write_report
 
     opt.refuse_unknown(given)
-    shares = {"error": opt.share("error", error), "blocks_share": opt.share("blocks-share", blocks_share)}
-    widths = {name: given[name] for name in opt.WIDTH_OPTIONS if given[name] is not None}
-    plan = Plan(**(opt.fields_of(Plan, given) | shares | {"width_options": widths}))
+    plan = Plan(**opt.plan_fields(Plan, given))
     source, text = Source(**opt.fields_of(Source, given)), Text(**opt.fields_of(Text, given))
     if prune_model(source, text, plan, opt.budget(ratio, remove, max_increase), out, write_report, dry_run):
-        _show(out)
+        _show(out, push_to_hub)
 
 
 @app.command()
@@ -118,6 +119,7 @@ def cut(
     trust_remote_code: opt.Trust = False,
     dtype: opt.Dtype = "auto",
     device: opt.Device = "auto",
+    push_to_hub: opt.Push = None,
 ) -> None:
     """Make another size on the path of an earlier search, without searching again.
 
@@ -127,9 +129,10 @@ def cut(
     from remodeler.pruning.wishes import Source
     from remodeler.report import write_report
 
+    opt.refuse_unpublishable(push_to_hub)
     source = Source(model, revision, family, trust_remote_code, dtype, device)
     cut_model(log, source, opt.budget(ratio, remove, max_increase), out, form, write_report)
-    _show(out)
+    _show(out, push_to_hub)
 
 
 @app.command()
@@ -168,6 +171,7 @@ def recover(
     trust_remote_code: opt.Trust = False,
     dtype: opt.Dtype = "auto",
     device: opt.Device = "auto",
+    push_to_hub: opt.Push = None,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Give back what pruning cost: train a pruned model, and write it in the form it came in.
@@ -178,6 +182,7 @@ def recover(
     Example: `remodel recover small --teacher Qwen/Qwen3-0.6B --out better`
     """
     given = dict(locals())
+    opt.refuse_unpublishable(None if dry_run else push_to_hub)
     from remodeler.pruning.recipes import Wish
     from remodeler.pruning.recover import recover_model
     from remodeler.pruning.wishes import Source, Text
@@ -188,58 +193,7 @@ def recover(
     wish = Wish(**(opt.fields_of(Wish, given) | places))
     source, text = Source(**opt.fields_of(Source, given)), Text(**opt.fields_of(Text, given))
     if recover_model(source, text, wish, out, write_report, dry_run):
-        _show(out)
-
-
-@app.command()
-def evaluate(
-    model: opt.Model,
-    against: Annotated[
-        str | None, typer.Option(help="A second model, measured side by side.", show_default=False)
-    ] = None,
-    texts: Annotated[
-        str | None,
-        typer.Option(help="Perplexity on: wikitext2, python, ..., or a FILE as a whole.", rich_help_panel="Texts"),
-    ] = "wikitext2",
-    length: opt.Length = None,
-    packing: opt.PackingName = "paper",
-    tasks: Annotated[
-        str,
-        typer.Option(
-            help="lm-eval tasks by name and local question FILEs, separated by commas.", rich_help_panel="Tasks"
-        ),
-    ] = "",
-    limit: Annotated[int | None, typer.Option(help="Questions a task.", rich_help_panel="Tasks")] = None,
-    speed: Annotated[bool, typer.Option(help="Measure prefill and decoding speed.")] = True,
-    out: Annotated[
-        Path | None, typer.Option(help="New folder for record.json and report.html.", show_default=False)
-    ] = None,
-    revision: opt.Revision = None,
-    family: opt.FamilyName = None,
-    trust_remote_code: opt.Trust = False,
-    dtype: opt.Dtype = "auto",
-    device: opt.Device = "auto",
-) -> None:
-    """Measure a model: perplexity, bits per byte, multiple-choice tasks, speed, memory.
-
-    Example: `remodel evaluate small --against Qwen/Qwen3-0.6B --texts wikitext2 --tasks piqa,questions.jsonl`
-    """
-    from remodeler.evaluating import evaluate_models
-    from remodeler.report import write_report
-
-    common: dict[str, Any] = {
-        "family": family,
-        "trust_remote_code": trust_remote_code,
-        "dtype": dtype,
-        "device": device,
-    }
-    options: dict[str, Any] = {"texts": texts, "length": length, "packing": packing, "limit": limit, "speed": speed}
-    names = [name for name in (model, against) if name]
-    revisions = [revision, None][: len(names)]
-    record = evaluate_models(
-        names, revisions, common, options, [task for task in tasks.split(",") if task], out, write_report
-    )
-    _table(record.results)
+        _show(out, push_to_hub)
 
 
 @app.command()
@@ -251,37 +205,31 @@ def demo(
     from remodeler.report import write_report
 
     for name, record in run_demo(out, write_report).items():
-        _table(record.results, f"{name}: {len(record.results['removed'])} of {record.results['blocks']} blocks removed")
+        show_table(
+            record.results, f"{name}: {len(record.results['removed'])} of {record.results['blocks']} blocks removed"
+        )
     typer.echo(f"\nA fresh Python with stock transformers, {out / 'standard'}:\n  {load_in_stock(out / 'standard')}")
     typer.echo(f"\nOpen {out / 'blocks' / 'report.html'}. Next: remodel prune --help")
 
 
-def _show(out: Path) -> None:
-    """The end of a verb: the table, and where things are."""
+def _show(out: Path, name: str | None) -> None:
+    """The end of a verb: the table, where things are, and the way to the hub."""
     from remodeler.console import note
     from remodeler.records import load_record
 
     record = load_record(out)
-    _table(record.results)
+    show_table(record.results)
     files = [name for name in ("report.html", "removals.jsonl", "record.json") if (out / name).exists()]
     note(f"{out}: the model ({record.results['form']} form), {', '.join(files)}")
+    opt.published(out, name)
 
 
-def _table(results: dict[str, Any], title: str = "") -> None:
-    from remodeler.console import table
-    from remodeler.measurements import checkpoints, comparison, written
-
-    drawn = comparison(checkpoints(results))
-    if drawn:
-        names, rows = written(drawn)
-        last = None if drawn["changes"] else -1
-        table(title, names[:last], [row[:last] for row in rows])
-
-
+app.command()(evaluate)
 app.command()(merge)
 app.command()(fuse)
 app.command()(export)
 app.command()(report)
+app.command()(publish)
 app.add_typer(audit, name="audit", short_help="Find and count toxic spans in texts, and in what models write.")
 
 

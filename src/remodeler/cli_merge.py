@@ -35,6 +35,7 @@ def merge(
     device: opt.Device = "cpu",
     seed: opt.Seed = 42,
     trust_remote_code: opt.Trust = False,
+    push_to_hub: opt.Push = None,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Make one model of many that have one shape, in memory that does not grow with them.
@@ -45,6 +46,7 @@ def merge(
     Example: `remodel merge chat math code --base pretrained --method ties --density 0.3 --out merged`
     """
     given = dict(locals())
+    opt.refuse_unpublishable(None if dry_run else push_to_hub)
     from remodeler.merging.job import merge_models
     from remodeler.merging.wishes import Wish, of_file
     from remodeler.report import write_report
@@ -59,6 +61,7 @@ def merge(
         wish = Wish(tuple(models or ()), base, method, mer.parts(given), tokenizer, dtype, **common)
     if merge_models(wish, out, write_report, dry_run):
         _done(out)
+        opt.published(out, push_to_hub)
 
 
 def fuse(
@@ -103,6 +106,7 @@ def fuse(
     trust_remote_code: opt.Trust = False,
     dtype: opt.Dtype = "auto",
     device: opt.Device = "auto",
+    push_to_hub: opt.Push = None,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Teach one model what others predict, whatever their tokenizers and sizes.
@@ -113,11 +117,13 @@ def fuse(
     Example: `remodel fuse small --teachers large --teachers other --texts chats.jsonl --out taught`
     """
     given = dict(locals())
+    opt.refuse_unpublishable(None if dry_run else push_to_hub)
     from remodeler.fusion.job import fuse_models
     from remodeler.report import write_report
 
     if fuse_models(fus.wish_of(given), out, write_report, dry_run):
         _fused(out)
+        opt.published(out, push_to_hub)
 
 
 def _fused(out: Path) -> None:

@@ -1,9 +1,11 @@
-"""The verb ``remodel report``: paths in, paths out, no logic."""
+"""The verbs ``remodel report`` and ``remodel publish``: paths in, paths out, no logic."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from remodeler import options as opt
 
 
 def report(
@@ -19,3 +21,20 @@ def report(
     from remodeler.report_together import write_together
 
     typer.echo(write_together(folders, out))
+
+
+def publish(
+    folder: Annotated[Path, typer.Argument(help="A folder that a verb wrote.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="USER/MODEL on the hub.", show_default=False)],
+    public: Annotated[bool, typer.Option("--public", help="If it is new, everybody may see it.")] = False,
+    dry_run: opt.DryRun = False,
+) -> None:
+    """Put a finished result on the Hugging Face hub: private, unless you say otherwise.
+
+    Verbs that write a model do the same with `--push-to-hub USER/MODEL`.
+
+    Example: `remodel publish small me/small --dry-run`
+    """
+    from remodeler.publishing import publish as send
+
+    typer.echo(send(folder, name, public, dry_run))

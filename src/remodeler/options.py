@@ -31,6 +31,10 @@ Stream = Annotated[
         rich_help_panel="Model",
     ),
 ]
+Push = Annotated[
+    str | None,
+    typer.Option("--push-to-hub", help="Put the result on the hub, private, as USER/MODEL.", show_default=False),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")]
 Ratio = Annotated[
     str | None, typer.Option(help="Share of the parameters to remove, as 0.25 or 25%.", rich_help_panel="How much")
@@ -237,3 +241,26 @@ def budget(ratio: str | None, remove: int | None, increase: str | None) -> Any:
         ratio = "25%"
     rise = None if increase is None else share("max-perplexity-increase", increase)
     return Budget(None if ratio is None else share("ratio", ratio), remove, rise)
+
+
+def plan_fields(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options say of a plan: its fields by name, shares as numbers, and what is for widths alone."""
+    shares = {name: share(name.replace("_", "-"), given[name]) for name in ("error", "blocks_share")}
+    widths = {name: given[name] for name in WIDTH_OPTIONS if given[name] is not None}
+    return fields_of(kind, given) | shares | {"width_options": widths}
+
+
+def refuse_unpublishable(name: str | None) -> None:
+    """Ask the hub before a run, not after it."""
+    if name is not None:
+        from remodeler.publishing import refuse_unpublishable as refuse
+
+        refuse(name)
+
+
+def published(out: Path, name: str | None) -> None:
+    """Put a result on the hub, where that was asked for."""
+    if name is not None:
+        from remodeler.publishing import publish
+
+        typer.echo(publish(out, name))
