@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -38,15 +38,18 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     """Names of the tensors in a folder's safetensors, and which file each is in.
 
     Raises:
-        InputError: when there are none.
+        InputError: when there are none, or one is damaged.
     """
     index = folder / INDEX
     if index.exists():
         return {key: folder / name for key, name in weight_map(index).items()}
     found: dict[str, Path] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as opened:
-            found |= dict.fromkeys(opened.keys(), file)
+        try:
+            with safe_open(file, framework="pt") as opened:
+                found |= dict.fromkeys(opened.keys(), file)
+        except SafetensorError as error:
+            raise InputError(f"{file} is damaged ({error}): get it again") from None
     if not found:
         raise InputError(f"{folder} has no safetensors, which are what --stream reads: convert the checkpoint first")
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from remodeler import processes
@@ -113,8 +113,11 @@ def _kept(log: Path | None, steps: int) -> bool:
 
 
 def _table(path: Path) -> Table:
-    with safe_open(path, framework="np") as file:
-        facts, losses, seen = file.metadata(), file.get_tensor("losses"), file.get_tensor("seen")
+    try:
+        with safe_open(path, framework="np") as file:
+            facts, losses, seen = file.metadata(), file.get_tensor("losses"), file.get_tensor("seen")
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}): delete it, and the same command goes on without it") from None
     columns = [tuple(map(Block.parse, unit)) for unit in json.loads(facts["columns"])]
     text, seed = json.loads(facts["text"])
     removed = frozenset(map(Block.parse, json.loads(facts["removed"])))
