@@ -16,6 +16,7 @@ from safetensors.numpy import save
 
 from remodeler import processes
 from remodeler.blocks import Anatomy, Block
+from remodeler.errors import InputError
 from remodeler.logprobs import perplexity
 from remodeler.pruning.gradients import second_order
 from remodeler.pruning.racing import Table, race
