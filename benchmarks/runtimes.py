@@ -47,7 +47,7 @@ def models(folder: Path, hidden: int, layers: int) -> dict[str, Path]:
         )
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(places["dense"])
-        tokenizer(places["dense"])
+        word_pieces(places["dense"])
     source = load(places["dense"], dtype="float32", device="cpu")
     for name, form in FORMS.items():
         if form and not places[name].exists():
@@ -56,15 +56,16 @@ def models(folder: Path, hidden: int, layers: int) -> dict[str, Path]:
     return places
 
 
-def tokenizer(folder: Path) -> None:
+def word_pieces(folder: Path) -> None:
     """A byte-level one that no runtime is asked to use."""
-    from tokenizers import Tokenizer, decoders, pre_tokenizers
-    from tokenizers.models import BPE
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(BPE({letter: place for place, letter in enumerate([*alphabet, "<|end|>"])}, []))
+    core = Tokenizer(models.BPE())
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    how = trainers.BpeTrainer(vocab_size=300, special_tokens=["<|end|>"], initial_alphabet=letters, show_progress=False)
+    core.train_from_iterator(["the cat sat on the mat"] * 9, how)
     PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>").save_pretrained(folder)
 
 

@@ -67,6 +67,8 @@ def _bytes(core: dict[str, Any]) -> Iterator[tuple[str, Key]]:
     yield "ggml.model", Key("gpt2", TEXT)
     yield "ggml.pre", Key(words_of(core.get("pre_tokenizer") or {}), TEXT)
     merges = [each if isinstance(each, str) else " ".join(each) for each in core["model"]["merges"]]
+    if not merges:
+        raise InputError(_advice("a tokenizer that joins no letters"))
     yield "ggml.merges", Key(merges, GGUFValueType.ARRAY, TEXT)
 
 
