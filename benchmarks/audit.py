@@ -22,14 +22,15 @@ from remodeler.auditing.posts import read_posts
 from remodeler.auditing.predict import find_spans
 from remodeler.auditing.quantised import quantise
 from remodeler.auditing.tagger import Head
-from remodeler.auditing.tagger_files import Settings, new_tagger, quiet
+from remodeler.auditing.tagger_files import Settings, new_tagger
+from remodeler.checkpoints import one_sentence
 from remodeler.console import table
 from remodeler.records import versions, write_json
 
 
 def ways(encoder: str, texts: list[str]) -> dict[str, Callable[[], Any]]:
     """What is measured, by name."""
-    with quiet():
+    with one_sentence(encoder, "the encoder"):
         model = AutoModelForTokenClassification.from_pretrained(encoder)
     stock = pipeline(
         "token-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(encoder), device="cpu"

@@ -27,8 +27,9 @@ from remodeler.auditing.posts import read_posts
 from remodeler.auditing.predict import find_spans
 from remodeler.auditing.scoring import breakdown, scores
 from remodeler.auditing.tagger import Head
-from remodeler.auditing.tagger_files import load_tagger, quiet
+from remodeler.auditing.tagger_files import load_tagger
 from remodeler.auditing.train_job import Wish, train_tagger
+from remodeler.checkpoints import one_sentence
 from remodeler.console import note, table
 from remodeler.records import new_folder
 
@@ -100,7 +101,7 @@ def thinned(layer: Any, channels: int) -> dict[str, Tensor]:
 @torch.no_grad()
 def cut_encoder(given: Any, texts: Sequence[str], folder: Path) -> None:
     """Write the small encoder and its tokenizer."""
-    with quiet():
+    with one_sentence(given.encoder, "the encoder"):
         source = AutoModel.from_pretrained(given.encoder, dtype=torch.float32)
     tokenizer, kept = cut_tokenizer(AutoTokenizer.from_pretrained(given.encoder), texts, given.pieces)
     old = source.config

@@ -279,6 +279,11 @@ def test_another_wish_does_not_go_on(models: list[Path], prompts: Path, words: P
     for options, says in (({"limit": 3}, "another prompts"), ({"detector": "lexicon"}, "another detector")):
         with pytest.raises(InputError, match=says):
             audit(replace(wish(models[:1], prompts, words), **options), tmp_path / "out", nothing)
+    before = words.read_text()
+    words.write_text(before.replace("0.7", "0.8"))
+    with pytest.raises(InputError, match="another content"):
+        audit(wish(models[:1], prompts, words), tmp_path / "out", nothing)
+    words.write_text(before)
     assert (work / COMPLETIONS[0]).read_bytes() == (tmp_path / "first" / COMPLETIONS[0]).read_bytes()
 
 

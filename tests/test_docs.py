@@ -17,7 +17,7 @@ README, PRUNE, AUDIT = ROOT / "README.md", ROOT / "docs" / "prune.md", ROOT / "d
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 FOREIGN = {"--extra-index-url", "--nproc-per-node", "--strict"}
 """Options of pip, torchrun and mypy."""
 
@@ -121,7 +121,7 @@ PAGE_OF = [
     ("report", "evaluate"),
     ("publish", "evaluate"),
 ]
-PAGE_OF += [(f"audit {part}", "audit") for part in ("run", "lexicon")]
+PAGE_OF += [(f"audit {part}", "audit") for part in ("run", "lexicon", "train", "predict", "vote", "score", "convert")]
 
 
 @pytest.mark.parametrize(("verb", "page"), PAGE_OF)

@@ -93,7 +93,7 @@ def test_batches_are_alike_and_lose_nobody() -> None:
 
 @pytest.mark.parametrize(("free", "rows"), [(70, 139), (16, 31), (1, 1), (0, 1), (200, 256)])
 def test_rows_of_a_7b_model_follow_the_free_memory(free: int, rows: int) -> None:
-    """Llama-2-7B in bfloat16 keeps half a MiB a token; 512 tokens take a quarter of a GiB, logits 0.7 MiB more."""
+    """Llama-2-7B in bfloat16 keeps half a MiB a token; 512 tokens take a quarter of a GiB, logits 1.5 MiB more."""
     assert fitting_rows(free * 2**30, 512, 2**19, 32000) == rows
 
 

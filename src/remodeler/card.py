@@ -165,6 +165,7 @@ def tagger_card(record: Record) -> str:
     rows = [
         [name, f"{part['f1']:.4f}", f"{part['error']:.4f}", f"{part['posts']:,}"]
         for name, part in results["dev"].items()
+        if part["posts"]
     ]
     taught = f", taught by `{Path(options['teacher']).name}`" if options["teacher"] else ""
     story = [

@@ -167,7 +167,9 @@ for part in (train, predict, vote, score, convert, lexicon, run):
 def _scored(parts: dict[str, Any]) -> None:
     from remodeler.console import table
 
-    rows = [[name, f"{each.f1:.4f}", f"{each.error:.4f}", f"{each.posts:,}"] for name, each in parts.items()]
+    rows = [
+        [name, f"{each.f1:.4f}", f"{each.error:.4f}", f"{each.posts:,}"] for name, each in parts.items() if each.posts
+    ]
     table("", ["posts", "F1", "standard error", "count"], rows)
 
 

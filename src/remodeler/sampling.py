@@ -32,8 +32,8 @@ SHARE_OF_FREE = 0.5
 """Of a GPU's free memory, for the cache and the logits of a batch."""
 TRIED = 8
 """Steps that say how long a run takes."""
-COPIES = 6
-"""Of the logits of a step: float32, probabilities, sums in float64, and what sorting takes."""
+COPIES = 12
+"""Of the logits of a step, in float32: probabilities, what sorting takes, and 64-bit numbers for the waiting times."""
 
 Row = tuple[int, int]
 """A prompt's number and a sample's, both from 0."""

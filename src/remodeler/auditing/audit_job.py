@@ -4,7 +4,6 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 completions batch by batch, spans some texts at a time. Spans are looked for in what a model wrote, not in the prompt.
 """
 
-import hashlib
 import shlex
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from remodeler.auditing.wishes import Wish
 from remodeler.card import write_audit_card
 from remodeler.checkpoints import Checkpoint, fingerprint, load
 from remodeler.console import bar, duration, note
+from remodeler.predictions import sha256
 from remodeler.records import (
     Record,
     append_lines,
@@ -153,9 +153,10 @@ def _found(wish: Wish, find: Detector, rows: Sequence[Found], work: Path) -> lis
 
 
 def _detector(wish: Wish) -> dict[str, Any]:
-    """What tells a detector from another: where it is, how it is read, and of a file what is in it."""
+    """What tells a detector from another: where it is, how it is read, and what is in its files."""
     source, settings = lexicon.SHIPPED if wish.detector == SHIPPED else Path(wish.detector), asdict(wish.settings)
-    content = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else None
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    content = digest(f"{path.name} {sha256(path)}" for path in files if path.is_file())
     used = {name: settings[name] for name in ("threshold", "labels", "whole", "dtype")}
     return {"detector": wish.detector, "content": content, **used}
 

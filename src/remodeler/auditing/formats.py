@@ -14,6 +14,7 @@ import io
 import json
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -71,10 +72,9 @@ def read_predictions(path: Path, skip_bad: bool = False) -> Predictions:
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): give a file") from None
     found = kind.read(path, content, skip_bad)
-    numbers = [row.id for row in found.rows]
-    if len(set(numbers)) < len(numbers):
-        twice = next(each for each in numbers if numbers.count(each) > 1)
-        raise InputError(f"{path} has the id {twice} more than once: each post has one row")
+    counted = Counter(row.id for row in found.rows)
+    if counted and max(counted.values()) > 1:
+        raise InputError(f"{path} has the id {counted.most_common(1)[0][0]} more than once: each post has one row")
     return found
 
 

@@ -18,12 +18,12 @@ from remodeler.auditing.formats import read_predictions
 from remodeler.auditing.posts import Post, Reading, read_posts
 from remodeler.auditing.predict import predict
 from remodeler.auditing.rules import Likely, Rules
-from remodeler.auditing.scoring import Score, breakdown, scores
+from remodeler.auditing.scoring import breakdown, scores
 from remodeler.auditing.tagger import Head
 from remodeler.auditing.tagger_files import Settings, load_tagger, new_tagger
-from remodeler.auditing.train import Lesson, lesson, train
+from remodeler.auditing.train import Lesson, lesson, step_seconds, train
 from remodeler.card import write_tagger_card
-from remodeler.console import bar, note
+from remodeler.console import bar, duration, note
 from remodeler.errors import InputError
 from remodeler.records import Record, empty, new_folder, refuse_existing, save_record, versions
 from remodeler.training_plan import order
@@ -75,6 +75,9 @@ def train_tagger(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
     learned = lesson(trained, posts, taught, wish.course.teacher_share)
     _announce(wish, learned, posts, dev)
     if dry:
+        seconds = step_seconds(trained, learned, wish.course)
+        steps = Plan(wish.course, learned.pieces.windows).steps
+        note(f"about {seconds:.2g} s a step here, {duration(seconds * steps)} in all, the looks at the dev posts aside")
         return False
     with new_folder(out, keep=True) as work:
         empty(work, but=[STATES])  # what a kill left while the result was written
@@ -192,8 +195,3 @@ def _described(
     record = Record("audit train", _options(wish) | {"out": str(out)}, inputs, wish.course.seed, versions(), results)
     save_record(work, record)
     write_tagger_card(work, record)
-
-
-def table_of(parts: dict[str, Score]) -> list[list[str]]:
-    """Rows of a table: what part, its score, its error, its posts."""
-    return [[name, f"{part.f1:.4f}", f"{part.error:.4f}", f"{part.posts:,}"] for name, part in parts.items()]
