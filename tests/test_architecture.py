@@ -27,7 +27,7 @@ FLOORS = (
         *("layerwise", "tracing", "minibatches", "logprobs"),
     ),
     (
-        *("measurements", "card", "checkpoints", "widths", "configs", "forms", "saving"),
+        *("measurements", "card", "card_align", "checkpoints", "widths", "configs", "forms", "saving"),
         *("tasks", "losses", "predictions", "adapters"),
         *("training_plan", "training_state", "training", "evaluation", "decoding", "sampling", "trainees"),
     ),
