@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "src" / "remodeler"
 MAP = REPOSITORY / "docs" / "architecture.md"
 
 VERBS = ("pruning", "exporting", "merging", "fusion", "alignment", "auditing", "evaluating")
-REPORT = ("plots", "report_steps", "report_training", "report_merge", "report_audit", "report")
+REPORT = ("plots", "report_steps", "report_training", "report_merge", "report_audit", "report_align", "report")
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     ("errors", "records", "families", "pydocs", "sources", "questions", "console"),
@@ -33,8 +33,8 @@ FLOORS = (
     ),
     (*VERBS, *REPORT),
     (
-        *("demo", "options", "options_recover", "options_merge", "options_fuse", "options_audit_run"),
-        *("cli_merge", "cli_audit_run", "cli", "__main__"),
+        *("demo", "options", "options_recover", "options_merge", "options_fuse", "options_audit_run", "options_align"),
+        *("cli_merge", "cli_audit_run", "cli_align", "cli_align_run", "cli", "__main__"),
     ),
 )
 PLACE = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}

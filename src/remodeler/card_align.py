@@ -59,6 +59,17 @@ def write_policy_card(folder: Path, record: Record) -> None:
     _write(folder, record, source, f"{known_as(source)}, evolved", story)
 
 
+def write_baseline_card(folder: Path, record: Record) -> None:
+    """Write ``README.md`` of a policy trained on preferences from its record."""
+    source, data = (record.inputs[key]["name"] for key in ("model", "preferences"))
+    before, after = (record.results[key]["heldout_perplexity"] for key in ("student", "fused"))
+    story = [
+        f"`{known_as(source)}`, trained on `{known_as(data)}` by `{record.options['method']}`. The perplexity of "
+        f"better answers that were held out went from {before:.3g} to {after:.3g}.",
+    ]
+    _write(folder, record, source, f"{known_as(source)}, {record.options['method']}", story)
+
+
 def _write(folder: Path, record: Record, source: str, title: str, story: list[str]) -> None:
     results = record.results
     head = {

@@ -9,6 +9,7 @@ import typer
 from remodeler import __version__
 from remodeler import options as opt
 from remodeler import options_recover as rec
+from remodeler.cli_align_run import app as align_app
 from remodeler.cli_merge import fuse, merge
 from remodeler.errors import InputError
 
@@ -277,6 +278,7 @@ def _table(results: dict[str, Any], title: str = "") -> None:
 
 app.command()(merge)
 app.command()(fuse)
+app.add_typer(align_app, name="align")
 
 
 def main() -> None:

@@ -258,6 +258,22 @@ def intervals_svg(panels: Mapping[str, Sequence[tuple[str, float, float | None, 
     return _inline(figure, "intervals", "Shares with their 95 % intervals", "; ".join(told) + ".")
 
 
+def reliability_svg(bins: Sequence[Mapping[str, Any]]) -> str:
+    """Share that was right against mean confidence, a point a bin, its area the predictions in it."""
+    figure = _figure(360, 330)
+    axes, total = figure.subplots(), sum(each["count"] for each in bins)
+    _calm(axes, INK)
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", alpha=0.6)
+    sure, right = ([each[key] for each in bins] for key in ("confidence", "accuracy"))
+    axes.plot(sure, right, color=CURVE, linewidth=2)
+    axes.scatter(
+        sure, right, s=[30 + 300 * each["count"] / total for each in bins], color=MARK, zorder=3, clip_on=False
+    )
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the label", ylabel="share that is right")
+    told = "; ".join(f"{each['count']} at {each['confidence']:.2f}: {each['accuracy']:.2f}" for each in bins)
+    return _inline(figure, "reliability", "Reliability of label probabilities", f"{told}.")
+
+
 def plot_tradeoff(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
     """Write several curves (share of parameters removed, perplexity) to a .png or .svg file for light or dark pages."""
     import matplotlib

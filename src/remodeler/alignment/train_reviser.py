@@ -32,7 +32,7 @@ from remodeler.alignment.preferences import LONG, Preferences, Triple, read_pref
 from remodeler.alignment.reviser import Reviser, probabilities, quality, reviser, write_settings
 from remodeler.alignment.scoring import mapped
 from remodeler.alignment.template import LABELS, Template, read_template
-from remodeler.alignment.wishes import ReviserWish, options
+from remodeler.alignment.wishes import RUN, ReviserWish, options, same_run
 from remodeler.card_align import write_reviser_card
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import bar, note
@@ -99,9 +99,11 @@ def train_reviser(wish: ReviserWish, out: Path, finish: Finish, dry: bool = Fals
             _phases(job, partial(out))
             return False
         with new_folder(out, keep=True) as work:
-            empty(work, (WARM, ADAPTIVE, DIFFICULTY))
+            empty(work, (WARM, ADAPTIVE, DIFFICULTY, RUN))
+            same_run(work, wish)
             _complete(job, work, out)
             finish(work)
+            (work / RUN).unlink()
     shutil.rmtree(out / WARM, ignore_errors=True)
     shutil.rmtree(out / ADAPTIVE, ignore_errors=True)
     return True
