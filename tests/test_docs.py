@@ -43,7 +43,14 @@ def anchors(page: Path) -> set[str]:
 def commands() -> dict[str, Any]:
     """The verbs as click commands; ``Any``, since typer may bring a click of its own."""
     group: Any = typer.main.get_command(app)
-    return dict(group.commands)
+    found = dict(group.commands)
+    inner = [(f"{verb} {name}", step) for verb, each in found.items() for name, step in _steps(each).items()]
+    return found | dict(inner)
+
+
+def _steps(command: Any) -> dict[str, Any]:
+    """Of a verb that has steps of its own."""
+    return dict(getattr(command, "commands", {}))
 
 
 def options() -> set[str]:
@@ -103,6 +110,9 @@ def test_options_that_are_named_exist(page: Path) -> None:
 
 
 PAGE_OF = [("prune", "prune"), ("cut", "prune"), ("recover", "recover"), ("merge", "merge"), ("fuse", "fuse")]
+PAGE_OF += [
+    (f"align {step}", "align") for step in ("train-reviser", "revise", "evolve", "baseline", "run", "answer", "judge")
+]
 
 
 @pytest.mark.parametrize(("verb", "page"), PAGE_OF)
