@@ -148,6 +148,7 @@ def reviser(bench: Bench) -> Path:
             template,
             rule=Rule(bench.given.difficulty, major=2 / 3, none=1 / 3),
             warmup_epochs=bench.given.epochs,
+            identity=bench.given.copies,
             course=bench.course(bench.given.epochs),
             loading=bench.loading,
             seed=bench.seed,
@@ -297,6 +298,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=112)
     parser.add_argument("--epochs", type=float, default=2.0, help="of either phase of the reviser")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--copies", type=float, default=0.5)
     parser.add_argument("--difficulty", default="edit")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--table", action="store_true", help="only print what is there")

@@ -33,6 +33,7 @@ def train_reviser(
     gain_floor: ali.Floor = None,
     label_weight: ali.LabelWeight = 1.0,
     warmup_epochs: ali.WarmupEpochs = 1.0,
+    identity: ali.Identity = 0.0,
     afresh: ali.Afresh = False,
     epochs: ali.Epochs = 2.0,
     learning_rate: ali.LearningRate = None,

@@ -10,7 +10,7 @@ from remodeler.cli_align import app as app
 from remodeler.cli_align import places, round_table
 
 REST: dict[str, Any] = {
-    **{"pairs": None, "gap": 0.0, "gain_floor": None, "afresh": False, "labels": True, "family": None},
+    **{"pairs": None, "gap": 0.0, "gain_floor": None, "afresh": False, "identity": 0.0, "labels": True, "family": None},
     **{"slack": 0.0, "shortest": 0.3, "longest": 3.0, "repetition": 0.3, "major_confidence": 0.5},
 }
 """Of the steps' options what ``run`` does not ask for."""

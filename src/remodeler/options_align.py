@@ -64,6 +64,9 @@ LabelWeight = Annotated[float, typer.Option(help="What a label counts beside a w
 WarmupEpochs = Annotated[
     float, typer.Option("--warm-up-epochs", help="Epochs of the warm-up reviser.", rich_help_panel=HOW)
 ]
+Identity = Annotated[
+    float, typer.Option("--copies", help="Of the warm-up: examples of copying, a share.", rich_help_panel=HOW)
+]
 Afresh = Annotated[
     bool,
     typer.Option(
@@ -166,7 +169,7 @@ def reviser_wish(given: Mapping[str, Any]) -> Any:
     from remodeler.alignment.wishes import ReviserWish
 
     return ReviserWish(
-        **{name: given[name] for name in (*READING, "template", "label_weight", "afresh", "warmup_epochs")},
+        **{name: given[name] for name in (*READING, "template", "label_weight", "afresh", "warmup_epochs", "identity")},
         heldout=given["held_out"],
         lower=given["pairs"],
         rule=Rule(given["difficulty"], given["major_share"], given["none_share"], given["gain_floor"]),

@@ -26,6 +26,8 @@ EMPTY, SAME, REPEATED, LEVEL, BROKEN, LONG = (
     "longer than the context",
 )
 """Why something was left out."""
+MANY = 10**6
+"""Rows of a data set on the hub, where nobody says how many are wanted."""
 LEAST = 2
 """Prompts: one to learn from, one to hold out."""
 
@@ -63,7 +65,7 @@ def read_preferences(
         InputError: for a source that can't be read or holds no preferences.
     """
     dropped: Counter[str] = Counter()
-    found = list(islice(cleaned(_told(source, lower, gap, dropped), dropped), samples))
+    found = list(islice(cleaned(_told(source, samples, lower, gap, dropped), dropped), samples))
     if not found:
         raise InputError(f"{source} holds no usable preference ({_counted(dropped)}): give another file")
     return found, dropped
@@ -76,11 +78,14 @@ def _counted(dropped: Counter[str]) -> str:
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
-def rows(source: str) -> Iterator[Any]:
-    """The rows of a source, one at a time; only files of JSON lines are never in memory as a whole."""
+def rows(source: str, samples: int | None = None) -> Iterator[Any]:
+    """The rows of a source, one at a time; only files of JSON lines are never in memory as a whole.
+
+    Of a data set on the hub no more are read than are enough for some samples.
+    """
     path = Path(source)
     if path.suffix.lower() != ".jsonl" or not path.is_file():
-        yield from rows_of(source, 10**6)
+        yield from rows_of(source, samples or MANY)
         return
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
@@ -95,9 +100,9 @@ def _parsed(path: Path, number: int, line: str) -> Any:
         raise InputError(f"line {number} of {path} is not valid JSON ({error}): restore or remove it") from None
 
 
-def _told(source: str, lower: int | None, gap: float, dropped: Counter[str]) -> Iterator[Triple]:
+def _told(source: str, samples: int | None, lower: int | None, gap: float, dropped: Counter[str]) -> Iterator[Triple]:
     """Every pair of a better and a worse answer."""
-    for number, row in enumerate(rows(source), 1):
+    for number, row in enumerate(rows(source, samples), 1):
         reader = next((read for keys, read in SHAPES.values() if isinstance(row, dict) and row.keys() >= {*keys}), None)
         if reader is None:
             given = ", ".join(row) if isinstance(row, dict) else repr(row)[:40]

@@ -28,7 +28,7 @@ from remodeler.alignment.difficulty import (
 )
 from remodeler.alignment.examples import Row, marker, revision, tail
 from remodeler.alignment.phases import Lesson, phase
-from remodeler.alignment.preferences import LONG, Preferences, Triple, read_preferences, split
+from remodeler.alignment.preferences import LONG, Preferences, Triple, ordered, read_preferences, split
 from remodeler.alignment.reviser import Reviser, probabilities, quality, reviser, write_settings
 from remodeler.alignment.scoring import mapped
 from remodeler.alignment.template import LABELS, Template, read_template
@@ -67,8 +67,9 @@ class Job:
 
     wish: ReviserWish
     model: Checkpoint
+    """Without its weights."""
     digest: str
-    """Of its weights."""
+    """Of these."""
     template: Template
     data: Preferences
     device: torch.device
@@ -121,7 +122,9 @@ def prepared(wish: ReviserWish, device: str) -> Job:
     triples, dropped = read_preferences(wish.preferences, wish.samples, wish.lower, wish.gap)
     fitting = _fitting(model, template, triples, wish.length or min(LENGTH, model.context or LENGTH), dropped)
     train, heldout = split(fitting, wish.heldout, wish.seed)
-    return Job(wish, model, fingerprint(model.model), template, Preferences(train, heldout, dict(dropped)), place)
+    weights = fingerprint(model.model)
+    model.model.to("meta")  # every phase loads what it trains; here only the tokenizer and the config are needed
+    return Job(wish, model, weights, template, Preferences(train, heldout, dict(dropped)), place)
 
 
 def _fitting(
@@ -154,8 +157,12 @@ def _announce(job: Job) -> None:
 # The phases -----------------------------------------------------------------------------------------------------------
 
 
-def _rewrites(job: Job, triples: Sequence[Triple]) -> list[Row]:
-    return [revision(job.model, job.template, each.prompt, each.rejected, each.chosen) for each in triples]
+def _rewrites(job: Job, triples: Sequence[Triple], copies: float = 0.0) -> list[Row]:
+    """Worse answers to better ones, and some better ones that are copied: Aligner's way to begin."""
+    order = sorted(triples, key=lambda each: ordered(each.prompt + each.rejected, job.wish.seed))
+    same = order[: round(copies * len(order))]
+    pairs = [*((each, each.rejected) for each in triples), *((each, each.chosen) for each in same)]
+    return [revision(job.model, job.template, each.prompt, given, each.chosen) for each, given in pairs]
 
 
 def _rows(job: Job, examples: Sequence[Labelled]) -> list[Row]:
@@ -165,7 +172,7 @@ def _rows(job: Job, examples: Sequence[Labelled]) -> list[Row]:
 def _phases(job: Job, work: Path) -> tuple[list[Difficulty], list[Difficulty], Path]:
     """Difficulties of what is learned from and of what is held out, and the adaptive reviser."""
     wish, train, heldout = job.wish, job.data.train, job.data.heldout
-    lesson = Lesson(_rewrites(job, train), _rewrites(job, heldout))
+    lesson = Lesson(_rewrites(job, train, wish.identity), _rewrites(job, heldout))
     course = replace(wish.course, epochs=wish.warmup_epochs)
     warm = phase(lambda: job.load(wish.model), lesson, course, work / WARM, "warm-up reviser")
     found = processes.shared(_difficulties(job, warm, work) if processes.first() else None)

@@ -62,6 +62,8 @@ class ReviserWish:
     afresh: bool = False
     """The adaptive reviser starts from the model, not from the warm-up reviser."""
     warmup_epochs: float = 1.0
+    identity: float = 0.0
+    """So many examples of copying in the warm-up, as a share of the triples."""
     course: Course = field(default_factory=Course)
     loading: Loading = field(default_factory=Loading)
     seed: int = 42
