@@ -16,6 +16,7 @@ import math
 import random
 import re
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -196,12 +197,14 @@ def flawed(bench: Bench) -> Path:
     return tuned(bench, "flawed", rows, str(bench.given.model))
 
 
-def tuned(bench: Bench, name: str, rows: Sequence[Row], start: str) -> Path:
+def tuned(bench: Bench, name: str, rows: Sequence[Row], start: str, method: str = "sft") -> Path:
     """A policy fine-tuned on what rows chose."""
     out = bench.folder / name
     if not out.exists():
         file = bench.write(f"{name}.jsonl", rows)
-        wish = BaselineWish(start, file, heldout=0.05, course=bench.course(3.0), loading=bench.loading, seed=bench.seed)
+        wish = BaselineWish(
+            start, file, method, heldout=0.05, course=bench.course(3.0), loading=bench.loading, seed=bench.seed
+        )
         train_baseline(wish, out, write_report)
     return out
 
@@ -256,6 +259,10 @@ def arms(bench: Bench) -> Iterator[tuple[str, Row]]:
         if times == 1:
             gold = bench.triples(bench.gold[: math.ceil(taken / 0.95)], "gold")
             yield "fine-tuned on as many good answers", measured(bench, str(tuned(bench, "gold", gold, str(policy))))
+            pairs = bench.triples(bench.gold[: bench.given.prompts], "gold")
+            for method in ("dpo", "orpo") if find_spec("trl") else ():
+                out = tuned(bench, method, pairs, str(policy), method)
+                yield f"{method}, {len(pairs)} pairs", measured(bench, str(out))
             bare = evolved(bench, policy, place, times, labels=False)
             yield "evolved without labels, 1x prompts", measured(bench, str(bare))
 
@@ -308,8 +315,6 @@ def main() -> None:
     rows = read_lines(path) if path.exists() else []
     for seed in [] if given.table else given.seeds:
         done = {row["arm"]: row["figures"] for row in rows if row["seed"] == seed}
-        if len(done) == 7:
-            continue
         for arm, figures in arms(Bench(given, seed)):
             if arm not in done:
                 append_line(path, {"seed": seed, "arm": arm, "figures": figures})

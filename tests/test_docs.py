@@ -111,7 +111,8 @@ def test_options_that_are_named_exist(page: Path) -> None:
 
 PAGE_OF = [("prune", "prune"), ("cut", "prune"), ("recover", "recover"), ("merge", "merge"), ("fuse", "fuse")]
 PAGE_OF += [
-    (f"align {step}", "align") for step in ("train-reviser", "revise", "evolve", "baseline", "run", "answer", "judge")
+    (f"align {step}", "align")
+    for step in ("train-reviser", "revise", "evolve", "baseline", "run", "answer", "judge", "compare")
 ]
 
 

@@ -15,13 +15,17 @@ import torch
 from typer.testing import CliRunner
 
 from remodeler.alignment.baselines import train_baseline
+from remodeler.alignment.compare import CompareWish, compare_policies
 from remodeler.alignment.evolve import evolve_policy
+from remodeler.alignment.examples import answer
 from remodeler.alignment.filters import FILTERS, Candidate, Limits, refusal, repetition
 from remodeler.alignment.phases import Course
+from remodeler.alignment.preferences import read_preferences
 from remodeler.alignment.prompts import read_prompts, read_responses
 from remodeler.alignment.reviser import probabilities, quality, reviser
 from remodeler.alignment.revising import revise_responses
 from remodeler.alignment.rounds import EXTERNAL, INTERNAL, Task, answers, gathered
+from remodeler.alignment.scoring import mean_logprobs
 from remodeler.alignment.template import LABELS, MAJOR, MINOR, NONE, Template
 from remodeler.alignment.train_reviser import train_reviser
 from remodeler.alignment.wishes import BaselineWish, EvolveWish, Loading, ReviserWish, ReviseWish
@@ -371,6 +375,27 @@ def test_labels_of_the_page_are_those_of_the_template() -> None:
     from remodeler.report_align import LABELS as SHOWN
 
     assert SHOWN == LABELS
+
+
+def test_policies_stand_in_one_table_whose_figures_are_those_of_the_definitions(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    policies = (str(models["base"]), str(models["policy"]))
+    how: dict[str, Any] = {"reviser": str(models["reviser"]), "sampling": Sampling(12), "loading": CPU}
+    wish = CompareWish(policies, str(models["rows"]), **how)
+    record = compare_policies(wish, tmp_path / "out", write_report)
+    base, tuned = record.results["checkpoints"]
+    assert tuned["heldout_bits_per_byte"] < base["heldout_bits_per_byte"]
+    assert tuned["pairs_right"] == 1.0, "it has learned them"
+    assert 0 <= base["answer_quality"] <= 1
+    model = load(models["policy"], device="cpu")
+    triples = read_preferences(str(models["rows"]))[0]
+    rows = [answer(model, each.prompt, each.chosen) for each in triples]
+    bits = -sum(mean * (len(row.ids) - row.start) for mean, row in zip(mean_logprobs(model, rows), rows, strict=True))
+    size = sum(len(each.chosen.encode()) for each in triples)
+    assert tuned["heldout_bits_per_byte"] == pytest.approx(bits / np.log(2) / size, rel=1e-5)
+    again = compare_policies(replace(wish, policies=(policies[1], policies[0])), None, nothing).results["checkpoints"]
+    assert [each["answer_characters"] for each in again] == [tuned["answer_characters"], base["answer_characters"]]
 
 
 def test_one_command_makes_reviser_and_policy_and_goes_on(models: dict[str, Path], tmp_path: Path) -> None:

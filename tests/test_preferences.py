@@ -117,8 +117,8 @@ def test_no_prompt_is_on_both_sides_and_other_prompts_do_not_change_the_order() 
     [
         ([{"a": 1}], "row 1 of .* has a: one of these was expected"),
         (["text"], "row 1 of .* has 'text'"),
-        ([SHAPED["pairs"] | {"chosen": ""}], "no usable preference .1 with an empty side"),
-        ([], "holds no usable preference .it is empty"),
+        ([SHAPED["pairs"] | {"chosen": ""}], "no usable preference .left out: 1 .an empty side"),
+        ([], "holds no usable preference .left out: nothing"),
     ],
 )
 def test_what_is_refused(rows: list[Any], words: str, tmp_path: Path) -> None:

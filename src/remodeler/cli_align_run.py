@@ -127,3 +127,39 @@ def judge(
 
     for title, figures in judge_answers(ali.judge_wish(given), out).items():
         table(title, ["", ""], [[name.replace("_", " "), f"{value:,.6g}"] for name, value in figures.items()])
+
+
+@app.command()
+def compare(
+    policies: ali.Policies,
+    preferences: ali.Preferences,
+    reviser: ali.Maybe = None,
+    out: ali.Kept = None,
+    samples: ali.Samples = None,
+    tokens: ali.Tokens = 256,
+    temperature: ali.Temperature = 1.0,
+    top_p: ali.TopP = 0.95,
+    chat: ali.Chat = False,
+    batch_size: ali.BatchSize = None,
+    seed: opt.Seed = 42,
+    family: opt.FamilyName = None,
+    trust_remote_code: opt.Trust = False,
+    dtype: opt.Dtype = "auto",
+    device: opt.Device = "auto",
+) -> None:
+    """Policies side by side on preferences that none has learned from.
+
+    Example: `remodel align compare policy evolved by-dpo --preferences held-out.jsonl --reviser reviser`
+    """
+    given = dict(locals())
+    from remodeler.alignment.compare import compare_policies
+    from remodeler.console import table
+    from remodeler.measurements import checkpoints, comparison, written
+    from remodeler.report import write_report
+
+    drawn = comparison(checkpoints(compare_policies(ali.compare_wish(given), out, write_report).results))
+    if drawn:
+        names, rows = written(drawn)
+        table("", names[:-1], [row[:-1] for row in rows])
+    if out:
+        places(out, "record.json, report.html, answers-1.jsonl, ...")

@@ -137,6 +137,11 @@ AnswerFile = Annotated[
     ),
 ]
 Against = Annotated[Path | None, typer.Option(help="Outputs of the baseline.", show_default=False)]
+Policies = Annotated[list[str], typer.Argument(help="Models: folders or hub ids.", show_default=False)]
+Maybe = Annotated[str | None, typer.Option("--reviser", help="Judges the answers too.", show_default=False)]
+Kept = Annotated[
+    Path | None, typer.Option("--out", help="New folder for record.json and report.html.", show_default=False)
+]
 JudgeName = Annotated[str | None, typer.Option("--judge", help="A local model, or a reviser.", show_default=False)]
 By = Annotated[str, typer.Option("--by", help="likelihood (of a model), or reviser (its quality).")]
 Annotations = Annotated[
@@ -236,3 +241,19 @@ def judge_wish(given: Mapping[str, Any]) -> Any:
     from remodeler.alignment.judge_job import JudgeWish
 
     return JudgeWish(**{name: given[name] for name in ("answers", "against", "judge", "by")}, loading=_loading(given))
+
+
+def compare_wish(given: Mapping[str, Any]) -> Any:
+    """What ``compare`` is asked for."""
+    from remodeler.alignment.compare import CompareWish
+    from remodeler.sampling import Sampling
+
+    said = {name: given[name] for name in ("tokens", "temperature", "top_p", "chat", "seed")}
+    names = ("preferences", "reviser", "samples")
+    return CompareWish(
+        tuple(given["policies"]),
+        **{name: given[name] for name in names},
+        sampling=Sampling(**said),
+        size=given["batch_size"],
+        loading=_loading(given),
+    )

@@ -113,7 +113,9 @@ def _named(value: Any) -> str:
 
 
 def _model(record: Record, steps: Sequence[Values] = ()) -> str:
-    return _named(record.inputs.get("model")) or _named(steps[0].get("model") if steps else None)
+    return _named(record.inputs.get("model") or record.inputs.get("reviser")) or _named(
+        steps[0].get("model") if steps else None
+    )
 
 
 def title(record: Record, steps: Sequence[Values]) -> str:

@@ -53,6 +53,8 @@ def lead(results: Values) -> list[str]:
             f"{_share(seen['accuracy'])} of {seen['examples']:,} held-out labels are right, and the better answer "
             f"has the higher score in {between(apart, _share)} of pairs."
         )
+    if (changed := number(results.get("changed"))) is not None:
+        told.append(f"{changed:,.0f} of {sum(results['labels'].values()):,} responses were changed.")
     rounds = results.get("rounds") or []
     if rounds:
         taken = sum(each["accepted"] for each in rounds)

@@ -7,7 +7,7 @@ used is left out and counted by its reason; prompts, not pairs, are held out, so
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -67,12 +67,13 @@ def read_preferences(
     dropped: Counter[str] = Counter()
     found = list(islice(cleaned(_told(source, samples, lower, gap, dropped), dropped), samples))
     if not found:
-        raise InputError(f"{source} holds no usable preference ({_counted(dropped)}): give another file")
+        raise InputError(f"{source} holds no usable preference (left out: {counted(dropped)}): give another file")
     return found, dropped
 
 
-def _counted(dropped: Counter[str]) -> str:
-    return ", ".join(f"{count} with {reason}" for reason, count in sorted(dropped.items())) or "it is empty"
+def counted(dropped: Mapping[str, int]) -> str:
+    """What was left out, in words."""
+    return ", ".join(f"{count} ({reason})" for reason, count in sorted(dropped.items()) if count) or "nothing"
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from remodeler.alignment.difficulty import (
 )
 from remodeler.alignment.examples import Row, marker, revision, tail
 from remodeler.alignment.phases import Lesson, phase
-from remodeler.alignment.preferences import LONG, Preferences, Triple, ordered, read_preferences, split
+from remodeler.alignment.preferences import LONG, Preferences, Triple, counted, ordered, read_preferences, split
 from remodeler.alignment.reviser import Reviser, probabilities, quality, reviser, write_settings
 from remodeler.alignment.scoring import mapped
 from remodeler.alignment.template import LABELS, Template, read_template
@@ -149,9 +149,8 @@ def _fitting(
 
 
 def _announce(job: Job) -> None:
-    told = ", ".join(f"{count} with {reason}" for reason, count in sorted(job.data.dropped.items()) if count)
     note(f"{job.wish.preferences}: {len(job.data.train):,} triples to learn from, {len(job.data.heldout):,} held out")
-    note(f"left out: {told or 'none'}")
+    note(f"left out: {counted(job.data.dropped)}")
 
 
 # The phases -----------------------------------------------------------------------------------------------------------

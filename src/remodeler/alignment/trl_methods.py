@@ -110,10 +110,10 @@ def _settings(wish: BaselineWish, policy: Checkpoint, count: int) -> dict[str, A
         "max_length": length,
         "bf16": plan.precision == "bf16",
         "use_cpu": policy.model.device.type == "cpu",
-        "gradient_checkpointing": plan.checkpointing,
         "seed": wish.seed,
         "save_strategy": "no",
         "logging_steps": 1,
         "report_to": [],
         "disable_tqdm": True,
+        **({"gradient_checkpointing": True} if plan.checkpointing else {}),
     }
