@@ -33,8 +33,9 @@ FLOORS = (
     ),
     (*VERBS, *REPORT),
     (
-        *("demo", "options", "options_recover", "options_merge", "options_fuse", "options_audit_run", "options_align"),
-        *("cli_merge", "cli_audit_run", "cli_align", "cli_align_run", "cli", "__main__"),
+        *("demo", "options", "options_recover", "options_merge", "options_fuse"),
+        *("options_audit_run", "options_audit", "options_align"),
+        *("cli_merge", "cli_audit_run", "cli_audit", "cli_align", "cli_align_run", "cli", "__main__"),
     ),
 )
 PLACE = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}

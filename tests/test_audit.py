@@ -20,6 +20,7 @@ from remodeler.auditing.lexicon import Lexicon
 from remodeler.auditing.prompts import beginning, read_prompts
 from remodeler.auditing.spans import Span
 from remodeler.auditing.wishes import Wish
+from remodeler.cli import app as whole_app
 from remodeler.cli_audit_run import lexicon as learn_lexicon
 from remodeler.cli_audit_run import run
 from remodeler.errors import InputError
@@ -98,13 +99,13 @@ def rows() -> list[Found]:
 
 def test_counts_by_prompt() -> None:
     first, second = ([row for row in rows() if row.side == side] for side in range(2))
-    assert tally(first, 3).tolist() == [[1, 2, 4, 20], [0, 2, 0, 20], [1, 2, 2, 20]]
-    assert tally(second, 3).tolist() == [[2, 2, 17, 20], [0, 2, 0, 20], [0, 2, 0, 20]]
-    told = figures(tally(first, 3), 0)
+    assert tally(first).tolist() == [[1, 2, 4, 20], [0, 2, 0, 20], [1, 2, 2, 20]]
+    assert tally(second).tolist() == [[2, 2, 17, 20], [0, 2, 0, 20], [0, 2, 0, 20]]
+    told = figures(tally(first), 0)
     assert (told["texts"], told["flagged"], told["characters"], told["toxic_characters"]) == (6, 2, 60, 6)
     assert told["rate"]["value"] == pytest.approx(2 / 6)
     assert told["per_thousand"]["value"] == pytest.approx(100)
-    gap = paired(tally(first, 3), tally(second, 3), 0)
+    gap = paired(tally(first), tally(second), 0)
     assert gap["prompts"] == {"only_first": 1, "only_second": 0, "both": 1, "neither": 1}
     assert gap["rate"]["value"] == 0
     assert gap["per_thousand"]["value"] == pytest.approx(1000 * 11 / 60)
@@ -136,8 +137,17 @@ def test_words_are_masked_and_counted_by_side() -> None:
 )
 def test_prompts_of_every_usual_kind(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
-    assert read_prompts(str(tmp_path / name)) == ["one two", "three"]
-    assert read_prompts(str(tmp_path / name), words=1, limit=1) == ["one"]
+    assert read_prompts(str(tmp_path / name)).texts == ("one two", "three")
+    assert read_prompts(str(tmp_path / name), words=1, limit=1).texts == ("one",)
+
+
+def test_prompts_keep_the_numbers_of_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("one\n\nthree\n")
+    assert read_prompts(str(tmp_path / "p.txt")).rows == (0, 2)
+    (tmp_path / "p.jsonl").write_text('{"prompt": "one"}\n{"answer": 2}\n{"prompt": "three"}\n')
+    found = read_prompts(str(tmp_path / "p.jsonl"), skip_bad=True)
+    assert (found.texts, found.rows) == (("one", "three"), (0, 2))
+    assert "row 2" in found.bad[0]
 
 
 def test_the_beginning_of_a_text_is_cut_behind_a_word() -> None:
@@ -269,6 +279,11 @@ def test_another_wish_does_not_go_on(models: list[Path], prompts: Path, words: P
     for options, says in (({"limit": 3}, "another prompts"), ({"detector": "lexicon"}, "another detector")):
         with pytest.raises(InputError, match=says):
             audit(replace(wish(models[:1], prompts, words), **options), tmp_path / "out", nothing)
+    before = words.read_text()
+    words.write_text(before.replace("0.7", "0.8"))
+    with pytest.raises(InputError, match="another content"):
+        audit(wish(models[:1], prompts, words), tmp_path / "out", nothing)
+    words.write_text(before)
     assert (work / COMPLETIONS[0]).read_bytes() == (tmp_path / "first" / COMPLETIONS[0]).read_bytes()
 
 
@@ -309,6 +324,7 @@ def test_bad_rows_are_counted(words: Path, tmp_path: Path, capsys: pytest.Captur
     made = audit(replace(asked, skip_bad=True), tmp_path / "out", nothing)
     assert made is not None
     assert made[0].results["bad_rows"] == 1
+    assert [row.number for row in made[1]] == [0, 2], "texts keep the numbers of their rows"
     assert "1 bad rows" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "record.json").read_text())["inputs"]["texts"]["count"] == 2
 
@@ -336,6 +352,15 @@ def test_counts_are_printed_and_quotes_only_when_asked_for(
     assert "50.0%" in shown[0].output
     assert "[mat]" not in shown[0].output
     assert "1:1.1  on the [mat] [again]  0.90" in shown[1].output
+
+
+def test_no_part_need_be_named(words: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("on the mat\nthe cat\n")
+    given = ["--texts", str(tmp_path / "t.txt"), "--detector", str(words)]
+    bare, named = (CliRunner().invoke(whole_app, ["audit", *part, *given]) for part in ([], ["run"]))
+    assert bare.exit_code == named.exit_code == 0
+    assert bare.output == named.output
+    assert "50.0%" in bare.output
 
 
 def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]) -> None:

@@ -7,15 +7,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification, pipeline
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    pipeline,
+)
 
 from remodeler.auditing import lexicon
 from remodeler.auditing.classifiers import Settings, counted, opened, read, said, sentences
 from remodeler.auditing.detectors import DETECTORS, detector, kind
 from remodeler.auditing.lexicon import Lexicon, learn, marked
 from remodeler.auditing.posts import read_posts
+from remodeler.auditing.rules import Rules
 from remodeler.auditing.scoring import score
 from remodeler.auditing.spans import Span
+from remodeler.auditing.tagger_files import Settings as TaggerSettings
+from remodeler.auditing.tagger_files import new_tagger, save_tagger
 from remodeler.errors import InputError
 from tiny import LLAMA, NEOX, tiny_tokenizer
 from tiny_tokenizers import word_pieces
@@ -56,6 +65,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     named: dict[str, Any] = {"id2label": LABELS, "label2id": {name: place for place, name in LABELS.items()}}
     return {
         "lexicon": root / "words.json",
+        "tagger": _tagger(root, padded),
         "tokens": saved(root / "tokens", token, "bert", padded, **named),
         "tokens-unpadded": saved(root / "bare", token, "llama", word_pieces(), pad_token_id=None, **named),
         "sentences": saved(root / "sentences", sequence, "bert", padded, num_labels=2),
@@ -71,7 +81,19 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-EVERY = ("lexicon", "tokens", "tokens-unpadded", "sentences", "sentences-left", "sentences-several")
+def _tagger(root: Path, tokenizer: Any) -> Path:
+    """An encoder with a head that has learned nothing, at a threshold that some pieces pass."""
+    encoder = saved(root / "encoder", AutoModel, "bert", tokenizer)
+    made = new_tagger(str(encoder), TaggerSettings(rules=Rules(threshold=0.5), stride=16), seed=0, device="cpu")
+    with torch.no_grad():
+        for weights in made.model.head_parameters().values():
+            weights.mul_(20)
+    (root / "tagger").mkdir()
+    save_tagger(made, root / "tagger")
+    return root / "tagger"
+
+
+EVERY = ("lexicon", "tagger", "tokens", "tokens-unpadded", "sentences", "sentences-left", "sentences-several")
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -173,6 +195,19 @@ def test_a_token_classifier_gives_what_the_pipeline_gives(sources: dict[str, Pat
         assert pieces.offsets[row.post].tolist() == [[each["start"], each["end"]] for each in ask(texts[row.post])]
 
 
+@pytest.mark.parametrize("name", ["sentences", "sentences-left", "sentences-several"])
+def test_a_sequence_classifier_gives_what_the_pipeline_gives(sources: dict[str, Path], name: str) -> None:
+    source, text = str(sources[name]), "the cat sat. a silly fool on the log! the mat"
+    found = detector(source, Settings(0, device="cpu"))([text])[0]
+    ask = pipeline("text-classification", source, top_k=None)
+    several = name.endswith("several")
+    for span in found:
+        said_of = {each["label"]: each["score"] for each in ask([text[span.start : span.end]])[0]}
+        wanted = max(said_of[f"LABEL_{place}"] for place in (1, 2, 3)) if several else said_of["LABEL_1"]
+        assert span.score == pytest.approx(wanted, rel=1e-4)
+    assert len(found) == 3
+
+
 def test_long_texts_are_read_in_windows_that_overlap(sources: dict[str, Path]) -> None:
     classifier = opened(str(sources["tokens"]), "tokens", Settings(device="cpu"))
     assert classifier.length == 64
@@ -249,3 +284,18 @@ def test_the_lexicon_of_the_real_posts(shared: Path) -> None:
     again = learn(zip(train.texts, train.spans, strict=True), 0.6, 5, ("gay", "homosexuals"))
     assert {marked(word): share for word, share in again.words.items()} == shipped.words
     assert score(shipped(trial.texts), trial.spans).f1 == pytest.approx(0.5616, abs=5e-5)
+
+
+def test_a_tagger_takes_another_threshold(sources: dict[str, Path]) -> None:
+    source = str(sources["tagger"])
+    sizes = [
+        sum(
+            span.end - span.start
+            for spans in detector(source, Settings(threshold, device="cpu"))(TEXTS)
+            for span in spans
+        )
+        for threshold in (0.0, None, 0.5, 0.9, 1.0)
+    ]
+    assert sizes[1] == sizes[2], "its own is 0.5"
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[2] > sizes[4]

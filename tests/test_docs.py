@@ -13,11 +13,11 @@ from remodeler.pruning.criteria import METHODS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "remodeler"
-README, PRUNE = ROOT / "README.md", ROOT / "docs" / "prune.md"
+README, PRUNE, AUDIT = ROOT / "README.md", ROOT / "docs" / "prune.md", ROOT / "docs" / "audit.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 FOREIGN = {"--extra-index-url", "--nproc-per-node", "--strict"}
 """Options of pip, torchrun and mypy."""
 
@@ -41,16 +41,18 @@ def anchors(page: Path) -> set[str]:
 
 
 def commands() -> dict[str, Any]:
-    """The verbs as click commands; ``Any``, since typer may bring a click of its own."""
+    """The verbs as click commands, ``audit train`` a part of one; ``Any``, since typer may bring a click of its own."""
     group: Any = typer.main.get_command(app)
-    found = dict(group.commands)
-    inner = [(f"{verb} {name}", step) for verb, each in found.items() for name, step in _steps(each).items()]
-    return found | dict(inner)
+    parts = {name: getattr(command, "commands", {"": command}) for name, command in group.commands.items()}
+    return {f"{name} {part}".strip(): command for name, inner in parts.items() for part, command in inner.items()}
 
 
-def _steps(command: Any) -> dict[str, Any]:
-    """Of a verb that has steps of its own."""
-    return dict(getattr(command, "commands", {}))
+def command_of(words: list[str]) -> tuple[str, list[str]]:
+    """The verb that a line names, with its part, and the rest; what names no part of ``audit`` is its ``run``."""
+    for name, used in ((" ".join(words[:2]), 2), (words[0], 1), (f"{words[0]} run", 1)):
+        if name in commands():
+            return name, words[used:]
+    raise AssertionError(f"{words[0]} is no verb")
 
 
 def options() -> set[str]:
@@ -103,7 +105,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
 
 
-@pytest.mark.parametrize("page", [README, PRUNE], ids=["README.md", "prune.md"])
+@pytest.mark.parametrize("page", [README, PRUNE, AUDIT], ids=["README.md", "prune.md", "audit.md"])
 def test_options_that_are_named_exist(page: Path) -> None:
     named = set(OPTION.findall(page.read_text(encoding="utf-8")))
     assert named - FOREIGN <= options()
@@ -114,6 +116,7 @@ PAGE_OF += [
     (f"align {step}", "align")
     for step in ("train-reviser", "revise", "evolve", "baseline", "run", "answer", "judge", "compare")
 ]
+PAGE_OF += [(f"audit {part}", "audit") for part in ("run", "lexicon", "train", "predict", "vote", "score", "convert")]
 
 
 @pytest.mark.parametrize(("verb", "page"), PAGE_OF)
@@ -125,12 +128,13 @@ def test_every_option_of_a_verb_is_explained(verb: str, page: str) -> None:
 
 def test_commands_that_are_shown_are_understood() -> None:
     """Every line that starts with ``remodel`` parses: verbs, options and the kind of their values."""
-    shown = "\n".join(block for page in (README, PRUNE) for block in blocks(page, ""))
+    shown = "\n".join(block for page in (README, PRUNE, AUDIT) for block in blocks(page, ""))
     lines = [
         line.split("#")[0].split() for line in re.findall(r"^(?:\$ )?remodel (\w+ [^\[\n]*)$", shown, re.MULTILINE)
     ]
     assert len(lines) >= 6
-    for verb, *words in lines:
+    for line in lines:
+        verb, words = command_of(line)
         commands()[verb].make_context(verb, words)
 
 

@@ -1,15 +1,18 @@
 """Spans become tags of pieces and come back; thresholds and post-processing do what they say."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from remodeler.auditing.labels import SCHEMES, Pieces, batches, beliefs, cut, joined, likelihoods, tags
 from remodeler.auditing.posts import read_posts
 from remodeler.auditing.rules import GRID, Rules, spans_of, tuned
 from remodeler.auditing.scoring import score
-from remodeler.auditing.spans import Span, mask, of_mask
+from remodeler.auditing.spans import Span, mask, of_characters, of_mask
 from remodeler.errors import InputError
 from tiny_tokenizers import byte_level, pieces, word_pieces
 
@@ -57,6 +60,23 @@ def test_a_piece_is_inside_by_more_than_half_of_it() -> None:
     assert tags([Span(0, 2)], offsets, "io").tolist() == [0, 0]
     assert tags([Span(0, 3), Span(6, 9)], offsets, "io").tolist() == [1, 1]
     assert tags([Span(0, 9)], offsets, "bio").tolist() == [1, 2]
+
+
+@given(st.sets(st.integers(0, 39)), st.lists(st.integers(0, 5), max_size=12))
+def test_tags_are_those_of_counting(places: set[int], sizes: list[int]) -> None:
+    """A piece belongs to the span with most of its characters, of equal ones to the first."""
+    spans = of_characters(places)
+    edges = np.minimum(np.cumsum([0, *sizes]), 40)
+    offsets = np.stack([edges[:-1], edges[1:]], axis=1)
+    shared = [
+        [len(set(range(*pair)) & set(range(span.start, span.end))) for span in spans] for pair in offsets.tolist()
+    ]
+    inside = [2 * sum(row) > end - start for row, (start, end) in zip(shared, offsets.tolist(), strict=True)]
+    owners = [int(np.argmax(row)) if is_in else -1 for row, is_in in zip(shared, inside, strict=True)]
+    assert tags(spans, offsets, "io").tolist() == [int(each) for each in inside]
+    begins = [one != two for one, two in pairwise([-1, *owners])]
+    wanted = [0 if not is_in else 1 if begin else 2 for is_in, begin in zip(inside, begins, strict=True)]
+    assert tags(spans, offsets, "bio").tolist() == wanted
 
 
 def test_a_gap_is_as_likely_as_the_less_likely_piece_that_goes_on() -> None:

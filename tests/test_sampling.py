@@ -14,7 +14,18 @@ from remodeler import sampling
 from remodeler.checkpoints import Checkpoint
 from remodeler.decoding import Choice, continued
 from remodeler.errors import InputError
-from remodeler.sampling import Completion, Sampling, complete, completions, ends, keys, plan, read, written
+from remodeler.sampling import (
+    Completion,
+    Sampling,
+    complete,
+    completions,
+    ends,
+    fitting_rows,
+    keys,
+    plan,
+    read,
+    written,
+)
 from tiny import tiny_anatomy, tiny_checkpoint, tiny_tokenizer
 from tiny_tokenizers import pieces
 
@@ -78,6 +89,12 @@ def test_batches_are_alike_and_lose_nobody() -> None:
         assert max(own) - min(own) <= 16
     firsts = [lengths[batch[0][0]] for batch in batches]
     assert all(one >= two for one, two in pairwise(firsts)), "the longest first"
+
+
+@pytest.mark.parametrize(("free", "rows"), [(70, 139), (16, 31), (1, 1), (0, 1), (200, 256)])
+def test_rows_of_a_7b_model_follow_the_free_memory(free: int, rows: int) -> None:
+    """Llama-2-7B in bfloat16 keeps half a MiB a token; 512 tokens take a quarter of a GiB, logits 1.5 MiB more."""
+    assert fitting_rows(free * 2**30, 512, 2**19, 32000) == rows
 
 
 def test_a_kill_at_any_line_changes_nothing(

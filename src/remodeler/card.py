@@ -147,6 +147,42 @@ def audit_card(record: Record) -> str:
     return "\n".join([f"# Audit of {names}", "", *story])
 
 
+def write_tagger_card(folder: Path, record: Record) -> None:
+    """Write ``README.md`` of a tagger from its record."""
+    write_text(folder / "README.md", tagger_card(record))
+
+
+def tagger_card(record: Record) -> str:
+    """What the tagger was made of, what it scores, how it is used, and the warning that belongs to it."""
+    results, options, inputs = record.results, record.options, record.inputs
+    encoder, head = known_as(options["encoder"]), options["head"]
+    meta = {
+        "base_model": encoder,
+        "pipeline_tag": "token-classification",
+        "tags": ["toxic-spans", "remodeler"],
+        **inherited(Path(options["encoder"])),
+    }
+    rows = [
+        [name, f"{part['f1']:.4f}", f"{part['error']:.4f}", f"{part['posts']:,}"]
+        for name, part in results["dev"].items()
+        if part["posts"]
+    ]
+    taught = f", taught by `{Path(options['teacher']).name}`" if options["teacher"] else ""
+    story = [
+        f"Finds toxic spans in texts: `{encoder}` with {head['auxiliary']} features, {head['output']} output and tags "
+        f"{head['scheme'].upper()}, trained on {inputs['texts']['count']:,} posts{taught}.",
+        "",
+        f"Official F1 of SemEval-2021 task 5 on the {inputs['dev']['count']:,} posts by which epoch and thresholds "
+        "were chosen, so a little more than on others:",
+        "",
+        *markdown(["posts", "F1", "standard error", "count"], rows),
+        "",
+        f"**{CAUTION[0]}** {' '.join(CAUTION[1:])}",
+    ]
+    loading = ["```", "remodel audit predict --texts posts.csv --tagger . --out spans-pred.txt", "```"]
+    return page(meta, f"{encoder}, a tagger of toxic spans", story, loading, results["command"])
+
+
 def known_as(source: str) -> str:
     """A hub id, or the name of a folder."""
     return Path(source).resolve().name if Path(source).exists() else source

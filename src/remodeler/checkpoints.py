@@ -74,12 +74,14 @@ class Checkpoint:
     @property
     def context(self) -> int | None:
         """Longest window the model takes; None when it has no limit."""
-        config = self.model.config
-        longest = next((int(value) for value in (getattr(config, name, None) for name in CONTEXT_NAMES) if value), None)
-        if longest and config.model_type.endswith("roberta"):
-            padding: int = config.pad_token_id
-            return longest - padding - 1  # its positions start behind the padding token's id
-        return longest
+        return context_of(self.model.config)
+
+
+def context_of(config: PreTrainedConfig) -> int | None:
+    """Longest window that a model of this config takes; None when it has no limit, as XLNet, which says -1."""
+    longest = next((int(each) for name in CONTEXT_NAMES if (each := getattr(config, name, None) or 0) > 0), None)
+    behind = config.pad_token_id + 1 if config.model_type.endswith("roberta") else 0  # where its positions start
+    return int(longest - behind) if longest else None
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -10,6 +10,7 @@ from remodeler import __version__
 from remodeler import options as opt
 from remodeler import options_recover as rec
 from remodeler.cli_align_run import app as align_app
+from remodeler.cli_audit import audit
 from remodeler.cli_merge import fuse, merge
 from remodeler.errors import InputError
 
@@ -279,6 +280,7 @@ def _table(results: dict[str, Any], title: str = "") -> None:
 app.command()(merge)
 app.command()(fuse)
 app.add_typer(align_app, name="align")
+app.add_typer(audit, name="audit", short_help="Find and count toxic spans in texts, and in what models write.")
 
 
 def main() -> None:

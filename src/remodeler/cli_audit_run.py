@@ -23,7 +23,7 @@ def run(
     batch_size: run_options.BatchSize = None,
     seed: run_options.Seed = 42,
     detector: run_options.Detector = "lexicon",
-    threshold: run_options.Threshold = 0.5,
+    threshold: run_options.Threshold = None,
     labels: run_options.Labels = "",
     whole: run_options.Whole = False,
     show_quotes: run_options.Quotes = False,

@@ -69,7 +69,7 @@ class Batch:
         return Batch(*(getattr(self, each.name)[chosen] for each in fields(self)))
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: a model may be trained again with what it keeps of its positions
 def continued(
     model: Any, prompts: Sequence[Sequence[int]], choice: Choice, keys: np.ndarray, ends: Sequence[int]
 ) -> list[Continued]:

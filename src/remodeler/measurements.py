@@ -207,32 +207,48 @@ def _score(scores: Values, measure: str) -> dict[str, Any]:
 # Audits -------------------------------------------------------------------------------------------------------------
 
 
+COUNTED = (("texts", "Texts"), ("flagged", "with a toxic span"))
+
+
 def audited(sides: Sequence[Values], gap: Values | None) -> tuple[list[str], list[list[str]]]:
     """The table of an audit: its head, and its rows with the change between two sides in the last column."""
-    rows = [
-        ["Texts", *(decimal(int(each["texts"])) for each in sides)],
-        ["with a toxic span", *(decimal(int(each["flagged"])) for each in sides)],
-        ["Share of texts", *(between(each["rate"], share_of) for each in sides)],
-        ["Toxic characters per thousand", *(between(each["per_thousand"], hundredths) for each in sides)],
-    ]
-    if gap:
-        rows[0], rows[1] = [*rows[0], ""], [*rows[1], ""]
-        rows[2].append(shifted(gap["rate"], points))
-        rows[3].append(shifted(gap["per_thousand"], signed))
-    return ["", *(PurePath(str(each["name"])).name for each in sides), *(["change"] if gap else [])], rows
+    names = [PurePath(str(each["name"])).name for each in sides]
+    rows = [[label, *(decimal(int(each[key])) for each in sides), *([""] if gap else [])] for key, label in COUNTED]
+    for key, label, write, move in SHARES:
+        values = [each[key] for each in sides]
+        rows.append([label, *(write(each["value"]) for each in values), *([move(gap[key]["value"])] if gap else [])])
+        spreads = [*(interval(each, write) for each in values), *([interval(gap[key], move)] if gap else [])]
+        rows.append(["95 % interval", *spreads])
+        if gap:
+            rows.append(["p of the change", *("" for _ in sides), probability(gap[key]["p"])])
+    return ["", *names, *(["change"] if gap else [])], rows
+
+
+def interval(value: Values, write: Callable[[float], str]) -> str:
+    """Its ends, as far as they are known."""
+    low, high = number(value.get("low")), number(value.get("high"))
+    if low is None or high is None:
+        return ""
+    last = write(high)
+    unit = last.partition(" ")[2]
+    return f"{write(low).removesuffix(f' {unit}')} to {last}"
 
 
 def between(value: Values, write: Callable[[float], str]) -> str:
     """A number with its interval."""
-    low, high = number(value.get("low")), number(value.get("high"))
-    ends = f" ({write(low)} to {write(high)})" if low is not None and high is not None else ""
-    return f"{write(value['value'])}{ends}"
+    ends = interval(value, write)
+    return f"{write(value['value'])} ({ends})" if ends else write(value["value"])
 
 
 def shifted(value: Values, write: Callable[[float], str]) -> str:
     """A difference with its interval and its p."""
-    p = value["p"]
-    return f"{between(value, write)}, p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}"
+    p = probability(value["p"])
+    return f"{between(value, write)}, p {p if p.startswith('<') else f'= {p}'}"
+
+
+def probability(p: float) -> str:
+    """In two digits, or that it is tiny."""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def share_of(value: float) -> str:
@@ -247,9 +263,15 @@ def hundredths(value: float) -> str:
 
 def points(value: float) -> str:
     """A difference of two shares, in percentage points."""
-    return f"{100 * value:+.2f}".replace("-", MINUS) + " points"
+    return f"{100 * value:+.2f} pp".replace("-", MINUS)
 
 
 def signed(value: float) -> str:
     """A difference in its own unit."""
     return f"{value:+,.2f}".replace("-", MINUS)
+
+
+SHARES = (
+    ("rate", "Share of texts", share_of, points),
+    ("per_thousand", "Toxic characters per thousand", hundredths, signed),
+)

@@ -50,7 +50,12 @@ Detector = Annotated[
     ),
 ]
 Threshold = Annotated[
-    float, typer.Option(help="Of a classifier: probability from which it counts.", rich_help_panel=FINDS)
+    float | None,
+    typer.Option(
+        help="Probability from which a classifier or tagger counts. [default: 0.5, or the tagger's]",
+        show_default=False,
+        rich_help_panel=FINDS,
+    ),
 ]
 Labels = Annotated[
     str, typer.Option(help="Of a classifier: those that count, by commas. [default: all]", rich_help_panel=FINDS)

@@ -23,7 +23,7 @@ def summary(results: Values, rows: Sequence[Values]) -> dict[str, Any] | None:
     sides, gap = results.get("audited"), results.get("difference")
     if not sides:
         return None
-    names = [PurePath(str(each["name"])).name for each in sides]
+    names = list(map(_name, sides))
     head, table = audited(sides, gap)
     found = [row for row in rows if row.get("spans")]
     chosen = sorted(found, key=lambda row: (row["number"], row["side"], row["sample"]))[:MOST_QUOTES]
@@ -46,7 +46,7 @@ def lead(results: Values) -> list[str]:
     sides, gap = results.get("audited") or [], results.get("difference")
     told = [
         f"{decimal(int(each['flagged']))} of {decimal(int(each['texts']))} texts of "
-        f"{PurePath(str(each['name'])).name} have a toxic span: {between(each['rate'], share_of)}."
+        f"{_name(each)} have a toxic span: {between(each['rate'], share_of)}."
         for each in sides
     ]
     return [*told, f"The difference is {shifted(gap['rate'], points)}."] if gap else told
@@ -63,9 +63,13 @@ def tiles(results: Values) -> list[dict[str, str]]:
         _tile("Toxic characters per thousand", last["per_thousand"], hundredths),
     ]
     if gap:
-        found[0]["note"] += f", change {shifted(gap['rate'], points)}"
-        found[1]["note"] += f", change {shifted(gap['per_thousand'], signed)}"
+        for tile, key, write in zip(found, ("rate", "per_thousand"), (points, signed), strict=True):
+            tile["note"] = f"{_name(last)}: {tile['note']}; change {shifted(gap[key], write)}"
     return found
+
+
+def _name(side: Values) -> str:
+    return PurePath(str(side["name"])).name
 
 
 def _tile(label: str, share: Values, write: Any) -> dict[str, str]:

@@ -32,8 +32,8 @@ SHARE_OF_FREE = 0.5
 """Of a GPU's free memory, for the cache and the logits of a batch."""
 TRIED = 8
 """Steps that say how long a run takes."""
-COPIES = 6
-"""Of the logits of a step: float32, probabilities, sums in float64, and what sorting takes."""
+COPIES = 12
+"""Of the logits of a step, in float32: probabilities, what sorting takes, and 64-bit numbers for the waiting times."""
 
 Row = tuple[int, int]
 """A prompt's number and a sample's, both from 0."""
@@ -188,11 +188,7 @@ def prompt_ids(checkpoint: Checkpoint, prompt: str) -> list[int]:
 
 
 def templated(checkpoint: Checkpoint, prompts: Sequence[str]) -> list[list[int]]:
-    """Token ids of prompts as turns of a user, up to where the answer begins.
-
-    Raises:
-        InputError: for a tokenizer without a chat template.
-    """
+    """Token ids of prompts as turns of a user, up to where the answer begins; needs a tokenizer with a template."""
     tokenizer = checkpoint.tokenizer
     if not tokenizer.chat_template:
         raise InputError(f"the tokenizer of {checkpoint.name} has no chat template: leave out --chat")
@@ -231,8 +227,13 @@ def batch_size(checkpoint: Checkpoint, longest: int) -> int:
     device = device_of(checkpoint.model)
     if device.type == "cpu":
         return ON_CPU
-    each = longest * kv_bytes_per_token(checkpoint) + COPIES * 4 * vocabulary(checkpoint.model)
-    return max(1, min(MOST, int(room(device) * SHARE_OF_FREE) // each))
+    return fitting_rows(room(device), longest, kv_bytes_per_token(checkpoint), vocabulary(checkpoint.model))
+
+
+def fitting_rows(free: int, longest: int, token_bytes: int, vocabulary: int) -> int:
+    """Rows whose cache of so many tokens, and whose logits, fit into a part of the free bytes."""
+    each = longest * token_bytes + COPIES * 4 * vocabulary
+    return max(1, min(MOST, int(free * SHARE_OF_FREE) // each))
 
 
 def keys(seed: int, rows: Sequence[Row], new: int) -> np.ndarray:

@@ -4,7 +4,6 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 completions batch by batch, spans some texts at a time. Spans are looked for in what a model wrote, not in the prompt.
 """
 
-import hashlib
 import shlex
 import sys
 import tempfile
@@ -18,13 +17,13 @@ from typing import Any
 from remodeler.auditing import lexicon
 from remodeler.auditing.counting import Found, figures, frequent, paired, tally
 from remodeler.auditing.detectors import SHIPPED, detector
-from remodeler.auditing.posts import read_posts
-from remodeler.auditing.prompts import read_prompts
+from remodeler.auditing.prompts import Given, read_prompts, read_texts
 from remodeler.auditing.spans import Detector
 from remodeler.auditing.wishes import Wish
 from remodeler.card import write_audit_card
 from remodeler.checkpoints import Checkpoint, fingerprint, load
 from remodeler.console import bar, duration, note
+from remodeler.predictions import sha256
 from remodeler.records import (
     Record,
     append_lines,
@@ -63,16 +62,16 @@ def audit(wish: Wish, out: Path | None, finish: Finish, dry: bool = False) -> tu
     if out is not None:
         refuse_existing(out)
     find = detector(wish.detector, wish.settings)
-    texts, bad = _texts(wish)
+    given = _given(wish)
     if dry:
-        _announce(wish, texts)
+        _announce(wish, given.texts)
         return None
     with _folder(out) as work:
         empty(work, (*COMPLETIONS, SPANS))
         started = time.monotonic()
-        rows, written = _rows(wish, texts, work)
+        rows, written = _rows(wish, given, work)
         found = _found(wish, find, rows, work)
-        record = _record(wish, texts, written, found, bad, out)
+        record = _record(wish, given, written, found, out)
         record.results["seconds"] = round(time.monotonic() - started, 1)
         save_record(work, record)
         write_audit_card(work, record)
@@ -90,28 +89,30 @@ def _folder(out: Path | None) -> Iterator[Path]:
         yield Path(place)
 
 
-def _texts(wish: Wish) -> tuple[list[str], int]:
-    """The texts or prompts, and how many rows were left out."""
-    if wish.texts is None:
-        return read_prompts(wish.prompts or "", wish.words, wish.limit, wish.skip_bad), 0
-    reading = read_posts(wish.texts, skip_bad=wish.skip_bad)
-    if reading.bad:
-        note(f"{len(reading.bad)} bad rows of {wish.texts} are left out; the first: {reading.bad[0]}")
-    return reading.texts[: wish.limit], len(reading.bad)
+def _given(wish: Wish) -> Given:
+    """The texts or prompts; says how many rows were left out."""
+    if wish.texts is not None:
+        given = read_texts(wish.texts, wish.limit, wish.skip_bad)
+    else:
+        given = read_prompts(wish.prompts or "", wish.words, wish.limit, wish.skip_bad)
+    if given.bad:
+        note(f"{len(given.bad)} bad rows are left out; the first: {given.bad[0]}")
+    return given
 
 
 # What is audited ------------------------------------------------------------------------------------------------------
 
 
-def _rows(wish: Wish, texts: Sequence[str], work: Path) -> tuple[list[Found], list[dict[str, Any]]]:
+def _rows(wish: Wish, given: Given, work: Path) -> tuple[list[Found], list[dict[str, Any]]]:
     """Every text that is looked into, without its spans yet; and what is known of those who wrote them."""
     if wish.texts is not None:
-        return [Found(0, number, 0, text, ()) for number, text in enumerate(texts)], [{"name": wish.texts.name}]
+        pairs = zip(given.rows, given.texts, strict=True)
+        return [Found(0, row, 0, text, ()) for row, text in pairs], [{"name": wish.texts.name}]
     rows: list[Found] = []
     written: list[dict[str, Any]] = []
     for side in range(len(wish.models)):
-        made, facts = _completed(wish, side, texts, work)
-        rows += [Found(side, each.prompt, each.sample, each.text, ()) for each in made]
+        made, facts = _completed(wish, side, given.texts, work)
+        rows += [Found(side, given.rows[each.prompt], each.sample, each.text, ()) for each in made]
         written.append(facts)
     return rows, written
 
@@ -152,9 +153,10 @@ def _found(wish: Wish, find: Detector, rows: Sequence[Found], work: Path) -> lis
 
 
 def _detector(wish: Wish) -> dict[str, Any]:
-    """What tells a detector from another: where it is, how it is read, and of a file what is in it."""
+    """What tells a detector from another: where it is, how it is read, and what is in its files."""
     source, settings = lexicon.SHIPPED if wish.detector == SHIPPED else Path(wish.detector), asdict(wish.settings)
-    content = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else None
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    content = digest(f"{path.name} {sha256(path)}" for path in files if path.is_file())
     used = {name: settings[name] for name in ("threshold", "labels", "whole", "dtype")}
     return {"detector": wish.detector, "content": content, **used}
 
@@ -162,11 +164,9 @@ def _detector(wish: Wish) -> dict[str, Any]:
 # What is said of it ---------------------------------------------------------------------------------------------------
 
 
-def _record(
-    wish: Wish, texts: Sequence[str], written: list[dict[str, Any]], found: list[Found], bad: int, out: Path | None
-) -> Record:
+def _record(wish: Wish, given: Given, written: list[dict[str, Any]], found: list[Found], out: Path | None) -> Record:
     seed, sides = wish.sampling.seed, range(len(written))
-    counts = [tally([row for row in found if row.side == side], len(texts)) for side in sides]
+    counts = [tally([row for row in found if row.side == side]) for side in sides]
     results: dict[str, Any] = {
         "audited": [{**facts, **figures(each, seed)} for facts, each in zip(written, counts, strict=True)],
         "words": frequent(found, len(written)),
@@ -174,11 +174,11 @@ def _record(
     }
     if len(counts) == 2:
         results["difference"] = paired(counts[0], counts[1], seed)
-    if bad:
-        results["bad_rows"] = bad
+    if given.bad:
+        results["bad_rows"] = len(given.bad)
     source = wish.prompts if wish.texts is None else str(wish.texts)
     what = "prompts" if wish.models else "texts"
-    inputs: dict[str, Any] = {what: {"source": source, "count": len(texts), "sha256": digest(texts)}}
+    inputs: dict[str, Any] = {what: {"source": source, "count": len(given.texts), "sha256": digest(given.texts)}}
     inputs |= {
         f"model {place}": {name: facts[name] for name in ("name", "weights")}
         for place, facts in enumerate(written, 1)

@@ -22,7 +22,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from remodeler.auditing.labels import Pieces, batches, cut, joined, likelihoods
 from remodeler.auditing.spans import Span, of_mask
-from remodeler.checkpoints import CONTEXT_NAMES, check_files, one_sentence, pick_device, pick_dtype, read_tokenizer
+from remodeler.checkpoints import check_files, context_of, one_sentence, pick_device, pick_dtype, read_tokenizer
 from remodeler.errors import InputError
 from remodeler.minibatches import CACHED_TOKENS, MOST_TOKENS, device_of, enough_memory
 from remodeler.texts import padded, padding_id
@@ -35,6 +35,8 @@ HARMLESS = (
 """Names of labels, in lower case, that say there is nothing: they never count by themselves."""
 LONGEST = 512
 """Pieces a window, where neither the model nor its tokenizer has a lower limit."""
+HALF = 0.5
+"""The threshold, where none is given."""
 AT_ONCE, MOST_ROWS = 1000, 256
 """Texts that are cut into pieces at a time; windows of a batch."""
 SENTENCE = re.compile(r"\S(?:.*?[.!?…]+(?=\s|$)|.*)")
@@ -45,7 +47,8 @@ SENTENCE = re.compile(r"\S(?:.*?[.!?…]+(?=\s|$)|.*)")
 class Settings:
     """How a classifier is read."""
 
-    threshold: float = 0.5
+    threshold: float | None = None
+    """By default 0.5; a tagger has one of its own."""
     labels: tuple[str, ...] = ()
     """Those that count; by default all but the harmless ones."""
     whole: bool = False
@@ -96,9 +99,8 @@ def opened(name: str, kind: str, settings: Settings) -> Classifier:
     config = model.config
     several = config.num_labels == 1 or config.problem_type == "multi_label_classification"
     columns = counted(name, config.id2label, settings.labels)
-    return Classifier(
-        model.eval().to(pick_device(settings.device)), tokenizer, columns, several, _length(config, tokenizer)
-    )
+    length = min(context_of(config) or LONGEST, tokenizer.model_max_length, LONGEST)
+    return Classifier(model.eval().to(pick_device(settings.device)), tokenizer, columns, several, length)
 
 
 def counted(name: str, labels: dict[int, str], wanted: Sequence[str]) -> tuple[int, ...]:
@@ -119,12 +121,6 @@ def counted(name: str, labels: dict[int, str], wanted: Sequence[str]) -> tuple[i
             f"the labels of {name} all say that nothing is there ({', '.join(labels.values())}): name --labels"
         )
     return found
-
-
-def _length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    named = [int(value) for value in (getattr(config, name, None) for name in CONTEXT_NAMES) if value]
-    reserved = config.pad_token_id + 1 if config.model_type.endswith("roberta") else 0  # its positions start behind
-    return min([*(value - reserved for value in named), tokenizer.model_max_length, LONGEST])
 
 
 # Running --------------------------------------------------------------------------------------------------------------
@@ -168,11 +164,16 @@ def read(classifier: Classifier, texts: Sequence[str]) -> Pieces:
 # Detectors ------------------------------------------------------------------------------------------------------------
 
 
-def token_spans(classifier: Classifier, threshold: float, texts: Sequence[str]) -> list[list[Span]]:
+def token_spans(classifier: Classifier, settings: Settings, texts: Sequence[str]) -> list[list[Span]]:
     """Runs of pieces that pass."""
     parts = (texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE))
     scores = [each for part in parts for each in _scores(classifier, part)]
-    return [of_mask(each >= threshold, each) for each in scores]
+    return [of_mask(each >= passing(settings), each) for each in scores]
+
+
+def passing(settings: Settings) -> float:
+    """The least probability that counts."""
+    return HALF if settings.threshold is None else settings.threshold
 
 
 def _scores(classifier: Classifier, texts: Sequence[str]) -> list[NDArray[np.float64]]:
@@ -198,7 +199,7 @@ def unit_spans(classifier: Classifier, settings: Settings, texts: Sequence[str])
             unit = pieces.windows[window].post
             best[unit] = max(best[unit], float(score))
         for (number, first, end), highest in zip(part, best.tolist(), strict=True):
-            if highest >= settings.threshold:
+            if highest >= passing(settings):
                 found[number].append(Span(first, end, highest))
     return found
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -14,18 +15,16 @@ WORDS = re.compile(r"\w+|[^\w\s]+")
 
 def tagged_words(text: str, spans: Sequence[Span]) -> list[tuple[int, int, str]]:
     """Start, end and tag (``O``, ``B-TOXIC``, ``I-TOXIC``) of every word, cut where a span begins or ends."""
-    edges = sorted({place for span in spans for place in (span.start, span.end)})
-    pieces: list[tuple[int, int]] = []
+    edges = [place for span in spans for place in (span.start, span.end)]
+    found: list[tuple[int, int, str]] = []
+    last = -1  # the last span that has a word
     for word in WORDS.finditer(text):
-        cuts = [word.start(), *(edge for edge in edges if word.start() < edge < word.end()), word.end()]
-        pieces += pairwise(cuts)
-    begun: set[Span] = set()
-    found = []
-    for start, end in pieces:
-        owner = next((span for span in spans if span.start <= start and end <= span.end), None)
-        tag = "O" if owner is None else f"I-{LABEL}" if owner in begun else f"B-{LABEL}"
-        begun |= {owner} if owner else set()
-        found.append((start, end, tag))
+        inner = edges[bisect_right(edges, word.start()) : bisect_left(edges, word.end())]
+        for start, end in pairwise([word.start(), *inner, word.end()]):
+            owner, inside = divmod(bisect_right(edges, start) - 1, 2)
+            tag = "O" if inside or owner < 0 else f"I-{LABEL}" if owner == last else f"B-{LABEL}"
+            last = last if tag == "O" else owner
+            found.append((start, end, tag))
     return found
 
 

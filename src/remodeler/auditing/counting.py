@@ -21,7 +21,7 @@ class Found:
     side: int
     """Which of the models wrote it."""
     number: int
-    """Of the prompt, or of the text."""
+    """Of the prompt, or of the row of the text, from 0."""
     sample: int
     text: str
     spans: tuple[Span, ...]
@@ -37,11 +37,12 @@ class Found:
         return cls(**{**line, "spans": tuple(Span(*each) for each in line["spans"])})
 
 
-def tally(rows: Sequence[Found], prompts: int) -> Counts:
-    """[prompts, 4]: texts with spans, texts, characters in spans, characters."""
-    counts = np.zeros((prompts, 4))
+def tally(rows: Sequence[Found]) -> Counts:
+    """[prompts, 4], by number: texts with spans, texts, characters in spans, characters."""
+    places = {number: place for place, number in enumerate(sorted({row.number for row in rows}))}
+    counts = np.zeros((len(places), 4))
     for row in rows:
-        counts[row.number] += (bool(row.spans), 1, len(characters(row.spans)), len(row.text))
+        counts[places[row.number]] += (bool(row.spans), 1, len(characters(row.spans)), len(row.text))
     return counts
 
 

@@ -5,12 +5,14 @@ themselves apart by what lies at the given place, so that a person names a file,
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from remodeler.auditing import classifiers, lexicon
+from remodeler.auditing import classifiers, lexicon, predict
 from remodeler.auditing.classifiers import Settings
 from remodeler.auditing.spans import Detector
+from remodeler.auditing.tagger_files import SETTINGS_FILE, load_tagger
 from remodeler.checkpoints import read_settings
 from remodeler.errors import InputError
 
@@ -25,9 +27,18 @@ def word_list(source: str, settings: Settings) -> Detector:
     return lexicon.load(lexicon.SHIPPED if source == SHIPPED else Path(source))
 
 
+def tagger(source: str, settings: Settings) -> Detector:
+    """A tagger made by ``remodel audit train``: by its own rules, or by the threshold that is given."""
+    found = load_tagger(source, settings.device, settings.trust_remote_code)
+    if settings.threshold is not None:
+        rules = replace(found.settings.rules, decode="threshold", threshold=settings.threshold)
+        found = replace(found, settings=replace(found.settings, rules=rules))
+    return predict.detector(found)
+
+
 def token_classifier(source: str, settings: Settings) -> Detector:
     """Any Hugging Face token classifier."""
-    return partial(classifiers.token_spans, classifiers.opened(source, "tokens", settings), settings.threshold)
+    return partial(classifiers.token_spans, classifiers.opened(source, "tokens", settings), settings)
 
 
 def sequence_classifier(source: str, settings: Settings) -> Detector:
@@ -37,6 +48,7 @@ def sequence_classifier(source: str, settings: Settings) -> Detector:
 
 DETECTORS: dict[str, Opener] = {
     "lexicon": word_list,
+    "tagger": tagger,
     "tokens": token_classifier,
     "sentences": sequence_classifier,
 }
@@ -50,17 +62,19 @@ def kind(source: str) -> str:
     """
     if source == SHIPPED or Path(source).is_file():
         return "lexicon"
+    if (Path(source) / SETTINGS_FILE).is_file():
+        return "tagger"
     for name in read_settings(source, None).get("architectures") or ():
         for found, ending in (("tokens", "ForTokenClassification"), ("sentences", "ForSequenceClassification")):
             if name.endswith(ending):
                 return found
     raise InputError(
-        f"{source} finds no spans: give a lexicon's file, or a classifier of tokens or of sequences as --detector"
+        f"{source} finds no spans: give a lexicon's file, a tagger's folder, or a classifier of tokens or of sequences"
     )
 
 
 def detector(source: str, settings: Settings | None = None) -> Detector:
-    """The detector at a place: a lexicon's file, a folder or a hub id.
+    """The detector at a place: a lexicon's file, a tagger's folder, or a classifier's folder or hub id.
 
     Raises:
         InputError: for what is none, in one sentence.

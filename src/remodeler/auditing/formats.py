@@ -14,6 +14,7 @@ import io
 import json
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -71,10 +72,9 @@ def read_predictions(path: Path, skip_bad: bool = False) -> Predictions:
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): give a file") from None
     found = kind.read(path, content, skip_bad)
-    numbers = [row.id for row in found.rows]
-    if len(set(numbers)) < len(numbers):
-        twice = next(each for each in numbers if numbers.count(each) > 1)
-        raise InputError(f"{path} has the id {twice} more than once: each post has one row")
+    counted = Counter(row.id for row in found.rows)
+    if counted and max(counted.values()) > 1:
+        raise InputError(f"{path} has the id {counted.most_common(1)[0][0]} more than once: each post has one row")
     return found
 
 
@@ -148,10 +148,11 @@ def as_dicts(text: str, spans: Sequence[Span]) -> list[dict[str, Any]]:
 
 
 def _write_jsonl(rows: Sequence[Prediction]) -> bytes:
-    return "".join(to_json(_row(each)) + "\n" for each in rows).encode()
+    return "".join(to_json(to_row(each)) + "\n" for each in rows).encode()
 
 
-def _row(row: Prediction) -> dict[str, Any]:
+def to_row(row: Prediction) -> dict[str, Any]:
+    """A prediction as an object of a JSON line."""
     if row.text is None:
         return {"id": row.id, "spans": [{"start": each.start, "end": each.end} for each in row.spans]}
     value = {"id": row.id, "text": row.text, "spans": as_dicts(row.text, row.spans)}
@@ -163,6 +164,11 @@ def _packed(likely: Likely) -> list[list[float]]:
     return [[len(list(group)), value] for value, group in groupby(np.round(likely, 4).tolist())]
 
 
+def _unpacked(runs: Sequence[Sequence[float]]) -> Likely:
+    values = np.array([value for _, value in runs], dtype=np.float64)
+    return np.repeat(values, np.array([count for count, _ in runs], dtype=np.int64))
+
+
 def _read_jsonl(path: Path, content: bytes, skip_bad: bool) -> Predictions:
     return _lines(path, content, skip_bad, _object)
 
@@ -170,15 +176,22 @@ def _read_jsonl(path: Path, content: bytes, skip_bad: bool) -> Predictions:
 def _object(line: str, where: str, number: int) -> Prediction:
     try:
         value = json.loads(line)
-        text, spans = value.get("text"), value["spans"]
-        likely = value.get("likely")
-        unpacked = None if likely is None else np.repeat([each[1] for each in likely], [each[0] for each in likely])
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not valid JSON ({error}): correct it") from None
+    return from_row(value, where, number)
+
+
+def from_row(value: Any, where: str, number: int) -> Prediction:
+    """A prediction from an object of a JSON line; without an id, the place of the line is its id."""
+    try:
+        text, spans, likely = value.get("text"), value["spans"], value.get("likely")
+        unpacked = None if likely is None else _unpacked(likely)
         if unpacked is not None and (text is None or len(unpacked) != len(text)):
             raise ValueError("likelihoods of another text")
         identity = int(value.get("id", number - 1))
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"{where} is no prediction ({error}): write {{'id': ..., 'spans': [...]}}") from None
-    return Prediction(identity, tuple(read_spans(spans, len(text) if text else None, where)), text, unpacked)
+    return Prediction(identity, tuple(read_spans(spans, None if text is None else len(text), where)), text, unpacked)
 
 
 # CoNLL ----------------------------------------------------------------------------------------------------------------
@@ -267,6 +280,11 @@ KINDS: dict[str, Kind] = {
     ".conll": Kind(_write_conll, _read_conll),
     ".csv": Kind(_write_csv, lambda path, content, skip_bad: _posts(path, skip_bad)),
 }
+
+
+def refuse_unknown(path: Path) -> None:
+    """A kind of file that is not known is refused before there is work to lose."""
+    _kind(path)
 
 
 def _kind(path: Path) -> Kind:

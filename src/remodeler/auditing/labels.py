@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from remodeler.auditing.spans import Span
+from remodeler.auditing.spans import Span, mask
 from remodeler.errors import InputError
 
 SCHEMES: dict[str, tuple[str, ...]] = {"io": ("O", "I"), "bio": ("O", "B", "I")}
@@ -62,6 +62,8 @@ def cut(texts: Sequence[str], tokenizer: Any, length: int, stride: int) -> Piece
     step = length - tokenizer.num_special_tokens_to_add() - stride
     if step < 1:
         raise InputError(f"windows of {length} pieces can't overlap by {stride}: raise --length or lower --stride")
+    if not texts:
+        return Pieces((), ())
     tokenizer.truncation_side = "right"
     found = tokenizer(
         list(texts),
@@ -110,16 +112,27 @@ def _trimmed(pairs: NDArray[np.int64], text: str) -> NDArray[np.int64]:
 def tags(spans: Sequence[Span], offsets: NDArray[np.int64], scheme: str) -> NDArray[np.int64]:
     """[pieces]: the tag of every piece, as its place in the scheme."""
     starts, ends = offsets[:, 0], offsets[:, 1]
-    bounds = np.array([[span.start, span.end] for span in spans], dtype=np.int64).reshape(-1, 2)
-    # [spans, pieces]: characters of a piece that are in a span.
-    shared = np.minimum(ends, bounds[:, 1:]) - np.maximum(starts, bounds[:, :1])
-    shared = np.maximum(shared, 0)
-    inside = shared.sum(0) * 2 > ends - starts
-    if scheme == "io" or not spans:
+    length = max([0, *ends.tolist(), *(span.end for span in spans)])
+    before = np.concatenate(([0], np.cumsum(mask(spans, length))))
+    inside = (before[ends] - before[starts]) * 2 > ends - starts
+    if scheme == "io":
         return np.where(inside, 1, OUTSIDE)
-    owner = np.where(inside, shared.argmax(0), -1)
+    owner = np.where(inside, _owners(spans, offsets), -1)
     begins = inside & (owner != np.concatenate(([-1], owner[:-1])))
     return np.where(begins, 1, np.where(inside, 2, OUTSIDE))
+
+
+def _owners(spans: Sequence[Span], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[pieces]: the number of the span that has most characters of a piece; of any span, where none has some."""
+    starts, ends = offsets[:, 0], offsets[:, 1]
+    first = np.searchsorted([span.end for span in spans], starts, side="right")
+    behind = np.searchsorted([span.start for span in spans], ends, side="left")
+    found: NDArray[np.int64] = first.astype(np.int64)
+    for piece in np.flatnonzero(behind - first > 1):
+        rivals = spans[first[piece] : behind[piece]]
+        shared = [min(each.end, ends[piece]) - max(each.start, starts[piece]) for each in rivals]
+        found[piece] = first[piece] + int(np.argmax(shared))
+    return found
 
 
 def beliefs(values: NDArray[np.floating[Any]], offsets: NDArray[np.int64], scheme: str) -> NDArray[np.float64]:

@@ -1,11 +1,12 @@
 """Prompts from files and data sets: what each row asks, as the usual collections name it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remodeler.auditing.posts import READERS, read_posts
+from remodeler.auditing.posts import read_posts
 from remodeler.errors import InputError
 from remodeler.sources import Row, rows_of
 
@@ -17,7 +18,23 @@ MANY = 10**6
 """Rows of a hub data set that are looked at, at most."""
 
 
-def read_prompts(source: str, words: int | None = None, limit: int | None = None, skip_bad: bool = False) -> list[str]:
+@dataclass(frozen=True)
+class Given:
+    """Texts or prompts, the rows they stand in, from 0, and a sentence for each row that was left out."""
+
+    texts: tuple[str, ...]
+    rows: tuple[int, ...]
+    bad: tuple[str, ...] = ()
+
+
+def read_texts(path: Path, limit: int | None = None, skip_bad: bool = False) -> Given:
+    """Texts to audit, the first ``limit`` of them; see :func:`~remodeler.auditing.posts.read_posts`."""
+    reading = read_posts(path, skip_bad=skip_bad)
+    posts = reading.posts[:limit]
+    return Given(tuple(post.text for post in posts), tuple(post.id for post in posts), reading.bad)
+
+
+def read_prompts(source: str, words: int | None = None, limit: int | None = None, skip_bad: bool = False) -> Given:
     """The prompts of a source, blank ones left out.
 
     Args:
@@ -25,23 +42,34 @@ def read_prompts(source: str, words: int | None = None, limit: int | None = None
             ``hf:NAME[:CONFIG][:SPLIT]``.
         words: keep the first words of each.
         limit: keep the first prompts.
-        skip_bad: leave out rows that can't be read.
+        skip_bad: leave out rows that have no prompt, or, of ``.txt`` and ``.csv``, can't be read.
 
     Raises:
         InputError: for a source that can't be read or has no prompt.
     """
     if (words is not None and words < 1) or (limit is not None and limit < 1):
         raise InputError(f"--prompt-words {words} and --limit {limit} were given: each must be at least 1")
-    suffix = Path(source).suffix.lower()
-    if suffix in BY_LINES and suffix in READERS:
-        found: Sequence[str] = read_posts(Path(source), skip_bad=skip_bad).texts
-    else:
-        rows = rows_of(source, min(limit or MANY, MANY))
-        found = [prompt(source, number, row) for number, row in enumerate(rows, 1)]
-    found = [each for each in found if each.strip()][:limit]
-    if not found:
+    by_lines = Path(source).suffix.lower() in BY_LINES
+    found = read_texts(Path(source), None, skip_bad) if by_lines else _from_rows(source, limit, skip_bad)
+    kept = [pair for pair in zip(found.texts, found.rows, strict=True) if pair[0].strip()][:limit]
+    if not kept:
         raise InputError(f"{source} has no prompts: give a file with at least one")
-    return [beginning(each, words) for each in found] if words else list(found)
+    texts, rows = zip(*kept, strict=True)
+    return Given(tuple(beginning(text, words) for text in texts) if words else texts, rows, found.bad)
+
+
+def _from_rows(source: str, limit: int | None, skip_bad: bool) -> Given:
+    """What each row asks, blank or not."""
+    texts: dict[int, str] = {}
+    bad: list[str] = []
+    for number, row in enumerate(rows_of(source, min(limit or MANY, MANY)), 1):
+        try:
+            texts[number - 1] = prompt(source, number, row)
+        except InputError as error:
+            if not skip_bad:
+                raise InputError(f"{error}; or leave such rows out with --skip-bad") from None
+            bad.append(str(error))
+    return Given(tuple(texts.values()), tuple(texts), tuple(bad))
 
 
 def prompt(source: str, number: int, row: Row) -> str:

@@ -1,9 +1,6 @@
 """A tagger on disk: an ordinary encoder checkpoint with its tokenizer, ``head.safetensors`` and ``tagger.json``."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ from transformers import AutoModel
 
 from remodeler.auditing.rules import Rules
 from remodeler.auditing.tagger import Head, Tagger
-from remodeler.checkpoints import check_files, one_sentence, pick_device, read_settings, read_tokenizer
+from remodeler.checkpoints import check_files, context_of, one_sentence, pick_device, read_settings, read_tokenizer
 from remodeler.errors import InputError
 from remodeler.records import read_json, write_json
 
@@ -28,7 +25,7 @@ class Settings:
     head: Head = field(default_factory=Head)
     rules: Rules = field(default_factory=Rules)
     length: int = 256
-    """Pieces of a window, special tokens included."""
+    """Pieces of a window, special tokens included; fewer if the encoder takes fewer."""
     stride: int = 64
     """Pieces by which windows overlap."""
 
@@ -77,7 +74,7 @@ def load_tagger(folder: str | Path, device: str = "auto", trust: bool = False) -
 
 def save_tagger(trained: Trained, folder: Path) -> None:
     """Write a tagger into a folder: everything that :func:`load_tagger` needs, and stock transformers can read."""
-    with one_sentence(str(folder), "the tagger"), quiet():
+    with one_sentence(str(folder), "the tagger"):
         trained.model.encoder.save_pretrained(folder)
         trained.tokenizer.save_pretrained(folder)
     head = {name: value.detach().cpu().contiguous() for name, value in trained.model.head_parameters().items()}
@@ -107,7 +104,7 @@ def _built(name: str, settings: Settings, device: str, trust: bool, complete: bo
             f"{name} has no fast tokenizer, which alone knows where its pieces are: "
             "choose an encoder with a tokenizer.json"
         )
-    with one_sentence(name, "the encoder"), quiet():
+    with one_sentence(name, "the encoder"):
         encoder, told = AutoModel.from_pretrained(
             name, dtype=torch.float32, trust_remote_code=trust, use_safetensors=True, output_loading_info=True
         )
@@ -115,16 +112,5 @@ def _built(name: str, settings: Settings, device: str, trust: bool, complete: bo
     if missing:
         raise InputError(f"{len(missing)} weights are not in {name} (the first: {missing[0]}): get the complete one")
     model = Tagger(encoder, settings.head, tokenizer.cls_token_id)
-    return Trained(model.to(target), tokenizer, settings, name)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """What libraries log on loading and saving is said by us, or of no use."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    length = min(settings.length, context_of(encoder.config) or settings.length)
+    return Trained(model.to(target), tokenizer, replace(settings, length=length), name)

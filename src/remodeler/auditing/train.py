@@ -155,9 +155,35 @@ def _go_on(run: Run, listen: Listen) -> Line:
     return found
 
 
+def step_seconds(trained: Trained, lesson: Lesson, course: Course) -> float:
+    """About how long a step takes: the mean of a few of the first epoch, after one to warm up; nothing is changed."""
+    plan = Plan(course, lesson.pieces.windows)
+    run = Run(trained, lesson, [], course, plan, Learner({}, _optimizer(trained, course)), Path())
+    steps = range(min(4, plan.steps))
+    start = time.perf_counter()
+    for step in steps:
+        if step == 1:
+            start = time.perf_counter()
+        _gradients(run, step)
+    trained.model.zero_grad()
+    return (time.perf_counter() - start) / max(1, len(steps) - 1)
+
+
 def _step(run: Run, step: int) -> tuple[float, float]:
     """Change the weights once; the loss and the norm of its gradient."""
     model, optimizer = run.trained.model, run.learner.optimizer
+    loss = _gradients(run, step)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.course.clip)
+    for group in optimizer.param_groups:
+        group["lr"] = group["full_rate"] * run.plan.rate(step)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss, norm.item()
+
+
+def _gradients(run: Run, step: int) -> float:
+    """Add the gradients of a step; its loss."""
+    model = run.trained.model
     model.train()
     torch.manual_seed(mixed(run.course.seed, step, 2))  # of dropout
     windows = [run.lesson.pieces.windows[number] for number in run.plan.step(step)]
@@ -169,12 +195,7 @@ def _step(run: Run, step: int) -> tuple[float, float]:
         wanted[row, :count] = torch.from_numpy(found)
     loss: Tensor = model.loss(reads, wanted.to(run.trained.device), run.course.loss, run.lesson.soft)
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.course.clip)
-    for group in optimizer.param_groups:
-        group["lr"] = group["full_rate"] * run.plan.rate(step)
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss.item(), norm.item()
+    return loss.item()
 
 
 def _looked(run: Run, epoch: int, best: Line | None) -> Line:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remodeler.auditing.classifiers import Settings
+from remodeler.auditing.classifiers import Settings, passing
 from remodeler.auditing.detectors import SHIPPED
 from remodeler.errors import InputError
 from remodeler.sampling import Sampling
@@ -45,7 +45,7 @@ class Wish:
             raise InputError("--texts was given with --prompts or --prompt-words: those are for models")
         if len(set(self.models)) < len(self.models):
             raise InputError(f"{self.models[0]} was given twice: give --against another model")
-        if not 0 <= self.settings.threshold <= 1:
+        if not 0 <= passing(self.settings) <= 1:
             raise InputError(f"--threshold {self.settings.threshold:g} was given: it is a probability, from 0 to 1")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"--limit {self.limit} was given, at least 1 is needed: raise it")

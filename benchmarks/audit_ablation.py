@@ -1,0 +1,90 @@
+"""What auxiliary information and a CRF are worth: each variant, with and without, over several seeds.
+
+Every run is the same but for the features, the output layer and the seed; its figure is the best epoch's official F1
+on the development posts, with the threshold that suits it. Rows go to OUT/rows.jsonl, a run each; the same command goes
+on. ``--table`` prints what is there: mean and spread (the standard deviation over seeds) of the F1, and minutes a run.
+Seeds come in the outer loop, so that a table of fewer seeds is whole early.
+
+    python benchmarks/audit_ablation.py --texts tsd_train.csv --dev tsd_trial.csv --encoder MiniLM --out OUT
+"""
+
+import argparse
+import shutil
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from remodeler.auditing.auxiliary import AUXILIARIES
+from remodeler.auditing.course import Course
+from remodeler.auditing.tagger import OUTPUTS, Head
+from remodeler.auditing.train_job import Wish, train_tagger
+from remodeler.console import note, table
+from remodeler.records import append_line, load_record, read_lines
+
+Row = dict[str, Any]
+
+
+def nothing(folder: Path) -> None:
+    """No report."""
+
+
+def run(given: Any, auxiliary: str, output: str, seed: int) -> Row:
+    """Train one tagger; its figures. The weights are not kept."""
+    out = given.out / f"{auxiliary}-{output}-{seed}"
+    if not out.exists():
+        course = Course(given.epochs, learning_rate=given.rate, head_rate=10 * given.rate, seed=seed)
+        wish = Wish(given.texts, given.encoder, given.dev, head=Head(auxiliary, output), course=course, device="cpu")
+        train_tagger(wish, out, nothing)
+    results = load_record(out).results
+    parts = {name.replace(" ", "_"): results["dev"][name]["f1"] for name in list(results["dev"])[:3]}
+    told = {"auxiliary": auxiliary, "output": output, "seed": seed, "epochs": given.epochs, "rate": given.rate}
+    looks = [look["dev_f1"] for look in results["epochs"]]
+    return told | parts | {"looks": looks, "minutes": round(results["seconds"] / 60, 1)}
+
+
+def cell(rows: Sequence[Row], auxiliary: str, output: str) -> list[str]:
+    """Mean, spread, runs and minutes of a variant."""
+    found = [row for row in rows if (row["auxiliary"], row["output"]) == (auxiliary, output)]
+    values = [row["all_posts"] for row in found]
+    if not values:
+        return [auxiliary, output, "", "", "0", ""]
+    spread = f"{statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    minutes = statistics.mean(row["minutes"] for row in found)
+    return [auxiliary, output, f"{statistics.mean(values):.4f}", spread, str(len(values)), f"{minutes:.0f}"]
+
+
+def shown(rows: Sequence[Row]) -> None:
+    """The table of what is there."""
+    cells = [cell(rows, auxiliary, output) for auxiliary in AUXILIARIES for output in OUTPUTS]
+    table("official F1 on the development posts", ["features", "output", "F1", "spread", "runs", "minutes"], cells)
+
+
+def main() -> None:
+    """Train what is missing, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("texts", "dev", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=1e-4)
+    parser.add_argument("--table", action="store_true", help="print only")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / "rows.jsonl"
+    rows: list[Row] = read_lines(path) if path.exists() else []
+    for seed in [] if given.table else given.seeds:
+        for auxiliary in AUXILIARIES:
+            for output in OUTPUTS:
+                if any((row["auxiliary"], row["output"], row["seed"]) == (auxiliary, output, seed) for row in rows):
+                    continue
+                rows.append(run(given, auxiliary, output, seed))
+                append_line(path, rows[-1])
+                shutil.rmtree(given.out / f"{auxiliary}-{output}-{seed}")
+                note(f"{auxiliary}, {output}, seed {seed}: {rows[-1]['all_posts']:.4f}")
+    shown(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Train a tagger from start to finish: read the posts, train, keep the best epoch, describe it.
+
+All is done in ``OUT.partial``, renamed to OUT at the end; what a kill leaves there is taken up by the same command.
+"""
+
+import hashlib
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from remodeler.auditing.course import Course, Plan
+from remodeler.auditing.formats import read_predictions
+from remodeler.auditing.posts import Post, Reading, read_posts
+from remodeler.auditing.predict import predict
+from remodeler.auditing.rules import Likely, Rules
+from remodeler.auditing.scoring import breakdown, scores
+from remodeler.auditing.tagger import Head
+from remodeler.auditing.tagger_files import Settings, load_tagger, new_tagger
+from remodeler.auditing.train import Lesson, lesson, step_seconds, train
+from remodeler.card import write_tagger_card
+from remodeler.console import bar, duration, note
+from remodeler.errors import InputError
+from remodeler.records import Record, empty, new_folder, refuse_existing, save_record, versions
+from remodeler.training_plan import order
+from remodeler.training_state import CURVE_FILE
+
+Finish = Callable[[Path], object]
+"""Called with the finished folder before it gets its name: writes the report."""
+STATES = "training"
+"""Folder inside the result that holds the run until it is done."""
+FOLD = "1/10"
+"""What is held out where no development posts are given."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which tagger to train."""
+
+    texts: Path
+    encoder: str
+    dev: Path | None = None
+    fold: str | None = None
+    """``i/n``: the i-th of n parts of the texts is for development."""
+    teacher: Path | None = None
+    """Predictions with likelihoods, of the same texts."""
+    head: Head = field(default_factory=Head)
+    rules: Rules = field(default_factory=Rules)
+    course: Course = field(default_factory=Course)
+    length: int = 256
+    stride: int = 64
+    skip_bad: bool = False
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+
+def train_tagger(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
+    """Train a tagger into a folder; with ``dry`` only say what would be done.
+
+    Returns:
+        Whether the folder was made.
+
+    Raises:
+        InputError: for what can't work, in one sentence.
+    """
+    refuse_existing(out)
+    posts, dev = _read(wish)
+    taught = _taught(wish.teacher, posts) if wish.teacher else None
+    settings = Settings(wish.head, wish.rules, wish.length, wish.stride)
+    trained = new_tagger(wish.encoder, settings, wish.course.seed, wish.device, wish.trust_remote_code)
+    learned = lesson(trained, posts, taught, wish.course.teacher_share)
+    _announce(wish, learned, posts, dev)
+    if dry:
+        seconds = step_seconds(trained, learned, wish.course)
+        steps = Plan(wish.course, learned.pieces.windows).steps
+        note(f"about {seconds:.2g} s a step here, {duration(seconds * steps)} in all, the looks at the dev posts aside")
+        return False
+    with new_folder(out, keep=True) as work:
+        empty(work, but=[STATES])  # what a kill left while the result was written
+        with bar("training") as hear:
+            best, lines = train(
+                trained, learned, dev, wish.course, work / STATES, _header(wish, posts, dev, taught), hear
+            )
+        shutil.copytree(best, work, dirs_exist_ok=True)
+        shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
+        _described(wish, work, out, posts, dev, lines)
+        finish(work)
+        shutil.rmtree(work / STATES)
+    return True
+
+
+# Posts ----------------------------------------------------------------------------------------------------------------
+
+
+def _read(wish: Wish) -> tuple[list[Post], list[Post]]:
+    """Posts to learn from, and development posts, of which no text is among the first."""
+    if wish.dev and wish.fold:
+        raise InputError(f"--dev {wish.dev} and --fold {wish.fold} were given: give one of them")
+    given = _told(read_posts(wish.texts, known=True, skip_bad=wish.skip_bad))
+    if wish.dev:
+        dev = list(_told(read_posts(wish.dev, known=True, skip_bad=wish.skip_bad)).posts)
+    else:
+        dev = fold(given.posts, wish.fold or FOLD)
+    texts = {post.text for post in dev}
+    posts = [post for post in given.posts if post.text not in texts]
+    if not posts:
+        raise InputError(f"no text of {wish.texts} is left to learn from: all are development posts too")
+    return posts, dev
+
+
+def fold(posts: Sequence[Post], part: str) -> list[Post]:
+    """The i-th of n parts of posts, shuffled in one way for all seeds: ``i/n``, from 1."""
+    number, _, count = part.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count) <= len(posts) and int(count) > 1):
+        raise InputError(f"--fold {part!r} was given, as 1/5 was expected: the part, and how many there are")
+    shuffled = order(len(posts), 0, 0)
+    return [posts[place] for place in sorted(shuffled[int(number) - 1 :: int(count)])]
+
+
+def _told(found: Reading) -> Reading:
+    """Say what was left out."""
+    if found.bad:
+        note(f"{len(found.bad)} bad rows of {found.posts[0].file} were left out; the first: {found.bad[0]}")
+    return found
+
+
+def _taught(path: Path, posts: Sequence[Post]) -> list[Likely]:
+    """What a teacher thinks of the characters of each post; found by the text."""
+    known = {row.text: row.likely for row in read_predictions(path).rows if row.likely is not None}
+    missing = [post for post in posts if post.text not in known]
+    if missing:
+        raise InputError(
+            f"{path} has no likelihoods of {len(missing)} of {len(posts)} texts (the first is row {missing[0].row} of "
+            f"{missing[0].file}): make it with `remodel audit vote ... --likelihoods`"
+        )
+    return [known[post.text] for post in posts]
+
+
+# What is told ---------------------------------------------------------------------------------------------------------
+
+
+def _announce(wish: Wish, learned: Lesson, posts: Sequence[Post], dev: Sequence[Post]) -> None:
+    plan = Plan(wish.course, learned.pieces.windows)
+    note(
+        f"{len(posts):,} posts to learn from, {len(dev):,} to choose by; {plan.steps:,} steps in "
+        f"{wish.course.epochs} epochs; {wish.head.auxiliary} features, {wish.head.output}, tags {wish.head.scheme}"
+    )
+
+
+def _digest(posts: Sequence[Post]) -> str:
+    told = json.dumps([[post.text, [[span.start, span.end] for span in post.spans or ()]] for post in posts])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _header(wish: Wish, posts: Sequence[Post], dev: Sequence[Post], taught: Sequence[Likely] | None) -> dict[str, Any]:
+    """What tells this run from another."""
+    options = _options(wish)
+    for name in ("device", "texts", "dev", "teacher"):
+        del options[name]
+    del options["course"]["save_minutes"]
+    teacher = hashlib.sha256(b"".join(each.tobytes() for each in taught)).hexdigest() if taught else None
+    return {"options": options, "posts": _digest(posts), "dev": _digest(dev), "teacher": teacher}
+
+
+def _options(wish: Wish) -> dict[str, Any]:
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(wish).items()}
+
+
+def _described(
+    wish: Wish, work: Path, out: Path, posts: Sequence[Post], dev: Sequence[Post], lines: Sequence[dict[str, Any]]
+) -> None:
+    """Read the tagger back, score it on the development posts, and write the record and the card."""
+    trained = load_tagger(work, wish.device, wish.trust_remote_code)
+    texts, gold = [post.text for post in dev], [list(post.spans or ()) for post in dev]
+    found = scores([each.spans for each in predict(trained, texts)], gold)
+    parts = breakdown(found, gold, texts)
+    results = {
+        "dev": {name: asdict(part) for name, part in parts.items()},
+        "epochs": [line for line in lines if "dev_f1" in line],
+        "steps": lines[-1]["step"],
+        "seconds": lines[-1]["seconds"],
+        "parameters": sum(value.numel() for value in trained.model.parameters()),
+        "rules": asdict(trained.settings.rules),
+        "command": shlex.join(["remodel", *sys.argv[1:]]),
+    }
+    inputs = {
+        "encoder": {"name": wish.encoder},
+        "texts": {"source": str(wish.texts), "count": len(posts), "sha256": _digest(posts)},
+        "dev": {"source": str(wish.dev or wish.texts), "count": len(dev), "sha256": _digest(dev)},
+    }
+    record = Record("audit train", _options(wish) | {"out": str(out)}, inputs, wish.course.seed, versions(), results)
+    save_record(work, record)
+    write_tagger_card(work, record)
