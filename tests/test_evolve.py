@@ -256,6 +256,14 @@ def test_what_can_not_work_is_refused_before_it_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_evolution_says_how_long_and_writes_nothing(
+    wish: EvolveWish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not evolve_policy(wish, tmp_path / "out", nothing, dry=True)
+    assert list(tmp_path.iterdir()) == []
+    assert "answers take about" in capsys.readouterr().err
+
+
 # Revising -------------------------------------------------------------------------------------------------------------
 
 

@@ -358,4 +358,6 @@ def _lengths(wish: ReviserWish) -> list[tuple[int, ...]]:
 def test_a_dry_run_writes_nothing(wish: ReviserWish, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not train_reviser(wish, tmp_path / "out", nothing, dry=True)
     assert list(tmp_path.iterdir()) == []
-    assert "16 triples to learn from, 4 held out" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "16 triples to learn from, 4 held out" in told
+    assert "warm-up reviser: 16 examples, 2 steps of 8" in told

@@ -11,19 +11,16 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from remodeler import processes
-from remodeler.alignment.examples import answer, end_of
+from remodeler.alignment.examples import answer
 from remodeler.alignment.phases import MODEL, Lesson, phase
-from remodeler.alignment.preferences import ordered
-from remodeler.alignment.prompts import read_prompts
-from remodeler.alignment.reviser import Reviser, load_reviser, quality
+from remodeler.alignment.prepare import Job, announce, expected, prepared
+from remodeler.alignment.reviser import quality
 from remodeler.alignment.rounds import (
     INTERNAL,
     ROWS,
@@ -38,9 +35,8 @@ from remodeler.alignment.rounds import (
 from remodeler.alignment.template import LABELS
 from remodeler.alignment.wishes import RUN, EvolveWish, options, same_run
 from remodeler.card_align import write_policy_card
-from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
+from remodeler.checkpoints import fingerprint
 from remodeler.console import bar, note
-from remodeler.errors import InputError
 from remodeler.minibatches import enough_memory
 from remodeler.records import (
     Record,
@@ -53,8 +49,7 @@ from remodeler.records import (
     taken_up,
     versions,
 )
-from remodeler.sampling import digest, prompt_ids, templated
-from remodeler.trainees import as_stored
+from remodeler.sampling import digest
 from remodeler.training_plan import mixed
 from remodeler.training_state import CURVE_FILE
 
@@ -64,29 +59,6 @@ FILTERED = "filters.jsonl"
 """The limits that a round was learned with: they may change until then."""
 PROBE = "probe-"
 """Begins the names of the folders with what the policy says between rounds."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a policy evolves with."""
-
-    wish: EvolveWish
-    shards: tuple[tuple[str, ...], ...]
-    """Prompts of each round."""
-    probe: tuple[str, ...]
-    dropped: int
-    """Prompts that leave no room for an answer."""
-    policy: dict[str, Any]
-    """Name, fingerprint and size of the first one."""
-    device: torch.device
-
-    def load(self, name: str | Path, trained: bool = False) -> Checkpoint:
-        """A policy."""
-        return self.wish.loading.load(str(name), self.device, trained)
-
-    def reviser(self) -> Reviser:
-        """The reviser."""
-        return load_reviser(self.wish.reviser, **self.wish.loading.how(self.wish.reviser, self.device))
 
 
 def evolve_policy(wish: EvolveWish, out: Path, finish: Finish, dry: bool = False) -> bool:
@@ -103,8 +75,9 @@ def evolve_policy(wish: EvolveWish, out: Path, finish: Finish, dry: bool = False
     with processes.group(wish.loading.device) as device, enough_memory("--batch-size 1, --micro-batch 1 or --adapters"):
         job = prepared(wish, device)
         if processes.first():
-            _announce(job)
+            announce(job)
         if dry:
+            expected(job)
             return False
         if not processes.first():
             _rounds(job, partial(out))
@@ -118,43 +91,6 @@ def evolve_policy(wish: EvolveWish, out: Path, finish: Finish, dry: bool = False
     for path in [each for each in out.iterdir() if each.is_dir()]:
         shutil.rmtree(path, ignore_errors=True)
     return True
-
-
-# What there is --------------------------------------------------------------------------------------------------------
-
-
-def prepared(wish: EvolveWish, device: str) -> Job:
-    """Look at policy, reviser and prompts; refuse what can't work."""
-    place = pick_device(device)
-    load_reviser(wish.reviser, **wish.loading.how(wish.reviser, place))
-    policy = wish.loading.load(wish.model, place, wish.course.lora is None)
-    if policy.anatomy.family.task != "causal":
-        raise InputError(f"{wish.model} is no causal language model: only those answer")
-    end_of(policy)
-    prompts = read_prompts(wish.prompts, wish.limit)
-    short = [each for each in prompts if _has_room(policy, each, wish)]
-    short.sort(key=lambda prompt: ordered(prompt, wish.seed))
-    probe = min(wish.probe, len(short) // 10)
-    pool, count = short[probe:], len(wish.rounds)
-    if len(pool) < count:
-        raise InputError(
-            f"{wish.prompts} has {len(pool)} prompts that leave room for {wish.sampling.tokens} tokens of an answer, "
-            f"{count} rounds need one each: give more or shorter prompts, or lower --tokens"
-        )
-    shards = tuple(tuple(pool[len(pool) * n // count : len(pool) * (n + 1) // count]) for n in range(count))
-    known = {"name": wish.model, "weights": fingerprint(policy.model), "size": as_stored(policy)}
-    return Job(wish, shards, tuple(short[:probe]), len(prompts) - len(short), known, place)
-
-
-def _has_room(policy: Checkpoint, prompt: str, wish: EvolveWish) -> bool:
-    ids = templated(policy, [prompt])[0] if wish.sampling.chat else prompt_ids(policy, prompt)
-    return policy.context is None or len(ids) + wish.sampling.tokens + 1 <= policy.context
-
-
-def _announce(job: Job) -> None:
-    told = ", ".join(f"{kind} {len(part):,}" for kind, part in zip(job.wish.rounds, job.shards, strict=True))
-    note(f"{job.wish.prompts}: prompts by round: {told}; {len(job.probe)} to look at, {job.dropped} too long")
-    note(f"{job.wish.sampling.samples} answers to each prompt, of {job.wish.sampling.tokens} tokens at most")
 
 
 # The rounds -----------------------------------------------------------------------------------------------------------

@@ -83,6 +83,14 @@ def phase(start: Callable[[], Checkpoint], lesson: Lesson, course: Course, folde
     return folder / MODEL
 
 
+def announce(student: Checkpoint, lesson: Lesson, course: Course, title: str) -> None:
+    """Say how much a phase would train and about how long it would take; nothing is changed."""
+    read, counts = windows(student, lesson.rows), weights(lesson.rows, lesson.label_weight)
+    plan = course.plan(len(lesson.rows), student.model.device)
+    with trainable(student.anatomy, course.lora, course.seed):
+        _announce(student, lesson, plan, title, step_seconds(student.anatomy, weighted(counts), read, plan))
+
+
 def _train(student: Checkpoint, lesson: Lesson, course: Course, folder: Path, title: str) -> None:
     read, counts = windows(student, lesson.rows), weights(lesson.rows, lesson.label_weight)
     look = windows(student, lesson.heldout[:LOOK]) if lesson.heldout else None

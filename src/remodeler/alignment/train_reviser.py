@@ -27,7 +27,7 @@ from remodeler.alignment.difficulty import (
     threshold,
 )
 from remodeler.alignment.examples import Row, marker, revision, tail
-from remodeler.alignment.phases import Lesson, phase
+from remodeler.alignment.phases import Lesson, announce, phase
 from remodeler.alignment.preferences import LONG, Preferences, Triple, counted, ordered, read_preferences, split
 from remodeler.alignment.reviser import Reviser, probabilities, quality, reviser, write_settings
 from remodeler.alignment.scoring import mapped
@@ -95,6 +95,7 @@ def train_reviser(wish: ReviserWish, out: Path, finish: Finish, dry: bool = Fals
         if processes.first():
             _announce(job)
         if dry:
+            _expected(job)
             return False
         if not processes.first():
             _phases(job, partial(out))
@@ -151,6 +152,15 @@ def _fitting(
 def _announce(job: Job) -> None:
     note(f"{job.wish.preferences}: {len(job.data.train):,} triples to learn from, {len(job.data.heldout):,} held out")
     note(f"left out: {counted(job.data.dropped)}")
+
+
+def _expected(job: Job) -> None:
+    """How long the phases would take; the second has about as many examples as its labels ask for."""
+    wish, model = job.wish, job.load(job.wish.model)
+    rows = _rewrites(job, job.data.train, wish.identity)
+    announce(model, Lesson(rows), replace(wish.course, epochs=wish.warmup_epochs), "warm-up reviser")
+    more = wish.course.epochs / (1 - wish.rule.none)
+    announce(model, Lesson(rows), replace(wish.course, epochs=more), "adaptive reviser, as long as if it rewrote all")
 
 
 # The phases -----------------------------------------------------------------------------------------------------------
