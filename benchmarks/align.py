@@ -95,10 +95,16 @@ def damaged(text: str, grade: str, dice: random.Random) -> str:
     return text
 
 
-def strange(text: str, known: set[str]) -> float:
-    """Share of a text's words that are in no story."""
+def planted(text: str, known: set[str]) -> float:
+    """Share of a text's words that are in no story, but are in one when they are turned round."""
     words = [each.lower() for each in WORD.findall(text)]
-    return fmean(word not in known for word in words) if words else 0.0
+    return fmean(word not in known and turned(word) in known for word in words) if words else 0.0
+
+
+def strange(text: str, known: set[str]) -> float:
+    """Share of a text's words that are in no story, either way."""
+    words = [each.lower() for each in WORD.findall(text)]
+    return fmean(word not in known and turned(word) not in known for word in words) if words else 0.0
 
 
 # One seed -------------------------------------------------------------------------------------------------------------
@@ -118,8 +124,8 @@ class Bench:
         self.heldout, self.pool = two[: given.heldout], two[given.heldout :]
         self.loading = Loading(device=given.device)
 
-    def course(self, epochs: float) -> Course:
-        rate = self.given.learning_rate
+    def course(self, epochs: float, rate: float | None = None) -> Course:
+        rate = rate or self.given.learning_rate
         return Course(epochs, None, self.seed, {"learning_rate": rate, "batch": 16, "precision": None})
 
     def write(self, name: str, rows: Sequence[Row]) -> str:
@@ -197,13 +203,15 @@ def flawed(bench: Bench) -> Path:
     return tuned(bench, "flawed", rows, str(bench.given.model))
 
 
-def tuned(bench: Bench, name: str, rows: Sequence[Row], start: str, method: str = "sft") -> Path:
+def tuned(
+    bench: Bench, name: str, rows: Sequence[Row], start: str, method: str = "sft", rate: float | None = None
+) -> Path:
     """A policy fine-tuned on what rows chose."""
     out = bench.folder / name
     if not out.exists():
         file = bench.write(f"{name}.jsonl", rows)
         wish = BaselineWish(
-            start, file, method, heldout=0.05, course=bench.course(3.0), loading=bench.loading, seed=bench.seed
+            start, file, method, heldout=0.05, course=bench.course(2.0, rate), loading=bench.loading, seed=bench.seed
         )
         train_baseline(wish, out, write_report)
     return out
@@ -219,10 +227,10 @@ def evolved(bench: Bench, policy: Path, place: Path, times: int, labels: bool = 
             bench.write(f"prompts-{times}x.jsonl", [{"prompt": prompt} for prompt, _ in prompts]),
             str(place),
             probe=0,
-            sampling=Sampling(bench.given.tokens, 1.0, 1.0, 2),
+            sampling=Sampling(bench.given.tokens, 1.0, 0.95, 2),
             limits=Limits(quality=0.7),
             labels=labels,
-            course=bench.course(2.0),
+            course=bench.course(2.0, bench.given.policy_rate),
             loading=bench.loading,
             seed=bench.seed,
         )
@@ -234,12 +242,13 @@ def measured(bench: Bench, place: str) -> Row:
     """Damage in what a policy writes, and what good answers cost it."""
     policy = load(place, device=bench.given.device)
     prompts = [prompt for prompt, _ in bench.heldout]
-    said = complete(policy, prompts, Sampling(bench.given.tokens, seed=bench.seed))
+    said = complete(policy, prompts, Sampling(bench.given.tokens, 1.0, 0.95, seed=bench.seed))
     read = windows(policy, [answer(policy, *pair) for pair in bench.heldout])
     size = sum(len(good.encode()) for _, good in bench.heldout)
     return {
-        "words damaged": fmean(strange(each.text, bench.known) for each in said),
-        "answers damaged": fmean(strange(each.text, bench.known) > 0 for each in said),
+        "words damaged": fmean(planted(each.text, bench.known) for each in said),
+        "answers damaged": fmean(planted(each.text, bench.known) > 0 for each in said),
+        "other strange words": fmean(strange(each.text, bench.known) for each in said),
         "ended": fmean(each.ended for each in said),
         "bits per byte": mean_nll(policy.anatomy, read) * read.tokens / size / math.log(2),
     }
@@ -258,10 +267,13 @@ def arms(bench: Bench) -> Iterator[tuple[str, Row]]:
         yield f"evolved, {times}x prompts", measured(bench, str(found)) | {"learned from": taken}
         if times == 1:
             gold = bench.triples(bench.gold[: math.ceil(taken / 0.95)], "gold")
-            yield "fine-tuned on as many good answers", measured(bench, str(tuned(bench, "gold", gold, str(policy))))
+            yield (
+                "fine-tuned on as many good answers",
+                measured(bench, str(tuned(bench, "gold", gold, str(policy), rate=bench.given.policy_rate))),
+            )
             pairs = bench.triples(bench.gold[: bench.given.prompts], "gold")
             for method in ("dpo", "orpo") if find_spec("trl") else ():
-                out = tuned(bench, method, pairs, str(policy), method)
+                out = tuned(bench, method, pairs, str(policy), method, bench.given.policy_rate / 10)
                 yield f"{method}, {len(pairs)} pairs", measured(bench, str(out))
             bare = evolved(bench, policy, place, times, labels=False)
             yield "evolved without labels, 1x prompts", measured(bench, str(bare))
@@ -305,6 +317,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=112)
     parser.add_argument("--epochs", type=float, default=2.0, help="of either phase of the reviser")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--policy-rate", type=float, default=1e-4, help="learning rate of evolved policies")
     parser.add_argument("--copies", type=float, default=0.5)
     parser.add_argument("--difficulty", default="edit")
     parser.add_argument("--device", default="cpu")

@@ -148,9 +148,11 @@ def test_the_best_answer_is_taken_and_a_revision_must_not_be_worse(models: dict[
         rows = gathered(judge, said, task, folder, "r")
         scores = [quality(row) for row in probabilities(judge, [(prompts[each.prompt], each.text) for each in said])]
         for number, row in enumerate(rows):
-            own = [score for score, each in zip(scores, said, strict=True) if each.prompt == number]
-            assert row["quality"] == pytest.approx(max(own), abs=1e-5)
-            assert row["sample"] == int(np.argmax(own))
+            own = [pair for pair in zip(scores, said, strict=True) if pair[1].prompt == number]
+            whole = [bool(each.text.strip()) and (each.ended or kind == EXTERNAL) for _, each in own]
+            wanted = [score if good or not any(whole) else -1 for (score, _), good in zip(own, whole, strict=True)]
+            assert row["sample"] == int(np.argmax(wanted))
+            assert row["quality"] == pytest.approx(max(wanted), abs=1e-5)
             if row["accepted"] and row["quality_after"] is not None:
                 assert row["quality_after"] >= row["quality"]
             if kind == INTERNAL or row["label"] == NONE:

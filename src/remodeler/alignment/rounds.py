@@ -84,7 +84,7 @@ def gathered(
     header = {"reviser": name, "kind": task.kind, "labels": task.labels, "tokens": task.tokens}
     pairs = [(task.prompts[each.prompt], each.text) for each in said]
     known = judgements(reviser, pairs, folder / JUDGED, header, hear)
-    best = [_best(places, known, task.labels) for places in _by_prompt(said, len(task.prompts))]
+    best = [_best(places, said, known, task) for places in _by_prompt(said, len(task.prompts))]
     chosen = [(pairs[place], said[place].ended, known[place]) for place in best]
     made = (
         _revisions(reviser, chosen, task, folder / REVISED, header, hear) if task.kind == EXTERNAL else [{}] * len(best)
@@ -104,14 +104,20 @@ def _by_prompt(said: Sequence[Completion], count: int) -> list[list[int]]:
     return found
 
 
-def _best(places: Sequence[int], known: Sequence[tuple[float, ...] | None], labels: bool) -> int:
-    """The answer of highest quality, the first of several; without labels the first."""
+def _best(
+    places: Sequence[int], said: Sequence[Completion], known: Sequence[tuple[float, ...] | None], task: Task
+) -> int:
+    """The answer of highest quality, the first of several, of those that could be learned; without labels the first.
 
-    def worth(place: int) -> float:
-        found = known[place]
-        return -1.0 if found is None else quality(found)
+    An answer that is empty, or that was cut off and is not going to be revised, is taken only if there is no other.
+    """
 
-    return max(places, key=worth) if labels else places[0]
+    def worth(place: int) -> tuple[bool, float]:
+        found, each = known[place], said[place]
+        whole = bool(each.text.strip()) and (each.ended or task.kind == EXTERNAL)
+        return (False, -1.0) if found is None else (whole, quality(found))
+
+    return max(places, key=worth) if task.labels else places[0]
 
 
 def _revisions(reviser: Reviser, chosen: Sequence[Any], task: Task, path: Path, header: Row, hear: Listen) -> list[Row]:
