@@ -18,7 +18,10 @@ PACKAGE = REPOSITORY / "src" / "remodeler"
 MAP = REPOSITORY / "docs" / "architecture.md"
 
 VERBS = ("pruning", "exporting", "merging", "fusion", "alignment", "auditing", "evaluating")
-REPORT = ("plots", "report_steps", "report_training", "report_merge", "report_audit", "report", "report_together")
+REPORT = (
+    *("plots", "report_steps", "report_training", "report_merge", "report_audit", "report_align"),
+    *("report", "report_together"),
+)
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     ("errors", "records", "families", "pydocs", "sources", "questions", "console"),
@@ -27,14 +30,16 @@ FLOORS = (
         *("layerwise", "tracing", "minibatches", "logprobs"),
     ),
     (
-        *("measurements", "publishing", "card", "checkpoints", "widths", "configs", "forms", "saving"),
+        *("measurements", "publishing", "card", "card_align", "checkpoints", "widths", "configs", "forms", "saving"),
         *("tasks", "losses", "predictions", "adapters"),
         *("training_plan", "training_state", "training", "evaluation", "decoding", "sampling", "trainees"),
     ),
     (*VERBS, *REPORT),
     (
-        *("demo", "options", "options_recover", "options_merge", "options_fuse", "options_audit_run", "options_audit"),
-        *("cli_merge", "cli_evaluate", "cli_export", "cli_report", "cli_audit_run", "cli_audit", "cli", "__main__"),
+        *("demo", "options", "options_recover", "options_merge", "options_fuse"),
+        *("options_audit_run", "options_audit", "options_align"),
+        *("cli_merge", "cli_evaluate", "cli_export", "cli_report", "cli_audit_run", "cli_audit"),
+        *("cli_align", "cli_align_run", "cli", "__main__"),
     ),
 )
 PLACE = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}

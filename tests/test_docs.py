@@ -49,9 +49,9 @@ def commands() -> dict[str, Any]:
 
 def command_of(words: list[str]) -> tuple[str, list[str]]:
     """The verb that a line names, with its part, and the rest; what names no part of ``audit`` is its ``run``."""
-    for name in (" ".join(words[:2]), words[0], f"{words[0]} run"):
+    for name, used in ((" ".join(words[:2]), 2), (words[0], 1), (f"{words[0]} run", 1)):
         if name in commands():
-            return name, words[len(name.removesuffix(" run").split()) :]
+            return name, words[used:]
     raise AssertionError(f"{words[0]} is no verb")
 
 
@@ -120,6 +120,10 @@ PAGE_OF = [
     ("export", "export"),
     ("report", "evaluate"),
     ("publish", "evaluate"),
+]
+PAGE_OF += [
+    (f"align {step}", "align")
+    for step in ("train-reviser", "revise", "evolve", "baseline", "run", "answer", "judge", "compare")
 ]
 PAGE_OF += [(f"audit {part}", "audit") for part in ("run", "lexicon", "train", "predict", "vote", "score", "convert")]
 

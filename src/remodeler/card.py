@@ -47,7 +47,7 @@ def card(record: Record, source: str, meta: dict[str, Any]) -> str:
     results = record.results
     form = results["form"]
     head = {
-        "base_model": _known_as(source),
+        "base_model": known_as(source),
         "library_name": "peft" if form == "adapters" else "transformers",
         "pipeline_tag": results["pipeline_tag"],
         "tags": [*TAGS, *(["custom_code"] if form == "packed" else [])],
@@ -55,8 +55,8 @@ def card(record: Record, source: str, meta: dict[str, Any]) -> str:
     }
     name = head["base_model"]
     told = "recovered" if record.verb == "recover" else "pruned"
-    loading = _loading(form, results["auto_class"], source)
-    return _page(head, f"{name}, {told}", [*_story(record, name), "", *_table(results)], loading, results["command"])
+    loading = loading_lines(form, results["auto_class"], source)
+    return page(head, f"{name}, {told}", [*_story(record, name), "", *_table(results)], loading, results["command"])
 
 
 def write_merge_card(folder: Path, record: Record) -> None:
@@ -67,7 +67,7 @@ def write_merge_card(folder: Path, record: Record) -> None:
 def merge_card(record: Record) -> str:
     """The card of a merged model: its parents, the method and its options."""
     results, options = record.results, record.options
-    parents = {key: _known_as(value["name"]) for key, value in record.inputs.items()}
+    parents = {key: known_as(value["name"]) for key, value in record.inputs.items()}
     form = results["form"]
     head = {
         "base_model": list(parents.values()),
@@ -81,12 +81,12 @@ def merge_card(record: Record) -> str:
     story = [
         f"{len([key for key in parents if key != 'base'])} models merged by `{options['method']}`.",
         "",
-        *_markdown(["", "model", "share of the change"], rows),
+        *markdown(["", "model", "share of the change"], rows),
         "",
-        *_markdown(["option", "value"], [[f"`{name}`", f"`{value}`"] for name, value in used.items()]),
+        *markdown(["option", "value"], [[f"`{name}`", f"`{value}`"] for name, value in used.items()]),
     ]
     title = f"{Path(str(options['out'])).name}: {' + '.join(parents.values())}"
-    return _page(head, title, story, _loading(form, results["auto_class"], ""), results["command"])
+    return page(head, title, story, loading_lines(form, results["auto_class"], ""), results["command"])
 
 
 def write_fusion_card(folder: Path, record: Record) -> None:
@@ -96,7 +96,7 @@ def write_fusion_card(folder: Path, record: Record) -> None:
 
 def fusion_card(record: Record) -> str:
     """The card of a fused model: the student, its teachers, what each had to say, and what came of it."""
-    results, options, student = record.results, record.options, _known_as(record.options["student"])
+    results, options, student = record.results, record.options, known_as(record.options["student"])
     head = {
         "base_model": student,
         "library_name": "transformers",
@@ -104,21 +104,21 @@ def fusion_card(record: Record) -> str:
         "tags": ["knowledge-fusion", "distillation", "remodeler"],
         **inherited(Path(options["student"])),
     }
-    teachers = [f"`{_known_as(name)}`" for name in options["teachers"]]
+    teachers = [f"`{known_as(name)}`" for name in options["teachers"]]
     voices = [
-        [f"`{_known_as(name)}`", f"{each['coverage']:.1%}", f"{each['bits_per_byte']:.3f}", f"{each['weight']:.1%}"]
+        [f"`{known_as(name)}`", f"{each['coverage']:.1%}", f"{each['bits_per_byte']:.3f}", f"{each['weight']:.1%}"]
         for name, each in results["voices"].items()
     ]
     story = [
         f"`{student}`, trained for {results['steps']:,} steps on `{Path(options['texts']).name}` and on what "
         f"{', '.join(teachers)} predict in it ({options['share']:g} of the loss is the text's own).",
         "",
-        *_markdown(["voice", "positions", "bits per byte", "weight"], voices),
+        *markdown(["voice", "positions", "bits per byte", "weight"], voices),
         "",
         *_table(results),
     ]
-    loading = _loading(results["form"], results["auto_class"], options["student"])
-    return _page(head, f"{student}, fused", story, loading, results["command"])
+    loading = loading_lines(results["form"], results["auto_class"], options["student"])
+    return page(head, f"{student}, fused", story, loading, results["command"])
 
 
 def write_audit_card(folder: Path, record: Record) -> None:
@@ -135,7 +135,7 @@ def audit_card(record: Record) -> str:
     story = [
         f"Toxic spans in {what} of `{Path(str(source['source'])).name}`, found by `{record.options['detector']}`.",
         "",
-        *_markdown(head, rows),
+        *markdown(head, rows),
         "",
         f"**{CAUTION[0]}** {' '.join(CAUTION[1:])}",
         "",
@@ -143,7 +143,7 @@ def audit_card(record: Record) -> str:
         "",
         *["## Make it again", "", "```", results["command"], "```", ""],
     ]
-    names = " and ".join(f"`{_known_as(each['name'])}`" for each in sides)
+    names = " and ".join(f"`{known_as(each['name'])}`" for each in sides)
     return "\n".join([f"# Audit of {names}", "", *story])
 
 
@@ -155,7 +155,7 @@ def write_tagger_card(folder: Path, record: Record) -> None:
 def tagger_card(record: Record) -> str:
     """What the tagger was made of, what it scores, how it is used, and the warning that belongs to it."""
     results, options, inputs = record.results, record.options, record.inputs
-    encoder, head = _known_as(options["encoder"]), options["head"]
+    encoder, head = known_as(options["encoder"]), options["head"]
     meta = {
         "base_model": encoder,
         "pipeline_tag": "token-classification",
@@ -175,15 +175,15 @@ def tagger_card(record: Record) -> str:
         f"Official F1 of SemEval-2021 task 5 on the {inputs['dev']['count']:,} posts by which epoch and thresholds "
         "were chosen, so a little more than on others:",
         "",
-        *_markdown(["posts", "F1", "standard error", "count"], rows),
+        *markdown(["posts", "F1", "standard error", "count"], rows),
         "",
         f"**{CAUTION[0]}** {' '.join(CAUTION[1:])}",
     ]
     loading = ["```", "remodel audit predict --texts posts.csv --tagger . --out spans-pred.txt", "```"]
-    return _page(meta, f"{encoder}, a tagger of toxic spans", story, loading, results["command"])
+    return page(meta, f"{encoder}, a tagger of toxic spans", story, loading, results["command"])
 
 
-def _known_as(source: str) -> str:
+def known_as(source: str) -> str:
     """A hub id, or the name of a folder."""
     return Path(source).resolve().name if Path(source).exists() else source
 
@@ -192,7 +192,8 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _page(head: dict[str, Any], title: str, story: Sequence[str], loading: Sequence[str], command: str) -> str:
+def page(head: dict[str, Any], title: str, story: Sequence[str], loading: Sequence[str], command: str) -> str:
+    """A card: what machines read, the story, how to load the model, and the command that made it."""
     top = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {title}", ""]
     again = ["", "## Make it again", "", "```", command, "```", ""]
     return "\n".join([*top, *story, "", "## Load", "", *loading, *again])
@@ -237,14 +238,16 @@ def _table(results: dict[str, Any]) -> list[str]:
     measured = comparison([(word, results[key]) for key, word in names.items() if key in results])
     if measured is None:
         return []
-    return _markdown(*written(measured))
+    return markdown(*written(measured))
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table, line by line."""
     return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
 
 
-def _loading(form: str, auto_class: str, source: str) -> list[str]:
+def loading_lines(form: str, auto_class: str, source: str) -> list[str]:
+    """The code that loads a model, line by line."""
     lines = ["```python", f"from transformers import {auto_class}", ""]
     if form == "adapters":
         lines[2:] = ["from peft import PeftModel", "", f'base = {auto_class}.from_pretrained("{source}")']

@@ -9,6 +9,7 @@ import typer
 from remodeler import __version__
 from remodeler import options as opt
 from remodeler import options_recover as rec
+from remodeler.cli_align_run import app as align_app
 from remodeler.cli_audit import audit
 from remodeler.cli_evaluate import evaluate, show_table
 from remodeler.cli_export import export
@@ -230,6 +231,7 @@ app.command()(fuse)
 app.command()(export)
 app.command()(report)
 app.command()(publish)
+app.add_typer(align_app, name="align")
 app.add_typer(audit, name="audit", short_help="Find and count toxic spans in texts, and in what models write.")
 
 

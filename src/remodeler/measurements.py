@@ -89,6 +89,10 @@ METRICS = {
     "bits_per_byte": Metric("Bits per byte", decimal),
     "heldout_perplexity": Metric("Held-out perplexity", decimal),
     "heldout_bits_per_byte": Metric("Held-out bits per byte", decimal),
+    "pairs_right": Metric("Better answer is likelier", decimal, difference),
+    "answer_quality": Metric("Quality of its answers", decimal, difference),
+    "answer_characters": Metric("Characters of its answers", decimal),
+    "answer_ended": Metric("Answers that end", decimal, difference),
     "prefill": Metric("Prefill speed", speed),
     "decode": Metric("Decode speed", speed),
 }

@@ -229,8 +229,7 @@ def shares_svg(curves: Mapping[str, Points]) -> str:
     _calm(axes, INK)
     axes.set_xlabel("layer")
     axes.set_ylim(0, 1)
-    _named_curves(axes, curves)
-    _legend(axes, INK)
+    _named_curves(axes, curves, INK)
     means = {name: sum(share for _, share in points) / len(points) for name, points in curves.items()}
     description = "Means over the layers: " + ", ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + "."
     return _inline(figure, "shares", "Share of each model by layer", description)
@@ -238,22 +237,23 @@ def shares_svg(curves: Mapping[str, Points]) -> str:
 
 def tradeoffs_svg(curves: Mapping[str, Points]) -> str:
     """Perplexity against the share of parameters removed, of several models in one figure."""
+    ends = (f"{name} ends at {points[-1][0]:.1%}, {points[-1][1]:.4g}" for name, points in curves.items())
+    title = "Perplexity against the share of parameters removed"
+    return _inline(_tradeoffs(curves, INK), "tradeoffs", title, "; ".join(ends) + ".")
+
+
+def _tradeoffs(curves: Mapping[str, Points], colour: str) -> "Figure":
     figure = _figure(560, 330)
     axes = figure.subplots()
-    _named_curves(axes, curves)
-    _tradeoff_axes(axes, [perplexity for points in curves.values() for _, perplexity in points], INK)
-    _legend(axes, INK)
-    ends = (f"{name} ends at {points[-1][0]:.1%}, {points[-1][1]:.4g}" for name, points in curves.items())
-    return _inline(figure, "tradeoffs", "Perplexity against the share of parameters removed", "; ".join(ends) + ".")
+    _named_curves(axes, curves, colour)
+    _tradeoff_axes(axes, [perplexity for points in curves.values() for _, perplexity in points], colour)
+    return figure
 
 
-def _named_curves(axes: "Axes", curves: Mapping[str, Points]) -> None:
+def _named_curves(axes: "Axes", curves: Mapping[str, Points], colour: str) -> None:
     for number, (name, points) in enumerate(curves.items()):
-        colour, marker = CYCLE[number % len(CYCLE)], MARKERS[number % len(MARKERS)]
-        axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=marker, linewidth=2, markersize=5)
-
-
-def _legend(axes: "Axes", colour: str) -> None:
+        style: dict[str, Any] = {"color": CYCLE[number % len(CYCLE)], "marker": MARKERS[number % len(MARKERS)]}
+        axes.plot(*zip(*points, strict=True), label=name, linewidth=2, markersize=5, **style)
     for text in axes.legend(frameon=False, labelcolor=colour, fontsize=9).get_texts():
         text.set_parse_math(False)
 
@@ -277,15 +277,27 @@ def intervals_svg(panels: Mapping[str, Sequence[tuple[str, float, float | None, 
     return _inline(figure, "intervals", "Shares with their 95 % intervals", "; ".join(told) + ".")
 
 
+def reliability_svg(bins: Sequence[Mapping[str, Any]]) -> str:
+    """Share that was right against mean confidence, a point a bin, its area the predictions in it."""
+    figure = _figure(360, 330)
+    axes, total = figure.subplots(), sum(each["count"] for each in bins)
+    _calm(axes, INK)
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", alpha=0.6)
+    sure, right = ([each[key] for each in bins] for key in ("confidence", "accuracy"))
+    axes.plot(sure, right, color=CURVE, linewidth=2)
+    axes.scatter(
+        sure, right, s=[30 + 300 * each["count"] / total for each in bins], color=MARK, zorder=3, clip_on=False
+    )
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the label", ylabel="share that is right")
+    told = "; ".join(f"{each['count']} at {each['confidence']:.2f}: {each['accuracy']:.2f}" for each in bins)
+    return _inline(figure, "reliability", "Reliability of label probabilities", f"{told}.")
+
+
 def plot_tradeoff(curves: Mapping[str, Points], path: Path) -> None:
     """Write several curves (share of parameters removed, perplexity) to a .png or .svg file for light or dark pages."""
     import matplotlib
 
-    figure = _figure(560, 330)
-    axes = figure.subplots()
-    _named_curves(axes, curves)
-    _tradeoff_axes(axes, [perplexity for points in curves.values() for _, perplexity in points], MID_GREY)
-    _legend(axes, MID_GREY)
+    figure = _tradeoffs(curves, MID_GREY)
     metadata = METADATA if path.suffix == ".svg" else {"Software": None}
     with matplotlib.rc_context({"svg.hashsalt": "tradeoff", "svg.fonttype": "none"}):
         figure.savefig(path, transparent=True, metadata=metadata, dpi=200)

@@ -13,6 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from remodeler.measurements import change, checkpoints, comparison, decimal, number, tiles
 from remodeler.records import Record, load_record, read_lines, write_text
+from remodeler.report_align import lead as align_lead
+from remodeler.report_align import logs as aligned_texts
+from remodeler.report_align import summary as align_summary
+from remodeler.report_align import tiles as align_tiles
 from remodeler.report_audit import lead as audit_lead
 from remodeler.report_audit import summary as audit_summary
 from remodeler.report_audit import tiles as audit_tiles
@@ -39,6 +43,12 @@ PLACED = (
     "audited",
     "difference",
     "words",
+    "calibration",
+    "separation",
+    "rounds",
+    "looks",
+    "reviser",
+    "policy",
 )  # not listed again
 
 Values = Mapping[str, Any]
@@ -47,8 +57,8 @@ Values = Mapping[str, Any]
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` beside the record of a folder."""
     files = (folder / name for name in (REMOVALS_FILE, TRAINING_FILE, MERGE_FILE, SPANS_FILE))
-    logs = [read_lines(log) if log.exists() else [] for log in files]
-    page = render(load_record(folder), *logs)
+    logs: list[Sequence[Values]] = [read_lines(log) if log.exists() else [] for log in files]
+    page = render(load_record(folder), *logs, *[aligned_texts(folder)])
     write_text(folder / REPORT_FILE, page)
     return folder / REPORT_FILE
 
@@ -59,6 +69,7 @@ def render(
     training: Sequence[Values] = (),
     merged: Sequence[Values] = (),
     found: Sequence[Values] = (),
+    aligned: Sequence[Values] = (),
 ) -> str:
     """The page of a record and of its logs.
 
@@ -68,6 +79,7 @@ def render(
         training: how training went.
         merged: how much each merged model counts.
         found: texts with their spans.
+        aligned: texts before and after their revision.
     """
     shelf = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=shelf, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -77,7 +89,8 @@ def render(
         verb=record.verb,
         title=title(record, steps),
         lead=lead(record, log),
-        tiles=tiles(measured[-2:]) or audit_tiles(record.results),
+        tiles=tiles(measured[-2:]) or audit_tiles(record.results) or align_tiles(record.results),
+        align=align_summary(record.results, aligned),
         audit=audit_summary(record.results, found),
         losses=loss_curve(training),
         shares=shares(merged, record.inputs),
@@ -100,7 +113,9 @@ def _named(value: Any) -> str:
 
 
 def _model(record: Record, steps: Sequence[Values] = ()) -> str:
-    return _named(record.inputs.get("model")) or _named(steps[0].get("model") if steps else None)
+    return _named(record.inputs.get("model") or record.inputs.get("reviser")) or _named(
+        steps[0].get("model") if steps else None
+    )
 
 
 def title(record: Record, steps: Sequence[Values]) -> str:
@@ -129,7 +144,15 @@ def lead(record: Record, log: Values) -> str:
             sentences.append(f"Perplexity on {words} text went {costs}.")
             break
     sentences += _recovery(record.results)
-    return " ".join([*sentences, *_merge(record), *_fusion(record.results), *audit_lead(record.results)])
+    return " ".join(
+        [
+            *sentences,
+            *_merge(record),
+            *_fusion(record.results),
+            *audit_lead(record.results),
+            *align_lead(record.results),
+        ]
+    )
 
 
 def _merge(record: Record) -> list[str]:

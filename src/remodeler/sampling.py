@@ -99,7 +99,7 @@ def complete(
     Raises:
         InputError: for what can't be completed, in one sentence.
     """
-    found = [each for batch in _completed(checkpoint, read(checkpoint, prompts, how), how, size, ()) for each in batch]
+    found = [each for batch in completed(checkpoint, read(checkpoint, prompts, how), how, size, ()) for each in batch]
     return sorted(found, key=_row)
 
 
@@ -130,7 +130,7 @@ def completions(
     found = [Completion(**line) for line in taken_up(path, known)]
     wanted, done = len(prompts) * how.samples, set(map(_row, found))
     if len(done) < wanted:
-        for batch in _completed(checkpoint, read(checkpoint, prompts, how), how, size, done):
+        for batch in completed(checkpoint, read(checkpoint, prompts, how), how, size, done):
             new = [each for each in batch if _row(each) not in done]
             append_lines(path, list(map(asdict, new)))
             found += new
@@ -161,7 +161,7 @@ def read(checkpoint: Checkpoint, prompts: Sequence[str], how: Sampling) -> list[
         raise InputError(f"{checkpoint.name} is no causal language model: only those complete a prompt")
     if not prompts:
         raise InputError("no prompts were given, at least one is needed: choose another file")
-    rows = _templated(checkpoint, prompts) if how.chat else [_ids(checkpoint, prompt) for prompt in prompts]
+    rows = templated(checkpoint, prompts) if how.chat else [prompt_ids(checkpoint, prompt) for prompt in prompts]
     for number, row in enumerate(rows, 1):
         if checkpoint.context and len(row) + how.tokens > checkpoint.context:
             raise InputError(
@@ -175,7 +175,7 @@ def read(checkpoint: Checkpoint, prompts: Sequence[str], how: Sampling) -> list[
     return rows
 
 
-def _ids(checkpoint: Checkpoint, prompt: str) -> list[int]:
+def prompt_ids(checkpoint: Checkpoint, prompt: str) -> list[int]:
     """A prompt as it starts a text, without the token with which some tokenizers end one."""
     tokenizer = checkpoint.tokenizer
     ids = list(tokenizer(prompt, verbose=False)["input_ids"])
@@ -187,7 +187,8 @@ def _ids(checkpoint: Checkpoint, prompt: str) -> list[int]:
     return ids or [int(first or 0)]
 
 
-def _templated(checkpoint: Checkpoint, prompts: Sequence[str]) -> list[list[int]]:
+def templated(checkpoint: Checkpoint, prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids of prompts as turns of a user, up to where the answer begins; needs a tokenizer with a template."""
     tokenizer = checkpoint.tokenizer
     if not tokenizer.chat_template:
         raise InputError(f"the tokenizer of {checkpoint.name} has no chat template: leave out --chat")
@@ -262,7 +263,7 @@ def _steps(lengths: Sequence[int], rows: Sequence[Row], new: int) -> int:
     return lengths[rows[0][0]] - lengths[rows[-1][0]] + new
 
 
-def _completed(
+def completed(
     checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], how: Sampling, size: int | None, done: Iterable[Row]
 ) -> Iterator[list[Completion]]:
     """Batch by batch, but for those of which every row is done."""

@@ -1,0 +1,338 @@
+"""Does a reviser repair planted damage, leave good answers alone, and does a policy that it guides get better?
+
+Prompts are the beginnings of real stories, good responses their real continuations, bad ones the same with the letters
+of some words turned round: of three words, of a sentence, of everything. Turned words are in no story, so damage can
+be counted in what a policy writes without any judge. The policy to be improved has learned from stories half of which
+are damaged. All is done by the verbs themselves; rows are kept in OUT/rows.jsonl, what is done is not done again.
+
+    python benchmarks/align.py --model stories12l --stories tinystories --out DIR --seeds 1
+
+prints a table of the rows that are there, with the spread over seeds.
+"""
+
+import argparse
+import json
+import math
+import random
+import re
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from remodeler.alignment.baselines import train_baseline
+from remodeler.alignment.calibration import calibration_error, reliability
+from remodeler.alignment.difficulty import Rule, edit_distance
+from remodeler.alignment.evolve import evolve_policy
+from remodeler.alignment.examples import answer, windows
+from remodeler.alignment.filters import Limits
+from remodeler.alignment.phases import Course
+from remodeler.alignment.preferences import ordered
+from remodeler.alignment.reviser import load_reviser, probabilities, revised
+from remodeler.alignment.template import LABELS, MAJOR, MINOR, NONE
+from remodeler.alignment.train_reviser import train_reviser
+from remodeler.alignment.wishes import BaselineWish, EvolveWish, Loading, ReviserWish
+from remodeler.checkpoints import load
+from remodeler.console import table
+from remodeler.logprobs import mean_nll
+from remodeler.records import append_line, read_lines, write_json, write_text
+from remodeler.report import write_report
+from remodeler.sampling import Sampling, complete
+from remodeler.sources import read_texts
+
+GRADES = ("a few words", "a sentence", "everything")
+FEW = 3
+PROMPT_WORDS, RESPONSE_WORDS = 30, 18
+TEMPLATE = {
+    "task": "Fix.",
+    "prompt": "\nP: ",
+    "response": "\nR: ",
+    "revision": "\nV: ",
+    "markers": {NONE: "0", MINOR: "1", MAJOR: "2"},
+}
+SENTENCE, WORD = re.compile(r"[^.!?]*[.!?]+[\"']?\s*"), re.compile(r"[A-Za-z]{3,}")
+
+Pair = tuple[str, str]
+Row = dict[str, Any]
+
+
+# The planted task -----------------------------------------------------------------------------------------------------
+
+
+def beginnings(stories: Sequence[str]) -> Iterator[Pair]:
+    """The first sentences of a story, and those that come next."""
+    for story in stories:
+        sentences = SENTENCE.findall(" ".join(story.split()))
+        prompt, response = "", ""
+        for sentence in sentences:
+            if len(prompt.split()) < PROMPT_WORDS:
+                prompt += sentence
+            elif len(response.split()) < RESPONSE_WORDS:
+                response += sentence
+        if len(response.split()) >= RESPONSE_WORDS and len(prompt.split()) < 2 * PROMPT_WORDS:
+            yield prompt.strip(), " " + response.strip()
+
+
+def turned(text: str) -> str:
+    """The letters of a word the other way round; where they read alike, as they are."""
+    return text[::-1]
+
+
+def damaged(text: str, grade: str, dice: random.Random) -> str:
+    """A text with damage of a grade."""
+    found = list(WORD.finditer(text))
+    if grade == GRADES[0]:
+        chosen = dice.sample(found, min(FEW, len(found)))
+    elif grade == GRADES[1]:
+        spans = [(each.start(), each.end()) for each in SENTENCE.finditer(text) if WORD.search(each.group())]
+        start, end = dice.choice(spans)
+        chosen = [each for each in found if start <= each.start() < end]
+    else:
+        chosen = found
+    for each in chosen:
+        text = text[: each.start()] + turned(each.group()) + text[each.end() :]
+    return text
+
+
+def planted(text: str, known: set[str]) -> float:
+    """Share of a text's words that are in no story, but are in one when they are turned round."""
+    words = [each.lower() for each in WORD.findall(text)]
+    return fmean(word not in known and turned(word) in known for word in words) if words else 0.0
+
+
+def strange(text: str, known: set[str]) -> float:
+    """Share of a text's words that are in no story, either way."""
+    words = [each.lower() for each in WORD.findall(text)]
+    return fmean(word not in known and turned(word) not in known for word in words) if words else 0.0
+
+
+# One seed -------------------------------------------------------------------------------------------------------------
+
+
+class Bench:
+    """Everything that one seed needs."""
+
+    def __init__(self, given: argparse.Namespace, seed: int) -> None:
+        self.given, self.seed, self.folder = given, seed, given.out / f"seed-{seed}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        first, second = (read_texts(given.stories / name) for name in ("part_a.txt", "part_b.txt"))
+        self.known = {each.lower() for text in (*first, *second) for each in WORD.findall(text)}
+        one, two = (sorted(beginnings(part), key=lambda pair: ordered(pair[0], seed)) for part in (first, second))
+        size = given.size
+        self.taught, self.flawed, self.gold = one[:size], one[size : size + given.flawed], one[size + given.flawed :]
+        self.heldout, self.pool = two[: given.heldout], two[given.heldout :]
+        self.loading = Loading(device=given.device)
+
+    def course(self, epochs: float, rate: float | None = None) -> Course:
+        rate = rate or self.given.learning_rate
+        return Course(epochs, None, self.seed, {"learning_rate": rate, "batch": 16, "precision": None})
+
+    def write(self, name: str, rows: Sequence[Row]) -> str:
+        path = self.folder / name
+        if not path.exists():
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
+
+    def triples(self, pairs: Sequence[Pair], salt: str) -> list[Row]:
+        """Good and bad responses, a grade each in turn."""
+        found = []
+        for number, (prompt, good) in enumerate(pairs):
+            dice, grade = random.Random(f"{self.seed} {salt} {number}"), GRADES[number % len(GRADES)]
+            bad = damaged(good, grade, dice)
+            found.append({"prompt": prompt, "chosen": good, "rejected": bad, "grade": grade})
+        return [row for row in found if row["chosen"] != row["rejected"]]
+
+
+def reviser(bench: Bench) -> Path:
+    """Trained on planted damage."""
+    out, template = bench.folder / "reviser", bench.folder / "template.json"
+    if not out.exists():
+        write_json(template, TEMPLATE)
+        wish = ReviserWish(
+            str(bench.given.model),
+            bench.write("preferences.jsonl", bench.triples(bench.taught, "taught")),
+            template,
+            rule=Rule(bench.given.difficulty, major=2 / 3, none=1 / 3),
+            warmup_epochs=bench.given.epochs,
+            identity=bench.given.copies,
+            course=bench.course(bench.given.epochs),
+            loading=bench.loading,
+            seed=bench.seed,
+        )
+        train_reviser(wish, out, write_report)
+    return out
+
+
+def judged(bench: Bench, place: Path) -> Row:
+    """Labels and revisions of held-out responses against what is known about them."""
+    found = load_reviser(str(place), device=bench.given.device)
+    rows = bench.triples(bench.heldout, "held out")
+    bad = [(row["prompt"], row["rejected"]) for row in rows]
+    good = [(row["prompt"], row["chosen"]) for row in rows]
+    known, fine = probabilities(found, bad), probabilities(found, good)
+    made = revised(found, bad, known, bench.given.tokens)
+    changed = [(row, each) for row, each in zip(rows, made, strict=True) if each.label != NONE]
+    sure = [*known.max(1), *fine.max(1)]
+    truth = [(each.argmax() == 0) == good_one for part, good_one in ((known, False), (fine, True)) for each in part]
+    told: Row = {
+        "good answers untouched": fmean(each.argmax() == 0 for each in fine),
+        "damage noticed": fmean(each.argmax() != 0 for each in known),
+        "calibration error (damaged or not)": calibration_error(reliability(sure, truth)),
+        "edit distance before": fmean(edit_distance(row["rejected"], row["chosen"]) for row in rows),
+        "edit distance after": fmean(
+            edit_distance(each.text, row["chosen"]) for row, each in zip(rows, made, strict=True)
+        ),
+        "revised": len(changed) / len(rows),
+    }
+    for grade in GRADES:
+        own = [(row, each) for row, each in zip(rows, made, strict=True) if row["grade"] == grade]
+        told[f"noticed: {grade}"] = fmean(each.label != NONE for _, each in own)
+        told[f"called MAJOR: {grade}"] = fmean(each.label == LABELS[2] for _, each in own)
+        told[f"before: {grade}"] = fmean(edit_distance(row["rejected"], row["chosen"]) for row, _ in own)
+        told[f"after: {grade}"] = fmean(edit_distance(each.text, row["chosen"]) for row, each in own)
+    return told
+
+
+def flawed(bench: Bench) -> Path:
+    """The policy to be improved: half of what it learned from is damaged."""
+    rows = [
+        {"prompt": row["prompt"], "chosen": row["rejected" if number % 2 else "chosen"], "rejected": "."}
+        for number, row in enumerate(bench.triples(bench.flawed, "flawed"))
+    ]
+    return tuned(bench, "flawed", rows, str(bench.given.model))
+
+
+def tuned(
+    bench: Bench, name: str, rows: Sequence[Row], start: str, method: str = "sft", rate: float | None = None
+) -> Path:
+    """A policy fine-tuned on what rows chose."""
+    out = bench.folder / name
+    if not out.exists():
+        file = bench.write(f"{name}.jsonl", rows)
+        wish = BaselineWish(
+            start, file, method, heldout=0.05, course=bench.course(2.0, rate), loading=bench.loading, seed=bench.seed
+        )
+        train_baseline(wish, out, write_report)
+    return out
+
+
+def evolved(bench: Bench, policy: Path, place: Path, times: int, labels: bool = True) -> Path:
+    """An internal and an external round over prompts without answers."""
+    out = bench.folder / (f"evolved-{times}x" if labels else f"no-labels-{times}x")
+    if not out.exists():
+        prompts = bench.pool[: times * bench.given.prompts]
+        wish = EvolveWish(
+            str(policy),
+            bench.write(f"prompts-{times}x.jsonl", [{"prompt": prompt} for prompt, _ in prompts]),
+            str(place),
+            probe=0,
+            sampling=Sampling(bench.given.tokens, 1.0, 0.95, 2),
+            limits=Limits(quality=0.7),
+            labels=labels,
+            course=bench.course(2.0, bench.given.policy_rate),
+            loading=bench.loading,
+            seed=bench.seed,
+        )
+        evolve_policy(wish, out, write_report)
+    return out
+
+
+def measured(bench: Bench, place: str) -> Row:
+    """Damage in what a policy writes, and what good answers cost it."""
+    policy = load(place, device=bench.given.device)
+    prompts = [prompt for prompt, _ in bench.heldout]
+    said = complete(policy, prompts, Sampling(bench.given.tokens, 1.0, 0.95, seed=bench.seed))
+    read = windows(policy, [answer(policy, *pair) for pair in bench.heldout])
+    size = sum(len(good.encode()) for _, good in bench.heldout)
+    return {
+        "words damaged": fmean(planted(each.text, bench.known) for each in said),
+        "answers damaged": fmean(planted(each.text, bench.known) > 0 for each in said),
+        "other strange words": fmean(strange(each.text, bench.known) for each in said),
+        "ended": fmean(each.ended for each in said),
+        "bits per byte": mean_nll(policy.anatomy, read) * read.tokens / size / math.log(2),
+    }
+
+
+def arms(bench: Bench) -> Iterator[tuple[str, Row]]:
+    """Every arm with its figures, made only when it is asked for."""
+    place = reviser(bench)
+    yield "reviser", judged(bench, place)
+    policy = flawed(bench)
+    yield "policy before", measured(bench, str(policy))
+    for times in (1, 2, 4):
+        found = evolved(bench, policy, place, times)
+        rounds = [read_lines(found / f"round-{number}.jsonl") for number in (1, 2)]
+        taken = sum(row["accepted"] for part in rounds for row in part)
+        yield f"evolved, {times}x prompts", measured(bench, str(found)) | {"learned from": taken}
+        if times == 1:
+            gold = bench.triples(bench.gold[: math.ceil(taken / 0.95)], "gold")
+            yield (
+                "fine-tuned on as many good answers",
+                measured(bench, str(tuned(bench, "gold", gold, str(policy), rate=bench.given.policy_rate))),
+            )
+            pairs = bench.triples(bench.gold[: bench.given.prompts], "gold")
+            for method in ("dpo", "orpo") if find_spec("trl") else ():
+                out = tuned(bench, method, pairs, str(policy), method, bench.given.policy_rate / 10)
+                yield f"{method}, {len(pairs)} pairs", measured(bench, str(out))
+            bare = evolved(bench, policy, place, times, labels=False)
+            yield "evolved without labels, 1x prompts", measured(bench, str(bare))
+
+
+def shown(rows: Sequence[Row]) -> None:
+    """Means over seeds with their spread."""
+    for title, first in (("The reviser on held-out responses", True), ("Policies on held-out prompts", False)):
+        own = [row for row in rows if (row["arm"] == "reviser") is first]
+        names = list(dict.fromkeys(row["arm"] for row in own))
+        keys = list(dict.fromkeys(key for row in own for key in row["figures"]))
+        cells = {
+            key: [_spread([r["figures"].get(key) for r in own if r["arm"] == name]) for name in names] for key in keys
+        }
+        if first:
+            table(title, ["", *names], [[key, *cells[key]] for key in keys])
+        else:
+            lines = [[name, *(cells[key][place] for key in keys)] for place, name in enumerate(names)]
+            table(title, ["", *keys], lines)
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    found = [value for value in values if value is not None]
+    if not found:
+        return ""
+    middle = f"{fmean(found):.3f}" if max(found) < 10 else f"{fmean(found):.0f}"
+    return middle if len(found) == 1 else f"{middle} ({min(found):.3f} to {max(found):.3f})"
+
+
+def main() -> None:
+    """Read the arguments, do what is not done, show what there is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--stories", type=Path, required=True, help="folder with part_a.txt and part_b.txt")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
+    parser.add_argument("--size", type=int, default=1000, help="triples of the reviser")
+    parser.add_argument("--flawed", type=int, default=600, help="stories that the policy to be improved learned from")
+    parser.add_argument("--prompts", type=int, default=150, help="prompts of an evolution, 1x")
+    parser.add_argument("--heldout", type=int, default=120)
+    parser.add_argument("--tokens", type=int, default=112)
+    parser.add_argument("--epochs", type=float, default=2.0, help="of either phase of the reviser")
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--policy-rate", type=float, default=1e-4, help="learning rate of evolved policies")
+    parser.add_argument("--copies", type=float, default=0.5)
+    parser.add_argument("--difficulty", default="edit")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / "rows.jsonl"
+    rows = read_lines(path) if path.exists() else []
+    for seed in [] if given.table else given.seeds:
+        done = {row["arm"]: row["figures"] for row in rows if row["seed"] == seed}
+        for arm, figures in arms(Bench(given, seed)):
+            if arm not in done:
+                append_line(path, {"seed": seed, "arm": arm, "figures": figures})
+    shown(read_lines(path) if path.exists() else [])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A model improves on its own answers, guided by a reviser."""

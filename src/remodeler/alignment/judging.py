@@ -1,0 +1,206 @@
+"""Win rates: AlpacaEval's and MT-Bench's files read and written, and their arithmetic; no paid service is needed.
+
+AlpacaEval (v2) keeps a preference from 1 (the baseline wins) to 2 (the model wins); 1.5 and 0 are draws. Its win rate
+is 100 times the mean of preference - 1, its standard error that of the mean. Judges favour length, so mean lengths
+stand beside it; the length-controlled rate needs a file from the hub and is left to the official tool. MT-Bench's
+ratings are read from the judge's text; a text without one does not count, as there.
+
+A judge is any function (prompt, first, second) -> float, above 0 where the first is better. ``JUDGES`` makes one of a
+local model: which answer it holds likelier, by the mean log-probability of a token.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from remodeler.alignment.examples import answer
+from remodeler.alignment.reviser import Judge, Reviser, probabilities, quality
+from remodeler.alignment.scoring import mean_logprobs
+from remodeler.checkpoints import Checkpoint
+from remodeler.errors import InputError
+from remodeler.records import read_json, read_lines, to_json, write_json, write_text
+
+DRAW = 1.5
+RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
+"""Of an MT-Bench judge: the first that is found."""
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """How often a model is preferred to a baseline, in percent."""
+
+    value: float
+    error: float
+    """Standard error; 0 for a single comparison."""
+    comparisons: int
+    characters: float
+    """Mean length of the model's answers."""
+    baseline_characters: float
+
+
+# AlpacaEval -----------------------------------------------------------------------------------------------------------
+
+
+def win_rate(preferences: Sequence[float]) -> tuple[float, float]:
+    """Percent and standard error of preferences from 1 to 2.
+
+    Raises:
+        InputError: without preferences, or for one out of range.
+    """
+    found: list[float] = [DRAW if each == 0 else each for each in preferences]
+    if not found or not all(1 <= each <= 2 for each in found):
+        raise InputError("preferences from 1 (the baseline wins) to 2 (the model wins) were expected: check the file")
+    error = stdev(found) / math.sqrt(len(found)) if len(found) > 1 else 0.0
+    return 100 * fmean(each - 1 for each in found), 100 * error
+
+
+def annotated(path: Path) -> WinRate:
+    """The win rate of an AlpacaEval file of annotations; rows that were not judged don't count.
+
+    Raises:
+        InputError: for a file that is none.
+    """
+    rows = [row for row in _rows(path) if row.get("preference") is not None]
+    try:
+        value, error = win_rate([float(row["preference"]) for row in rows])
+        lengths = [fmean(len(row[key]) for row in rows) for key in ("output_2", "output_1")]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path} is no file of annotations: output_1, output_2 and preference were expected") from None
+    return WinRate(value, error, len(rows), *lengths)
+
+
+def outputs(path: Path) -> dict[str, str]:
+    """Answers by instruction, of a file of AlpacaEval's model outputs.
+
+    Raises:
+        InputError: for a file that is none.
+    """
+    found = {row.get("instruction"): row.get("output") for row in _rows(path)}
+    if not found or not all(isinstance(each, str) for pair in found.items() for each in pair):
+        raise InputError(f"{path} holds no model outputs: a list of instruction, output, generator was expected")
+    return {str(key): str(value) for key, value in found.items()}
+
+
+def write_outputs(path: Path, answers: Sequence[tuple[str, str]], name: str) -> None:
+    """Write answers as AlpacaEval's tool reads them: ``alpaca_eval --model_outputs PATH``."""
+    write_json(path, [{"instruction": asked, "output": said, "generator": name} for asked, said in answers])
+
+
+def compared(model: Mapping[str, str], baseline: Mapping[str, str], judge: Judge) -> tuple[WinRate, list[Any]]:
+    """Answers to the same instructions, judged; the win rate, and annotations as AlpacaEval writes them.
+
+    Raises:
+        InputError: when no instruction is in both.
+    """
+    asked = [each for each in model if each in baseline]
+    if not asked:
+        raise InputError("the two files answer no instruction in common: give outputs of the same prompts")
+    liked = [_preference(judge(each, model[each], baseline[each])) for each in asked]
+    rows = [
+        {"instruction": each, "output_1": baseline[each], "output_2": model[each], "preference": preference}
+        for each, preference in zip(asked, liked, strict=True)
+    ]
+    value, error = win_rate(liked)
+    lengths = (fmean(len(side[each]) for each in asked) for side in (model, baseline))
+    return WinRate(value, error, len(rows), *lengths), rows
+
+
+def _preference(gap: float) -> float:
+    return DRAW if gap == 0 else 2.0 if gap > 0 else 1.0
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    found = read_json(path)
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise InputError(f"{path} is no list of objects: an AlpacaEval file was expected")
+    return found
+
+
+# MT-Bench -------------------------------------------------------------------------------------------------------------
+
+
+def questions(path: Path) -> list[dict[str, Any]]:
+    """MT-Bench's questions: ``question_id`` and ``turns``.
+
+    Raises:
+        InputError: for a file that holds others.
+    """
+    found = read_lines(path)
+    if not found or not all(isinstance(each, dict) and each.get("turns") and "question_id" in each for each in found):
+        raise InputError(f"{path} holds no questions of MT-Bench: question_id and turns were expected")
+    return found
+
+
+def write_answers(path: Path, answers: Mapping[int, Sequence[str]], name: str, stamp: float) -> None:
+    """Write the turns of every question as FastChat's judge reads them.
+
+    Args:
+        path: the file of JSON lines.
+        answers: by question id.
+        name: of the model.
+        stamp: seconds since 1970.
+    """
+    rows = [
+        {
+            "question_id": number,
+            "answer_id": f"{name}-{number}",
+            "model_id": name,
+            "choices": [{"index": 0, "turns": list(turns)}],
+            "tstamp": stamp,
+        }
+        for number, turns in answers.items()
+    ]
+    write_text(path, "".join(to_json(row) + "\n" for row in rows))
+
+
+def rating(text: str) -> float | None:
+    """The rating in what a judge wrote: ``[[7]]``, else ``[7]``; None without one."""
+    found = next((match for pattern in RATINGS if (match := pattern.search(text))), None)
+    return float(found.group(1)) if found else None
+
+
+def rated(path: Path) -> dict[str, float]:
+    """Mean rating of each model in a file of MT-Bench's single judgements, over both turns.
+
+    Raises:
+        InputError: for a file without a rating.
+    """
+    found: dict[str, list[float]] = {}
+    for row in read_lines(path):
+        score = row.get("score")
+        score = rating(str(row.get("judgment", ""))) if score is None else score
+        if score is not None and score >= 0:  # -1 is FastChat's word for a text without a rating
+            found.setdefault(str(row.get("model", row.get("model_id"))), []).append(float(score))
+    if not found:
+        raise InputError(f"{path} holds no ratings of MT-Bench: score or judgment were expected")
+    return {name: fmean(scores) for name, scores in found.items()}
+
+
+# Judges ---------------------------------------------------------------------------------------------------------------
+
+
+def by_likelihood(model: Checkpoint, chat: bool = False) -> Judge:
+    """A local model prefers the answer that it holds likelier, by the mean log-probability of a token."""
+
+    def judge(prompt: str, first: str, second: str) -> float:
+        one, two = mean_logprobs(model, [answer(model, prompt, each, chat) for each in (first, second)])
+        return one - two
+
+    return judge
+
+
+def by_quality(reviser: Reviser) -> Judge:
+    """A reviser prefers the answer of higher quality; it is no fair judge of a policy that it guided."""
+
+    def judge(prompt: str, first: str, second: str) -> float:
+        one, two = probabilities(reviser, [(prompt, first), (prompt, second)])
+        return quality(one.tolist()) - quality(two.tolist())
+
+    return judge
+
+
+JUDGES: dict[str, Callable[[Any], Judge]] = {"likelihood": by_likelihood, "reviser": by_quality}

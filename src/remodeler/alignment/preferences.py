@@ -1,0 +1,169 @@
+"""Preference data: a prompt, the answer that was chosen and one that was rejected.
+
+Rows come one at a time from a file of JSON lines, or from whatever else :mod:`remodeler.sources` reads. What can't be
+used is left out and counted by its reason; prompts, not pairs, are held out, so that no prompt is on both sides.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from remodeler.alignment.shapes import SHAPES, BadRow, Ranked
+from remodeler.errors import InputError
+from remodeler.sources import rows_of
+
+EMPTY, SAME, REPEATED, LEVEL, BROKEN, LONG = (
+    "an empty side",
+    "both sides the same",
+    "repeated",
+    "no better answer",
+    "a row without a prompt and two texts",
+    "longer than the context",
+)
+"""Why something was left out."""
+MANY = 10**6
+"""Rows of a data set on the hub, where nobody says how many are wanted."""
+LEAST = 2
+"""Prompts: one to learn from, one to hold out."""
+
+
+@dataclass(frozen=True)
+class Triple:
+    """What was asked, the better answer and the worse one."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """Triples to learn from and to judge by, and how many were left out, by reason."""
+
+    train: tuple[Triple, ...]
+    heldout: tuple[Triple, ...]
+    dropped: dict[str, int]
+
+
+def read_preferences(
+    source: str, samples: int | None = None, lower: int | None = None, gap: float = 0.0
+) -> tuple[list[Triple], Counter[str]]:
+    """The triples of a source, cleaned, and how many were left out, by reason.
+
+    Args:
+        source: ``.jsonl``, ``.json``, ``.parquet``, or ``hf:NAME[:CONFIG][:SPLIT]``.
+        samples: at most so many triples.
+        lower: of a list of answers, pair the best with so many of the others, the worst first; by default with all.
+        gap: of a list of answers, the least difference in score.
+
+    Raises:
+        InputError: for a source that can't be read or holds no preferences.
+    """
+    dropped: Counter[str] = Counter()
+    found = list(islice(cleaned(_told(source, samples, lower, gap, dropped), dropped), samples))
+    if not found:
+        raise InputError(f"{source} holds no usable preference (left out: {counted(dropped)}): give another file")
+    return found, dropped
+
+
+def counted(dropped: Mapping[str, int]) -> str:
+    """What was left out, in words."""
+    return ", ".join(f"{count} ({reason})" for reason, count in sorted(dropped.items()) if count) or "nothing"
+
+
+# Rows -----------------------------------------------------------------------------------------------------------------
+
+
+def rows(source: str, samples: int | None = None) -> Iterator[Any]:
+    """The rows of a source, one at a time; only files of JSON lines are never in memory as a whole.
+
+    Of a data set on the hub no more are read than are enough for some samples.
+    """
+    path = Path(source)
+    if path.suffix.lower() != ".jsonl" or not path.is_file():
+        yield from rows_of(source, samples or MANY)
+        return
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _parsed(path, number, line)
+
+
+def _parsed(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise InputError(f"line {number} of {path} is not valid JSON ({error}): restore or remove it") from None
+
+
+def _told(source: str, samples: int | None, lower: int | None, gap: float, dropped: Counter[str]) -> Iterator[Triple]:
+    """Every pair of a better and a worse answer."""
+    for number, row in enumerate(rows(source, samples), 1):
+        reader = next((read for keys, read in SHAPES.values() if isinstance(row, dict) and row.keys() >= {*keys}), None)
+        if reader is None:
+            given = ", ".join(row) if isinstance(row, dict) else repr(row)[:40]
+            wanted = "; ".join(", ".join(keys) for keys, _ in SHAPES.values())
+            raise InputError(f"row {number} of {source} has {given}: one of these was expected: {wanted}")
+        try:
+            yield from compared(reader(row), lower, gap, dropped)
+        except (BadRow, KeyError, TypeError, ValueError, AttributeError):
+            dropped[BROKEN] += 1
+
+
+def compared(row: Ranked, lower: int | None, gap: float, dropped: Counter[str]) -> Iterator[Triple]:
+    """The best answer of a row against the worse ones, the worst first."""
+    best, top = max(row.answers, key=lambda each: each[1])
+    worse = sorted((each for each in row.answers if each[1] < top and top - each[1] >= gap), key=lambda each: each[1])
+    if not worse:
+        dropped[LEVEL] += 1
+    yield from (Triple(row.prompt, best, answer) for answer, _ in worse[:lower])
+
+
+def cleaned(triples: Iterable[Triple], dropped: Counter[str]) -> Iterator[Triple]:
+    """Triples of which something can be learned; the others are counted."""
+    seen: set[bytes] = set()
+    for each in triples:
+        key = hashlib.sha256(json.dumps([each.prompt, each.chosen, each.rejected]).encode()).digest()
+        reason = _fault(each) or (REPEATED if key in seen else None)
+        seen.add(key)
+        if reason:
+            dropped[reason] += 1
+        else:
+            yield each
+
+
+def _fault(each: Triple) -> str | None:
+    if not all(side.strip() for side in (each.prompt, each.chosen, each.rejected)):
+        return EMPTY
+    return SAME if each.chosen == each.rejected else None
+
+
+# Held-out prompts -----------------------------------------------------------------------------------------------------
+
+
+def split(triples: Sequence[Triple], share: float, seed: int) -> tuple[tuple[Triple, ...], tuple[Triple, ...]]:
+    """Triples to learn from and triples to hold out, in their order; no prompt is on both sides.
+
+    Raises:
+        InputError: when there are not two prompts, or the share is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"a held-out share of {share:g} was given: choose one between 0 and 1")
+    prompts = sorted({each.prompt for each in triples}, key=lambda prompt: ordered(prompt, seed))
+    if len(prompts) < LEAST:
+        raise InputError(f"the preferences have {len(prompts)} prompt: at least {LEAST} are needed, give more")
+    apart = set(prompts[: min(len(prompts) - 1, max(1, round(share * len(prompts))))])
+    return (
+        tuple(each for each in triples if each.prompt not in apart),
+        tuple(each for each in triples if each.prompt in apart),
+    )
+
+
+def ordered(text: str, seed: int) -> bytes:
+    """Sorts texts in an order that a seed decides and other texts do not change."""
+    return hashlib.sha256(f"{seed}\n{text}".encode(errors="surrogatepass")).digest()

@@ -1,0 +1,157 @@
+"""What a person asks of an alignment."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from remodeler.alignment.difficulty import Rule
+from remodeler.alignment.filters import Limits
+from remodeler.alignment.phases import Course
+from remodeler.alignment.rounds import EXTERNAL, INTERNAL, KINDS
+from remodeler.checkpoints import Checkpoint, load, read_settings
+from remodeler.errors import InputError
+from remodeler.families import FAMILIES
+from remodeler.records import taken_up
+from remodeler.sampling import Sampling
+from remodeler.trainees import training_dtype
+
+RUN = "run.jsonl"
+"""Says what an unfinished folder belongs to."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How models are loaded."""
+
+    family: str | None = None
+    trust_remote_code: bool = False
+    dtype: str = "auto"
+    device: str = "auto"
+
+    def load(self, name: str, device: Any, trained: bool = False) -> Checkpoint:
+        """A model; ``trained``: all of it is going to change, so that it needs float32."""
+        return load(name, **self.how(name, device, trained))
+
+    def how(self, name: str, device: Any, trained: bool = False) -> dict[str, Any]:
+        """The arguments of that; the family that was named is that of models which are in no row."""
+        known = read_settings(name, None)["model_type"] in FAMILIES
+        return {
+            "dtype": training_dtype(self.dtype, trained, device),
+            "device": str(device),
+            "family": None if known else self.family,
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+
+@dataclass(frozen=True)
+class ReviserWish:
+    """A reviser to be trained."""
+
+    model: str
+    preferences: str
+    template: Path | None = None
+    samples: int | None = None
+    heldout: float = 0.1
+    """Share of the prompts."""
+    lower: int | None = None
+    gap: float = 0.0
+    length: int | None = None
+    rule: Rule = field(default_factory=Rule)
+    label_weight: float = 1.0
+    afresh: bool = False
+    """The adaptive reviser starts from the model, not from the warm-up reviser."""
+    warmup_epochs: float = 1.0
+    identity: float = 0.0
+    """So many examples of copying in the warm-up, as a share of the triples."""
+    course: Course = field(default_factory=Course)
+    loading: Loading = field(default_factory=Loading)
+    seed: int = 42
+
+
+def same_run(work: Path, wish: Any, *free: str) -> None:
+    """Refuse to go on with what another wish left in a folder; some of its parts are free to change.
+
+    Raises:
+        InputError: and says what differs.
+    """
+    told = {key: value for key, value in options(wish).items() if key not in (*free, "loading", "size")}
+    taken_up(work / RUN, {"model": wish.model, **told})
+
+
+def options(wish: Any) -> dict[str, Any]:
+    """A wish as it stands in a record."""
+    return {key: _plain(value) for key, value in asdict(wish).items() if key != "model"}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclass(frozen=True)
+class ReviseWish:
+    """Responses to be revised."""
+
+    responses: str
+    reviser: str
+    tokens: int = 256
+    size: int | None = None
+    limit: int | None = None
+    loading: Loading = field(default_factory=Loading)
+
+
+@dataclass(frozen=True)
+class EvolveWish:
+    """A policy to be evolved."""
+
+    model: str
+    prompts: str
+    reviser: str
+    rounds: tuple[str, ...] = (INTERNAL, EXTERNAL)
+    limit: int | None = None
+    """Prompts, of all rounds together."""
+    probe: int = 64
+    """Prompts set aside to look at the policy before and after, at most a tenth."""
+    sampling: Sampling = field(default_factory=lambda: Sampling(256, 1.0, 0.95, 4))
+    limits: Limits = field(default_factory=Limits)
+    labels: bool = True
+    restart: bool = False
+    """Every round trains the first policy anew, not that of the round before."""
+    size: int | None = None
+    course: Course = field(default_factory=Course)
+    loading: Loading = field(default_factory=Loading)
+    seed: int = 42
+
+    def checked(self) -> "EvolveWish":
+        """Itself.
+
+        Raises:
+            InputError: for an unknown kind of round, or none.
+        """
+        if not self.rounds or not set(self.rounds) <= set(KINDS):
+            raise InputError(f"--rounds {','.join(self.rounds)} was given: name {' and '.join(KINDS)}, by commas")
+        self.sampling.checked()
+        self.limits.checked()
+        return self
+
+
+@dataclass(frozen=True)
+class BaselineWish:
+    """A policy trained on preferences by another method, to be held against an evolved one."""
+
+    model: str
+    preferences: str
+    method: str = "sft"
+    samples: int | None = None
+    heldout: float = 0.1
+    lower: int | None = None
+    gap: float = 0.0
+    length: int | None = None
+    chat: bool = False
+    beta: float = 0.1
+    """Of DPO and ORPO."""
+    course: Course = field(default_factory=Course)
+    loading: Loading = field(default_factory=Loading)
+    seed: int = 42
