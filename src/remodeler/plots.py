@@ -46,10 +46,8 @@ def level_edges(values: Sequence[float]) -> list[float]:
     positive = sorted(value for value in values if value > 0)
     if not positive:
         return []
-    low, high = (
-        positive[len(positive) // 10],
-        positive[-1 - len(positive) // 20],
-    )  # a few extremes get no level of their own
+    # A few extremes get no level of their own.
+    low, high = positive[len(positive) // 10], positive[-1 - len(positive) // 20]
     for series in ((1, 2, 5), (1, 3), (1,)):
         edges = _between(low, high, series)
         if len(edges) <= MOST_EDGES:
@@ -285,9 +283,8 @@ def reliability_svg(bins: Sequence[Mapping[str, Any]]) -> str:
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", alpha=0.6)
     sure, right = ([each[key] for each in bins] for key in ("confidence", "accuracy"))
     axes.plot(sure, right, color=CURVE, linewidth=2)
-    axes.scatter(
-        sure, right, s=[30 + 300 * each["count"] / total for each in bins], color=MARK, zorder=3, clip_on=False
-    )
+    areas = [30 + 300 * each["count"] / total for each in bins]
+    axes.scatter(sure, right, s=areas, color=MARK, zorder=3, clip_on=False)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the label", ylabel="share that is right")
     told = "; ".join(f"{each['count']} at {each['confidence']:.2f}: {each['accuracy']:.2f}" for each in bins)
     return _inline(figure, "reliability", "Reliability of label probabilities", f"{told}.")
