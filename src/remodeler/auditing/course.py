@@ -29,9 +29,9 @@ class Course:
     """Windows of a step at most; a post is one window, unless it is long."""
     tokens: int = 2048
     """Tokens of a step at most, padding included."""
-    learning_rate: float = 5e-5
+    learning_rate: float = 1e-4
     """Of the encoder."""
-    head_rate: float = 5e-4
+    head_rate: float = 1e-3
     """Of what stands on it."""
     warmup: float = 0.1
     """Share of the steps in which the rates grow."""
