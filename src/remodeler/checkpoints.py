@@ -1,7 +1,6 @@
 """Load a model with its tokenizer and find its blocks; refuse what can't be pruned before hours are spent on it."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 import remodeler.packed  # noqa: F401  registers the packed model types
 from remodeler.blocks import Anatomy
 from remodeler.console import ERR, note
-from remodeler.errors import InputError
+from remodeler.errors import InputError, one_line
 from remodeler.families import Family, family
 from remodeler.records import disk_errors
 from remodeler.shards import INDEX, weight_map
@@ -103,7 +102,9 @@ def pick_device(device: str) -> torch.device:
             raise RuntimeError("it holds no numbers")
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} can't be used here ({_line(error)}): choose cpu, cuda or auto") from None
+        raise InputError(
+            f"device {device!r} can't be used here ({one_line(error)}): choose cpu, cuda or auto"
+        ) from None
 
 
 def pick_dtype(dtype: str) -> torch.dtype | str:
@@ -189,17 +190,11 @@ def one_sentence(name: str, what: str) -> Iterator[None]:
     except InputError:
         raise
     except LIBRARY_ERRORS as error:
-        raise InputError(f"{what} of {name} can't be loaded ({_line(error)}): {_advice(name, error)}") from error
+        raise InputError(f"{what} of {name} can't be loaded ({one_line(error)}): {_advice(name, error)}") from error
     finally:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def _line(error: BaseException) -> str:
-    """First line of a library's message, short enough to read."""
-    text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
-    return text if len(text) <= 220 else text[:217] + "..."
 
 
 def _advice(name: str, error: BaseException) -> str:
@@ -297,4 +292,4 @@ def check_files(folder: Path) -> None:
             with safe_open(file, framework="pt"):
                 pass
         except SafetensorError as error:
-            raise InputError(f"{file} is truncated or damaged ({_line(error)}): get the file again") from None
+            raise InputError(f"{file} is truncated or damaged ({one_line(error)}): get the file again") from None

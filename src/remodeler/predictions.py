@@ -216,12 +216,13 @@ def refuse_damaged(store: Store) -> None:
 
 def gold_logprobs(store: Store) -> Tensor:
     """Log-probabilities of the tokens that came, at all scored positions: [tokens] float32."""
-    return extra(store, GOLD, 0, len(store.windows)).float()
+    return extras(store, [GOLD], 0, len(store.windows))[GOLD].float()
 
 
-def extra(store: Store, name: str, start: int, stop: int) -> Tensor:
-    """A fact of the scored positions of some windows: [tokens]."""
-    return torch.cat([read([name])[name] for read in _stretches(store, start, stop)])
+def extras(store: Store, names: Sequence[str], start: int, stop: int) -> Extras:
+    """Facts of the scored positions of some windows, by name."""
+    parts = [read(names) for read in _stretches(store, start, stop)]
+    return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
 def between(store: Store, start: int, stop: int) -> TopK:

@@ -4,6 +4,7 @@ Whether that can work is asked before the hours of a run, not after them: the na
 folder that could not be sent is whole and stays; `remodel publish` sends it again.
 """
 
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, not in __all__
 
 from remodeler.console import note
-from remodeler.errors import InputError
+from remodeler.errors import InputError, one_line
 from remodeler.measurements import size
-
-LEFT_OUT = ("*.partial", "*.partial/**", ".cache/**", "checkpoint-*/**")
-"""What a run leaves that nobody should download."""
-CARD = "README.md"
 
 
 def refuse_unpublishable(name: str) -> None:
@@ -29,16 +26,18 @@ def refuse_unpublishable(name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise InputError(f"{name!r} is no name on the hub ({_line(error)}): write USER/MODEL") from None
+        raise InputError(f"{name!r} is no name on the hub ({one_line(error)}): write USER/MODEL") from None
     if "/" not in name:
         raise InputError(f"{name!r} names no owner: write USER/MODEL")
     try:
         HfApi().whoami()
     except (LocalTokenNotFoundError, HfHubHTTPError) as error:
-        raise InputError(f"the hub does not know who you are ({_line(error)}): log in with `hf auth login`") from None
+        raise InputError(
+            f"the hub does not know who you are ({one_line(error)}): log in with `hf auth login`"
+        ) from None
     except OSError as error:
         raise InputError(
-            f"the hub can't be reached ({_line(error)}): leave out --push-to-hub, and publish later"
+            f"the hub can't be reached ({one_line(error)}): leave out --push-to-hub, and publish later"
         ) from None
 
 
@@ -58,6 +57,7 @@ def files(folder: Path) -> list[tuple[str, int]]:
 
 
 def _left_out(path: Path) -> bool:
+    """What a run leaves that nobody should download."""
     return any(part.endswith(".partial") or part == ".cache" or part.startswith("checkpoint-") for part in path.parts)
 
 
@@ -86,22 +86,19 @@ def publish(folder: Path, name: str, public: bool = False, dry: bool = False) ->
         return name
     refuse_unpublishable(name)
     try:
-        return _sent(folder, name, public)
+        return _sent(folder, [path for path, _ in listed], name, public)
     except (HfHubHTTPError, OSError) as error:
         again = f"{folder} is whole, `remodel publish {folder} {name}` sends it again"
-        raise InputError(f"{name} was not written ({_line(error)}): {again}") from None
+        raise InputError(f"{name} was not written ({one_line(error)}): {again}") from None
 
 
-def _sent(folder: Path, name: str, public: bool) -> str:
+def _sent(folder: Path, listed: list[str], name: str, public: bool) -> str:
     api = HfApi()
     api.create_repo(name, private=not public, exist_ok=True)
     told: Any = api.upload_folder(
-        repo_id=name, folder_path=folder, ignore_patterns=list(LEFT_OUT), commit_message=f"Upload {folder.name}"
+        repo_id=name,
+        folder_path=folder,
+        allow_patterns=list(map(escape, listed)),
+        commit_message=f"Upload {folder.name}",
     )
     return str(getattr(told, "repo_url", None) or f"{api.endpoint}/{name}")
-
-
-def _line(error: BaseException) -> str:
-    """First line of a library's message."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= 160 else words[:157] + "..."

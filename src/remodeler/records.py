@@ -6,6 +6,7 @@ Files are written beside their place and renamed; a folder is filled as ``NAME.p
 import errno
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -176,6 +177,16 @@ def load_record(folder: Path) -> Record:
         return Record(**value)
     except TypeError as error:
         raise InputError(f"{folder / RECORD_FILE} is not a record of this tool ({error})") from None
+
+
+def command_line() -> str:
+    """The command that is running, as a record tells it."""
+    return shlex.join(["remodel", *sys.argv[1:]])
+
+
+def options_of(wish: Any) -> dict[str, Any]:
+    """A wish, a dataclass, as a record holds it."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(wish).items()}
 
 
 def refuse_existing(path: Path) -> None:

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from remodeler.errors import InputError
 from remodeler.measurements import checkpoints, comparison, number, size
 from remodeler.plots import tradeoffs_svg
-from remodeler.records import Record, load_record, read_lines, write_text
+from remodeler.records import Record, load_record, read_lines, refuse_existing, write_text
 from remodeler.report import REMOVALS_FILE, REPORT_FILE, command, lead
 from remodeler.report_steps import curve_points, summary
 
@@ -44,8 +44,7 @@ def write_together(folders: Sequence[Path], page: Path) -> Path:
     Raises:
         InputError: when a folder has no record, or the page is there already.
     """
-    if page.exists():
-        raise InputError(f"{page} exists already: choose another --out or remove it first")
+    refuse_existing(page)
     write_text(page, render(entries(folders), page))
     return page
 

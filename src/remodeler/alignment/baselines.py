@@ -4,9 +4,7 @@
 same way, so that all policies stand in one table.
 """
 
-import shlex
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +25,7 @@ from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.logprobs import mean_nll, perplexity
 from remodeler.minibatches import enough_memory
-from remodeler.records import Record, empty, new_folder, partial, refuse_existing, save_record, versions
+from remodeler.records import Record, command_line, empty, new_folder, partial, refuse_existing, save_record, versions
 from remodeler.sampling import digest
 from remodeler.trainees import as_stored
 from remodeler.training_state import CURVE_FILE
@@ -155,7 +153,7 @@ def _complete(job: Job, done: Path, work: Path, out: Path) -> None:
         "form": "packed" if (work / "packed.py").exists() else "stock",
         "auto_class": "AutoModelForCausalLM",
         "pipeline_tag": "text-generation",
-        "command": shlex.join(["remodel", *sys.argv[1:]]),
+        "command": command_line(),
     }
     record = Record("align baseline", options(wish) | {"out": str(out)}, inputs, wish.seed, versions(), results)
     save_record(work, record)

@@ -5,8 +5,6 @@ answer, as DPO has it); and what it answers itself: how long, whether it comes t
 it. All policies answer with the same random numbers.
 """
 
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -27,6 +25,7 @@ from remodeler.logprobs import bits_per_byte, perplexity
 from remodeler.records import (
     Record,
     append_line,
+    command_line,
     empty,
     new_folder,
     refuse_existing,
@@ -143,6 +142,6 @@ def _quality(reviser: Reviser, pairs: Sequence[tuple[str, str]]) -> dict[str, fl
 def _record(wish: CompareWish, triples: Sequence[Triple], found: Sequence[Any], out: Path | None) -> Record:
     texts = digest(text for each in triples for text in (each.prompt, each.chosen, each.rejected))
     inputs = {"preferences": {"name": wish.preferences, "count": len(triples), "sha256": texts}}
-    results = {"checkpoints": list(found), "command": shlex.join(["remodel", *sys.argv[1:]])}
+    results = {"checkpoints": list(found), "command": command_line()}
     told = options(wish) | ({"out": str(out)} if out else {})
     return Record("align compare", told, inputs, wish.sampling.seed, versions(), results)

@@ -6,9 +6,7 @@ prompts alone, a fresh part of them for every round. Some are set aside, on whic
 first round and after each. Several processes share the training; the first alone answers, labels and revises.
 """
 
-import shlex
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -40,6 +38,7 @@ from remodeler.console import bar, note
 from remodeler.minibatches import enough_memory
 from remodeler.records import (
     Record,
+    command_line,
     empty,
     new_folder,
     partial,
@@ -229,7 +228,7 @@ def _described(job: Job, results: dict[str, Any], work: Path, out: Path) -> None
     }
     form = "packed" if (work / "packed.py").exists() else "stock"
     results |= {"form": form, "auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}
-    results["command"] = shlex.join(["remodel", *sys.argv[1:]])
+    results["command"] = command_line()
     told = options(job.wish) | {"out": str(out)}
     record = Record("align evolve", told, inputs, job.wish.seed, versions(), results)
     save_record(work, record)

@@ -1,7 +1,5 @@
 """Revise responses that somebody else wrote: the reviser alone, at inference."""
 
-import shlex
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from remodeler.alignment.template import LABELS
 from remodeler.alignment.wishes import ReviseWish, options
 from remodeler.checkpoints import fingerprint, pick_device
 from remodeler.console import bar, note
-from remodeler.records import Record, empty, new_folder, refuse_existing, save_record, versions
+from remodeler.records import Record, command_line, empty, new_folder, refuse_existing, save_record, versions
 from remodeler.sampling import digest
 
 Finish = Callable[[Path], object]
@@ -92,6 +90,6 @@ def _record(wish: ReviseWish, reviser: Reviser, given: Sequence[Response], rows:
         "changed": sum(row["revision"] != row["response"] for row in rows),
         "not ended": sum(not row["ended"] for row in rows),
         **means([(row["response"], row["revision"]) for row in rows]),
-        "command": shlex.join(["remodel", *sys.argv[1:]]),
+        "command": command_line(),
     }
     return Record("align revise", options(wish) | {"out": str(out)}, inputs, 0, versions(), results)

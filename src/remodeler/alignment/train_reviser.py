@@ -4,9 +4,7 @@ All is done in ``OUT.partial``, renamed to OUT at the end; every phase is on the
 kill leaves there is taken up by the same command. Several processes share the training; the first alone scores.
 """
 
-import shlex
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -40,6 +38,7 @@ from remodeler.errors import InputError
 from remodeler.minibatches import enough_memory
 from remodeler.records import (
     Record,
+    command_line,
     empty,
     new_folder,
     partial,
@@ -277,7 +276,7 @@ def _described(job: Job, results: dict[str, Any], work: Path, out: Path) -> None
     }
     form = "packed" if getattr(job.model.model.config, "packing", None) else "stock"
     results |= {"form": form, "auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}
-    results["command"] = shlex.join(["remodel", *sys.argv[1:]])
+    results["command"] = command_line()
     record = Record(
         "align train-reviser", options(job.wish) | {"out": str(out)}, inputs, job.wish.seed, versions(), results
     )

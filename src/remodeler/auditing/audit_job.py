@@ -4,8 +4,6 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 completions batch by batch, spans some texts at a time. Spans are looked for in what a model wrote, not in the prompt.
 """
 
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +25,7 @@ from remodeler.predictions import sha256
 from remodeler.records import (
     Record,
     append_lines,
+    command_line,
     empty,
     new_folder,
     refuse_existing,
@@ -170,7 +169,7 @@ def _record(wish: Wish, given: Given, written: list[dict[str, Any]], found: list
     results: dict[str, Any] = {
         "audited": [{**facts, **figures(each, seed)} for facts, each in zip(written, counts, strict=True)],
         "words": frequent(found, len(written)),
-        "command": shlex.join(["remodel", *sys.argv[1:]]),
+        "command": command_line(),
     }
     if len(counts) == 2:
         results["difference"] = paired(counts[0], counts[1], seed)

@@ -5,9 +5,7 @@ All is done in ``OUT.partial``, renamed to OUT at the end; what a kill leaves th
 
 import hashlib
 import json
-import shlex
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +23,16 @@ from remodeler.auditing.train import Lesson, lesson, step_seconds, train
 from remodeler.card import write_tagger_card
 from remodeler.console import bar, duration, note
 from remodeler.errors import InputError
-from remodeler.records import Record, empty, new_folder, refuse_existing, save_record, versions
+from remodeler.records import (
+    Record,
+    command_line,
+    empty,
+    new_folder,
+    options_of,
+    refuse_existing,
+    save_record,
+    versions,
+)
 from remodeler.training_plan import order
 from remodeler.training_state import CURVE_FILE
 
@@ -158,16 +165,12 @@ def _digest(posts: Sequence[Post]) -> str:
 
 def _header(wish: Wish, posts: Sequence[Post], dev: Sequence[Post], taught: Sequence[Likely] | None) -> dict[str, Any]:
     """What tells this run from another."""
-    options = _options(wish)
+    options = options_of(wish)
     for name in ("device", "texts", "dev", "teacher"):
         del options[name]
     del options["course"]["save_minutes"]
     teacher = hashlib.sha256(b"".join(each.tobytes() for each in taught)).hexdigest() if taught else None
     return {"options": options, "posts": _digest(posts), "dev": _digest(dev), "teacher": teacher}
-
-
-def _options(wish: Wish) -> dict[str, Any]:
-    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(wish).items()}
 
 
 def _described(
@@ -185,13 +188,13 @@ def _described(
         "seconds": lines[-1]["seconds"],
         "parameters": sum(value.numel() for value in trained.model.parameters()),
         "rules": asdict(trained.settings.rules),
-        "command": shlex.join(["remodel", *sys.argv[1:]]),
+        "command": command_line(),
     }
     inputs = {
         "encoder": {"name": wish.encoder},
         "texts": {"source": str(wish.texts), "count": len(posts), "sha256": _digest(posts)},
         "dev": {"source": str(wish.dev or wish.texts), "count": len(dev), "sha256": _digest(dev)},
     }
-    record = Record("audit train", _options(wish) | {"out": str(out)}, inputs, wish.course.seed, versions(), results)
+    record = Record("audit train", options_of(wish) | {"out": str(out)}, inputs, wish.course.seed, versions(), results)
     save_record(work, record)
     write_tagger_card(work, record)

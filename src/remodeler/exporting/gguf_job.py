@@ -25,7 +25,8 @@ from remodeler.exporting.llama_cpp_check import Told, compared, installed, logit
 from remodeler.exporting.rows import ATTENTION, MLP, Part, left, rows_of
 from remodeler.exporting.survivors import computed
 from remodeler.logprobs import vocabulary
-from remodeler.records import disk_errors, read_lines
+from remodeler.records import disk_errors, read_lines, refuse_existing
+from remodeler.records import partial as unfinished
 
 TOKENS = 24
 """That a check reads."""
@@ -90,7 +91,7 @@ def prune_gguf(source: Path, log: Path, out: Path, steps: int | None = None, che
     Raises:
         InputError: for what can't work, in one sentence.
     """
-    refuse_file(out)
+    refuse_existing(out)
     found, gone, plan = preview_pruned(source, log, steps)
     with beside(out) as path:
         write_gguf(path, found.keys, found.dense, plan, written(found.dense, plan))
@@ -152,7 +153,7 @@ def export_gguf(
     Raises:
         InputError: for what can't work, in one sentence.
     """
-    refuse_file(out)
+    refuse_existing(out)
     found, plan = preview(checkpoint, kind)
     words = copied_tokens(tokenizer) if tokenizer else token_keys(checkpoint.tokenizer, vocabulary(checkpoint.model))
     keys = {**found.keys, "general.name": Key(Path(checkpoint.name).name, GGUFValueType.STRING), **words}
@@ -206,16 +207,10 @@ def tried(wanted: bool) -> bool:
     return wanted and installed() is not None
 
 
-def refuse_file(out: Path) -> None:
-    """Raise for what is there already."""
-    if out.exists():
-        raise InputError(f"{out} exists: choose another --out, or delete it")
-
-
 @contextmanager
 def beside(out: Path) -> Iterator[Path]:
     """Where a file is written and tried before it gets its name; one that is wrong, or not whole, goes."""
-    path = out.with_name(out.name + ".partial")
+    path = unfinished(out)
     try:
         with disk_errors(out):
             out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFValueType, LlamaFileType, quants
-from torch import Tensor, nn
+from torch import Tensor
 
-from remodeler.blocks import Block
 from remodeler.checkpoints import Checkpoint
 from remodeler.errors import InputError
 from remodeler.exporting.gguf_file import Given, Key
 from remodeler.exporting.gguf_plan import Sizes
 from remodeler.exporting.gguf_tensors import Dense, Raw, Read
-from remodeler.exporting.survivors import computed, depth, head_size, source_type
+from remodeler.exporting.survivors import computed, depth, head_size, norm_and_module, outside, slides, source_type
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """What llama.cpp calls a model type."""
@@ -83,7 +82,7 @@ def _architecture(checkpoint: Checkpoint) -> str:
 
 def _refuse_other_arithmetic(config: Any, name: str) -> None:
     """What a file could not say, and llama.cpp would leave out without a word."""
-    if getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None):
+    if slides(config):
         raise InputError(f"{name} attends within a sliding window, which these architectures of llama.cpp lack")
     if config.hidden_act != "silu":
         raise InputError(f"{name} has the activation {config.hidden_act}, these architectures of llama.cpp have silu")
@@ -99,15 +98,12 @@ def _rows(tensors: dict[str, Read], part: str) -> dict[int, int]:
 
 
 def _tensors(checkpoint: Checkpoint, kind: str) -> Iterator[tuple[str, Read]]:
-    model = checkpoint.model
-    embedding = model.get_input_embeddings().weight
+    embedding, final, output = outside(checkpoint)
     yield "token_embd.weight", partial(raw, embedding, kind)
-    final = model.get_submodule(checkpoint.anatomy.family.trunk).norm.weight
     yield "output_norm.weight", partial(raw, final, kind)
-    output = model.get_output_embeddings().weight
-    if output is not embedding:
+    if output is not None:
         yield "output.weight", partial(raw, output, kind)
-    factors = rope_factors(model.config)
+    factors = rope_factors(checkpoint.model.config)
     if factors is not None:
         yield "rope_freqs.weight", partial(raw, factors, kind)
     for layer, part in computed(checkpoint):
@@ -116,11 +112,9 @@ def _tensors(checkpoint: Checkpoint, kind: str) -> Iterator[tuple[str, Read]]:
 
 
 def _block(checkpoint: Checkpoint, layer: int, kind: str) -> Iterator[tuple[str, Tensor]]:
-    branch = checkpoint.anatomy.branches[Block(layer, kind)]  # type: ignore[arg-type]
     names = ATTENTION_NAMES if kind == "attention" else MLP_NAMES
-    norm = branch.site.layer.get_submodule(branch.names["norms"][0])
-    yield ("attn_norm.weight" if kind == "attention" else "ffn_norm.weight"), norm.get_parameter("weight")
-    module: nn.Module = branch.modules()[-1]
+    norm, module = norm_and_module(checkpoint, layer, kind)
+    yield ("attn_norm.weight" if kind == "attention" else "ffn_norm.weight"), norm
     for path, value in module.named_parameters():
         part, _, rest = path.rpartition(".")
         if part not in names:

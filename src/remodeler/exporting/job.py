@@ -1,7 +1,5 @@
 """Export from start to finish: load, write beside, read back, compare, rename; and a record of it."""
 
-import shlex
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import import_module
@@ -14,7 +12,16 @@ from remodeler.errors import InputError
 from remodeler.exporting.nemotron import refuse, write_nemotron
 from remodeler.exporting.nemotron_check import check
 from remodeler.exporting.wishes import Wish
-from remodeler.records import Record, new_folder, refuse_existing, save_record, versions, write_json
+from remodeler.records import (
+    Record,
+    command_line,
+    new_folder,
+    options_of,
+    refuse_existing,
+    save_record,
+    versions,
+    write_json,
+)
 
 NO_SEED = 0
 """Nothing is drawn."""
@@ -68,7 +75,7 @@ def _file(wish: Wish, out: Path, dry: bool) -> None:
 def _gguf(wish: Wish, out: Path, dry: bool) -> None:
     """A checkpoint as a GGUF file."""
     writer = _writer()
-    writer.refuse_file(out)
+    refuse_existing(out)
     checkpoint = _loaded(wish)
     if dry:
         writer.preview(checkpoint, wish.kind)
@@ -112,6 +119,5 @@ def _beside(wish: Wish, out: Path, inputs: Mapping[str, Any], results: dict[str,
 
 
 def _record(wish: Wish, out: Path, inputs: Mapping[str, Any], results: dict[str, Any]) -> Record:
-    options = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(wish).items()}
-    results["command"] = shlex.join(["remodel", *sys.argv[1:]])
-    return Record("export", options | {"out": str(out)}, dict(inputs), NO_SEED, versions(), results)
+    results["command"] = command_line()
+    return Record("export", options_of(wish) | {"out": str(out)}, dict(inputs), NO_SEED, versions(), results)

@@ -17,13 +17,12 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
-from remodeler.blocks import Block
 from remodeler.checkpoints import Checkpoint
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.exporting import configuration_decilm
 from remodeler.exporting.rows import Row, rows_of
-from remodeler.exporting.survivors import computed, head_size, source_type
+from remodeler.exporting.survivors import computed, head_size, norm_and_module, outside, slides, source_type
 from remodeler.records import disk_errors, write_json
 
 FAMILIES = ("llama", "mistral", "qwen2")
@@ -75,7 +74,7 @@ def refuse(checkpoint: Checkpoint) -> None:
             f"DeciLM's layout holds {', '.join(FAMILIES)} only, {checkpoint.name} is {kind}: keep the packed form, "
             "which vLLM serves as it is"
         )
-    if getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None):
+    if slides(config):
         told = f"{checkpoint.name} attends within a sliding window"
         raise InputError(f"{told}, DeciLM's layout does not: keep the packed form")
     layers = [layer for layer, part in computed(checkpoint) if part != MLP]
@@ -88,8 +87,12 @@ def refuse(checkpoint: Checkpoint) -> None:
 
 
 def _weight(checkpoint: Checkpoint, layer: int, kind: str, part: str) -> Tensor:
-    branch = checkpoint.anatomy.branches[Block(layer, kind)]  # type: ignore[arg-type]
-    return branch.modules()[-1].get_submodule(part).get_parameter("weight")
+    return norm_and_module(checkpoint, layer, kind)[1].get_submodule(part).get_parameter("weight")
+
+
+def _biased(checkpoint: Checkpoint, part: str) -> bool:
+    """Whether projections of that name have biases."""
+    return any(name.endswith(f"{part}.bias") for name, _ in checkpoint.model.named_parameters())
 
 
 # The config -----------------------------------------------------------------------------------------------------------
@@ -98,8 +101,7 @@ def _weight(checkpoint: Checkpoint, layer: int, kind: str, part: str) -> Tensor:
 def config_of(checkpoint: Checkpoint, rows: list[Row]) -> dict[str, Any]:
     """``config.json``; ``num_key_value_heads`` and ``intermediate_size`` are there for readers that want numbers."""
     config = checkpoint.model.config
-    biased = any("q_proj.bias" in name for name, _ in checkpoint.model.named_parameters())
-    both = any("o_proj.bias" in name for name, _ in checkpoint.model.named_parameters())
+    both = _biased(checkpoint, "o_proj")
     blocks = [block_config(checkpoint, row, number) for number, row in enumerate(rows)]
     known = {name: getattr(config, name, None) for name in KEPT}
     rope = known["rope_parameters"] or {}
@@ -113,8 +115,8 @@ def config_of(checkpoint: Checkpoint, rows: list[Row]) -> dict[str, Any]:
         "intermediate_size": max(_channels(checkpoint, row) for row in rows),
         "head_dim": head_size(checkpoint),
         "attention_bias": both,
-        "qkv_bias": biased and not both,
-        "mlp_bias": any(".mlp.down_proj.bias" in name for name, _ in checkpoint.model.named_parameters()),
+        "qkv_bias": _biased(checkpoint, "q_proj") and not both,
+        "mlp_bias": _biased(checkpoint, "down_proj"),
         "rope_theta": rope.get("rope_theta", 10000.0),
         "rope_scaling": None if rope.get("rope_type", "default") == "default" else rope,
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
@@ -152,11 +154,10 @@ def _channels(checkpoint: Checkpoint, row: Row) -> int:
 
 def tensors_of(checkpoint: Checkpoint, rows: list[Row]) -> Iterator[tuple[str, Tensor]]:
     """By Llama's names; a tied output is not repeated."""
-    model = checkpoint.model
-    embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    embedding, final, output = outside(checkpoint)
     yield "model.embed_tokens.weight", embedding
-    yield "model.norm.weight", model.get_submodule(checkpoint.anatomy.family.trunk).norm.weight
-    if output is not embedding:
+    yield "model.norm.weight", final
+    if output is not None:
         yield "lm_head.weight", output
     for number, row in enumerate(rows):
         for name, tensor in _layer(checkpoint, row, number):
@@ -176,9 +177,9 @@ def _layer(checkpoint: Checkpoint, row: Row, number: int) -> Iterator[tuple[str,
 
 
 def _block(checkpoint: Checkpoint, layer: int, kind: str, place: str) -> Iterator[tuple[str, Tensor]]:
-    branch = checkpoint.anatomy.branches[Block(layer, kind)]  # type: ignore[arg-type]
-    yield f"{NORMS[place]}.weight", branch.site.layer.get_submodule(branch.names["norms"][0]).get_parameter("weight")
-    for name, value in branch.modules()[-1].named_parameters():
+    norm, module = norm_and_module(checkpoint, layer, kind)
+    yield f"{NORMS[place]}.weight", norm
+    for name, value in module.named_parameters():
         yield f"{place}.{name}", value
 
 
@@ -206,7 +207,7 @@ def _no_attention(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
         config.num_key_value_heads * head_size(checkpoint),
     )
     yield f"{NORMS[ATTENTION]}.weight", like.new_ones(config.hidden_size)
-    biased = any("q_proj.bias" in name for name, _ in checkpoint.model.named_parameters())
+    biased = _biased(checkpoint, "q_proj")
     for part, rows in (("q", queries), ("k", shared), ("v", shared)):
         yield f"{ATTENTION}.{part}_proj.weight", like.new_zeros(rows, config.hidden_size)
         if biased:

@@ -1,5 +1,10 @@
 """What is left of a checkpoint, in the order in which it is computed."""
 
+from typing import Any
+
+from torch import Tensor, nn
+
+from remodeler.blocks import Block
 from remodeler.checkpoints import Checkpoint
 from remodeler.exporting.rows import Part
 
@@ -28,3 +33,23 @@ def head_size(checkpoint: Checkpoint) -> int:
     """Numbers of an attention's head."""
     config = checkpoint.model.config
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def slides(config: Any) -> bool:
+    """Whether its attentions look back over a window only."""
+    return bool(getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None))
+
+
+def outside(checkpoint: Checkpoint) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The embedding, the weight of the last norm, and the output, None where it is the embedding."""
+    model = checkpoint.model
+    embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    norm = model.get_submodule(checkpoint.anatomy.family.trunk).norm.weight
+    return embedding, norm, None if output is embedding else output
+
+
+def norm_and_module(checkpoint: Checkpoint, layer: int, kind: str) -> tuple[Tensor, nn.Module]:
+    """Of a block of a sequential pre-norm family: its norm's weight, and what it runs."""
+    branch = checkpoint.anatomy.branches[Block(layer, kind)]  # type: ignore[arg-type]
+    norm = branch.site.layer.get_submodule(branch.names["norms"][0])
+    return norm.get_parameter("weight"), branch.modules()[-1]

@@ -28,7 +28,7 @@ from remodeler.fusion.voices import Voice
 from remodeler.logprobs import TopK, sum_dtype
 from remodeler.losses import LOWEST, Loss, head_map, taught
 from remodeler.minibatches import Batch
-from remodeler.predictions import Extras, Store, extra, stored
+from remodeler.predictions import Extras, Store, extras, stored
 
 SPAN, SCALE, VOICE = "span", "scale", "voice"
 """Facts of a position: the student's tokens in its group, the log of the joint probability of the teacher's tokens
@@ -132,12 +132,9 @@ def hybrid(store: Store, found: Matches, share: float = 0.0, temperature: float 
 
 
 def _facts(store: Store, batch: Batch) -> Extras:
-    device = batch.targets.device
-    names = (SPAN, SCALE, VOICE)
-    return {
-        name: torch.cat([extra(store, name, number, number + 1) for number in batch.numbers]).to(device)
-        for name in names
-    }
+    device, names = batch.targets.device, (SPAN, SCALE, VOICE)
+    parts = [extras(store, names, number, number + 1) for number in batch.numbers]
+    return {name: torch.cat([part[name] for part in parts]).to(device) for name in names}
 
 
 def outcomes(logits: Tensor, wanted: TopK, known: Tensor, came: Tensor) -> Tensor:

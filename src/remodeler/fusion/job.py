@@ -6,9 +6,7 @@ shards of predictions, shards of targets, the training run.
 
 import hashlib
 import json
-import shlex
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,7 +28,16 @@ from remodeler.logprobs import vocabulary
 from remodeler.losses import Loss, cross_entropy, distillation
 from remodeler.minibatches import enough_memory
 from remodeler.predictions import Store, filled, stored
-from remodeler.records import Record, new_folder, partial, refuse_existing, save_record, versions
+from remodeler.records import (
+    Record,
+    command_line,
+    new_folder,
+    options_of,
+    partial,
+    refuse_existing,
+    save_record,
+    versions,
+)
 from remodeler.trainees import trainable, write_trained
 from remodeler.training import train
 from remodeler.training_state import CURVE_FILE
@@ -144,7 +151,7 @@ def _trained(job: Job, work: Path, voices: Sequence[Voice]) -> list[dict[str, An
     header = {
         "voices": [each.name for each in voices],
         "texts": job.ours.windows.fingerprint(),
-        "wish": {key: value for key, value in _options(wish).items() if key not in ("device", "stores")},
+        "wish": {key: value for key, value in options_of(wish).items() if key not in ("device", "stores")},
         "training": asdict(replace(job.plan, save_minutes=0)),
     }
     with trainable(job.student.anatomy, wish.lora, wish.seed) as wrapper, bar("training") as hear:
@@ -156,10 +163,6 @@ def _trained(job: Job, work: Path, voices: Sequence[Voice]) -> list[dict[str, An
     return lines
 
 
-def _options(wish: Wish) -> dict[str, Any]:
-    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(wish).items()}
-
-
 def _described(job: Job, results: dict[str, Any], digest: str, work: Path, out: Path) -> None:
     """The record, and the card for people."""
     windows = job.ours.windows
@@ -169,9 +172,9 @@ def _described(job: Job, results: dict[str, Any], digest: str, work: Path, out: 
         **{f"teacher {number}": {"name": name} for number, name in enumerate(job.wish.teachers, 1)},
     }
     results |= {"auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}
-    results["command"] = shlex.join(["remodel", *sys.argv[1:]])
+    results["command"] = command_line()
     record = Record(
-        "fuse", _options(job.wish) | asdict(job.plan) | {"out": str(out)}, inputs, job.wish.seed, versions(), results
+        "fuse", options_of(job.wish) | asdict(job.plan) | {"out": str(out)}, inputs, job.wish.seed, versions(), results
     )
     save_record(work, record)
     write_fusion_card(work, record)

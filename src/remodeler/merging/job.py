@@ -5,9 +5,7 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 
 import os
 import re
-import shlex
 import shutil
-import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -30,6 +28,7 @@ from remodeler.merging.tokens import embeddings
 from remodeler.merging.wishes import Wish
 from remodeler.records import (
     Record,
+    command_line,
     disk_errors,
     new_folder,
     read_json,
@@ -187,7 +186,7 @@ def _described(
         "loaded": loads,
         "shares": mean_shares(lines, layout),
         "auto_class": _auto_class(plan.lender.settings.get("model_type")),
-        "command": shlex.join(["remodel", *sys.argv[1:]]),
+        "command": command_line(),
     }
     options = {
         "method": plan.name,

@@ -3,9 +3,7 @@
 All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command.
 """
 
-import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,7 +33,16 @@ from remodeler.pruning.scans import RACES
 from remodeler.pruning.search import Search
 from remodeler.pruning.store import HISTORY_FILE, STATE_FILE
 from remodeler.pruning.wishes import Job, Plan, Source, Text
-from remodeler.records import Record, empty, new_folder, refuse_existing, save_record, versions, write_text
+from remodeler.records import (
+    Record,
+    command_line,
+    empty,
+    new_folder,
+    refuse_existing,
+    save_record,
+    versions,
+    write_text,
+)
 from remodeler.saving import Saved, save_pruned
 from remodeler.sources import Sampled
 from remodeler.streaming import streamed
@@ -173,7 +180,7 @@ def _complete(job: Job, outcome: Outcome, work: Path, verb: str, options: dict[s
         **({"widths": {str(block): list(of) for block, of in outcome.kept.items()}} if outcome.kept else {}),
         **_facts(checkpoint, saved),
         "seconds": round(outcome.seconds, 3),
-        "command": shlex.join(["remodel", *sys.argv[1:]]),
+        "command": command_line(),
     }
     model = {"name": checkpoint.name, "revision": checkpoint.revision, **header["model"]}
     inputs = {"model": model, "texts": header["texts"]}

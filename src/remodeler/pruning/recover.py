@@ -3,9 +3,7 @@
 All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command.
 """
 
-import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from remodeler.pruning.wishes import Source, Text
 from remodeler.records import (
     RECORD_FILE,
     Record,
+    command_line,
     load_record,
     new_folder,
     partial,
@@ -159,7 +158,7 @@ def _facts(job: Job, lines: list[dict[str, Any]], results: dict[str, Any]) -> di
         "seconds": lines[-1]["seconds"],
         "auto_class": AUTO[task].__name__,
         "pipeline_tag": PIPELINES[task],
-        "command": shlex.join(["remodel", *sys.argv[1:]]),
+        "command": command_line(),
         **pruning_of(Path(job.student.name)),
     }
 
