@@ -9,6 +9,7 @@ from remodeler import options as opt
 from remodeler import options_fuse as fus
 from remodeler import options_merge as mer
 from remodeler import options_recover as rec
+from remodeler.cli_evaluate import show_table
 from remodeler.errors import InputError
 
 
@@ -127,13 +128,10 @@ def fuse(
 
 
 def _fused(out: Path) -> None:
-    from remodeler.console import note, table
-    from remodeler.measurements import checkpoints, comparison, written
+    from remodeler.console import note
     from remodeler.records import load_record
 
-    drawn = comparison(checkpoints(load_record(out).results))
-    if drawn:
-        table("", *written(drawn))
+    show_table(load_record(out).results)
     note(f"{out}: the model, report.html, training.jsonl, record.json")
 
 

@@ -21,6 +21,13 @@ from rich.table import Table
 OUT = Console(highlight=False, soft_wrap=True)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
+Listen = Callable[[float, str], None]
+"""Is told the share done, and a few words."""
+
+
+def unheard(share: float, words: str) -> None:
+    """Nobody listens."""
+
 
 def note(text: str) -> None:
     """One line about what is going on."""
@@ -28,7 +35,7 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Callable[[float, str], None]]:
+def bar(title: str) -> Iterator[Listen]:
     """A progress bar; call it with the share done and a few words."""
     columns = (
         SpinnerColumn(),

@@ -25,6 +25,7 @@ from torch import Tensor, distributed
 
 from remodeler import processes
 from remodeler.blocks import Anatomy
+from remodeler.console import Listen
 from remodeler.errors import InputError
 from remodeler.logprobs import TopK, joined, scored_topk, vocabulary
 from remodeler.losses import Teach
@@ -121,7 +122,7 @@ def make(
     windows: Windows,
     k: int,
     folder: Path,
-    listen: Callable[[float, str], None],
+    listen: Listen,
     gold: bool = False,
 ) -> Store:
     """The store of a teacher's predictions; what is there already is used.
@@ -145,7 +146,7 @@ def make(
     return filled(store, lambda start, stop: _predicted(teacher, windows[start:stop], k, gold), listen)
 
 
-def filled(store: Store, compute: Compute, listen: Callable[[float, str], None]) -> Store:
+def filled(store: Store, compute: Compute, listen: Listen) -> Store:
     """Make those shards of a store that are not there yet, shared out over the processes.
 
     Args:

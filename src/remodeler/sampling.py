@@ -9,7 +9,7 @@ is the last bit of a matrix product, and so a token where two are as good as equ
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from remodeler.checkpoints import Checkpoint
+from remodeler.console import Listen
 from remodeler.decoding import Choice, Continued, continued
 from remodeler.errors import InputError
 from remodeler.evaluation import kv_bytes_per_token
@@ -37,7 +38,6 @@ COPIES = 12
 
 Row = tuple[int, int]
 """A prompt's number and a sample's, both from 0."""
-Listen = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)

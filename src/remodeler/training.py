@@ -12,7 +12,7 @@ one folder; the first writes.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch import Tensor, distributed
 
 from remodeler import processes, training_state
 from remodeler.blocks import Anatomy
+from remodeler.console import Listen
 from remodeler.logprobs import batch_nll, sum_dtype
 from remodeler.losses import Loss
 from remodeler.minibatches import agreed_batch_size, batches, device_of, to_batch
@@ -32,8 +33,6 @@ from remodeler.records import read_lines
 from remodeler.texts import IGNORED, Windows
 from remodeler.training_plan import MICRO_TOKENS, Training, drawn, mixed, rate, trimmed
 from remodeler.training_state import CURVE_FILE, Curve, Learner, Line
-
-Listen = Callable[[float, str], None]
 
 PENDING = 10
 """Steps whose losses stay on a GPU until somebody waits for them; so often, too, a run looks at the clock."""

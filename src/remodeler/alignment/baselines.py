@@ -7,7 +7,7 @@ same way, so that all policies stand in one table.
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import torch
 
 from remodeler import processes
 from remodeler.alignment.examples import Row, answer, end_of, windows
-from remodeler.alignment.phases import Lesson, phase
-from remodeler.alignment.preferences import LONG, Preferences, Triple, read_preferences, split
+from remodeler.alignment.phases import Lesson, phase, provenance
+from remodeler.alignment.preferences import LONG, Preferences, Triple, digest_of, read_preferences, split
 from remodeler.alignment.trl_methods import dpo, orpo
 from remodeler.alignment.wishes import RUN, BaselineWish, options, same_run
 from remodeler.card_align import write_baseline_card
@@ -25,8 +25,7 @@ from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.logprobs import mean_nll, perplexity
 from remodeler.minibatches import enough_memory
-from remodeler.records import Record, command_line, empty, new_folder, partial, refuse_existing, save_record, versions
-from remodeler.sampling import digest
+from remodeler.records import Record, empty, new_folder, partial, refuse_existing, save_record, versions
 from remodeler.trainees import as_stored
 from remodeler.training_state import CURVE_FILE
 
@@ -141,7 +140,7 @@ def _complete(job: Job, done: Path, work: Path, out: Path) -> None:
     if (done.parent / CURVE_FILE).exists():
         shutil.copyfile(done.parent / CURVE_FILE, work / CURVE_FILE)
     wish, data = job.wish, job.data
-    texts = digest(text for each in (*data.train, *data.heldout) for text in asdict(each).values())
+    texts = digest_of((*data.train, *data.heldout))
     inputs = {
         "model": {"name": wish.model, "weights": job.known["weights"]},
         "preferences": {"name": wish.preferences, "sha256": texts},
@@ -150,10 +149,7 @@ def _complete(job: Job, done: Path, work: Path, out: Path) -> None:
         "student": job.known["before"],
         "fused": _scores(job.load(done), data.heldout, wish.chat),
         "triples": {"train": len(data.train), "held out": len(data.heldout), "left out": data.dropped},
-        "form": "packed" if (work / "packed.py").exists() else "stock",
-        "auto_class": "AutoModelForCausalLM",
-        "pipeline_tag": "text-generation",
-        "command": command_line(),
+        **provenance(work),
     }
     record = Record("align baseline", options(wish) | {"out": str(out)}, inputs, wish.seed, versions(), results)
     save_record(work, record)

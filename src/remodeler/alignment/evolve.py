@@ -16,7 +16,7 @@ from typing import Any
 
 from remodeler import processes
 from remodeler.alignment.examples import answer
-from remodeler.alignment.phases import MODEL, Lesson, phase
+from remodeler.alignment.phases import MODEL, Lesson, phase, provenance
 from remodeler.alignment.prepare import Job, announce, expected, prepared
 from remodeler.alignment.reviser import quality
 from remodeler.alignment.rounds import (
@@ -38,7 +38,6 @@ from remodeler.console import bar, note
 from remodeler.minibatches import enough_memory
 from remodeler.records import (
     Record,
-    command_line,
     empty,
     new_folder,
     partial,
@@ -226,9 +225,7 @@ def _described(job: Job, results: dict[str, Any], work: Path, out: Path) -> None
             "sha256": digest(each for part in job.shards for each in part),
         },
     }
-    form = "packed" if (work / "packed.py").exists() else "stock"
-    results |= {"form": form, "auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}
-    results["command"] = command_line()
+    results |= provenance(work)
     told = options(job.wish) | {"out": str(out)}
     record = Record("align evolve", told, inputs, job.wish.seed, versions(), results)
     save_record(work, record)

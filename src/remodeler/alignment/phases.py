@@ -16,7 +16,7 @@ from remodeler.alignment.examples import Row, weighted, weights, windows
 from remodeler.checkpoints import Checkpoint, fingerprint
 from remodeler.console import bar, duration, note
 from remodeler.measurements import short
-from remodeler.records import disk_errors, partial
+from remodeler.records import command_line, disk_errors, partial
 from remodeler.trainees import trainable, training_precision, write_trained
 from remodeler.training import step_seconds, train
 from remodeler.training_plan import Training
@@ -81,6 +81,13 @@ def phase(start: Callable[[], Checkpoint], lesson: Lesson, course: Course, folde
     _train(student, lesson, course, folder, title)
     processes.first_does(lambda: _write(student, folder))
     return folder / MODEL
+
+
+def provenance(work: Path) -> dict[str, str]:
+    """What a record says of any model that phases made: how it is loaded, and by which command it came."""
+    form = "packed" if (work / "packed.py").exists() else "stock"
+    loading = {"form": form, "auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}
+    return loading | {"command": command_line()}
 
 
 def announce(student: Checkpoint, lesson: Lesson, course: Course, title: str) -> None:

@@ -8,13 +8,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from remodeler.alignment.shapes import SHAPES, BadRow, Ranked
 from remodeler.errors import InputError
+from remodeler.sampling import digest
 from remodeler.sources import rows_of
 
 EMPTY, SAME, REPEATED, LEVEL, BROKEN, LONG = (
@@ -69,6 +70,11 @@ def read_preferences(
     if not found:
         raise InputError(f"{source} holds no usable preference (left out: {counted(dropped)}): give another file")
     return found, dropped
+
+
+def digest_of(triples: Iterable[Triple]) -> str:
+    """SHA-256 of triples in their order."""
+    return digest(text for each in triples for text in asdict(each).values())
 
 
 def counted(dropped: Mapping[str, int]) -> str:

@@ -17,9 +17,10 @@ from remodeler.alignment.differences import difference
 from remodeler.alignment.difficulty import edit_distance
 from remodeler.alignment.filters import Candidate, Limits, refusal
 from remodeler.alignment.reviser import Pair, Reviser, Revision, fits, probabilities, quality, revised
-from remodeler.alignment.scoring import Listen, mapped, unheard
+from remodeler.alignment.scoring import mapped
 from remodeler.alignment.template import LABELS
 from remodeler.checkpoints import Checkpoint, fingerprint
+from remodeler.console import Listen, unheard
 from remodeler.errors import InputError
 from remodeler.records import to_json, write_text
 from remodeler.sampling import Completion, Sampling, completions, digest

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from remodeler.alignment.examples import Row, windows
 from remodeler.checkpoints import Checkpoint
+from remodeler.console import Listen, unheard
 from remodeler.errors import InputError
 from remodeler.logprobs import scored_logits, window_nll
 from remodeler.minibatches import enough_memory, fitting_tokens, to_batch, widest
@@ -20,12 +21,6 @@ CHUNK = 64
 """Items that are worked on, and written, together: what a kill costs at most."""
 CACHED_TOKENS = 2048
 """Of a batch on a CPU."""
-
-Listen = Callable[[float, str], None]
-
-
-def unheard(share: float, words: str) -> None:
-    """Nobody listens."""
 
 
 def mapped(

@@ -25,8 +25,17 @@ from remodeler.alignment.difficulty import (
     threshold,
 )
 from remodeler.alignment.examples import Row, marker, revision, tail
-from remodeler.alignment.phases import Lesson, announce, phase
-from remodeler.alignment.preferences import LONG, Preferences, Triple, counted, ordered, read_preferences, split
+from remodeler.alignment.phases import Lesson, announce, phase, provenance
+from remodeler.alignment.preferences import (
+    LONG,
+    Preferences,
+    Triple,
+    counted,
+    digest_of,
+    ordered,
+    read_preferences,
+    split,
+)
 from remodeler.alignment.reviser import Reviser, probabilities, quality, reviser, write_settings
 from remodeler.alignment.scoring import mapped
 from remodeler.alignment.template import LABELS, Template, read_template
@@ -38,7 +47,6 @@ from remodeler.errors import InputError
 from remodeler.minibatches import enough_memory
 from remodeler.records import (
     Record,
-    command_line,
     empty,
     new_folder,
     partial,
@@ -47,7 +55,6 @@ from remodeler.records import (
     save_record,
     versions,
 )
-from remodeler.sampling import digest
 from remodeler.trainees import as_stored
 from remodeler.training_state import CURVE_FILE
 
@@ -207,7 +214,7 @@ def _difficulties(job: Job, warm: Path, work: Path) -> list[Difficulty]:
             loaded.append(job.load(warm))
         return [asdict(each) for each in difficulties(loaded[0], job.template, chunk)]
 
-    header = {"triples": digest(text for each in triples for text in asdict(each).values()), "model": job.digest}
+    header = {"triples": digest_of(triples), "model": job.digest}
     with bar("difficulty") as hear:
         return [Difficulty(**line) for line in mapped(work / DIFFICULTY, header, triples, made, hear)]
 
@@ -269,14 +276,12 @@ def _told(results: dict[str, Any]) -> list[str]:
 def _described(job: Job, results: dict[str, Any], work: Path, out: Path) -> None:
     """The record, and the card for people."""
     data = job.data
-    texts = digest(text for each in (*data.train, *data.heldout) for text in asdict(each).values())
+    texts = digest_of((*data.train, *data.heldout))
     inputs = {
         "model": {"name": job.wish.model, "weights": job.digest},
         "preferences": {"name": job.wish.preferences, "sha256": texts},
     }
-    form = "packed" if getattr(job.model.model.config, "packing", None) else "stock"
-    results |= {"form": form, "auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}
-    results["command"] = command_line()
+    results |= provenance(work)
     record = Record(
         "align train-reviser", options(job.wish) | {"out": str(out)}, inputs, job.wish.seed, versions(), results
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from remodeler.auditing.spans import Span, of_characters
+from remodeler.console import note
 from remodeler.errors import InputError
 
 LONGEST = 500_000
@@ -102,6 +103,12 @@ def _opened(path: Path) -> Iterator[TextIO]:
         raise InputError(f"{path} can't be read ({error.strerror}): give a file") from None
     finally:
         csv.field_size_limit(limit)
+
+
+def tell_bad(path: Path, bad: Sequence[str]) -> None:
+    """Say what was left out of a file."""
+    if bad:
+        note(f"{len(bad)} bad rows of {path} were left out; the first: {bad[0]}")
 
 
 # One reader a kind of file --------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Sorting leaves hardly any padding, and the beliefs of a batch become numbers of 
 the stock pipeline goes, which takes text after text.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -18,11 +18,10 @@ from remodeler.auditing.rules import Likely, spans_of
 from remodeler.auditing.spans import Detector, Span
 from remodeler.auditing.tagger import Reads, collated
 from remodeler.auditing.tagger_files import Trained
+from remodeler.console import Listen, unheard
 
 MOST, TOKENS = 32, 768
 """Windows and tokens of a batch: on a CPU, more is not faster."""
-
-Listen = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,6 @@ class Found:
     spans: list[Span]
     likely: Likely
     """[characters]"""
-
-
-def unheard(share: float, words: str) -> None:
-    """Nobody listens."""
 
 
 @torch.inference_mode()

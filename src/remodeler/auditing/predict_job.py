@@ -21,13 +21,13 @@ from remodeler.auditing.formats import (
     to_row,
     write_predictions,
 )
-from remodeler.auditing.posts import Post, Reading, read_posts
+from remodeler.auditing.posts import Post, Reading, read_posts, tell_bad
 from remodeler.auditing.predict import predict
 from remodeler.auditing.quantised import quantise
 from remodeler.auditing.scoring import Score, breakdown, scores
 from remodeler.auditing.tagger_files import HEAD_FILE, SETTINGS_FILE, Trained, load_tagger
 from remodeler.auditing.voting import vote_all
-from remodeler.console import bar, note
+from remodeler.console import bar
 from remodeler.errors import InputError
 from remodeler.records import append_lines, refuse_existing, taken_up
 
@@ -94,7 +94,7 @@ def score_files(predictions: Path, gold: Path, skip_bad: bool = False) -> dict[s
     theirs = read_predictions(gold, skip_bad)
     ours = read_predictions(predictions, skip_bad)
     for path, found in ((gold, theirs), (predictions, ours)):
-        _told(path, found.bad)
+        tell_bad(path, found.bad)
     wanted = [list(row.spans) for row in theirs.rows]
     values = scores(matched(predictions, ours.rows, theirs.rows), wanted)
     texts = [row.text for row in theirs.rows if row.text is not None]
@@ -108,7 +108,7 @@ def convert_file(source: Path, out: Path, texts: Path | None, skip_bad: bool = F
     """
     refuse_existing(out)
     found = read_predictions(source, skip_bad)
-    _told(source, found.bad)
+    tell_bad(source, found.bad)
     rows = found.rows
     if texts is not None:
         known = {post.id: post.text for post in read_posts(texts, skip_bad=skip_bad).posts}
@@ -127,7 +127,7 @@ def _voices(member: Path, texts: Path | None, out: Path, how: How) -> Iterator[P
     """What a member of a vote predicts."""
     if not member.is_dir():
         found = read_predictions(member, how.skip_bad)
-        _told(member, found.bad)
+        tell_bad(member, found.bad)
         yield from found.rows
     elif texts is None:
         raise InputError(f"{member} is a tagger: say with --texts what it is to predict")
@@ -153,7 +153,7 @@ def _mean(rows: Sequence[Prediction]) -> Any:
 def _predicted(texts: Path, folder: Path, kept: Path, how: How) -> list[Prediction]:
     """The posts of a file with a tagger's spans; what was kept by a run that was killed is taken up."""
     given = read_posts(texts, skip_bad=how.skip_bad)
-    _told(texts, given.bad)
+    tell_bad(texts, given.bad)
     trained = load_tagger(folder, how.device, how.trust_remote_code)
     if how.int8:
         quantise(trained.model.encoder)
@@ -194,8 +194,3 @@ def _header(given: Reading, folder: Path, trained: Trained, how: How) -> dict[st
 def _kept(out: Path, member: Path) -> Path:
     """Where a member's predictions are until the result is written."""
     return out.with_name(f"{out.name}.{hashlib.sha256(str(member.resolve()).encode()).hexdigest()[:8]}.partial")
-
-
-def _told(path: Path, bad: Sequence[str]) -> None:
-    if bad:
-        note(f"{len(bad)} bad rows of {path} were left out; the first: {bad[0]}")

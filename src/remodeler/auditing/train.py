@@ -26,11 +26,12 @@ from remodeler import training_state
 from remodeler.auditing.course import Course, Plan
 from remodeler.auditing.labels import SCHEMES, Pieces, beliefs, cut, tags
 from remodeler.auditing.posts import Post
-from remodeler.auditing.predict import Listen, likely_characters, unheard
+from remodeler.auditing.predict import likely_characters
 from remodeler.auditing.rules import Likely, spans_of, tuned
 from remodeler.auditing.scoring import score
 from remodeler.auditing.tagger import collated
 from remodeler.auditing.tagger_files import Trained, save_tagger
+from remodeler.console import Listen, unheard
 from remodeler.minibatches import enough_memory
 from remodeler.records import partial, read_lines
 from remodeler.training_plan import mixed

@@ -13,7 +13,7 @@ from typing import Any
 
 from remodeler.auditing.course import Course, Plan
 from remodeler.auditing.formats import read_predictions
-from remodeler.auditing.posts import Post, Reading, read_posts
+from remodeler.auditing.posts import Post, Reading, read_posts, tell_bad
 from remodeler.auditing.predict import predict
 from remodeler.auditing.rules import Likely, Rules
 from remodeler.auditing.scoring import breakdown, scores
@@ -107,16 +107,19 @@ def _read(wish: Wish) -> tuple[list[Post], list[Post]]:
     """Posts to learn from, and development posts, of which no text is among the first."""
     if wish.dev and wish.fold:
         raise InputError(f"--dev {wish.dev} and --fold {wish.fold} were given: give one of them")
-    given = _told(read_posts(wish.texts, known=True, skip_bad=wish.skip_bad))
-    if wish.dev:
-        dev = list(_told(read_posts(wish.dev, known=True, skip_bad=wish.skip_bad)).posts)
-    else:
-        dev = fold(given.posts, wish.fold or FOLD)
+    given = _posts(wish.texts, wish.skip_bad)
+    dev = list(_posts(wish.dev, wish.skip_bad).posts) if wish.dev else fold(given.posts, wish.fold or FOLD)
     texts = {post.text for post in dev}
     posts = [post for post in given.posts if post.text not in texts]
     if not posts:
         raise InputError(f"no text of {wish.texts} is left to learn from: all are development posts too")
     return posts, dev
+
+
+def _posts(path: Path, skip_bad: bool) -> Reading:
+    found = read_posts(path, known=True, skip_bad=skip_bad)
+    tell_bad(path, found.bad)
+    return found
 
 
 def fold(posts: Sequence[Post], part: str) -> list[Post]:
@@ -126,13 +129,6 @@ def fold(posts: Sequence[Post], part: str) -> list[Post]:
         raise InputError(f"--fold {part!r} was given, as 1/5 was expected: the part, and how many there are")
     shuffled = order(len(posts), 0, 0)
     return [posts[place] for place in sorted(shuffled[int(number) - 1 :: int(count)])]
-
-
-def _told(found: Reading) -> Reading:
-    """Say what was left out."""
-    if found.bad:
-        note(f"{len(found.bad)} bad rows of {found.posts[0].file} were left out; the first: {found.bad[0]}")
-    return found
 
 
 def _taught(path: Path, posts: Sequence[Post]) -> list[Likely]:

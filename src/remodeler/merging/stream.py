@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from remodeler.console import Listen
 from remodeler.errors import InputError
 from remodeler.merging.files import Place
 from remodeler.merging.methods import Facts, shares
@@ -26,7 +27,6 @@ from remodeler.merging.table import Method
 from remodeler.records import append_line, disk_errors, drop_torn_line, read_lines
 
 JOURNAL = "merge.jsonl"
-Listen = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
