@@ -38,7 +38,7 @@ FLOORS = (
     (
         *("demo", "options", "options_recover", "options_merge", "options_fuse"),
         *("options_audit_run", "options_audit", "options_align"),
-        *("cli_merge", "cli_evaluate", "cli_export", "cli_report", "cli_audit_run", "cli_audit"),
+        *("cli_evaluate", "cli_merge", "cli_export", "cli_report", "cli_audit_run", "cli_audit"),
         *("cli_align", "cli_align_run", "cli", "__main__"),
     ),
 )
