@@ -26,7 +26,7 @@ REPORT = (
 FLOORS = (
     ("errors", "records", "families", "pydocs", "sources", "questions", "console"),
     (
-        *("texts", "packed", "blocks", "structures", "processes", "shards", "streaming"),
+        *("texts", "packed", "blocks", "structures", "processes", "threads", "shards", "streaming"),
         *("layerwise", "tracing", "minibatches", "logprobs"),
     ),
     (

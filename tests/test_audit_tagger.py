@@ -14,6 +14,7 @@ from remodeler.auditing import predict_job, train_job
 from remodeler.auditing.course import Course
 from remodeler.auditing.formats import read_predictions
 from remodeler.auditing.posts import Post, read_posts
+from remodeler.auditing.predict import find_spans
 from remodeler.auditing.predict_job import How, predict_file, score_files, vote_file
 from remodeler.auditing.rules import spans_of
 from remodeler.auditing.scoring import score
@@ -125,9 +126,9 @@ def test_no_development_text_is_learned_from(places: dict[str, Path], tmp_path: 
     wish = Wish(places["train"], "", places["train"], device="cpu")
     with pytest.raises(InputError, match="all are development posts too"):
         train_job._read(wish)
-    posts, dev = train_job._read(replace(wish, dev=None, fold="1/3"))
-    assert not {post.text for post in posts} & {post.text for post in dev}
-    assert dev
+    given = train_job._read(replace(wish, dev=None, fold="1/3"))
+    assert not {post.text for post in given.posts} & {post.text for post in given.dev}
+    assert given.dev
     with pytest.raises(InputError, match="give one of them"):
         train_job._read(replace(wish, fold="1/3"))
 
@@ -144,6 +145,41 @@ def test_a_teacher_is_found_by_its_texts(places: dict[str, Path], tmp_path: Path
     with pytest.raises(InputError, match="has no likelihoods of 60 of 60 texts"):
         train_tagger(replace(wish, teacher=bare), tmp_path / "other", nothing)
     assert not (tmp_path / "other").exists()
+
+
+def harmless(path: Path) -> Path:
+    """Texts in which ``dog`` is not what is meant: it never stands beside ``log``."""
+    path.write_text("".join(f"log dog number {number} log\n" for number in range(40)))
+    return path
+
+
+def test_harmless_texts_are_learned_from_and_a_tenth_counts_false_alarms(
+    places: dict[str, Path], tmp_path: Path
+) -> None:
+    course = ["--epochs", 12, "--batch", 4, "--learning-rate", "3e-3", "--head-rate", "1e-2", "--device", "cpu"]
+    given = ["--texts", places["train"], "--dev", places["dev"], "--encoder", places["encoder"]]
+    clean = harmless(tmp_path / "clean.txt")
+    made = called("train", *given, *course, "--harmless", clean, "--out", tmp_path / "calm")
+    assert made.exit_code == 0, made.exception
+    results = load_record(tmp_path / "calm").results
+    assert results["false_alarms"] == {"texts": 4, "found": 0}
+    assert "0 of 4 harmless texts" in made.output
+    assert "and 36 harmless texts" in (tmp_path / "calm" / "README.md").read_text()
+    assert results["dev"]["all posts"]["f1"] > 0.9
+    texts = clean.read_text().splitlines()
+    assert not any(find_spans(load_tagger(tmp_path / "calm", "cpu"), texts))
+    assert all(find_spans(load_tagger(places["one"], "cpu"), texts))  # without them every dog is found
+
+
+def test_harmless_texts_and_posts_share_no_text(places: dict[str, Path], tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed.txt"
+    known = [post.text for name in ("train", "dev") for post in read_posts(places[name], known=True).posts]
+    mixed.write_text("\n".join([*known, *harmless(tmp_path / "clean.txt").read_text().splitlines()]))
+    given = train_job._read(Wish(places["train"], "", places["dev"], harmless=mixed))
+    assert (given.harmless, len(given.unseen)) == (36, 4)
+    assert len(given.own) + 36 == len(given.posts)
+    assert not {post.text for post in given.posts} & {post.text for post in (*given.dev, *given.unseen)}
+    assert {post.spans for post in given.posts[-36:]} == {()}
 
 
 # Predict --------------------------------------------------------------------------------------------------------------

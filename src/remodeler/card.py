@@ -168,19 +168,30 @@ def tagger_card(record: Record) -> str:
         if part["posts"]
     ]
     taught = f", taught by `{Path(options['teacher']).name}`" if options["teacher"] else ""
+    clean = f" and {inputs['harmless']['count']:,} harmless texts" if "harmless" in inputs else ""
     story = [
         f"Finds toxic spans in texts: `{encoder}` with {head['auxiliary']} features, {head['output']} output and tags "
-        f"{head['scheme'].upper()}, trained on {inputs['texts']['count']:,} posts{taught}.",
+        f"{head['scheme'].upper()}, trained on {inputs['texts']['count']:,} posts{clean}{taught}.",
         "",
         f"Official F1 of SemEval-2021 task 5 on the {inputs['dev']['count']:,} posts by which epoch and thresholds "
         "were chosen, so a little more than on others:",
         "",
         *markdown(["posts", "F1", "standard error", "count"], rows),
         "",
+        *_false_alarms(results),
         f"**{CAUTION[0]}** {' '.join(CAUTION[1:])}",
     ]
     loading = ["```", "remodel audit predict --texts posts.csv --tagger . --out spans-pred.txt", "```"]
     return page(meta, f"{encoder}, a tagger of toxic spans", story, loading, results["command"])
+
+
+def _false_alarms(results: dict[str, Any]) -> list[str]:
+    """In how many harmless texts a tagger found something; nothing, where none were held out."""
+    alarms = results.get("false_alarms")
+    if not alarms:
+        return []
+    told = f"found in {alarms['found']:,} of {alarms['texts']:,} harmless texts that it has not learned from"
+    return [f"False alarms: something was {told}.", ""]
 
 
 def known_as(source: str) -> str:

@@ -41,6 +41,7 @@ def train(
     fold: aud.Fold = None,
     teacher: aud.Teacher = None,
     teacher_share: aud.TeacherShare = 0.5,
+    harmless: aud.Harmless = None,
     skip_bad: aud.SkipBad = False,
     auxiliary: aud.Auxiliary = "layer-attention-cls",
     output: aud.Output = "crf",
@@ -83,7 +84,10 @@ def train(
     from remodeler.report import write_report
 
     if train_tagger(aud.wish_of(given), out, write_report, dry_run):
-        _scored({name: Score(**part) for name, part in load_record(out).results["dev"].items()})
+        results = load_record(out).results
+        _scored({name: Score(**part) for name, part in results["dev"].items()})
+        if alarms := results["false_alarms"]:
+            note(f"something was found in {alarms['found']:,} of {alarms['texts']:,} harmless texts not learned from")
         note(f"{out}: the tagger, report.html, training.jsonl, record.json; next: remodel audit predict --help")
 
 

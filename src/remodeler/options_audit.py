@@ -31,6 +31,13 @@ Teacher = Annotated[
 TeacherShare = Annotated[
     float, typer.Option("--teacher-share", help="How much these count beside the gold spans.", rich_help_panel=DATA)
 ]
+Harmless = Annotated[
+    Path | None,
+    typer.Option(
+        help="Texts without anything toxic, to learn from too (.txt, .csv, .jsonl); a tenth counts false alarms.",
+        rich_help_panel=DATA,
+    ),
+]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out rows that can't be read, and count them.", rich_help_panel=DATA)
 ]
@@ -124,12 +131,12 @@ def wish_of(given: Mapping[str, Any]) -> Any:
     from remodeler.auditing.tagger import Head
     from remodeler.auditing.train_job import Wish
 
-    same = ("texts", "encoder", "dev", "fold", "teacher", "length", "stride", "skip_bad", "device", "trust_remote_code")
+    same = ("texts", "encoder", "dev", "fold", "teacher", "harmless", "length", "stride", "skip_bad", "device")
     return Wish(
         head=Head(**_of(Head, given)),
         course=Course(**_of(Course, given)),
         rules=Rules(**changed(given)),
-        **{name: given[name] for name in same},
+        **{name: given[name] for name in (*same, "trust_remote_code")},
     )
 
 

@@ -1,7 +1,7 @@
 """A tagger at work: windows of all texts sorted by length, in batches; likelihoods of characters; spans.
 
-Sorting leaves hardly any padding, and the beliefs of a batch become numbers of Python once: that is where the time of
-the stock pipeline goes, which takes text after text.
+Sorting leaves hardly any padding, batches are read side by side, a thread each, and beliefs become numbers of Python
+once a batch: that is where the time of the stock pipeline goes, which takes text after text.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from remodeler.auditing.labels import SCHEMES, batches, cut, joined, likelihoods
+from remodeler.auditing.labels import SCHEMES, Window, batches, cut, joined, likelihoods
 from remodeler.auditing.rules import Likely, spans_of
 from remodeler.auditing.spans import Detector, Span
-from remodeler.auditing.tagger import Reads, collated
+from remodeler.auditing.tagger import collated
 from remodeler.auditing.tagger_files import Trained
 from remodeler.console import Listen, unheard
+from remodeler.threads import side_by_side
 
 MOST, TOKENS = 32, 768
 """Windows and tokens of a batch: on a CPU, more is not faster."""
@@ -33,29 +34,31 @@ class Found:
     """[characters]"""
 
 
-@torch.inference_mode()
 def likely_characters(
     trained: Trained, texts: Sequence[str], listen: Listen = unheard, tokens: int = TOKENS
 ) -> list[Likely]:
     """How likely every character of every text is inside a span."""
-    settings, model = trained.settings, trained.model
+    settings = trained.settings
     pieces = cut(texts, trained.tokenizer, settings.length, settings.stride)
     parts: list[NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(pieces.windows)
-    model.eval()
-    done = 0
-    for batch in batches(pieces.windows, MOST, tokens):
-        reads = collated([pieces.windows[number] for number in batch], trained.tokenizer, trained.device)
-        for number, believed in zip(batch, _beliefs(trained, reads), strict=True):
-            parts[number] = believed[: len(pieces.windows[number].places)]
-        done += len(batch)
-        listen(done / len(pieces.windows), f"{done} of {len(pieces.windows)} windows")
+    groups, done = list(batches(pieces.windows, MOST, tokens))[::-1], 0  # the largest first: threads end together
+    trained.model.eval()
+    with side_by_side(None if trained.device.type == "cpu" else 1) as (pool, _):
+        read = partial(_read, trained, pieces.windows)
+        for group, believed in zip(groups, pool.map(read, groups), strict=True):
+            for number, values in zip(group, believed, strict=True):
+                parts[number] = values[: len(pieces.windows[number].places)]
+            done += len(group)
+            listen(done / len(pieces.windows), f"{done} of {len(pieces.windows)} windows")
     lengths = map(len, texts)
     return list(map(likelihoods, joined(pieces, parts), pieces.offsets, lengths, repeat(settings.rules.fill)))
 
 
-def _beliefs(trained: Trained, reads: Reads) -> NDArray[np.float32]:
-    """[batch, pieces, tags]: how likely each tag is; with Viterbi, certain."""
+@torch.inference_mode()
+def _read(trained: Trained, windows: Sequence[Window], group: Sequence[int]) -> NDArray[np.float32]:
+    """[batch, pieces, tags]: how likely each tag of some windows is; with Viterbi, certain."""
     model = trained.model
+    reads = collated([windows[number] for number in group], trained.tokenizer, trained.device)
     emissions = model(reads)
     if trained.settings.rules.decode == "viterbi":
         best = model.best(emissions, reads.mask).cpu().numpy()

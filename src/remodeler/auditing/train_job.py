@@ -7,18 +7,20 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from remodeler.auditing.course import Course, Plan
 from remodeler.auditing.formats import read_predictions
 from remodeler.auditing.posts import Post, Reading, read_posts, tell_bad
-from remodeler.auditing.predict import predict
+from remodeler.auditing.predict import find_spans, predict
 from remodeler.auditing.rules import Likely, Rules
 from remodeler.auditing.scoring import breakdown, scores
 from remodeler.auditing.tagger import Head
-from remodeler.auditing.tagger_files import Settings, load_tagger, new_tagger
+from remodeler.auditing.tagger_files import Settings, Trained, load_tagger, new_tagger
 from remodeler.auditing.train import Lesson, lesson, step_seconds, train
 from remodeler.card import write_tagger_card
 from remodeler.console import bar, duration, note
@@ -41,7 +43,7 @@ Finish = Callable[[Path], object]
 STATES = "training"
 """Folder inside the result that holds the run until it is done."""
 FOLD = "1/10"
-"""What is held out where no development posts are given."""
+"""What is held out of the harmless texts, and, where no development posts are given, of the posts."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Wish:
     """``i/n``: the i-th of n parts of the texts is for development."""
     teacher: Path | None = None
     """Predictions with likelihoods, of the same texts."""
+    harmless: Path | None = None
+    """Texts without anything toxic, which are learned from too."""
     head: Head = field(default_factory=Head)
     rules: Rules = field(default_factory=Rules)
     course: Course = field(default_factory=Course)
@@ -63,6 +67,25 @@ class Wish:
     skip_bad: bool = False
     device: str = "auto"
     trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a tagger is made from."""
+
+    posts: list[Post]
+    """To learn from, the harmless ones last."""
+    dev: list[Post]
+    """They choose the epoch and the thresholds."""
+    harmless: int = 0
+    """How many of the posts are harmless texts."""
+    unseen: tuple[Post, ...] = ()
+    """Harmless texts that are not learned from: what is found in them is a false alarm."""
+
+    @property
+    def own(self) -> list[Post]:
+        """The posts that are no harmless texts."""
+        return self.posts[: len(self.posts) - self.harmless]
 
 
 def train_tagger(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
@@ -75,12 +98,12 @@ def train_tagger(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
         InputError: for what can't work, in one sentence.
     """
     refuse_existing(out)
-    posts, dev = _read(wish)
-    taught = _taught(wish.teacher, posts) if wish.teacher else None
+    given = _read(wish)
+    taught = _taught(wish.teacher, given) if wish.teacher else None
     settings = Settings(wish.head, wish.rules, wish.length, wish.stride)
     trained = new_tagger(wish.encoder, settings, wish.course.seed, wish.device, wish.trust_remote_code)
-    learned = lesson(trained, posts, taught, wish.course.teacher_share)
-    _announce(wish, learned, posts, dev)
+    learned = lesson(trained, given.posts, taught, wish.course.teacher_share)
+    _announce(wish, learned, given)
     if dry:
         seconds = step_seconds(trained, learned, wish.course)
         steps = Plan(wish.course, learned.pieces.windows).steps
@@ -90,11 +113,11 @@ def train_tagger(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
         empty(work, but=[STATES])  # what a kill left while the result was written
         with bar("training") as hear:
             best, lines = train(
-                trained, learned, dev, wish.course, work / STATES, _header(wish, posts, dev, taught), hear
+                trained, learned, given.dev, wish.course, work / STATES, _header(wish, given, taught), hear
             )
         shutil.copytree(best, work, dirs_exist_ok=True)
         shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
-        _described(wish, work, out, posts, dev, lines)
+        _described(wish, work, out, given, lines)
         finish(work)
         shutil.rmtree(work / STATES)
     return True
@@ -103,8 +126,8 @@ def train_tagger(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
 # Posts ----------------------------------------------------------------------------------------------------------------
 
 
-def _read(wish: Wish) -> tuple[list[Post], list[Post]]:
-    """Posts to learn from, and development posts, of which no text is among the first."""
+def _read(wish: Wish) -> Material:
+    """Posts to learn from, and development posts, of which no text is among the first; and harmless texts, in parts."""
     if wish.dev and wish.fold:
         raise InputError(f"--dev {wish.dev} and --fold {wish.fold} were given: give one of them")
     given = _posts(wish.texts, wish.skip_bad)
@@ -113,11 +136,19 @@ def _read(wish: Wish) -> tuple[list[Post], list[Post]]:
     posts = [post for post in given.posts if post.text not in texts]
     if not posts:
         raise InputError(f"no text of {wish.texts} is left to learn from: all are development posts too")
-    return posts, dev
+    if wish.harmless is None:
+        return Material(posts, dev)
+    texts |= {post.text for post in given.posts}
+    read = _posts(wish.harmless, wish.skip_bad, known=False).posts
+    clean = [replace(post, spans=()) for post in read if post.text not in texts]
+    unseen = fold(clean, FOLD)
+    texts |= {post.text for post in unseen}
+    learned = [post for post in clean if post.text not in texts]
+    return Material(posts + learned, dev, len(learned), tuple(unseen))
 
 
-def _posts(path: Path, skip_bad: bool) -> Reading:
-    found = read_posts(path, known=True, skip_bad=skip_bad)
+def _posts(path: Path, skip_bad: bool, known: bool = True) -> Reading:
+    found = read_posts(path, known=known, skip_bad=skip_bad)
     tell_bad(path, found.bad)
     return found
 
@@ -131,25 +162,27 @@ def fold(posts: Sequence[Post], part: str) -> list[Post]:
     return [posts[place] for place in sorted(shuffled[int(number) - 1 :: int(count)])]
 
 
-def _taught(path: Path, posts: Sequence[Post]) -> list[Likely]:
-    """What a teacher thinks of the characters of each post; found by the text."""
+def _taught(path: Path, given: Material) -> list[Likely]:
+    """What a teacher thinks of the characters of each post, found by the text; of harmless ones nothing is asked."""
     known = {row.text: row.likely for row in read_predictions(path).rows if row.likely is not None}
-    missing = [post for post in posts if post.text not in known]
+    missing = [post for post in given.own if post.text not in known]
     if missing:
         raise InputError(
-            f"{path} has no likelihoods of {len(missing)} of {len(posts)} texts (the first is row {missing[0].row} of "
-            f"{missing[0].file}): make it with `remodel audit vote ... --likelihoods`"
+            f"{path} has no likelihoods of {len(missing)} of {len(given.own)} texts (the first is row {missing[0].row} "
+            f"of {missing[0].file}): make it with `remodel audit vote ... --likelihoods`"
         )
-    return [known[post.text] for post in posts]
+    nothing = [np.zeros(len(post.text), np.float32) for post in given.posts[len(given.own) :]]
+    return [known[post.text] for post in given.own] + nothing
 
 
 # What is told ---------------------------------------------------------------------------------------------------------
 
 
-def _announce(wish: Wish, learned: Lesson, posts: Sequence[Post], dev: Sequence[Post]) -> None:
+def _announce(wish: Wish, learned: Lesson, given: Material) -> None:
     plan = Plan(wish.course, learned.pieces.windows)
+    clean = f" and {given.harmless:,} harmless texts" if given.harmless else ""
     note(
-        f"{len(posts):,} posts to learn from, {len(dev):,} to choose by; {plan.steps:,} steps in "
+        f"{len(given.own):,} posts{clean} to learn from, {len(given.dev):,} to choose by; {plan.steps:,} steps in "
         f"{wish.course.epochs} epochs; {wish.head.auxiliary} features, {wish.head.output}, tags {wish.head.scheme}"
     )
 
@@ -159,27 +192,27 @@ def _digest(posts: Sequence[Post]) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _header(wish: Wish, posts: Sequence[Post], dev: Sequence[Post], taught: Sequence[Likely] | None) -> dict[str, Any]:
+def _header(wish: Wish, given: Material, taught: Sequence[Likely] | None) -> dict[str, Any]:
     """What tells this run from another."""
     options = options_of(wish)
-    for name in ("device", "texts", "dev", "teacher"):
+    for name in ("device", "texts", "dev", "teacher", "harmless"):
         del options[name]
     del options["course"]["save_minutes"]
     teacher = hashlib.sha256(b"".join(each.tobytes() for each in taught)).hexdigest() if taught else None
-    return {"options": options, "posts": _digest(posts), "dev": _digest(dev), "teacher": teacher}
+    return {"options": options, "posts": _digest(given.posts), "dev": _digest(given.dev), "teacher": teacher}
 
 
-def _described(
-    wish: Wish, work: Path, out: Path, posts: Sequence[Post], dev: Sequence[Post], lines: Sequence[dict[str, Any]]
-) -> None:
+def _described(wish: Wish, work: Path, out: Path, given: Material, lines: Sequence[dict[str, Any]]) -> None:
     """Read the tagger back, score it on the development posts, and write the record and the card."""
     trained = load_tagger(work, wish.device, wish.trust_remote_code)
+    dev = given.dev
     texts, gold = [post.text for post in dev], [list(post.spans or ()) for post in dev]
     found = scores([each.spans for each in predict(trained, texts)], gold)
     parts = breakdown(found, gold, texts)
     results = {
         "dev": {name: asdict(part) for name, part in parts.items()},
         "epochs": [line for line in lines if "dev_f1" in line],
+        "false_alarms": _false_alarms(trained, given.unseen),
         "steps": lines[-1]["step"],
         "seconds": lines[-1]["seconds"],
         "parameters": sum(value.numel() for value in trained.model.parameters()),
@@ -188,9 +221,20 @@ def _described(
     }
     inputs = {
         "encoder": {"name": wish.encoder},
-        "texts": {"source": str(wish.texts), "count": len(posts), "sha256": _digest(posts)},
+        "texts": {"source": str(wish.texts), "count": len(given.own), "sha256": _digest(given.own)},
         "dev": {"source": str(wish.dev or wish.texts), "count": len(dev), "sha256": _digest(dev)},
     }
+    if wish.harmless:
+        clean = given.posts[len(given.own) :]
+        inputs["harmless"] = {"source": str(wish.harmless), "count": len(clean), "sha256": _digest(clean)}
     record = Record("audit train", options_of(wish) | {"out": str(out)}, inputs, wish.course.seed, versions(), results)
     save_record(work, record)
     write_tagger_card(work, record)
+
+
+def _false_alarms(trained: Trained, unseen: Sequence[Post]) -> dict[str, int] | None:
+    """In how many harmless texts, which were not learned from, something is found."""
+    if not unseen:
+        return None
+    found = sum(map(bool, find_spans(trained, [post.text for post in unseen])))
+    return {"texts": len(unseen), "found": found}

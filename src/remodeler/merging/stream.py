@@ -25,6 +25,7 @@ from remodeler.merging.methods import Facts, shares
 from remodeler.merging.pieces import Piece, Source, Walk
 from remodeler.merging.table import Method
 from remodeler.records import append_line, disk_errors, drop_torn_line, read_lines
+from remodeler.threads import side_by_side
 
 JOURNAL = "merge.jsonl"
 
@@ -72,13 +73,8 @@ class Hands:
 @contextmanager
 def hands(device: torch.device, size: int) -> Iterator[Hands]:
     """As many threads as torch would use, each computing alone meanwhile."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            yield Hands(pool, threads, device, size)
-    finally:
-        torch.set_num_threads(threads)
+    with side_by_side() as (pool, threads):
+        yield Hands(pool, threads, device, size)
 
 
 def merge_tensors(
