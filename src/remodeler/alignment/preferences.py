@@ -10,13 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
-from remodeler.alignment.shapes import SHAPES, BadRow, Ranked
+from remodeler.alignment.shapes import SHAPES, Ranked
 from remodeler.errors import InputError
+from remodeler.prompts import BadRow, rows
 from remodeler.sampling import digest
-from remodeler.sources import rows_of
 
 EMPTY, SAME, REPEATED, LEVEL, BROKEN, LONG = (
     "an empty side",
@@ -27,8 +25,6 @@ EMPTY, SAME, REPEATED, LEVEL, BROKEN, LONG = (
     "longer than the context",
 )
 """Why something was left out."""
-MANY = 10**6
-"""Rows of a data set on the hub, where nobody says how many are wanted."""
 LEAST = 2
 """Prompts: one to learn from, one to hold out."""
 
@@ -83,28 +79,6 @@ def counted(dropped: Mapping[str, int]) -> str:
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
-
-
-def rows(source: str, samples: int | None = None) -> Iterator[Any]:
-    """The rows of a source, one at a time; only files of JSON lines are never in memory as a whole.
-
-    Of a data set on the hub no more are read than are enough for some samples.
-    """
-    path = Path(source)
-    if path.suffix.lower() != ".jsonl" or not path.is_file():
-        yield from rows_of(source, samples or MANY)
-        return
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _parsed(path, number, line)
-
-
-def _parsed(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise InputError(f"line {number} of {path} is not valid JSON ({error}): restore or remove it") from None
 
 
 def _told(source: str, samples: int | None, lower: int | None, gap: float, dropped: Counter[str]) -> Iterator[Triple]:

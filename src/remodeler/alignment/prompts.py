@@ -1,17 +1,14 @@
 """Prompts without answers, and prompts with responses, from files and data sets."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remodeler.alignment.preferences import rows
-from remodeler.alignment.shapes import BadRow, prompt_of, text_of
 from remodeler.errors import InputError
+from remodeler.prompts import BadRow, asked, rows, text_of
 
-PROMPTS = ("prompt", "instruction", "question", "turns", "messages", "text")
 RESPONSES = ("response", "output", "answer", "completion", "original_output")
-"""Keys, in the order in which they are tried; of MT-Bench's turns the first is taken."""
+"""Keys, in the order in which they are tried."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ def read_prompts(source: str, limit: int | None = None) -> list[str]:
     if Path(source).suffix.lower() == ".txt" and Path(source).is_file():
         found = Path(source).read_text(encoding="utf-8-sig").splitlines()
     else:
-        found = [_prompt(source, number, row) for number, row in enumerate(rows(source), 1)]
+        found = [asked(source, number, row) for number, row in enumerate(rows(source), 1)]
     found = list(dict.fromkeys(each for each in found if each.strip()))[:limit]
     if not found:
         raise InputError(f"{source} has no prompts: give a file with at least one")
@@ -45,7 +42,7 @@ def read_responses(source: str) -> list[Response]:
         InputError: for a source that can't be read, or a row without both.
     """
     found = [
-        Response(_prompt(source, number, row), _text(source, number, row, RESPONSES))
+        Response(asked(source, number, row), _response(source, number, row))
         for number, row in enumerate(rows(source), 1)
     ]
     if not found:
@@ -53,19 +50,11 @@ def read_responses(source: str) -> list[Response]:
     return found
 
 
-def _prompt(source: str, number: int, row: Any) -> str:
-    if isinstance(row, dict) and "turns" in row:
-        row = {"turns": row["turns"][:1]}
-    if isinstance(row, dict) and "messages" in row:
-        return prompt_of(row["messages"])
-    return _text(source, number, row, PROMPTS)
-
-
-def _text(source: str, number: int, row: Any, keys: Sequence[str]) -> str:
-    key = next((each for each in keys if isinstance(row, dict) and row.get(each) is not None), None)
+def _response(source: str, number: int, row: Any) -> str:
+    key = next((each for each in RESPONSES if isinstance(row, dict) and row.get(each) is not None), None)
     try:
         if key is not None:
             return text_of(row[key])
     except BadRow:
         pass
-    raise InputError(f"row {number} of {source} has no {keys[0]}: name it {', '.join(keys)}")
+    raise InputError(f"row {number} of {source} has no response: name it {', '.join(RESPONSES)}")

@@ -3,13 +3,13 @@
 A shape is a row of ``SHAPES``: the keys that tell it, and its reader. The first whose keys a row has is taken.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from remodeler.prompts import BadRow, prompt_of, text_of
+
 Row = Mapping[str, Any]
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-"""ShareGPT's names of speakers, and those of messages."""
 TURN = "\n\nAssistant:"
 """Where an answer begins in the transcripts of HH-RLHF."""
 
@@ -20,39 +20,6 @@ class Ranked:
 
     prompt: str
     answers: tuple[tuple[str, float], ...]
-
-
-class BadRow(ValueError):
-    """A row that does not hold what its keys promise."""
-
-
-def text_of(value: Any) -> str:
-    """A text, or what a message says.
-
-    Raises:
-        BadRow: for anything else.
-    """
-    if isinstance(value, Mapping):
-        value = value.get("content", value.get("value"))
-    if isinstance(value, Sequence) and not isinstance(value, str) and value:
-        return text_of(value[-1])  # of a conversation its last turn
-    if not isinstance(value, str):
-        raise BadRow("a text or a message was expected")
-    return value
-
-
-def prompt_of(value: Any) -> str:
-    """A text, or a conversation as one: a lone turn of the user as it is, several with their speakers' names."""
-    if isinstance(value, str | Mapping):
-        return text_of(value)
-    if not isinstance(value, Sequence) or not value:
-        raise BadRow("a prompt or messages were expected")
-    turns = [(ROLES.get(str(each.get("role", each.get("from")))), text_of(each)) for each in value]
-    if any(role is None for role, _ in turns):
-        raise BadRow(f"speakers other than {', '.join(ROLES)}")
-    if len(turns) == 1:
-        return turns[0][1]
-    return "\n\n".join(f"{str(role).capitalize()}: {text}" for role, text in turns)
 
 
 def _pair(prompt: str, better: str, worse: str) -> Ranked:

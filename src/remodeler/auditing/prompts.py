@@ -1,21 +1,15 @@
 """Prompts from files and data sets: what each row asks, as the usual collections name it."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from remodeler.auditing.posts import read_posts
 from remodeler.errors import InputError
-from remodeler.sources import Row, rows_of
+from remodeler.prompts import asked, rows
 
-KEYS = ("prompt", "text", "instruction", "question", "turns", "goal")
-"""Tried in this order; RealToxicityPrompts has ``prompt.text``, MT-Bench a list of turns, whose first is taken."""
 BY_LINES = (".csv", ".txt")
 """Read as posts are: a row or a line each."""
-MANY = 10**6
-"""Rows of a hub data set that are looked at, at most."""
 
 
 @dataclass(frozen=True)
@@ -62,34 +56,14 @@ def _from_rows(source: str, limit: int | None, skip_bad: bool) -> Given:
     """What each row asks, blank or not."""
     texts: dict[int, str] = {}
     bad: list[str] = []
-    for number, row in enumerate(rows_of(source, min(limit or MANY, MANY)), 1):
+    for number, row in enumerate(rows(source, limit), 1):
         try:
-            texts[number - 1] = prompt(source, number, row)
+            texts[number - 1] = asked(source, number, row)
         except InputError as error:
             if not skip_bad:
                 raise InputError(f"{error}; or leave such rows out with --skip-bad") from None
             bad.append(str(error))
     return Given(tuple(texts.values()), tuple(texts), tuple(bad))
-
-
-def prompt(source: str, number: int, row: Row) -> str:
-    """What a row asks.
-
-    Raises:
-        InputError: when it asks nothing.
-    """
-    value: Any = next((row[key] for key in KEYS if row.get(key) is not None), None)
-    if isinstance(value, Mapping):
-        value = value.get("text")
-    if isinstance(value, list) and value:
-        value = value[0]
-    if not isinstance(value, str):
-        raise InputError(f"row {number} of {source} has no prompt: name it {', '.join(KEYS[:4])}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"row {number} of {source} is not UTF-8 text: convert the file") from None
-    return value
 
 
 def beginning(text: str, words: int) -> str:
