@@ -3,7 +3,8 @@
 Every run is the same but for the features, the output layer and the seed; its figure is the best epoch's official F1
 on the development posts, with the threshold that suits it. Rows go to OUT/rows.jsonl, a run each; the same command goes
 on. ``--table`` prints what is there: mean and spread (the standard deviation over seeds) of the F1, and minutes a run.
-Seeds come in the outer loop, so that a table of fewer seeds is whole early.
+Seeds come in the outer loop, so that a table of fewer seeds is whole early; processes with other seeds may share OUT.
+``--posts N`` learns from N posts, the same for all runs.
 
     python benchmarks/audit_ablation.py --texts tsd_train.csv --dev tsd_trial.csv --encoder MiniLM --out OUT
 """
@@ -17,10 +18,13 @@ from typing import Any
 
 from remodeler.auditing.auxiliary import AUXILIARIES
 from remodeler.auditing.course import Course
+from remodeler.auditing.formats import Prediction, write_predictions
+from remodeler.auditing.posts import read_posts
 from remodeler.auditing.tagger import OUTPUTS, Head
 from remodeler.auditing.train_job import Wish, train_tagger
 from remodeler.console import note, table
 from remodeler.records import append_line, load_record, read_lines
+from remodeler.training_plan import order
 
 Row = dict[str, Any]
 
@@ -34,13 +38,26 @@ def run(given: Any, auxiliary: str, output: str, seed: int) -> Row:
     out = given.out / f"{auxiliary}-{output}-{seed}"
     if not out.exists():
         course = Course(given.epochs, learning_rate=given.rate, head_rate=10 * given.rate, seed=seed)
-        wish = Wish(given.texts, given.encoder, given.dev, head=Head(auxiliary, output), course=course, device="cpu")
+        wish = Wish(given.learned, given.encoder, given.dev, head=Head(auxiliary, output), course=course, device="cpu")
         train_tagger(wish, out, nothing)
     results = load_record(out).results
     parts = {name.replace(" ", "_"): results["dev"][name]["f1"] for name in list(results["dev"])[:3]}
     told = {"auxiliary": auxiliary, "output": output, "seed": seed, "epochs": given.epochs, "rate": given.rate}
+    told["posts"] = load_record(out).inputs["texts"]["count"]
     looks = [look["dev_f1"] for look in results["epochs"]]
     return told | parts | {"looks": looks, "minutes": round(results["seconds"] / 60, 1)}
+
+
+def learned(given: Any) -> Path:
+    """The posts to learn from: all, or those that a shuffle puts first."""
+    if given.posts is None:
+        return Path(given.texts)
+    path: Path = given.out / f"posts-{given.posts}.csv"
+    if not path.exists():
+        posts = read_posts(given.texts, known=True).posts
+        kept = [posts[place] for place in sorted(order(len(posts), 0, 0)[: given.posts])]
+        write_predictions(path, [Prediction(post.id, post.spans or (), post.text) for post in kept])
+    return path
 
 
 def cell(rows: Sequence[Row], auxiliary: str, output: str) -> list[str]:
@@ -68,10 +85,12 @@ def main() -> None:
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--posts", type=int)
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--table", action="store_true", help="print only")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
+    given.learned = learned(given)
     path = given.out / "rows.jsonl"
     rows: list[Row] = read_lines(path) if path.exists() else []
     for seed in [] if given.table else given.seeds:

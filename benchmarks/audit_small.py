@@ -2,11 +2,13 @@ r"""A tagger of a few megabytes: an encoder cut out of a larger one, taught by a
 
 The encoder keeps some layers of a BERT-like one and, of each MLP, the channels with the largest weights; of its
 vocabulary, the pieces that the posts need most; of its embeddings, the directions that hold most of these pieces'
-variance (ELECTRA's form: narrow embeddings and a projection). Then it learns from gold spans and from the mean
-likelihoods of a vote on the same posts (``remodel audit vote ... --likelihoods``), and is stored in float16.
+variance (ELECTRA's form: narrow embeddings and a projection). Then it learns from gold spans, from the mean
+likelihoods of a vote on the same posts (``remodel audit vote ... --likelihoods``) and from harmless texts
+(``harmless_texts.py``), and is stored in float16. ``--unseen``: other harmless texts, in which all that is found is a
+false alarm.
 
     python benchmarks/audit_small.py --texts tsd_train.csv --dev tsd_trial.csv --encoder MiniLM --teacher vote.jsonl \
-        --out OUT
+        --harmless harmless.jsonl --unseen unseen.jsonl --out OUT
 """
 
 import argparse
@@ -145,7 +147,8 @@ def main() -> None:
     for name in ("texts", "dev", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--encoder", required=True)
-    parser.add_argument("--teacher", type=Path)
+    for name in ("teacher", "harmless", "unseen"):
+        parser.add_argument(f"--{name}", type=Path)
     for name, default in SIZES:
         parser.add_argument(f"--{name}", type=int, default=default)
     for name, value in (("rate", 3e-4), ("share", 0.7)):
@@ -165,9 +168,8 @@ def main() -> None:
             seed=given.seed,
             teacher_share=given.share,
         )
-        wish = Wish(
-            given.texts, str(encoder), given.dev, teacher=given.teacher, head=Head(), course=course, device="cpu"
-        )
+        more = {"teacher": given.teacher, "harmless": given.harmless}
+        wish = Wish(given.texts, str(encoder), given.dev, **more, head=Head(), course=course, device="cpu")
         train_tagger(wish, out, nothing)
     small = given.out / "small"
     if not small.exists():
@@ -177,6 +179,10 @@ def main() -> None:
     dev = read_posts(given.dev, known=True)
     parts = breakdown(scores(find_spans(load_tagger(small, "cpu"), dev.texts), dev.spans), dev.spans)
     note(f"{small}: {megabytes(small):.2f} MB")
+    if given.unseen:
+        texts = read_posts(given.unseen).texts
+        found = sum(map(bool, find_spans(load_tagger(small, "cpu"), texts)))
+        note(f"{given.unseen}: something was found in {found:,} of {len(texts):,} texts")
     table("", ["posts", "F1", "error"], [[name, f"{each.f1:.4f}", f"{each.error:.4f}"] for name, each in parts.items()])
 
 
