@@ -35,7 +35,7 @@ from remodeler.checkpoints import one_sentence
 from remodeler.console import note, table
 from remodeler.records import new_folder
 
-SIZES = (("pieces", 6000), ("width", 160), ("positions", 256), ("channels", 384), ("epochs", 8), ("seed", 1))
+SIZES = (("pieces", 6000), ("width", 160), ("positions", 256), ("channels", 384), ("epochs", 5), ("seed", 1))
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 

@@ -32,9 +32,9 @@ COMMON = {"learning_rate": 1e-4, "head_rate": 1e-3}
 MEMBERS: dict[str, tuple[Head, Course]] = {
     "plain": (Head(), Course(epochs=3, seed=1, **COMMON)),
     "attention-cls-crf": (Head("layer-attention-cls", "crf"), Course(epochs=2, seed=2, **COMMON)),
-    "cls-crf-bio": (Head("cls-add", "crf", "bio"), Course(epochs=2, seed=3, **COMMON)),
+    "cls-crf-bio": (Head("cls-add", "crf", "bio"), Course(epochs=1, seed=3, **COMMON)),
     "attention-bio": (Head("layer-attention", "linear", "bio"), Course(epochs=2, seed=4, **COMMON)),
-    "last-crf": (Head("last-k", "crf"), Course(epochs=2, seed=5, **COMMON)),
+    "last-crf": (Head("last-k", "crf"), Course(epochs=1, seed=5, **COMMON)),
 }
 
 

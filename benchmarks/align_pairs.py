@@ -1,0 +1,142 @@
+"""Does a reviser tell good responses from bad ones on real preference pairs?
+
+Three sets: Aligner's corrections of another model's answers, pairs for DPO, and the answers of a weak and of a stronger
+model to the same instructions. Responses are cut to their first words, so that a triple fits the context of a small
+model; what a whole response would show is not seen. A reviser is trained on most prompts of a set by the verb itself;
+on the others, the area under the ROC curve of its quality, with its interval, and for comparison that of the length and
+of the model's own likelihood. Rows are kept in OUT/rows.jsonl; the same command goes on.
+
+    python benchmarks/align_pairs.py --model stories12l --data shared/data --out DIR
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from remodeler.alignment.calibration import area_interval
+from remodeler.alignment.examples import answer
+from remodeler.alignment.phases import Course
+from remodeler.alignment.preferences import Triple, read_preferences, split
+from remodeler.alignment.scoring import mean_logprobs
+from remodeler.alignment.train_reviser import train_reviser
+from remodeler.alignment.wishes import Loading, ReviserWish
+from remodeler.checkpoints import load
+from remodeler.console import note, table
+from remodeler.records import append_line, load_record, read_lines, write_text
+from remodeler.report import write_report
+
+Row = dict[str, Any]
+
+
+def corrections(data: Path) -> Iterator[Row]:
+    """Answers of Qwen1.5-72B, and Aligner's corrections."""
+    for row in json.loads((data / "alpaca_eval" / "aligner-2b_qwen1.5-72b_model_outputs.json").read_text("utf-8")):
+        yield {"prompt": row["instruction"], "chosen": row["output"], "rejected": row["original_output"]}
+
+
+def dpo(data: Path) -> Iterator[Row]:
+    """LLaMA-Factory's demonstration pairs."""
+    for row in json.loads((data / "preference" / "dpo_en_demo.json").read_text("utf-8")):
+        prompt = "\n".join(turn["value"] for turn in row["conversations"])
+        yield {"prompt": prompt, "chosen": row["chosen"]["value"], "rejected": row["rejected"]["value"]}
+
+
+def strong_and_weak(data: Path) -> Iterator[Row]:
+    """GPT-4's answers and Alpaca-7B's."""
+    sides = [
+        {row["instruction"]: row["output"] for row in json.loads((data / "alpaca_eval" / name).read_text("utf-8"))}
+        for name in ("gpt4_1106_preview_model_outputs.json", "alpaca-7b_model_outputs.json")
+    ]
+    for prompt, good in sides[0].items():
+        yield {"prompt": prompt, "chosen": good, "rejected": sides[1][prompt]}
+
+
+SETS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    "corrections": corrections,
+    "dpo pairs": dpo,
+    "strong against weak": strong_and_weak,
+}
+
+
+def cut(row: Row, words: int) -> Row:
+    """The beginnings of both responses, and of the prompt its end."""
+    short = {key: " ".join(row[key].split()[:words]) for key in ("chosen", "rejected")}
+    return {"prompt": " ".join(row["prompt"].split()[-words:]), **short}
+
+
+def heldout(path: Path, wish: ReviserWish) -> list[Triple]:
+    """The triples that the reviser has not seen."""
+    return list(split(read_preferences(str(path))[0], wish.heldout, wish.seed)[1])
+
+
+def measured(given: argparse.Namespace, name: str, seed: int) -> Row:
+    """One set, one seed."""
+    folder = given.out / f"{name.replace(' ', '-')}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "pairs.jsonl"
+    if not file.exists():
+        rows = [cut(row, given.words) for row in SETS[name](given.data)]
+        write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+    course = Course(given.epochs, None, seed, {"learning_rate": given.learning_rate, "batch": 16, "precision": None})
+    how: Row = {"heldout": 0.3, "course": course, "loading": Loading(device="cpu"), "seed": seed}
+    wish = ReviserWish(str(given.model), str(file), **how)
+    if not (folder / "reviser").exists():
+        train_reviser(wish, folder / "reviser", write_report)
+    results = load_record(folder / "reviser").results
+    triples, own = heldout(file, wish), load(str(given.model), device="cpu")
+    sides = ([(each.prompt, each.chosen) for each in triples], [(each.prompt, each.rejected) for each in triples])
+    lengths = [[float(len(text)) for _, text in side] for side in sides]
+    likely = [mean_logprobs(own, [answer(own, *each) for each in side]) for side in sides]
+    return {
+        "set": name,
+        "seed": seed,
+        "triples": results["triples"],
+        "quality": results["separation"],
+        "length": area_interval(*lengths, seed),
+        "likelihood": area_interval(*likely, seed),
+        "labels right": results["calibration"]["accuracy"],
+        "chance": results["calibration"]["chance"],
+        "calibration error": results["calibration"]["calibration_error"],
+    }
+
+
+def told(value: Row) -> str:
+    """An area with its interval."""
+    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+
+
+def main() -> None:
+    """Measure what is missing, print what is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "data", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1])
+    parser.add_argument("--words", type=int, default=50)
+    parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / "rows.jsonl"
+    rows = read_lines(path) if path.exists() else []
+    for seed in given.seeds:
+        for name in given.sets:
+            if not any((row["set"], row["seed"]) == (name, seed) for row in rows):
+                rows.append(measured(given, name, seed))
+                append_line(path, rows[-1])
+                note(f"{name}, seed {seed}: {told(rows[-1]['quality'])}")
+    cells = [
+        [row["set"], str(row["triples"]["train"]), str(row["triples"]["held out"])]
+        + [told(row[key]) for key in ("quality", "length", "likelihood")]
+        + [f"{row['labels right']:.1%}", f"{row['chance']:.1%}", f"{row['calibration error']:.3f}"]
+        for row in rows
+    ]
+    head = ["set", "learned", "held out", "AUC of quality", "of length", "of likelihood"]
+    head += ["labels right", "chance", "calibration error"]
+    table("", head, cells)
+
+
+if __name__ == "__main__":
+    main()
