@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -65,6 +66,9 @@ def read_preferences(
     Raises:
         InputError: for a source that can't be read or holds no preferences.
     """
+    for name, value in (("samples", samples), ("pairs", lower)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value} was given, at least 1 was expected: raise it")
     dropped: Counter[str] = Counter()
     found = list(islice(cleaned(_told(source, samples, lower, gap, dropped), dropped), samples))
     if not found:
@@ -94,10 +98,19 @@ def rows(source: str, samples: int | None = None) -> Iterator[Any]:
     if path.suffix.lower() != ".jsonl" or not path.is_file():
         yield from rows_of(source, samples or MANY)
         return
-    with path.open(encoding="utf-8-sig") as file:
+    with path.open(encoding="utf-8-sig") as file, utf8(path):
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield _parsed(path, number, line)
+
+
+@contextmanager
+def utf8(path: Path) -> Iterator[None]:
+    """A file in another encoding, as one sentence."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error}): convert it") from None
 
 
 def _parsed(path: Path, number: int, line: str) -> Any:
