@@ -4,7 +4,6 @@ A verb has words that work. A row puts other words in the place of its inputs, o
 last of an option that is given twice counts.
 """
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from prepared import prepare
 from remodeler import cli
 
 Run = Callable[..., int]
-State = dict[str, str]
+State = dict[str, tuple[int, int] | None]
 Fault = tuple[str, str]
 
 
@@ -580,13 +579,13 @@ def words_of(verb: str, change: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of good and bad files."""
     root = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         prepare(lambda *words: _run(patch, words))
-    yield root
+    return root
 
 
 def _run(patch: pytest.MonkeyPatch, words: Sequence[str]) -> int:
@@ -599,16 +598,19 @@ def _run(patch: pytest.MonkeyPatch, words: Sequence[str]) -> int:
 
 
 def state(root: Path) -> State:
-    """Every file and folder, and what is in it."""
+    """Every file and folder, and when it was written."""
     return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        path.relative_to(root).as_posix(): (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
         for path in root.rglob("*")
     }
 
 
 @pytest.fixture(scope="module")
-def before(world: Path) -> State:
-    return state(world)
+def before(world: Path) -> Iterator[State]:
+    """What there is; after all rows every byte is what it was."""
+    content = {path: path.read_bytes() for path in world.rglob("*") if path.is_file()}
+    yield state(world)
+    assert all(path.read_bytes() == whole for path, whole in content.items())
 
 
 def refused(
