@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from remodeler.alignment.baselines import BASELINES, train_baseline
+from remodeler.alignment.baselines import train_baseline
 from remodeler.alignment.compare import CompareWish, compare_policies
 from remodeler.alignment.phases import Course
 from remodeler.alignment.wishes import BaselineWish, Loading
@@ -58,17 +58,6 @@ def test_a_killed_baseline_goes_on_to_the_same_weights(
     train_baseline(wish, tmp_path / "out", nothing)
     found = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out")]
     assert found[0] == found[1]
-
-
-def test_an_unknown_method_is_refused(wish: BaselineWish, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"choose {', '.join(BASELINES)}"):
-        train_baseline(replace(wish, method="ppo"), tmp_path / "out", nothing)
-
-
-@pytest.mark.skipif(find_spec("trl") is not None, reason="trl is there")
-def test_what_is_missing_is_named(wish: BaselineWish, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"pip install 'remodeler\[align\]'"):
-        train_baseline(replace(wish, method="dpo"), tmp_path / "out", nothing)
 
 
 @NEEDS_TRL

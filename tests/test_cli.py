@@ -242,13 +242,6 @@ def small_vocabulary(model: Path, folder: Path) -> Path:
     return folder
 
 
-def truncated(model: Path, folder: Path) -> Path:
-    shutil.copytree(model, folder)
-    whole = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    return folder
-
-
 def without_shard(model: Path, folder: Path) -> Path:
     shutil.copytree(model, folder)
     tensors = load_file(folder / "model.safetensors")
@@ -283,36 +276,12 @@ MODELS = {
     "broken index": (lambda m, f: written(m, f, "model.safetensors.index.json", "{"), "is not valid JSON"),
     "large tokenizer": (lambda m, f: spoilt(small_vocabulary(m, f), None, vocab_size=200), "its model knows 200"),
     "other shape": (lambda m, f: spoilt(m, f, vocab_size=310), "weights that the model needs are not in"),
-    "a file": (lambda m, f: m / "config.json", "is a file"),
-    "quantised": (lambda m, f: spoilt(m, f, quantization_config={"quant_method": "gptq", "bits": 4}), "is quantised"),
-    "truncated": (truncated, "truncated or damaged"),
     "missing shard": (
         without_shard,
         "model-00002-of-00002.safetensors named in model.safetensors.index.json is missing",
     ),
     "missing weight": (without_weight, "1 weights that the model needs are not in"),
     "infinite weight": (not_finite, "the loss of the model is nan"),
-    "no folder": (lambda m, f: f, "is no folder"),
-    "empty folder": (lambda m, f: f.mkdir() or f, "the config of"),
-}
-OPTIONS = {
-    "ratio above 1": (["--ratio", "1.5"], "ratio 1.5 is out of range"),
-    "ratio no number": (["--ratio", "much"], "--ratio 'much' is not a number"),
-    "ratio beyond blocks": (["--ratio", "90%"], "beyond what blocks allow"),
-    "two budgets": (["--ratio", "0.1", "--remove", "2"], "give exactly one"),
-    "unit": (["--unit", "head"], "--unit 'head' is not known: choose block, attention, mlp, layer"),
-    "form": (["--form", "gguf"], "form 'gguf' is not known"),
-    "stock without pairs": (["--form", "stock"], "add --shape standard or --unit layer"),
-    "unit and shape": (["--unit", "mlp", "--shape", "standard"], "--unit mlp was given with --shape standard"),
-    "no window": (["--length", "0"], "a window of 0 tokens"),
-    "revision of a folder": (["--revision", "main"], "which has none"),
-    "meta device": (["--device", "meta"], "device 'meta' can't be used here"),
-    "method": (["--method", "magic"], "method 'magic' is not known: choose blockpruner"),
-    "dtype": (["--dtype", "int3"], "dtype 'int3' is not known"),
-    "device": (["--device", "tpu"], "device 'tpu' can't be used here"),
-    "long window": (["--length", "65"], "65 tokens a window were given"),
-    "no texts": (["--texts", "nothing.txt"], "nothing.txt"),
-    "family": (["--family", "rwkv"], "model type 'rwkv' is not known"),
 }
 
 
@@ -331,21 +300,6 @@ def test_models_that_can_not_work_end_in_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("case", OPTIONS)
-def test_options_that_can_not_work_end_in_one_sentence(
-    case: str,
-    model: Path,
-    texts: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    options, words = OPTIONS[case]
-    code = run(monkeypatch, "prune", model, "--out", tmp_path / "out", "--texts", texts, *SMALL, *options)
-    assert_one_sentence(code, capsys, words)
-    assert list(tmp_path.iterdir()) == []
-
-
 def assert_one_sentence(code: int, capsys: pytest.CaptureFixture[str], words: str) -> None:
     told = capsys.readouterr().err
     said = [line for line in told.splitlines() if line.startswith("remodel: ")]
@@ -353,15 +307,6 @@ def assert_one_sentence(code: int, capsys: pytest.CaptureFixture[str], words: st
     assert len(said) == 1, told
     assert words in said[0]
     assert "Traceback" not in told
-
-
-def test_an_existing_folder_is_never_touched(
-    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    assert run(monkeypatch, "prune", model, "--out", tmp_path, "--texts", texts, *SMALL) == 2
-    assert "exists already" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_texts_too_short_for_a_window_say_what_to_do(
@@ -372,20 +317,6 @@ def test_texts_too_short_for_a_window_say_what_to_do(
         monkeypatch, "prune", model, "--out", tmp_path / "o", "--texts", tmp_path / "short.txt", "--device", "cpu"
     )
     assert_one_sentence(code, capsys, "--length")
-
-
-def test_changed_options_are_refused_and_the_log_is_kept(
-    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As after a kill: the log of another search lies in OUT.partial."""
-    given = ["prune", model, "--texts", texts, *SMALL]
-    assert run(monkeypatch, *given, "--out", tmp_path / "a", "--remove", 2) == 0
-    partial = tmp_path / "b.partial"
-    partial.mkdir()
-    shutil.copy(tmp_path / "a" / "removals.jsonl", partial)
-    code = run(monkeypatch, *given, "--out", tmp_path / "b", "--remove", 2, "--unit", "mlp")
-    assert_one_sentence(code, capsys, "another options (unit was 'block', is 'mlp')")
-    assert (partial / "removals.jsonl").read_bytes() == (tmp_path / "a" / "removals.jsonl").read_bytes()
 
 
 def test_a_full_disk_ends_in_one_sentence_and_loses_nothing(

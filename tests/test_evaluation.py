@@ -1,7 +1,6 @@
 """Facts about what a checkpoint is measured to be worth."""
 
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,12 +218,3 @@ def test_a_length_that_fits_only_one_of_two_is_refused_before_anything_is_measur
     longer = tiny_checkpoint("llama", max_position_embeddings=128)
     with pytest.raises(InputError, match="reads at most 64"):
         evaluate([longer, llama], TEXTS, length=100)
-
-
-def test_tasks_without_lm_eval_say_what_to_install(monkeypatch: pytest.MonkeyPatch, llama: Checkpoint) -> None:
-    monkeypatch.delitem(sys.modules, "remodeler.tasks", raising=False)
-    monkeypatch.delattr("remodeler.tasks", raising=False)
-    monkeypatch.setitem(sys.modules, "lm_eval", None)
-    monkeypatch.setitem(sys.modules, "lm_eval.api.task", None)
-    with pytest.raises(InputError, match="pip install 'remodeler\\[eval\\]'"):
-        evaluate([llama], tasks=["piqa"])

@@ -358,16 +358,6 @@ def test_a_file_that_says_something_else_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_the_library_the_extra_is_named(
-    llama: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "gguf", None)
-    monkeypatch.delitem(sys.modules, "remodeler.exporting.gguf_job")
-    monkeypatch.delitem(sys.modules, "remodeler.exporting.gguf_file")
-    with pytest.raises(InputError, match="remodeler\\[export"):
-        CliRunner().invoke(app, ["export", llama.name, "--out", str(tmp_path / "o.gguf")], catch_exceptions=False)
-
-
 def test_a_log_is_read_with_what_was_put_back(tmp_path: Path) -> None:
     lines = [
         {"step": 0},

@@ -319,42 +319,6 @@ def test_a_truncated_file_is_refused(family: list[str], tmp_path: Path) -> None:
         merge_models(Wish((family[2], str(tmp_path / "cut"))), tmp_path / "out", nothing)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["{1}", "{2}", "--method", "ties"], "name it with --base"),
-        (["{1}", "{2}", "--method", "nearly"], "is not known: choose linear"),
-        (["{1}", "{2}", "--base", "{0}"], "has no use for"),
-        (["{1}", "{0}", "--base", "{0}", "--method", "ties"], "is the base and one of the models"),
-        (["{1}", "--method", "slerp"], "merges exactly 2"),
-        (["{1}", "{2}", "--shard-size", "big"], "is no size"),
-        (["{1}", "{2}", "--weight", "x"], "a number, a gradient"),
-        (["{1}", "{2}", "--density", "0.2"], "which linear does not take"),
-        (["{1}", "{2}/nowhere/at/all"], "is no folder"),
-        ([], "0 models were given"),
-        (["{1}", "--config", "merge.yml"], "give one of them"),
-    ],
-)
-def test_bad_input_is_one_sentence_and_code_2(
-    family: list[str],
-    tmp_path: Path,
-    words: list[str],
-    message: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from remodeler.cli import main
-
-    given = ["remodel", "merge", *(word.format(*family) for word in words), "--out", str(tmp_path / "out")]
-    monkeypatch.setattr("sys.argv", given)
-    with pytest.raises(SystemExit) as left:
-        main()
-    told = capsys.readouterr().err.strip().splitlines()
-    assert (left.value.code, message in told[-1]) == (2, True), told
-    assert "Traceback" not in "".join(told)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_dry_run_writes_nothing(family: list[str], tmp_path: Path) -> None:
     assert merge_models(Wish((family[1], family[2])), tmp_path / "out", nothing, dry=True) is False
     assert list(tmp_path.iterdir()) == []

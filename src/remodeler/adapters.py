@@ -30,6 +30,13 @@ class Lora:
     alpha: float = 10.0
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.alpha > 0 or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"adapters of rank {self.rank}, alpha {self.alpha:g} and dropout {self.dropout:g} were asked for: the "
+                "rank is at least 1, alpha above 0, the dropout from 0 to below 1"
+            )
+
 
 def dead(anatomy: Anatomy) -> set[int]:
     """Ids of the parameters of blocks whose output projection is zero."""

@@ -28,7 +28,7 @@ import remodeler.packed  # noqa: F401  registers the packed model types
 from remodeler.blocks import Anatomy
 from remodeler.console import ERR, note
 from remodeler.errors import InputError, one_line
-from remodeler.families import Family, family
+from remodeler.families import FAMILIES, Family, family
 from remodeler.records import disk_errors
 from remodeler.shards import INDEX, weight_map
 from remodeler.streaming import open_model, tensors_by_name
@@ -152,6 +152,19 @@ def load(
     model = read_model(name, row, number_type, reader, **where).eval()
     anatomy = trace(model, row, probe(row, target))
     return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, _stored(config))
+
+
+def look(name: str, task: str | None = None, revision: str | None = None) -> None:
+    """Refuse a checkpoint that can't be loaded, before there is work that waits for it; weights are not read.
+
+    Raises:
+        InputError: in one sentence; also when it is a model for another task.
+    """
+    settings = read_settings(name, revision)
+    check_files(Path(name))
+    known = FAMILIES.get(str(settings["model_type"]))
+    if task and known and known.task != task:
+        raise InputError(f"{name} is no {task} language model, which is needed here: give another")
 
 
 def row_of(settings: dict[str, Any], like: str | None) -> Family:

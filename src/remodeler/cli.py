@@ -41,7 +41,7 @@ def main_options(
     """Options before the verb."""
 
 
-@app.command()
+@app.command(cls=opt.Verb)
 def prune(
     model: opt.Model,
     out: opt.Out,
@@ -104,7 +104,7 @@ def prune(
         _show(out, push_to_hub)
 
 
-@app.command()
+@app.command(cls=opt.Verb)
 def cut(
     log: Annotated[
         Path, typer.Argument(help="The `removals.jsonl` of an earlier search, or its folder.", show_default=False)
@@ -136,7 +136,7 @@ def cut(
     _show(out, push_to_hub)
 
 
-@app.command()
+@app.command(cls=opt.Verb)
 def recover(
     model: opt.Model,
     out: opt.Out,
@@ -197,7 +197,7 @@ def recover(
         _show(out, push_to_hub)
 
 
-@app.command()
+@app.command(cls=opt.Verb)
 def demo(
     out: Annotated[Path, typer.Option(help="New folder for the results.")] = Path("remodel-demo"),
 ) -> None:
@@ -225,12 +225,12 @@ def _show(out: Path, name: str | None) -> None:
     opt.published(out, name)
 
 
-app.command()(evaluate)
-app.command()(merge)
-app.command()(fuse)
-app.command()(export)
-app.command()(report)
-app.command()(publish)
+app.command(cls=opt.Verb)(evaluate)
+app.command(cls=opt.Verb)(merge)
+app.command(cls=opt.Verb)(fuse)
+app.command(cls=opt.Verb)(export)
+app.command(cls=opt.Verb)(report)
+app.command(cls=opt.Verb)(publish)
 app.add_typer(align_app, name="align")
 app.add_typer(audit, name="audit", short_help="Find and count toxic spans in texts, and in what models write.")
 

@@ -16,7 +16,7 @@ app = typer.Typer(
 )
 
 
-@app.command("train-reviser")
+@app.command("train-reviser", cls=opt.Verb)
 def train_reviser(
     model: ali.Model,
     preferences: ali.Preferences,
@@ -67,7 +67,7 @@ def train_reviser(
         places(out, "the reviser, report.html, difficulty.jsonl, training.jsonl, record.json")
 
 
-@app.command()
+@app.command(cls=opt.Verb)
 def revise(
     responses: ali.Responses,
     reviser: ali.Reviser,
@@ -96,7 +96,7 @@ def revise(
         places(out, "revisions.jsonl, report.html, record.json")
 
 
-@app.command()
+@app.command(cls=opt.Verb)
 def evolve(
     model: ali.Policy,
     prompts: ali.Prompts,
@@ -154,7 +154,7 @@ def evolve(
         places(out, "the policy, report.html, round-1.jsonl, ..., record.json")
 
 
-@app.command()
+@app.command(cls=opt.Verb)
 def baseline(
     model: ali.Policy,
     preferences: ali.Preferences,

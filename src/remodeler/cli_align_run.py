@@ -16,7 +16,7 @@ REST: dict[str, Any] = {
 """Of the steps' options what ``run`` does not ask for."""
 
 
-@app.command("run")
+@app.command("run", cls=opt.Verb)
 def whole(
     model: ali.Policy,
     preferences: ali.Preferences,
@@ -77,7 +77,7 @@ def whole(
         places(out, "reviser, policy, each with its report.html and record.json")
 
 
-@app.command()
+@app.command(cls=opt.Verb)
 def answer(
     model: ali.Policy,
     questions: ali.Questions,
@@ -105,7 +105,7 @@ def answer(
     places(out, f"{answer_questions(ali.answer_wish(given), out)} answers")
 
 
-@app.command()
+@app.command(cls=opt.Verb)
 def judge(
     answers: ali.AnswerFile,
     against: ali.Against = None,
@@ -129,7 +129,7 @@ def judge(
         table(title, ["", ""], [[name.replace("_", " "), f"{value:,.6g}"] for name, value in figures.items()])
 
 
-@app.command()
+@app.command(cls=opt.Verb)
 def compare(
     policies: ali.Policies,
     preferences: ali.Preferences,

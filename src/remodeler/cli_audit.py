@@ -165,7 +165,7 @@ def convert(source: aud.Source, target: aud.Target, texts: aud.TextsOf = None, s
 
 
 for part in (train, predict, vote, score, convert, lexicon, run):
-    audit.command()(part)
+    audit.command(cls=opt.Verb)(part)
 
 
 def _scored(parts: dict[str, Any]) -> None:

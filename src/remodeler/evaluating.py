@@ -6,6 +6,7 @@ from typing import Any
 
 from remodeler.checkpoints import load
 from remodeler.console import note
+from remodeler.errors import InputError
 from remodeler.evaluation import evaluate, evaluation_texts
 from remodeler.records import Record, new_folder, refuse_existing, save_record, versions
 
@@ -34,6 +35,8 @@ def evaluate_models(
     """
     if out:
         refuse_existing(out)
+    if options["limit"] is not None and not tasks:
+        raise InputError(f"--limit {options['limit']} was given without --tasks, whose questions it counts: add some")
     source = options["texts"]
     texts = evaluation_texts(source) if source else []
     checkpoints = [load(name, revision=rev, **loading) for name, rev in zip(names, revisions, strict=True)]

@@ -1,11 +1,13 @@
 """Options of the verbs: their names, help texts and panels, and how their values are read."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from remodeler.errors import InputError
 
@@ -208,6 +210,22 @@ CHOICES = {
 }
 WIDTH_OPTIONS = ("uniform", "multiple", "granularity", "steps", "score", "initial", "fusion")
 """Those that the choice of heads and channels takes; what is not given has the method's default."""
+
+
+class Verb(TyperCommand):
+    """A command that refuses NaN and infinities: no option has a use for them, and a record can't hold them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Look at the numbers, then run.
+
+        Raises:
+            InputError: for the first that is none.
+        """
+        for each in self.params:
+            value = ctx.params.get(each.name or "")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{each.opts[0]} {value} was given, a finite number was expected: choose one")
+        return super().invoke(ctx)
 
 
 # How values are read --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,19 @@ def rows(source: str, samples: int | None = None) -> Iterator[Any]:
     if path.suffix.lower() != ".jsonl" or not path.is_file():
         yield from rows_of(source, min(samples or MANY, MANY))
         return
-    with path.open(encoding="utf-8-sig") as file:
+    with path.open(encoding="utf-8-sig") as file, utf8(path):
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield _parsed(path, number, line)
+
+
+@contextmanager
+def utf8(path: Path) -> Iterator[None]:
+    """A file in another encoding, as one sentence."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error}): convert it") from None
 
 
 def _parsed(path: Path, number: int, line: str) -> Any:

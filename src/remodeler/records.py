@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -97,8 +97,10 @@ def read_json(path: Path) -> Any:
     """The value of a JSON file; :class:`InputError` when it is missing or broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"there is no file {path}: check the path") from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): check the path") from None
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}): restore or delete it") from None
 
@@ -209,6 +211,7 @@ def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
     """
     refuse_existing(path)
     work = partial(path)
+    new = [each for each in path.parents if not each.exists()]
     with disk_errors(path):
         work.mkdir(parents=True, exist_ok=True)
         with only_one(work):
@@ -218,9 +221,30 @@ def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
                 yield work
                 work.rename(path)
             except BaseException:
-                if not keep or not any(work.iterdir()):
+                if not keep or not _holds_work(work):
                     shutil.rmtree(work, ignore_errors=True)  # nothing in it could be taken up
+                    _remove_empty(new)
                 raise
+
+
+def _holds_work(folder: Path) -> bool:
+    """Whether there is more than first lines of logs, which only say what the run is."""
+    return any(not _is_begun(path) for path in folder.rglob("*") if path.is_file())
+
+
+def _is_begun(path: Path) -> bool:
+    if path.suffix != ".jsonl":
+        return False
+    with path.open("rb") as file:
+        file.readline()
+        return not file.readline()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Those of some folders, the innermost first, that hold nothing."""
+    with suppress(OSError):
+        for each in folders:
+            each.rmdir()
 
 
 @contextmanager

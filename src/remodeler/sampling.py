@@ -63,7 +63,7 @@ class Sampling:
         """
         if self.tokens < 1 or self.samples < 1:
             raise InputError(f"{self.tokens} tokens and {self.samples} samples were asked for: give at least 1 of each")
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
+        if not self.temperature >= 0 or not 0 < self.top_p <= 1:
             given = f"temperature {self.temperature:g} and top-p {self.top_p:g} were given"
             raise InputError(f"{given}: the first is at least 0, the second above 0 and at most 1")
         if self.temperature == 0 and self.samples > 1:
@@ -126,16 +126,24 @@ def completions(
     Raises:
         InputError: also when the file is of another run.
     """
+    refuse_size(size)
+    rows = read(checkpoint, prompts, how)  # what can't be completed leaves no file
     known = {"prompts": digest(prompts), **asdict(how), **header}
     found = [Completion(**line) for line in taken_up(path, known)]
     wanted, done = len(prompts) * how.samples, set(map(_row, found))
     if len(done) < wanted:
-        for batch in completed(checkpoint, read(checkpoint, prompts, how), how, size, done):
+        for batch in completed(checkpoint, rows, how, size, done):
             new = [each for each in batch if _row(each) not in done]
             append_lines(path, list(map(asdict, new)))
             found += new
             hear(len(found) / wanted, f"{len(found):,} of {wanted:,}")
     return sorted(found, key=_row)
+
+
+def refuse_size(size: int | None) -> None:
+    """Raise for a batch of nothing."""
+    if size is not None and size < 1:
+        raise InputError(f"batches of {size} were asked for: give at least 1")
 
 
 def digest(texts: Iterable[str]) -> str:
@@ -269,8 +277,7 @@ def completed(
     """Batch by batch, but for those of which every row is done."""
     stops, known = ends(checkpoint), set(done)
     lengths = [len(prompt) for prompt in prompts]
-    if size is not None and size < 1:
-        raise InputError(f"batches of {size} were asked for: give at least 1")
+    refuse_size(size)
     for rows in plan(lengths, how.samples, how.tokens, size or batch_size(checkpoint, max(lengths) + how.tokens)):
         if known.issuperset(rows):
             continue

@@ -51,9 +51,26 @@ class Training:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name.replace('_', ' ')} {value} was given, a number above 0 was expected: raise it")
+        for name in ("warmup", "weight_decay", "evaluate_every"):
+            if not getattr(self, name) >= 0:
+                shown = name.replace("_", " ")
+                raise InputError(f"{shown} {getattr(self, name)} was given, at least 0 was expected: raise it")
         for name, allowed in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} {getattr(self, name)!r} is not known: choose {', '.join(allowed)}")
+
+
+def refuse_pace(epochs: float, batch: int, warmup: float) -> None:
+    """What the number of steps, and of those in which the rate grows, is made from.
+
+    Raises:
+        InputError: for epochs or batches of nothing, and a share of the steps that is none.
+    """
+    for name, value in (("epochs", epochs), ("batch", batch)):
+        if not value > 0:
+            raise InputError(f"{name} {value} was given, a number above 0 was expected: raise it")
+    if not 0 <= warmup <= 1:
+        raise InputError(f"warmup {warmup:g} was given, a share of the steps from 0 to 1 was expected: choose one")
 
 
 def rate(plan: Training, step: int) -> float:

@@ -104,6 +104,7 @@ def train_baseline(wish: BaselineWish, out: Path, finish: Finish, dry: bool = Fa
 def prepared(wish: BaselineWish, device: str) -> Job:
     """Load the model and the preferences; refuse what can't work."""
     place = pick_device(device)
+    wish.course.plan(1, place)  # refuses settings that can't work
     policy = wish.loading.load(wish.model, place, wish.course.lora is None)
     end_of(policy)
     triples, dropped = read_preferences(wish.preferences, wish.samples, wish.lower, wish.gap)

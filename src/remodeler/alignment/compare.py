@@ -15,10 +15,10 @@ from typing import Any
 
 from remodeler.alignment.examples import Row, answer, windows
 from remodeler.alignment.preferences import Triple, read_preferences
-from remodeler.alignment.reviser import Reviser, fits, load_reviser, probabilities, quality
+from remodeler.alignment.reviser import Reviser, fits, load_reviser, probabilities, quality, read_reviser
 from remodeler.alignment.scoring import mean_logprobs
 from remodeler.alignment.wishes import Loading, options
-from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
+from remodeler.checkpoints import Checkpoint, fingerprint, look, pick_device
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.logprobs import bits_per_byte, perplexity
@@ -33,7 +33,7 @@ from remodeler.records import (
     taken_up,
     versions,
 )
-from remodeler.sampling import Sampling, completions, digest
+from remodeler.sampling import Sampling, completions, digest, refuse_size
 from remodeler.trainees import as_stored
 
 Finish = Callable[[Path], object]
@@ -63,6 +63,7 @@ def compare_policies(wish: CompareWish, out: Path | None, finish: Finish) -> Rec
         raise InputError("no policy was given: name at least one")
     if out is not None:
         refuse_existing(out)
+    _refuse(wish)
     triples, _ = read_preferences(wish.preferences, wish.samples, 1)
     note(f"{wish.preferences}: {len(triples):,} pairs, {len(wish.policies)} policies")
     with ExitStack() as after:
@@ -73,6 +74,17 @@ def compare_policies(wish: CompareWish, out: Path | None, finish: Finish) -> Rec
             save_record(work, record)
             finish(work)
     return record
+
+
+def _refuse(wish: CompareWish) -> None:
+    """What can't work, before the first policy is measured."""
+    pick_device(wish.loading.device)
+    refuse_size(wish.size)
+    wish.sampling.checked()
+    for name in wish.policies:
+        look(name, "causal")
+    if wish.reviser:
+        read_reviser(wish.reviser)
 
 
 def _measured(wish: CompareWish, triples: Sequence[Triple], work: Path) -> list[dict[str, Any]]:

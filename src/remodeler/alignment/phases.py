@@ -19,7 +19,7 @@ from remodeler.measurements import short
 from remodeler.records import command_line, disk_errors, partial
 from remodeler.trainees import trainable, training_precision, write_trained
 from remodeler.training import step_seconds, train
-from remodeler.training_plan import Training
+from remodeler.training_plan import Training, refuse_pace
 from remodeler.training_state import CURVE_FILE
 
 STATES, MODEL = "training", "model"
@@ -46,8 +46,9 @@ class Course:
         rate = FULL_RATE if self.lora is None else LORA_RATE
         given = {name: value for name, value in self.run.items() if value is not None and name != "precision"}
         settings = DEFAULTS | {"learning_rate": rate} | given
-        settings["batch"] = min(settings["batch"], rows) if settings["batch"] > 0 else settings["batch"]
-        steps = max(1, round(self.epochs * rows / max(1, settings["batch"])))
+        refuse_pace(self.epochs, settings["batch"], settings["warmup"])
+        settings["batch"] = min(settings["batch"], rows)
+        steps = max(1, round(self.epochs * rows / settings["batch"]))
         warmup = round(settings.pop("warmup") * steps)
         precision: Any = training_precision(self.run.get("precision"), device)
         return Training(steps, warmup=warmup, precision=precision, seed=self.seed, **settings)

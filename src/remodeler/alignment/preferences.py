@@ -61,6 +61,9 @@ def read_preferences(
     Raises:
         InputError: for a source that can't be read or holds no preferences.
     """
+    for name, value in (("samples", samples), ("pairs", lower)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value} was given, at least 1 was expected: raise it")
     dropped: Counter[str] = Counter()
     found = list(islice(cleaned(_told(source, samples, lower, gap, dropped), dropped), samples))
     if not found:

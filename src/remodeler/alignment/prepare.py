@@ -45,6 +45,12 @@ def prepared(wish: EvolveWish, device: str) -> Job:
     """Look at policy, reviser and prompts; refuse what can't work."""
     place = pick_device(device)
     load_reviser(wish.reviser, **wish.loading.how(wish.reviser, place))
+    return divided(wish, place)
+
+
+def divided(wish: EvolveWish, place: torch.device) -> Job:
+    """The policy and the prompts, by rounds; the reviser is not looked at."""
+    wish.course.plan(1, place)  # refuses settings that can't work
     policy = wish.loading.load(wish.model, place, wish.course.lora is None)
     if policy.anatomy.family.task != "causal":
         raise InputError(f"{wish.model} is no causal language model: only those answer")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.errors import InputError
-from remodeler.prompts import BadRow, asked, rows, text_of
+from remodeler.prompts import BadRow, asked, rows, text_of, utf8
 
 RESPONSES = ("response", "output", "answer", "completion", "original_output")
 """Keys, in the order in which they are tried."""
@@ -25,14 +25,22 @@ def read_prompts(source: str, limit: int | None = None) -> list[str]:
     Raises:
         InputError: for a source that can't be read or has no prompt.
     """
+    refuse_limit(limit)
     if Path(source).suffix.lower() == ".txt" and Path(source).is_file():
-        found = Path(source).read_text(encoding="utf-8-sig").splitlines()
+        with utf8(Path(source)):
+            found = Path(source).read_text(encoding="utf-8-sig").splitlines()
     else:
         found = [asked(source, number, row) for number, row in enumerate(rows(source), 1)]
     found = list(dict.fromkeys(each for each in found if each.strip()))[:limit]
     if not found:
         raise InputError(f"{source} has no prompts: give a file with at least one")
     return found
+
+
+def refuse_limit(limit: int | None) -> None:
+    """Raise for a part of nothing."""
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit} was given, at least 1 was expected: raise it")
 
 
 def read_responses(source: str) -> list[Response]:

@@ -84,17 +84,27 @@ def load_reviser(name: str, **how: Any) -> Reviser:
     Raises:
         InputError: for what is no reviser, or one whose template or tokenizer is not that of its training.
     """
+    settings, template = read_reviser(name)
+    checkpoint = load(name, **how)
+    found = reviser(checkpoint, template)
+    if [list(mark) for mark in found.marks] != settings.get("marks"):
+        raise InputError(f"the tokenizer of {name} cuts the labels otherwise than in its training: restore it")
+    return found
+
+
+def read_reviser(name: str) -> tuple[dict[str, Any], Template]:
+    """What ``reviser.json`` says, and its template; the weights are not read.
+
+    Raises:
+        InputError: for what is no reviser, or one whose template is not that of its training.
+    """
     settings = read_json(_settings_file(name))
     if not isinstance(settings, dict) or settings.get("format") != FORMAT:
         raise InputError(f"{name} has a {FILE} of another format: train it again with this version")
     template = template_of(settings.get("template"), f"{name}/{FILE}")
     if template.digest() != settings.get("sha256"):
         raise InputError(f"the template in {name}/{FILE} is not the one that it was trained with: restore the file")
-    checkpoint = load(name, **how)
-    found = reviser(checkpoint, template)
-    if [list(mark) for mark in found.marks] != settings.get("marks"):
-        raise InputError(f"the tokenizer of {name} cuts the labels otherwise than in its training: restore it")
-    return found
+    return settings, template
 
 
 def _settings_file(name: str) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from remodeler.alignment.differences import difference, means
-from remodeler.alignment.prompts import Response, read_responses
+from remodeler.alignment.prompts import Response, read_responses, refuse_limit
 from remodeler.alignment.reviser import Reviser, fits, load_reviser, probabilities, quality, revised
 from remodeler.alignment.scoring import mapped
 from remodeler.alignment.template import LABELS
@@ -16,7 +16,7 @@ from remodeler.alignment.wishes import ReviseWish, options
 from remodeler.checkpoints import fingerprint, pick_device
 from remodeler.console import bar, note
 from remodeler.records import Record, command_line, empty, new_folder, refuse_existing, save_record, versions
-from remodeler.sampling import digest
+from remodeler.sampling import Sampling, digest, refuse_size
 
 Finish = Callable[[Path], object]
 Row = dict[str, Any]
@@ -30,6 +30,9 @@ def revise_responses(wish: ReviseWish, out: Path, finish: Finish, dry: bool = Fa
         InputError: for what can't work, in one sentence.
     """
     refuse_existing(out)
+    refuse_limit(wish.limit)
+    refuse_size(wish.size)
+    Sampling(wish.tokens).checked()
     given = read_responses(wish.responses)[: wish.limit]
     device = pick_device(wish.loading.device)
     reviser = load_reviser(wish.reviser, **wish.loading.how(wish.reviser, device))

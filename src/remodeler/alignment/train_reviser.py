@@ -123,6 +123,7 @@ def train_reviser(wish: ReviserWish, out: Path, finish: Finish, dry: bool = Fals
 def prepared(wish: ReviserWish, device: str) -> Job:
     """Load the model and the preferences; refuse what can't work."""
     place = pick_device(device)
+    wish.course.plan(1, place)  # refuses settings that can't work
     template = read_template(wish.template)
     model = wish.loading.load(wish.model, place, wish.course.lora is None)
     reviser(model, template)

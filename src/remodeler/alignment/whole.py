@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from remodeler.alignment.evolve import evolve_policy
+from remodeler.alignment.prepare import divided
 from remodeler.alignment.train_reviser import train_reviser
 from remodeler.alignment.wishes import EvolveWish, ReviserWish, options
+from remodeler.checkpoints import pick_device
 from remodeler.console import note
 from remodeler.errors import InputError
-from remodeler.records import disk_errors, load_record, refuse_existing, to_json
+from remodeler.records import disk_errors, load_record, partial, refuse_existing, to_json
 
 REVISER, POLICY = "reviser", "policy"
 
@@ -22,21 +24,28 @@ def align_policy(first: ReviserWish, second: EvolveWish, out: Path, finish: Fini
     Raises:
         InputError: for what can't work, in one sentence; also when OUT/reviser is another one.
     """
-    refuse_existing(out / POLICY)
+    _refuse_other(out)
     second.checked()
     place = out / REVISER
     if place.is_dir():
         _same(first, place)
         note(f"{place} is there already")
     else:
-        if not dry:
-            with disk_errors(out):
-                out.mkdir(parents=True, exist_ok=True)
+        divided(second, pick_device(second.loading.device))  # what can't work, before hours are spent on the reviser
         train_reviser(first, place, finish, dry)
     if dry and not place.is_dir():
         note("the evolution can be looked at when the reviser is there")
         return False
     return evolve_policy(replace(second, reviser=str(place)), out / POLICY, finish, dry)
+
+
+def _refuse_other(out: Path) -> None:
+    """OUT may hold what an earlier run of the same command left, and nothing else."""
+    refuse_existing(out / POLICY)
+    ours = {REVISER, *(partial(Path(name)).name for name in (REVISER, POLICY))}
+    with disk_errors(out):
+        if not out.is_dir() or {path.name for path in out.iterdir()} - ours:
+            refuse_existing(out)
 
 
 def _same(wish: ReviserWish, place: Path) -> None:

@@ -13,7 +13,7 @@ from remodeler.checkpoints import Checkpoint, load, read_settings
 from remodeler.errors import InputError
 from remodeler.families import FAMILIES
 from remodeler.records import taken_up
-from remodeler.sampling import Sampling
+from remodeler.sampling import Sampling, refuse_size
 from remodeler.trainees import training_dtype
 
 RUN = "run.jsonl"
@@ -67,6 +67,20 @@ class ReviserWish:
     course: Course = field(default_factory=Course)
     loading: Loading = field(default_factory=Loading)
     seed: int = 42
+
+    def __post_init__(self) -> None:
+        refuse_length(self.length)
+        if not self.label_weight >= 0 or not self.warmup_epochs > 0 or not 0 <= self.identity <= 1:
+            raise InputError(
+                f"a label weight of {self.label_weight:g}, {self.warmup_epochs:g} warm-up epochs and {self.identity:g} "
+                "copies were given: the first is at least 0, the second above 0, the third a share from 0 to 1"
+            )
+
+
+def refuse_length(length: int | None) -> None:
+    """Raise for examples of no token."""
+    if length is not None and length < 1:
+        raise InputError(f"--length {length} was given, at least 1 was expected: raise it")
 
 
 def same_run(work: Path, wish: Any, *free: str) -> None:
@@ -132,6 +146,9 @@ class EvolveWish:
         """
         if not self.rounds or not set(self.rounds) <= set(KINDS):
             raise InputError(f"--rounds {','.join(self.rounds)} was given: name {' and '.join(KINDS)}, by commas")
+        if self.probe < 0:
+            raise InputError(f"--probe {self.probe} was given, at least 0 was expected: raise it")
+        refuse_size(self.size)
         self.sampling.checked()
         self.limits.checked()
         return self
@@ -155,3 +172,8 @@ class BaselineWish:
     course: Course = field(default_factory=Course)
     loading: Loading = field(default_factory=Loading)
     seed: int = 42
+
+    def __post_init__(self) -> None:
+        refuse_length(self.length)
+        if not self.beta > 0:
+            raise InputError(f"--beta {self.beta:g} was given, a number above 0 was expected: raise it")

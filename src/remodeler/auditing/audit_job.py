@@ -19,7 +19,7 @@ from remodeler.auditing.prompts import Given, read_prompts, read_texts
 from remodeler.auditing.spans import Detector
 from remodeler.auditing.wishes import Wish
 from remodeler.card import write_audit_card
-from remodeler.checkpoints import Checkpoint, fingerprint, load
+from remodeler.checkpoints import Checkpoint, fingerprint, load, look
 from remodeler.console import bar, duration, note
 from remodeler.predictions import sha256
 from remodeler.records import (
@@ -60,6 +60,8 @@ def audit(wish: Wish, out: Path | None, finish: Finish, dry: bool = False) -> tu
     wish = wish.settled()
     if out is not None:
         refuse_existing(out)
+    for place, name in enumerate(wish.models):
+        look(name, "causal", wish.loading(place)["revision"])
     find = detector(wish.detector, wish.settings)
     given = _given(wish)
     if dry:

@@ -11,6 +11,7 @@ from remodeler.errors import InputError
 
 LABEL = "TOXIC"
 WORDS = re.compile(r"\w+|[^\w\s]+")
+TAG = re.compile(r"[A-Z](-.+)?")
 
 
 def tagged_words(text: str, spans: Sequence[Span]) -> list[tuple[int, int, str]]:
@@ -74,6 +75,8 @@ def _text(written: str, where: str) -> str:
 def _word(line: str, place: int, where: str) -> tuple[str, int, int, str]:
     """A word, where it is, and its tag."""
     parts = line.split("\t") if "\t" in line else line.split()
+    if len(parts) > 1 and not TAG.fullmatch(parts[-1]):
+        raise InputError(f"{where} has the line {line[:40]!r}: its last word is no tag, as O, B or I-name")
     if len(parts) == 4 and parts[1].isdigit() and parts[2].isdigit():
         return parts[0], int(parts[1]), int(parts[2]), parts[3]
     if len(parts) < 2:

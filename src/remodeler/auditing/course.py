@@ -53,6 +53,8 @@ class Course:
             if not 0 <= getattr(self, name) <= 1:
                 shown = name.replace("_", "-")
                 raise InputError(f"--{shown} {getattr(self, name)} was given, 0 to 1 was expected: choose such a share")
+        if not self.weight_decay >= 0:
+            raise InputError(f"--weight-decay {self.weight_decay} was given, at least 0 was expected: raise it")
         if self.loss not in TAG_LOSSES:
             raise InputError(f"--loss {self.loss!r} is not known: choose {', '.join(TAG_LOSSES)}")
 

@@ -79,4 +79,7 @@ def detector(source: str, settings: Settings | None = None) -> Detector:
     Raises:
         InputError: for what is none, in one sentence.
     """
-    return DETECTORS[kind(source)](source, settings or Settings())
+    found, how = kind(source), settings or Settings()
+    if how.labels and found in ("lexicon", "tagger"):
+        raise InputError(f"--labels {','.join(how.labels)} was given, which a {found} has none of: leave it out")
+    return DETECTORS[found](source, how)

@@ -72,6 +72,8 @@ def read_predictions(path: Path, skip_bad: bool = False) -> Predictions:
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): give a file") from None
     found = kind.read(path, content, skip_bad)
+    if not found.rows and not found.bad:
+        raise InputError(f"{path} holds no posts: give a file with at least one")
     counted = Counter(row.id for row in found.rows)
     if counted and max(counted.values()) > 1:
         raise InputError(f"{path} has the id {counted.most_common(1)[0][0]} more than once: each post has one row")
@@ -282,9 +284,11 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def refuse_unknown(path: Path) -> None:
-    """A kind of file that is not known is refused before there is work to lose."""
+def refuse_unknown(path: Path, likelihoods: bool = False) -> None:
+    """A kind of file that is not known, or can't hold likelihoods, is refused before there is work to lose."""
     _kind(path)
+    if likelihoods and path.suffix.lower() != ".jsonl":
+        raise InputError(f"--likelihoods was given, which {path} can't hold: end its name in .jsonl")
 
 
 def _kind(path: Path) -> Kind:

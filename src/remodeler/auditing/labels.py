@@ -60,7 +60,7 @@ def cut(texts: Sequence[str], tokenizer: Any, length: int, stride: int) -> Piece
             "choose an encoder with a tokenizer.json"
         )
     step = length - tokenizer.num_special_tokens_to_add() - stride
-    if step < 1:
+    if step < 1 or stride < 0:
         raise InputError(f"windows of {length} pieces can't overlap by {stride}: raise --length or lower --stride")
     if not texts:
         return Pieces((), ())

@@ -57,7 +57,7 @@ def predict_file(texts: Path, tagger: Path, out: Path, how: How) -> list[Predict
         InputError: for what can't work, in one sentence.
     """
     refuse_existing(out)
-    refuse_unknown(out)
+    refuse_unknown(out, how.likelihoods)
     rows = _predicted(texts, tagger, _kept(out, tagger), how)
     write_predictions(out, rows)
     _kept(out, tagger).unlink()
@@ -75,7 +75,7 @@ def vote_file(members: Sequence[Path], texts: Path | None, out: Path, least: int
         how: how taggers are used. With likelihoods, the result has their mean.
     """
     refuse_existing(out)
-    refuse_unknown(out)
+    refuse_unknown(out, how.likelihoods)
     found = [list(_voices(member, texts, out, how)) for member in members]
     _refuse_different(members, found)
     spans = vote_all([[row.spans for row in rows] for rows in found], least)

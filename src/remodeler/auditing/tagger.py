@@ -42,6 +42,8 @@ class Head:
                 raise InputError(f"--{name} {getattr(self, name)!r} is not known: choose {', '.join(known)}")
         if self.last_layers < 1:
             raise InputError(f"--last-layers {self.last_layers} was given, at least 1 was expected: raise it")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout {self.dropout:g} was given, 0 to below 1 was expected: choose such a share")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from remodeler.auditing.classifiers import Settings, passing
 from remodeler.auditing.detectors import SHIPPED
 from remodeler.errors import InputError
-from remodeler.sampling import Sampling
+from remodeler.sampling import Sampling, refuse_size
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Wish:
             raise InputError(f"--threshold {self.settings.threshold:g} was given: it is a probability, from 0 to 1")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"--limit {self.limit} was given, at least 1 is needed: raise it")
+        refuse_size(self.batch_size)
         self.sampling.checked()
         return self
 

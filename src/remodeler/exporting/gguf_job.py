@@ -1,6 +1,5 @@
 """GGUF from start to finish: a checkpoint, or an unpruned GGUF file and a removal log, to a file that was read back."""
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -55,12 +54,13 @@ def gone_after(path: Path, steps: int | None) -> list[Part]:
         InputError: when it is none, or shorter.
     """
     try:
-        lines = read_lines(path)[1:]
+        header, *lines = read_lines(path)
+        header["options"]
         gone: list[Part] = []
         for line in lines[:steps]:
             back = [part_of(text) for text in line.get("restored", ())]
             gone = [part for part in gone if part not in back] + [part_of(text) for text in line["removed"]]
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a removal log ({error}): give the removals.jsonl of a pruned model") from None
     if steps is not None and steps > len(lines):
         raise InputError(f"--steps {steps} was given, {path} has {len(lines)}: lower it")

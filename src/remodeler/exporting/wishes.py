@@ -43,6 +43,8 @@ class Wish:
             raise InputError("--removals and --steps go with --gguf; of a model `remodel cut` takes another size")
         if self.to not in TARGETS:
             raise InputError(f"--to {self.to!r} is not known: choose {', '.join(TARGETS)}")
+        if self.to != "gguf" and (self.gguf is not None or self.tokenizer is not None):
+            raise InputError(f"--to {self.to} was given with --gguf or --tokenizer-from: those are for --to gguf")
         if self.kind not in GGUF_KINDS:
             raise InputError(f"--store {self.kind!r} is not known: choose {', '.join(GGUF_KINDS)}")
         if self.steps is not None and self.steps < 1:

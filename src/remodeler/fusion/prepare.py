@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from remodeler.checkpoints import Checkpoint, load, pick_device, read_settings, read_tokenizer
+from remodeler.checkpoints import Checkpoint, load, look, pick_device, read_settings, read_tokenizer
 from remodeler.console import duration, note
 from remodeler.errors import InputError
 from remodeler.evaluation import evaluation_texts
@@ -19,7 +19,7 @@ from remodeler.sources import sample
 from remodeler.texts import Windows
 from remodeler.trainees import as_stored, training_dtype, training_precision
 from remodeler.training import step_seconds
-from remodeler.training_plan import Training
+from remodeler.training_plan import Training, refuse_pace
 
 LENGTH = 1024
 HELD_OUT = 256
@@ -65,6 +65,8 @@ class Job:
 def prepared(wish: Wish, device: str) -> Job:
     """Load the student and the texts; refuse what can't work."""
     place = pick_device(device)
+    for name in wish.teachers:
+        look(name, "causal")
     student = _loaded(wish, wish.student, training_dtype(wish.dtype, wish.lora is None, place), place)
     if student.anatomy.family.task != "causal":
         raise InputError(f"{wish.student} is no causal language model: only those can be fused")
@@ -104,8 +106,10 @@ def _texts(wish: Wish, student: Checkpoint, length: int) -> tuple[list[Rendered]
 def _plan(wish: Wish, windows: int, device: torch.device) -> Training:
     given = {key: value for key, value in wish.run.items() if value is not None and key != "precision"}
     settings: dict[str, Any] = DEFAULTS | given
-    steps = wish.steps or max(1, round(wish.epochs * windows / settings["batch"]))
-    warmup = round(settings.pop("warmup", 0.03) * steps)
+    share = settings.pop("warmup", 0.03)
+    refuse_pace(wish.epochs, settings["batch"], share)
+    steps = max(1, round(wish.epochs * windows / settings["batch"])) if wish.steps is None else wish.steps
+    warmup = round(share * steps)
     precision: Any = training_precision(wish.run.get("precision"), device)
     order = settings.pop("order", wish.seed)
     return Training(steps, warmup=warmup, precision=precision, seed=order, **settings)

@@ -92,6 +92,11 @@ class Wish:
                 raise InputError(f"{name} is given twice, as a teacher and as something else: leave one out")
         if self.k < 1:
             raise InputError(f"--top-k {self.k} was given, at least 1 is needed: raise it")
+        if not self.temperature > 0 or not 0 <= self.share <= 1:
+            raise InputError(
+                f"a temperature of {self.temperature:g} and a share of {self.share:g} for the text's own loss were "
+                "given: the first is above 0, the second from 0 to 1"
+            )
         return found._hybrid() if found.divergence == HYBRID else found
 
     def _hybrid(self) -> "Wish":

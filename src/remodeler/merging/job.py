@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from remodeler.card import write_merge_card
-from remodeler.checkpoints import AUTO, check_files, load, pick_device
+from remodeler.checkpoints import AUTO, check_files, load, pick_device, read_tokenizer
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.families import FAMILIES
@@ -58,7 +58,10 @@ def merge_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
         InputError: for checkpoints that can't be merged, in one sentence.
     """
     refuse_existing(out)
+    pick_device(wish.device)
     plan = prepared(wish)
+    if not _unread(plan):
+        read_tokenizer(str(plan.lender.folder), trust_remote_code=wish.trust_remote_code)  # now, not at the end
     announce(plan)
     if dry:
         return False
@@ -83,7 +86,7 @@ def _fill(plan: Plan, work: Path, out: Path) -> None:
     _refuse_damaged(layout, lines)
     _companions(plan, work)
     check_files(work)
-    _described(plan, lines, layout, work, out, _loads(plan, work, layout))
+    _described(plan, lines, layout, work, out, _loads(plan, work))
 
 
 def _task(plan: Plan, name: str, place: Place, after: ExitStack, handles: dict[Path, int]) -> Task:
@@ -154,15 +157,17 @@ def _companions(plan: Plan, work: Path) -> None:
     write_json(work / "config.json", config)
 
 
-def _loads(plan: Plan, work: Path, layout: Mapping[str, Place]) -> bool:
+def _unread(plan: Plan) -> str:
+    """Why the result is not loaded at the end; empty when it is."""
+    if sum(place.count for place in plan.shapes.values()) > LOADED:
+        return "it is too large for that"
+    return "" if plan.lender.settings.get("model_type") in FAMILIES else "its family is not known here"
+
+
+def _loads(plan: Plan, work: Path) -> bool:
     """Load the result and let it read a few tokens, where it fits and its family is known; whether that was done."""
-    if sum(place.count for place in layout.values()) > LOADED:
-        note(
-            "the result is too large to be loaded by the way: its bytes were read back, and are those that were written"
-        )
-        return False
-    if plan.lender.settings.get("model_type") not in FAMILIES:
-        note("the result was not loaded, its family is not known here: its bytes are those that were written")
+    if reason := _unread(plan):
+        note(f"the result was not loaded, {reason}: its bytes were read back, and are those that were written")
         return False
     again = load(work, dtype="float32", device="cpu", trust_remote_code=plan.wish.trust_remote_code)
     if not torch.isfinite(one_pass(again)).all():

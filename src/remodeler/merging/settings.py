@@ -5,6 +5,7 @@ several that are spread over the depth of the model and interpolated (mergekit's
 ``0.3``, ``0:0.5:1``, ``self_attn=0:1,mlp=0.5,0.2``.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,7 @@ def parsed(option: str, text: str) -> Setting:
     for part in text.split(","):
         name, _, values = part.rpartition("=")
         try:
-            alternatives.append((name.strip(), tuple(float(value) for value in values.split(":"))))
+            alternatives.append((name.strip(), _numbers(values.split(":"))))
         except ValueError:
             raise InputError(
                 f"--{option} {text!r} was given, a number, a gradient as 0:0.5:1 or FILTER=NUMBER,... was expected"
@@ -71,7 +72,10 @@ def _filter(condition: Mapping[str, Any]) -> str:
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
-    return tuple(float(each) for each in (value if isinstance(value, list) else [value]))
+    numbers = tuple(float(each) for each in (value if isinstance(value, list) else [value]))
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("NaN or infinity")
+    return numbers
 
 
 Options = Mapping[str, Any]

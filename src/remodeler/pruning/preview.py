@@ -70,10 +70,11 @@ def refuse_widths(plan: Plan, budget: Budget, form: Form | None) -> None:
         raise InputError(
             f"{plan.width} chooses heads and channels for a --ratio, and was asked {budget}: give a --ratio"
         )
-    if pure and (plan.then or plan.refine or plan.criterion or plan.search != "exact" or plan.start):
+    blocks = plan.refine or plan.criterion or plan.search != "exact" or plan.start or plan.unit != "block"
+    if pure and (plan.then or blocks):
         raise InputError(
-            f"--method {plan.method} removes no blocks, so --then, --refine, --criterion, --search and --from mean "
-            "nothing: leave them out, or choose another --method with --then"
+            f"--method {plan.method} removes no blocks, so --then, --refine, --criterion, --search, --unit and --from "
+            "mean nothing: leave them out, or choose another --method with --then"
         )
     if not 0 < plan.blocks_share < 1:
         raise InputError(f"blocks take a share of {plan.blocks_share:g}: give one above 0 and below 1, as 44%")

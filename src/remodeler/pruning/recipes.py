@@ -17,7 +17,7 @@ from typing import Any
 
 from remodeler.adapters import Lora
 from remodeler.errors import InputError
-from remodeler.training_plan import Training
+from remodeler.training_plan import Training, refuse_pace
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Lesson:
     share: float = 0.5
     """Of the text's own loss. Half brought back more than either alone on one model, and nearly the most on another."""
     temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise InputError(f"--top-k {self.k} was given, at least 1 is needed: raise it")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Recipe:
 
     def training(self, windows: int, steps: int | None, **given: Any) -> Training:
         """The run over so many windows: ``steps``, or the recipe's epochs."""
+        refuse_pace(self.epochs, self.batch, self.warmup)
         count = max(1, math.ceil(self.epochs * windows / self.batch)) if steps is None else steps
         same = {key: getattr(self, key) for key in ("learning_rate", "schedule", "weight_decay", "batch")}
         return Training(count, warmup=round(self.warmup * count), **same, **given)

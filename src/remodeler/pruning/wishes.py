@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoints import Checkpoint, load
+from remodeler.errors import InputError
 from remodeler.evaluation import LENGTH, model_windows
 from remodeler.forms import Form
 from remodeler.pruning.budget import Budget
@@ -80,6 +81,10 @@ class Plan:
     batch_size: int | None = None
     start: Path | None = None
     """A removal log to go on from."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"--batch-size {self.batch_size} was given, at least 1 was expected: raise it")
 
     @property
     def width(self) -> str | None:
