@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from remodeler.auditing.detectors import detector, kind, place
+from remodeler.auditing.detectors import detector, kind, located
 from remodeler.auditing.formats import read_predictions
 from remodeler.auditing.posts import read_posts
 from remodeler.auditing.predict import find_spans
 from remodeler.auditing.predict_job import score_files
 from remodeler.auditing.spans import Span
-from remodeler.auditing.tagger_files import SHIPPED, load_tagger, located
+from remodeler.auditing.tagger_files import SHIPPED, load_tagger
 from remodeler.cli import app
 
 INSULTS = ("What a stupid idea, you idiot.", "Only a moron would say that.", "He is a pathetic loser and a liar.")
@@ -46,7 +46,7 @@ def test_it_finds_insults_and_leaves_ordinary_sentences_alone() -> None:
 
 
 def test_it_is_known_by_its_name_in_every_part(tmp_path: Path) -> None:
-    assert (kind(SHIPPED), place(SHIPPED)) == ("tagger", located(SHIPPED))
+    assert kind(SHIPPED) == "tagger"
     posts = tmp_path / "posts.txt"
     posts.write_text("\n".join((*INSULTS, *HARMLESS)) + "\n")
     made = called("predict", "--texts", posts, "--out", tmp_path / "spans-pred.txt", "--device", "cpu")

@@ -3,6 +3,7 @@
 ``remodel audit MODEL ...`` and ``remodel audit --texts FILE`` name no part: they are ``remodel audit run``.
 """
 
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -93,8 +94,8 @@ def train(
 
 def predict(
     texts: aud.Posts,
-    tagger: aud.TaggerFolder,
     out: aud.File,
+    tagger: aud.TaggerFolder = Path("small-tagger"),
     likelihoods: aud.Likelihoods = False,
     decode: aud.Decode = None,
     threshold: aud.Threshold = None,
@@ -112,7 +113,7 @@ def predict(
 
     Interrupted? The same command goes on.
 
-    Example: `remodel audit predict --texts posts.csv --tagger tagger --out spans-pred.txt`
+    Example: `remodel audit predict --texts posts.csv --out spans-pred.txt`
     """
     given = dict(locals())
     from remodeler.auditing.predict_job import predict_file

@@ -94,7 +94,10 @@ Shortest = Annotated[int | None, typer.Option(help="Characters a span must have.
 Posts = Annotated[
     Path, typer.Option("--texts", help="Posts: .csv (column text), .jsonl, or .txt (one a line).", show_default=False)
 ]
-TaggerFolder = Annotated[Path, typer.Option("--tagger", help="Folder that `remodel audit train` made.")]
+TaggerFolder = Annotated[
+    Path,
+    typer.Option("--tagger", help="Folder that `remodel audit train` made, or small-tagger, which travels along."),
+]
 File = Annotated[
     Path,
     typer.Option(

@@ -12,9 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from remodeler.auditing import lexicon
 from remodeler.auditing.counting import Found, figures, frequent, paired, tally
-from remodeler.auditing.detectors import SHIPPED, detector
+from remodeler.auditing.detectors import detector, located
 from remodeler.auditing.prompts import Given, read_prompts, read_texts
 from remodeler.auditing.spans import Detector
 from remodeler.auditing.wishes import Wish
@@ -60,8 +59,8 @@ def audit(wish: Wish, out: Path | None, finish: Finish, dry: bool = False) -> tu
     wish = wish.settled()
     if out is not None:
         refuse_existing(out)
-    for place, name in enumerate(wish.models):
-        look(name, "causal", wish.loading(place)["revision"])
+    for number, name in enumerate(wish.models):
+        look(name, "causal", wish.loading(number)["revision"])
     find = detector(wish.detector, wish.settings)
     given = _given(wish)
     if dry:
@@ -155,7 +154,7 @@ def _found(wish: Wish, find: Detector, rows: Sequence[Found], work: Path) -> lis
 
 def _detector(wish: Wish) -> dict[str, Any]:
     """What tells a detector from another: where it is, how it is read, and what is in its files."""
-    source, settings = lexicon.SHIPPED if wish.detector == SHIPPED else Path(wish.detector), asdict(wish.settings)
+    source, settings = located(wish.detector), asdict(wish.settings)
     files = sorted(source.iterdir()) if source.is_dir() else [source]
     content = digest(f"{path.name} {sha256(path)}" for path in files if path.is_file())
     used = {name: settings[name] for name in ("threshold", "labels", "whole", "dtype")}

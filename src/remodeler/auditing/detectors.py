@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from remodeler.auditing import classifiers, lexicon, predict
+from remodeler.auditing import classifiers, lexicon, predict, tagger_files
 from remodeler.auditing.classifiers import Settings
 from remodeler.auditing.spans import Detector
 from remodeler.auditing.tagger_files import SETTINGS_FILE, load_tagger
@@ -18,13 +18,18 @@ from remodeler.errors import InputError
 
 Opener = Callable[[str, Settings], Detector]
 
-SHIPPED = "lexicon"
-"""The name of the lexicon that travels along."""
+TRAVEL_ALONG = {"lexicon": lexicon.SHIPPED, tagger_files.SHIPPED: tagger_files.located(tagger_files.SHIPPED)}
+"""Detectors that need no download: their names, and where they are."""
+
+
+def located(source: str) -> Path:
+    """Where a detector is: one that travels along, or a file or folder (a hub id's does not exist)."""
+    return TRAVEL_ALONG.get(source, Path(source))
 
 
 def word_list(source: str, settings: Settings) -> Detector:
     """Words learned from data: a file made by ``remodel audit lexicon``, or the one that travels along."""
-    return lexicon.load(lexicon.SHIPPED if source == SHIPPED else Path(source))
+    return lexicon.load(located(source))
 
 
 def tagger(source: str, settings: Settings) -> Detector:
@@ -60,9 +65,9 @@ def kind(source: str) -> str:
     Raises:
         InputError: when nothing that finds spans is there.
     """
-    if source == SHIPPED or Path(source).is_file():
+    if located(source).is_file():
         return "lexicon"
-    if (Path(source) / SETTINGS_FILE).is_file():
+    if (located(source) / SETTINGS_FILE).is_file():
         return "tagger"
     for name in read_settings(source, None).get("architectures") or ():
         for found, ending in (("tokens", "ForTokenClassification"), ("sentences", "ForSequenceClassification")):

@@ -25,7 +25,7 @@ from remodeler.auditing.posts import Post, Reading, read_posts, tell_bad
 from remodeler.auditing.predict import predict
 from remodeler.auditing.quantised import quantise
 from remodeler.auditing.scoring import Score, breakdown, scores
-from remodeler.auditing.tagger_files import HEAD_FILE, SETTINGS_FILE, Trained, load_tagger
+from remodeler.auditing.tagger_files import HEAD_FILE, SETTINGS_FILE, Trained, load_tagger, located
 from remodeler.auditing.voting import vote_all
 from remodeler.console import bar
 from remodeler.errors import InputError
@@ -53,11 +53,14 @@ class How:
 def predict_file(texts: Path, tagger: Path, out: Path, how: How) -> list[Prediction]:
     """Predict the posts of a file into another, of the kind that its name says.
 
+    ``tagger`` is a folder, or the name of the tagger that travels along.
+
     Raises:
         InputError: for what can't work, in one sentence.
     """
     refuse_existing(out)
     refuse_unknown(out, how.likelihoods)
+    tagger = located(tagger)
     rows = _predicted(texts, tagger, _kept(out, tagger), how)
     write_predictions(out, rows)
     _kept(out, tagger).unlink()
@@ -76,6 +79,7 @@ def vote_file(members: Sequence[Path], texts: Path | None, out: Path, least: int
     """
     refuse_existing(out)
     refuse_unknown(out, how.likelihoods)
+    members = list(map(located, members))
     found = [list(_voices(member, texts, out, how)) for member in members]
     _refuse_different(members, found)
     spans = vote_all([[row.spans for row in rows] for rows in found], least)

@@ -16,6 +16,8 @@ from remodeler.errors import InputError
 from remodeler.records import read_json, write_json
 
 SETTINGS_FILE, HEAD_FILE = "tagger.json", "head.safetensors"
+SHIPPED = "small-tagger"
+"""The name of the tagger that travels along; docs/audit.md says how it was made and what it scores."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,18 @@ def new_tagger(encoder: str, settings: Settings, seed: int, device: str = "auto"
     return _built(encoder, settings, device, trust, complete=False)
 
 
+def located(source: str | Path) -> Path:
+    """The folder of a tagger: the one that is named, or that of the tagger that travels along."""
+    return Path(__file__).parent / SHIPPED if str(source) == SHIPPED else Path(source)
+
+
 def load_tagger(folder: str | Path, device: str = "auto", trust: bool = False) -> Trained:
     """A tagger from its folder, in eval mode.
 
     Raises:
         InputError: when the folder is no tagger, or not whole.
     """
-    folder = Path(folder)
+    folder = located(folder)
     if not (folder / SETTINGS_FILE).exists():
         raise InputError(f"{folder} holds no {SETTINGS_FILE}: give a folder that `remodel audit train` made")
     found = _built(str(folder), _settings(folder), device, trust, complete=True)

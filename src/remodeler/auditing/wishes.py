@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.auditing.classifiers import Settings, passing
-from remodeler.auditing.detectors import SHIPPED
 from remodeler.errors import InputError
 from remodeler.sampling import Sampling, refuse_size
 
@@ -24,7 +23,7 @@ class Wish:
     """Prompts or texts, from the start."""
     sampling: Sampling = field(default_factory=Sampling)
     batch_size: int | None = None
-    detector: str = SHIPPED
+    detector: str = "lexicon"
     settings: Settings = field(default_factory=Settings)
     skip_bad: bool = False
     revision: str | None = None
