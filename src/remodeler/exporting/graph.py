@@ -29,6 +29,31 @@ from remodeler.logprobs import vocabulary
 BATCH, PAST, NEW, PADDED = 2, 17, 3, 3
 """Sizes of what is traced: all above one, which tracing would take for a constant, and one prompt padded."""
 
+STRETCHED = ("dynamic", "longrope")
+"""Rotary positions whose frequencies depend on how long a text is."""
+
+
+def refuse(checkpoint: Checkpoint) -> None:
+    """Refuse what a graph would get wrong where a short check does not see it.
+
+    Raises:
+        InputError: by name, with what to use.
+    """
+    found = stretches(checkpoint.model.config.to_dict())
+    if found:
+        raise InputError(
+            f"{checkpoint.name} stretches its rotary positions by the length of the text ({found[0]}), which a graph "
+            "freezes: use the folder as it is, in transformers or vLLM"
+        )
+
+
+def stretches(told: Any) -> list[str]:
+    """Kinds of such positions that a config names, at any depth."""
+    if not isinstance(told, dict):
+        return []
+    own = [told[key] for key in ("rope_type", "type") if told.get(key) in STRETCHED]
+    return [*own, *(kind for value in told.values() for kind in stretches(value))]
+
 
 def call(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> dict[str, Any]:
     """What a decoder is called with.

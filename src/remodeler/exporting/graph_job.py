@@ -11,7 +11,7 @@ from remodeler.card import known_as, page
 from remodeler.checkpoints import Checkpoint
 from remodeler.console import note
 from remodeler.errors import InputError
-from remodeler.exporting.graph import traced
+from remodeler.exporting.graph import refuse, traced
 from remodeler.exporting.graph_check import check
 from remodeler.exporting.onnx_graph import tidy
 from remodeler.records import write_text
@@ -97,7 +97,8 @@ def there(name: str) -> bool:
 
 
 def announce(checkpoint: Checkpoint, target: Target) -> None:
-    """Say what will be written."""
+    """Say what will be written, or why it can't be."""
+    refuse(checkpoint)
     counts = count(checkpoint)
     size = sum(parameter.numel() for parameter in checkpoint.model.parameters()) * 4 / 1e6
     note(
