@@ -11,10 +11,11 @@ freezes. Here every layer keeps all, and its mask hides what it would have forgo
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from io import StringIO
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -55,6 +56,11 @@ def stretches(told: Any) -> list[str]:
     return [*own, *(kind for value in told.values() for kind in stretches(value))]
 
 
+def exporters() -> Any:
+    """transformers' exporters; it does not type them as others import them."""
+    return import_module("transformers.exporters")
+
+
 def call(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> dict[str, Any]:
     """What a decoder is called with.
 
@@ -71,22 +77,22 @@ def call(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> dict[str
 
 
 @torch.no_grad()
-def sample(model: Any) -> dict[str, Any]:
-    """What a graph is traced with: a few tokens behind a few others, in two rows, of which one is padded."""
-    ids = torch.arange(BATCH * (PAST + NEW)).reshape(BATCH, -1) % (vocabulary(model) - 3) + 3
+def sample(model: Any, batch: int = BATCH) -> dict[str, Any]:
+    """What a graph is traced with: a few tokens behind a few others, the first row padded."""
+    ids = torch.arange(batch * (PAST + NEW)).reshape(batch, -1) % (vocabulary(model) - 3) + 3
     mask = torch.ones_like(ids)
     mask[0, :PADDED] = 0
     cache = DynamicCache()
     model(**call(model, ids[:, :PAST], mask[:, :PAST], cache), use_cache=True)
-    return call(model, ids[:, PAST:], mask, cache) | {"use_cache": True}
+    return call(model, ids[:, PAST:], mask, cache)
 
 
 def no_past(cache: DynamicCache, batch: int) -> DynamicCache:
     """A cache of the same heads that holds no tokens."""
-    empty = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        parts = [part.new_zeros(batch, part.shape[1], 0, part.shape[3]) for part in (layer.keys, layer.values)]
-        empty.update(*parts, index)
+    empty, layers = DynamicCache(), cast(list[Any], cache.layers)
+    for index, layer in enumerate(layers):
+        keys, values = (part.new_zeros(batch, part.shape[1], 0, part.shape[3]) for part in (layer.keys, layer.values))
+        empty.update(keys, values, index)
     return empty
 
 
@@ -99,14 +105,13 @@ def plain_config(checkpoint: Checkpoint) -> PreTrainedConfig:
     return config
 
 
-def traced(checkpoint: Checkpoint, exporter: Any, settings: Any, target: str) -> Any:
+def traced(checkpoint: Checkpoint, write: Callable[[Any], Any], target: str) -> Any:
     """The graph, as transformers' ``ExportedModel``.
 
     Args:
         checkpoint: in float32, on the CPU; the model is put back as it was.
-        exporter: one of transformers' exporters.
-        settings: its config.
-        target: its name on the command line.
+        write: has it from one of transformers' exporters.
+        target: its name for people.
 
     Raises:
         InputError: for a model that the exporter can't trace.
@@ -114,12 +119,12 @@ def traced(checkpoint: Checkpoint, exporter: Any, settings: Any, target: str) ->
     model = checkpoint.model
     try:
         with silence(), kept(model):
-            found = exporter.export(model, sample(model), settings)
+            found = write(model)
     except Exception as error:  # tracing runs all of torch: what it raises has no class in common
         raise InputError(
             f"transformers' exporter can't write {checkpoint.name} ({model.config.model_type}) as {target} "
-            f"({type(error).__name__}: {one_line(error)}): use the folder as it is, "
-            "in transformers or vLLM, or another --to"
+            f"({type(error).__name__}: {one_line(error)}): use the folder as it is, in transformers or vLLM, or "
+            "another --to"
         ) from error
     found.config, found.generation_config = plain_config(checkpoint), model.generation_config
     return found

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from remodeler.checkpoints import Checkpoint
 from remodeler.errors import InputError
-from remodeler.exporting.graph import call, no_past, silence
+from remodeler.exporting.graph import call, exporters, no_past, silence
 from remodeler.logprobs import vocabulary
 from remodeler.saving import STEP_TOLERANCE
 
@@ -49,16 +49,18 @@ class Told:
     """How many of them the runtime chooses too."""
 
 
-def batches(checkpoint: Checkpoint) -> list[Batch]:
-    """The prompts together, padded; then each alone."""
+def batches(checkpoint: Checkpoint, together: bool) -> list[Batch]:
+    """Each prompt alone; and all ``together``, padded."""
     most = min(64, (checkpoint.context or 64) - STEPS)
     texts = [checkpoint.tokenizer(text)["input_ids"][:most] or [0] for text in PROMPTS]
     ids = [torch.tensor(text) % vocabulary(checkpoint.model) for text in texts]
     alone = [(each[None], torch.ones_like(each)[None]) for each in ids]
+    if not together:
+        return alone
     longest = max(len(each) for each in ids)
     rows = [torch.cat([each.new_zeros(longest - len(each)), each]) for each in ids]
     masks = [torch.cat([each.new_zeros(longest - len(each)), torch.ones_like(each)]) for each in ids]
-    return [(torch.stack(rows), torch.stack(masks)), *alone]
+    return [*alone, (torch.stack(rows), torch.stack(masks))]
 
 
 @torch.no_grad()
@@ -86,20 +88,21 @@ def decoded(read: Read, batch: Batch, cache: Any, path: Tensor | None = None) ->
     return torch.cat(chosen, 1), torch.cat(logits, 1)
 
 
-def check(checkpoint: Checkpoint, folder: Path, runtime: str) -> Told:
+def check(checkpoint: Checkpoint, folder: Path, runtime: str, together: bool = True) -> Told:
     """Hold a written folder against the model that it was made of.
 
     Args:
         checkpoint: in float32, on the CPU.
         folder: as ``ExportedModel.from_pretrained`` reads it.
         runtime: the package that runs it.
+        together: whether it reads several texts at once.
 
     Raises:
         InputError: when it says something else.
     """
     model, graph = checkpoint.model, opened(folder)
     differences, pairs = [], []
-    for batch in batches(checkpoint):
+    for batch in batches(checkpoint, together):
         path, wanted = decoded(reader(model, use_cache=True), batch, DynamicCache(config=model.config))
         found = decoded(reader(model, graph), batch, empty(checkpoint, batch), path)
         pairs.append((path, found[0]))
@@ -116,10 +119,8 @@ def check(checkpoint: Checkpoint, folder: Path, runtime: str) -> Told:
 
 def opened(folder: Path) -> Any:
     """A folder in its runtime, as transformers opens it."""
-    from transformers.exporters import ExportedModel
-
     with silence():
-        return ExportedModel.from_pretrained(folder, device="cpu")
+        return exporters().ExportedModel.from_pretrained(folder, device="cpu")
 
 
 def reader(model: Any, graph: Any = None, **options: Any) -> Read:

@@ -11,9 +11,10 @@ from remodeler.card import known_as, page
 from remodeler.checkpoints import Checkpoint
 from remodeler.console import note
 from remodeler.errors import InputError
+from remodeler.exporting.executorch_graph import executorch
 from remodeler.exporting.graph import refuse, traced
 from remodeler.exporting.graph_check import check
-from remodeler.exporting.onnx_graph import tidy
+from remodeler.exporting.onnx_graph import onnx
 from remodeler.records import write_text
 
 
@@ -28,16 +29,13 @@ class Target:
     """Packages that write it."""
     runtime: str
     """The package that runs it."""
-    exporter: str
-    settings: str
+    write: Callable[[Any], Any]
+    """A model to transformers' ``ExportedModel``."""
     files: tuple[str, ...]
-    tidy: Callable[[Any], None]
+    batch: bool
+    """Whether it takes several texts at once."""
     code: str
     """How it is run."""
-
-
-def nothing(program: Any) -> None:
-    """Leave a program as it is."""
 
 
 ONNX_CODE = """
@@ -64,27 +62,49 @@ for _ in range(32):
 print(tokenizer.decode(ids[0]))
 """
 
+EXECUTORCH_CODE = """
+import torch
+from executorch.runtime import Runtime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")  # where this file lies
+method = Runtime.get().load_program("model.pte").load_method("forward")
+sizes = [method.metadata.input_tensor_meta(each).sizes() for each in range(method.metadata.num_inputs())]
+new = ids = torch.tensor([tokenizer("Once upon a time")["input_ids"]])
+past = [torch.zeros(1, size[1], 0, size[3]) for size in sizes if len(size) == 4]
+for _ in range(32):
+    places = torch.arange(ids.shape[1])[None, -new.shape[1] :].contiguous()
+    given = [new, torch.ones_like(ids), places][: len(sizes) - len(past)]
+    logits, *past = method.execute([*given, *past])[-1 - len(past) :]
+    new = logits[:, -1:].argmax(-1)
+    if new[0, 0] == tokenizer.eos_token_id:
+        break
+    ids = torch.cat([ids, new], 1)
+print(tokenizer.decode(ids[0]))
+"""
+
 TARGETS = {
     "onnx": Target(
-        "ONNX", "onnx", ("onnx", "onnxscript"), "onnxruntime", "OnnxExporter", "OnnxConfig",
-        ("model.onnx", "model.onnx.data"), tidy, ONNX_CODE,
+        "ONNX", "onnx", ("onnx", "onnxscript"), "onnxruntime", onnx, ("model.onnx", "model.onnx.data"), True, ONNX_CODE
     ),
-}  # fmt: skip
+    "executorch": Target(
+        "ExecuTorch", "executorch", ("executorch",), "executorch", executorch, ("model.pte",), False, EXECUTORCH_CODE
+    ),
+}
 BESIDE = ("export.json", "config.json", "generation_config.json", "tokenizer", "README.md", "record.json")
 
 
-def exporters(target: Target) -> Any:
-    """transformers' exporters, with all that the target needs.
+def ready(target: Target) -> None:
+    """Refuse a target whose packages are not all here.
 
     Raises:
-        InputError: when a package is missing.
+        InputError: that names the missing one.
     """
     for name in target.needs:
         if not there(name):
             raise InputError(f"writing {target.word} needs the package {name}: pip install 'remodeler[{target.extra}]'")
     if not there("transformers.exporters"):
         raise InputError(f"writing {target.word} needs transformers 5.23 or newer: pip install -U transformers")
-    return import_module("transformers.exporters")
 
 
 def there(name: str) -> bool:
@@ -109,7 +129,7 @@ def announce(checkpoint: Checkpoint, target: Target) -> None:
 
 def count(checkpoint: Checkpoint) -> dict[str, int]:
     """How many blocks of a kind there are."""
-    return dict(Counter(block.kind for block in checkpoint.anatomy.blocks))
+    return dict(Counter(block.kind for block in checkpoint.anatomy.blocks()))
 
 
 def write_graph(checkpoint: Checkpoint, folder: Path, name: str, tried: bool) -> dict[str, Any]:
@@ -128,15 +148,12 @@ def write_graph(checkpoint: Checkpoint, folder: Path, name: str, tried: bool) ->
         InputError: for what can't be traced, and for a result that says something else.
     """
     target = TARGETS[name]
-    library = exporters(target)
+    ready(target)
     announce(checkpoint, target)
-    exported = traced(
-        checkpoint, getattr(library, target.exporter)(), getattr(library, target.settings)(dynamic=True), target.word
-    )
-    target.tidy(exported.program)
+    exported = traced(checkpoint, target.write, target.word)
     exported.save_pretrained(folder)
     checkpoint.tokenizer.save_pretrained(folder)
-    told = check(checkpoint, folder, target.runtime) if tried and runs(target) else None
+    told = check(checkpoint, folder, target.runtime, target.batch) if tried and runs(target) else None
     return {
         "blocks": count(checkpoint),
         "bytes": sum((folder / file).stat().st_size for file in target.files),

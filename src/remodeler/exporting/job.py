@@ -10,7 +10,7 @@ from remodeler.checkpoints import Checkpoint, fingerprint, load
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.exporting.graph_job import TARGETS as GRAPHS
-from remodeler.exporting.graph_job import announce, exporters, seen, write_graph, write_graph_card
+from remodeler.exporting.graph_job import announce, ready, seen, write_graph, write_graph_card
 from remodeler.exporting.nemotron import refuse, write_nemotron
 from remodeler.exporting.nemotron_check import check
 from remodeler.exporting.wishes import Wish
@@ -105,7 +105,7 @@ def _nemotron(wish: Wish, out: Path, dry: bool) -> None:
 def _graph(wish: Wish, out: Path, dry: bool) -> None:
     """A checkpoint as one graph, for ONNX Runtime or ExecuTorch."""
     refuse_existing(out)
-    exporters(GRAPHS[wish.to])
+    ready(GRAPHS[wish.to])
     checkpoint = _loaded(wish)
     if dry:
         announce(checkpoint, GRAPHS[wish.to])

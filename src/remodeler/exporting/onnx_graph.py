@@ -1,7 +1,17 @@
-"""What is taken out of an ONNX graph before it is written: where it was traced, and sizes that look like names."""
+"""A decoder's graph for ONNX, without what need not travel: where it was traced, and sizes that look like names."""
 
 from collections.abc import Iterator
 from typing import Any
+
+from remodeler.exporting.graph import exporters, sample
+
+
+def onnx(model: Any) -> Any:
+    """A model as transformers' ``ExportedModel``; all sizes are free but those of the model."""
+    library = exporters()
+    found = library.OnnxExporter().export(model, sample(model) | {"use_cache": True}, library.OnnxConfig(dynamic=True))
+    tidy(found.program)
+    return found
 
 
 def tidy(program: Any) -> None:
