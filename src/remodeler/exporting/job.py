@@ -113,7 +113,7 @@ def _graph(wish: Wish, out: Path, dry: bool) -> None:
     with new_folder(out) as work:
         results = write_graph(checkpoint, work, wish.to, wish.check)
         if "runtime" in results:
-            note(f"read back: {seen(results)}")
+            note(seen(results))
         record = _record(wish, out, _inputs(checkpoint), results)
         write_graph_card(work, wish.to, checkpoint.name, results)
         save_record(work, record)
