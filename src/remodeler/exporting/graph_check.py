@@ -51,7 +51,7 @@ class Told:
 
 def batches(checkpoint: Checkpoint, together: bool) -> list[Batch]:
     """Each prompt alone; and all ``together``, padded."""
-    most = min(64, (checkpoint.context or 64) - STEPS)
+    most = max(1, min(64, (checkpoint.context or 80) - STEPS))
     texts = [checkpoint.tokenizer(text)["input_ids"][:most] or [0] for text in PROMPTS]
     ids = [torch.tensor(text) % vocabulary(checkpoint.model) for text in texts]
     alone = [(each[None], torch.ones_like(each)[None]) for each in ids]
