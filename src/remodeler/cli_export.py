@@ -10,7 +10,10 @@ from remodeler import options as opt
 WHAT, FILE, HOW = "What", "A GGUF file", "How"
 Model = Annotated[str | None, typer.Argument(help="A model, pruned or not: a folder or a hub id.", show_default=False)]
 To = Annotated[
-    str, typer.Option(help="gguf (llama.cpp) or nemotron (vLLM's own class, mlx-lm, SGLang).", rich_help_panel=WHAT)
+    str,
+    typer.Option(
+        help="gguf (llama.cpp), nemotron (vLLM's own class, mlx-lm, SGLang), onnx or executorch.", rich_help_panel=WHAT
+    ),
 ]
 Store = Annotated[
     str, typer.Option(help="gguf: what matrices are stored in: f32, f16, bf16, q8_0.", rich_help_panel=WHAT)
@@ -49,6 +52,8 @@ def export(
     vLLM needs no export: install this package beside it, and it serves the packed folder as it is.
 
     Example: `remodel export pruned --to gguf --store q8_0 --out pruned.gguf`
+
+    Example: `remodel export pruned --to onnx --out pruned-onnx`
 
     Example: `remodel export --gguf whole-Q4_K_M.gguf --removals pruned/removals.jsonl --out pruned-Q4_K_M.gguf`
     """

@@ -44,16 +44,22 @@ def source_config(anatomy: Anatomy) -> PreTrainedConfig:
     before: Packing | None = getattr(config, "packing", None)
     if before is None:
         return config
-    ours = ("packing", "model_type", "auto_map", "architectures")
-    plain = {k: v for k, v in config.to_dict().items() if k not in ours}
-    stock_class: Any = type(config).__mro__[2]  # behind the packed class and its mixin
-    stock: PreTrainedConfig = stock_class.from_dict(plain)
+    stock = unpacked(config)
     stock.num_hidden_layers = before["num_hidden_layers"]
-    stock.architectures = [name.removeprefix("Packed") for name in config.architectures or ()]
     for name, values in before["per_layer"].items():
         setattr(stock, name, values)
     if before.get("auto_map"):
         stock.auto_map = before["auto_map"]
+    return stock
+
+
+def unpacked(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A packed config as its stock class has it, still of the packed depth: one layer a cache."""
+    ours = ("packing", "model_type", "auto_map", "architectures")
+    plain = {k: v for k, v in config.to_dict().items() if k not in ours}
+    stock_class: Any = type(config).__mro__[2]  # behind the packed class and its mixin
+    stock: PreTrainedConfig = stock_class.from_dict(plain)
+    stock.architectures = [name.removeprefix("Packed") for name in config.architectures or ()]
     return stock
 
 

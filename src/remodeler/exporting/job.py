@@ -9,6 +9,8 @@ from typing import Any
 from remodeler.checkpoints import Checkpoint, fingerprint, load
 from remodeler.console import note
 from remodeler.errors import InputError
+from remodeler.exporting.graph_job import TARGETS as GRAPHS
+from remodeler.exporting.graph_job import announce, ready, seen, write_graph, write_graph_card
 from remodeler.exporting.nemotron import refuse, write_nemotron
 from remodeler.exporting.nemotron_check import check
 from remodeler.exporting.wishes import Wish
@@ -100,7 +102,30 @@ def _nemotron(wish: Wish, out: Path, dry: bool) -> None:
         save_record(work, _record(wish, out, _inputs(checkpoint), results))
 
 
-TARGETS: dict[str, Callable[[Wish, Path, bool], None]] = {"gguf": _gguf, "nemotron": _nemotron, "file": _file}
+def _graph(wish: Wish, out: Path, dry: bool) -> None:
+    """A checkpoint as one graph, for ONNX Runtime or ExecuTorch."""
+    refuse_existing(out)
+    ready(GRAPHS[wish.to])
+    checkpoint = _loaded(wish)
+    if dry:
+        announce(checkpoint, GRAPHS[wish.to])
+        return
+    with new_folder(out) as work:
+        results = write_graph(checkpoint, work, wish.to, wish.check)
+        if "runtime" in results:
+            note(seen(results))
+        record = _record(wish, out, _inputs(checkpoint), results)
+        write_graph_card(work, wish.to, checkpoint.name, results)
+        save_record(work, record)
+
+
+TARGETS: dict[str, Callable[[Wish, Path, bool], None]] = {
+    "gguf": _gguf,
+    "nemotron": _nemotron,
+    "onnx": _graph,
+    "executorch": _graph,
+    "file": _file,
+}
 
 
 def _inputs(checkpoint: Checkpoint) -> dict[str, Any]:

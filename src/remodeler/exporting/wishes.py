@@ -1,11 +1,13 @@
 """What a person asks of an export."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from remodeler.errors import InputError
 
-TARGETS = ("gguf", "nemotron")
+GRAPHS = ("onnx", "executorch")
+"""Hold float32."""
+TARGETS = ("gguf", "nemotron", *GRAPHS)
 GGUF_KINDS = ("f32", "f16", "bf16", "q8_0")
 
 
@@ -30,7 +32,7 @@ class Wish:
     trust_remote_code: bool = False
 
     def checked(self) -> "Wish":
-        """Itself.
+        """Itself; what holds float32 is loaded so.
 
         Raises:
             InputError: for what contradicts itself.
@@ -49,4 +51,11 @@ class Wish:
             raise InputError(f"--store {self.kind!r} is not known: choose {', '.join(GGUF_KINDS)}")
         if self.steps is not None and self.steps < 1:
             raise InputError(f"--steps {self.steps} was given, at least 1 was expected: raise it")
+        if self.gguf is None and self.to in GRAPHS:
+            return self._graph()
         return self
+
+    def _graph(self) -> "Wish":
+        if self.dtype not in ("auto", "float32"):
+            raise InputError(f"--dtype {self.dtype} was given, --to {self.to} writes float32 only: leave it out")
+        return replace(self, dtype="float32")

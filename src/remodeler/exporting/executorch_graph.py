@@ -1,0 +1,34 @@
+"""A decoder's graph for ExecuTorch, which wants to know before how long a text may be: its memory is laid out for that.
+
+One text at a time, as a phone has it. Where we deviate: left to itself, transformers' exporter guesses the longest of
+every size from what is traced (64 tokens, with a KV cache), and takes batches.
+"""
+
+from typing import Any
+
+from torch.export import Dim
+
+from remodeler.checkpoints import context_of
+from remodeler.exporting.graph import exporters, sample
+
+LONGEST = 1024
+"""Tokens of a text, prompt and all. The attention of a prompt of so many is laid out too, so more takes much more."""
+
+
+def longest(model: Any) -> int:
+    """Tokens that a program of this model takes."""
+    return min(LONGEST, context_of(model.config) or LONGEST)
+
+
+def sizes(inputs: dict[str, Any], most: int) -> dict[str, Any]:
+    """Which sizes of the inputs are free, and within what."""
+    some, past = Dim.AUTO(min=1, max=most), Dim.AUTO(min=0, max=most)
+    free: dict[str, Any] = {name: {1: some} for name in inputs if name != "past_key_values"}
+    return free | {"past_key_values": [{2: past}] * 2 * len(inputs["past_key_values"].layers)}
+
+
+def executorch(model: Any) -> Any:
+    """A model as transformers' ``ExportedModel``, lowered for CPUs (XNNPACK)."""
+    library, inputs = exporters(), sample(model, 1)
+    settings = library.ExecutorchConfig(dynamic=True, dynamic_shapes=sizes(inputs, longest(model)))
+    return library.ExecutorchExporter().export(model, inputs | {"use_cache": True}, settings)
