@@ -47,12 +47,12 @@ VERBS = {
     "evaluate": "evaluate model --against sister --texts texts.jsonl --length 16 --device cpu --out out",
     "audit train": "audit train --texts posts.csv --encoder encoder --epochs 3 --batch 4 --device cpu --out out",
     "audit predict": "audit predict --texts posts.csv --tagger tagger --device cpu --out out.jsonl",
-    "audit of a model": "audit run model --against sister --prompts prompts.txt --tokens 16 --batch-size 2 --device cpu "
-    "--out out",
+    "audit of a model": "audit run model --against sister --prompts prompts.txt --tokens 16 --batch-size 2 "
+    "--device cpu --out out",
     "align train-reviser": "align train-reviser model --preferences pairs.jsonl --template template.json "
     "--train-batch 4 --device cpu --out out",
-    "align evolve": "align evolve model --prompts prompts.txt --reviser reviser --tokens 24 --samples 4 --min-quality 0 "
-    "--min-confidence 0 --major-confidence 0 --quality-slack 1 --shortest 0 --longest 1000 --max-repetition 1 "
+    "align evolve": "align evolve model --prompts prompts.txt --reviser reviser --tokens 24 --samples 4 "
+    "--min-quality 0 --min-confidence 0 --major-confidence 0 --quality-slack 1 --shortest 0 --longest 1000 --max-repetition 1 "
     "--train-batch 4 --device cpu --out out",
     "export gguf": "export pruned --no-check --out out.gguf",
 }

@@ -33,7 +33,7 @@ from race_check import evaluations
 from search_loops import official, plain
 
 from remodeler.blocks import Anatomy, Block, bypassed
-from remodeler.checkpoints import Checkpoint, load, probe
+from remodeler.checkpoints import Checkpoint, load
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.evaluation import model_windows
@@ -47,7 +47,7 @@ from remodeler.pruning.sweep import Unit, sweep
 from remodeler.records import versions, write_json
 from remodeler.sources import sample
 from remodeler.texts import Windows
-from remodeler.tracing import trace
+from remodeler.tracing import probe, trace
 
 Scan = Callable[[Anatomy, Windows, list[Block], list[Unit]], Unit]
 """Finds the unit that goes next."""

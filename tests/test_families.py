@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from remodeler.blocks import Anatomy, Block, bypassed, projection
-from remodeler.checkpoints import load, probe
+from remodeler.checkpoints import load
 from remodeler.errors import InputError
 from remodeler.families import FAMILIES, family
 from remodeler.forms import Form, choose, refusal
@@ -16,7 +16,7 @@ from remodeler.minibatches import to_batch
 from remodeler.pruning.sweep import sweep
 from remodeler.saving import save_pruned
 from remodeler.texts import Windows
-from remodeler.tracing import trace
+from remodeler.tracing import probe, trace
 from tiny import CONFIGS, EVERY, LAYERS, tiny_anatomy, tiny_checkpoint, tiny_windows
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers")

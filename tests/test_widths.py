@@ -7,13 +7,14 @@ import torch
 from transformers import DynamicCache
 
 from remodeler.blocks import Anatomy, Block, bypassed
-from remodeler.checkpoints import load, probe
+from remodeler.checkpoints import load
 from remodeler.errors import InputError
 from remodeler.forms import Form, choose
 from remodeler.logprobs import mean_nll
 from remodeler.saving import save_pruned
 from remodeler.structures import Structure, Widths, layout
 from remodeler.texts import Windows
+from remodeler.tracing import probe
 from remodeler.widths import group_weights, kept_masks, masked, narrowed, parameters_left, structures, why_not
 from tiny import EVERY, LAYERS, tiny_anatomy, tiny_checkpoint, tiny_windows
 

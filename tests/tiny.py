@@ -13,10 +13,10 @@ from transformers import (
 )
 
 from remodeler.blocks import Anatomy
-from remodeler.checkpoints import Checkpoint, probe
+from remodeler.checkpoints import Checkpoint
 from remodeler.families import FAMILIES
 from remodeler.texts import IGNORED, Windows
-from remodeler.tracing import trace
+from remodeler.tracing import probe, trace
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
 LAYERS = 4

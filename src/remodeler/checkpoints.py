@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -32,7 +32,7 @@ from remodeler.families import FAMILIES, Family, family
 from remodeler.records import disk_errors
 from remodeler.shards import INDEX, weight_map
 from remodeler.streaming import open_model, tensors_by_name
-from remodeler.tracing import trace
+from remodeler.tracing import probe, trace
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
 PIPELINES = {"causal": "text-generation", "masked": "fill-mask", "seq2seq": "text2text-generation"}
@@ -173,17 +173,6 @@ def row_of(settings: dict[str, Any], like: str | None) -> Family:
         raise InputError("the checkpoint is quantised: give the unquantised one, prune it, and quantise the result")
     recorded = (settings.get("packing") or {}).get("family")
     return family(str(settings.get("model_type")), like or recorded)
-
-
-def probe(row: Family, device: torch.device) -> dict[str, Tensor]:
-    """A tiny input that shows how a model is put together."""
-    ids = torch.arange(3, 9, device=device)[None]
-    return same_inputs(row, ids)
-
-
-def same_inputs(row: Family, ids: Tensor) -> dict[str, Tensor]:
-    """Some tokens as a model's input; an encoder and its decoder read the same ones."""
-    return {"input_ids": ids, "decoder_input_ids": ids} if row.task == "seq2seq" else {"input_ids": ids}
 
 
 def _stored(config: PreTrainedConfig) -> torch.dtype | None:

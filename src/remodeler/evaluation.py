@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from remodeler.checkpoints import Checkpoint, same_inputs
+from remodeler.checkpoints import Checkpoint
 from remodeler.console import bar
 from remodeler.errors import InputError
 from remodeler.logprobs import bits_per_byte, mean_nll, perplexity, vocabulary
 from remodeler.minibatches import device_of
 from remodeler.sources import NAMES, read_texts, sample
 from remodeler.texts import Packing, Windows, masked, seq2seq, windows
+from remodeler.tracing import same_inputs
 
 Scores = dict[str, Any]
 T = TypeVar("T")

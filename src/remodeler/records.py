@@ -4,12 +4,13 @@ Files are written beside their place and renamed; a folder is filled as ``NAME.p
 """
 
 import errno
+import hashlib
 import json
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -267,3 +268,8 @@ def empty(folder: Path, but: Sequence[str] = ()) -> None:
     """Remove everything in a folder, but for some files."""
     for path in [each for each in folder.iterdir() if each.name not in but]:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def digest(texts: Iterable[str]) -> str:
+    """SHA-256 of texts in their order."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()

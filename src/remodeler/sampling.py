@@ -6,8 +6,6 @@ other prompts change what is drawn, and two models draw with the same numbers. W
 is the last bit of a matrix product, and so a token where two are as good as equally near.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +22,7 @@ from remodeler.errors import InputError
 from remodeler.evaluation import kv_bytes_per_token
 from remodeler.logprobs import vocabulary
 from remodeler.minibatches import device_of, enough_memory
-from remodeler.records import append_lines, taken_up
+from remodeler.records import append_lines, digest, taken_up
 from remodeler.streaming import room
 
 ON_CPU, MOST = 64, 256
@@ -144,11 +142,6 @@ def refuse_size(size: int | None) -> None:
     """Raise for a batch of nothing."""
     if size is not None and size < 1:
         raise InputError(f"batches of {size} were asked for: give at least 1")
-
-
-def digest(texts: Iterable[str]) -> str:
-    """SHA-256 of texts in their order."""
-    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
 def _row(each: Completion) -> Row:

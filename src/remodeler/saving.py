@@ -20,12 +20,13 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from remodeler import packed as packed_file
 from remodeler.blocks import Anatomy, Block, bypassed
-from remodeler.checkpoints import Checkpoint, load, same_inputs
+from remodeler.checkpoints import Checkpoint, load
 from remodeler.errors import InputError
 from remodeler.forms import WHOLE, Form, Shape, build, choose, remaining
 from remodeler.records import disk_errors
 from remodeler.shards import write_shards
 from remodeler.streaming import held, streamed
+from remodeler.tracing import same_inputs
 from remodeler.widths import Widths, kept_masks, masked, narrowed, refuse_widths
 
 STEP_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}

@@ -194,3 +194,14 @@ def _reads_layer_input(seen: dict[str, Call], chains: dict[Kind, tuple[str, ...]
         None,
     )
     return (norm.input if norm else start) is seen[""].input
+
+
+def probe(row: Family, device: torch.device) -> dict[str, Tensor]:
+    """A tiny input that shows how a model is put together."""
+    ids = torch.arange(3, 9, device=device)[None]
+    return same_inputs(row, ids)
+
+
+def same_inputs(row: Family, ids: Tensor) -> dict[str, Tensor]:
+    """Some tokens as a model's input; an encoder and its decoder read the same ones."""
+    return {"input_ids": ids, "decoder_input_ids": ids} if row.task == "seq2seq" else {"input_ids": ids}

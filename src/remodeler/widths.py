@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from remodeler.blocks import Anatomy, Block, Site, swapped
-from remodeler.checkpoints import probe
 from remodeler.errors import InputError
 from remodeler.minibatches import device_of
 from remodeler.packed import narrow
 from remodeler.streaming import held
 from remodeler.structures import Structure, Widths, layout, structure_of
+from remodeler.tracing import probe
 
 __all__ = [
     "Structure",

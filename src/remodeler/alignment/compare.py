@@ -26,6 +26,7 @@ from remodeler.records import (
     Record,
     append_line,
     command_line,
+    digest,
     empty,
     new_folder,
     refuse_existing,
@@ -33,7 +34,7 @@ from remodeler.records import (
     taken_up,
     versions,
 )
-from remodeler.sampling import Sampling, completions, digest, refuse_size
+from remodeler.sampling import Sampling, completions, refuse_size
 from remodeler.trainees import as_stored
 
 Finish = Callable[[Path], object]

@@ -38,6 +38,7 @@ from remodeler.console import bar, note
 from remodeler.minibatches import enough_memory
 from remodeler.records import (
     Record,
+    digest,
     empty,
     new_folder,
     partial,
@@ -47,7 +48,6 @@ from remodeler.records import (
     taken_up,
     versions,
 )
-from remodeler.sampling import digest
 from remodeler.training_plan import mixed
 from remodeler.training_state import CURVE_FILE
 

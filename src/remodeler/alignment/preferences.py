@@ -14,7 +14,7 @@ from itertools import islice
 from remodeler.alignment.shapes import SHAPES, Ranked
 from remodeler.errors import InputError
 from remodeler.prompts import BadRow, rows
-from remodeler.sampling import digest
+from remodeler.records import digest
 
 EMPTY, SAME, REPEATED, LEVEL, BROKEN, LONG = (
     "an empty side",

@@ -22,8 +22,8 @@ from remodeler.alignment.template import LABELS
 from remodeler.checkpoints import Checkpoint, fingerprint
 from remodeler.console import Listen, unheard
 from remodeler.errors import InputError
-from remodeler.records import to_json, write_text
-from remodeler.sampling import Completion, Sampling, completions, digest
+from remodeler.records import digest, to_json, write_text
+from remodeler.sampling import Completion, Sampling, completions
 
 INTERNAL, EXTERNAL = "internal", "external"
 KINDS = (INTERNAL, EXTERNAL)

@@ -25,6 +25,7 @@ from remodeler.records import (
     Record,
     append_lines,
     command_line,
+    digest,
     empty,
     new_folder,
     refuse_existing,
@@ -32,7 +33,7 @@ from remodeler.records import (
     taken_up,
     versions,
 )
-from remodeler.sampling import Completion, completions, digest, expected_seconds, read
+from remodeler.sampling import Completion, completions, expected_seconds, read
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""

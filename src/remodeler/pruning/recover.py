@@ -12,7 +12,7 @@ from typing import Any
 from remodeler import processes
 from remodeler.adapters import merge, reloaded_difference, write_adapters
 from remodeler.card import write_card
-from remodeler.checkpoints import AUTO, PIPELINES, load, probe
+from remodeler.checkpoints import AUTO, PIPELINES, load
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.minibatches import enough_memory
@@ -31,6 +31,7 @@ from remodeler.records import (
     versions,
 )
 from remodeler.saving import tolerance
+from remodeler.tracing import probe
 from remodeler.trainees import trainable, write_trained
 from remodeler.training import train
 from remodeler.training_state import CURVE_FILE
