@@ -52,8 +52,8 @@ VERBS = {
     "align train-reviser": "align train-reviser model --preferences pairs.jsonl --template template.json "
     "--train-batch 4 --device cpu --out out",
     "align evolve": "align evolve model --prompts prompts.txt --reviser reviser --tokens 24 --samples 4 "
-    "--min-quality 0 --min-confidence 0 --major-confidence 0 --quality-slack 1 --shortest 0 --longest 1000 --max-repetition 1 "
-    "--train-batch 4 --device cpu --out out",
+    "--min-quality 0 --min-confidence 0 --major-confidence 0 --quality-slack 1 --shortest 0 --longest 1000 "
+    "--max-repetition 1 --train-batch 4 --device cpu --out out",
     "export gguf": "export pruned --no-check --out out.gguf",
 }
 
