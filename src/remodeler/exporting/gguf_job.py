@@ -1,7 +1,7 @@
 """GGUF from start to finish: a checkpoint, or an unpruned GGUF file and a removal log, to a file that was read back."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -47,6 +47,14 @@ OUTPUTS = {ATTENTION: "attn_output", MLP: "ffn_down"}
 # A removal log --------------------------------------------------------------------------------------------------------
 
 
+Finish = Callable[[Told | None, Path], object]
+"""Describes a file before it gets its name."""
+
+
+def undescribed(told: Told | None, path: Path) -> None:
+    """No description."""
+
+
 def gone_after(path: Path, steps: int | None) -> list[Part]:
     """What a removal log takes away, after all its steps or the first so many.
 
@@ -55,7 +63,7 @@ def gone_after(path: Path, steps: int | None) -> list[Part]:
     """
     try:
         header, *lines = read_lines(path)
-        header["options"]
+        header.keys()  # of a log; an empty file has none
         gone: list[Part] = []
         for line in lines[:steps]:
             back = [part_of(text) for text in line.get("restored", ())]
@@ -78,7 +86,9 @@ def part_of(text: str) -> Part:
 # From a GGUF file -----------------------------------------------------------------------------------------------------
 
 
-def prune_gguf(source: Path, log: Path, out: Path, steps: int | None = None, check: bool = True) -> Told | None:
+def prune_gguf(
+    source: Path, log: Path, out: Path, steps: int | None = None, check: bool = True, finish: Finish = undescribed
+) -> Told | None:
     """Take blocks out of a GGUF file, quantised or not; tokenizer and template are copied as they are.
 
     Args:
@@ -87,6 +97,7 @@ def prune_gguf(source: Path, log: Path, out: Path, steps: int | None = None, che
         out: a new file.
         steps: of the log; all by default.
         check: compare, in llama.cpp, with the source in which those blocks add nothing.
+        finish: called with what that found, and the file, before it gets its name.
 
     Raises:
         InputError: for what can't work, in one sentence.
@@ -95,7 +106,9 @@ def prune_gguf(source: Path, log: Path, out: Path, steps: int | None = None, che
     found, gone, plan = preview_pruned(source, log, steps)
     with beside(out) as path:
         write_gguf(path, found.keys, found.dense, plan, written(found.dense, plan))
-        return _against_zeroed(found, gone, path) if tried(check) else None
+        told = _against_zeroed(found, gone, path) if tried(check) else None
+        finish(told, path)
+    return told
 
 
 def preview_pruned(source: Path, log: Path, steps: int | None) -> tuple[Given, list[Part], Plan]:
@@ -139,7 +152,12 @@ def _zeros(read: Read) -> Raw:
 
 
 def export_gguf(
-    checkpoint: Checkpoint, out: Path, kind: str, tokenizer: Path | None, check: bool = True
+    checkpoint: Checkpoint,
+    out: Path,
+    kind: str,
+    tokenizer: Path | None,
+    check: bool = True,
+    finish: Finish = undescribed,
 ) -> Told | None:
     """Write a checkpoint as a GGUF file.
 
@@ -149,6 +167,7 @@ def export_gguf(
         kind: what matrices are stored in.
         tokenizer: a GGUF file whose tokenizer is copied; by default the checkpoint's own is written.
         check: compare with the checkpoint, in llama.cpp.
+        finish: called with what that found, and the file, before it gets its name.
 
     Raises:
         InputError: for what can't work, in one sentence.
@@ -159,7 +178,9 @@ def export_gguf(
     keys = {**found.keys, "general.name": Key(Path(checkpoint.name).name, GGUFValueType.STRING), **words}
     with beside(out) as path:
         write_gguf(path, keys, found.dense, plan, written(found.dense, plan))
-        return _against_torch(checkpoint, path, kind) if tried(check) else None
+        told = _against_torch(checkpoint, path, kind) if tried(check) else None
+        finish(told, path)
+    return told
 
 
 def preview(checkpoint: Checkpoint, kind: str) -> tuple[Given, Plan]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,8 @@ def _file(wish: Wish, out: Path, dry: bool) -> None:
     if dry:
         writer.preview_pruned(wish.gguf, wish.removals, wish.steps)
         return
-    told = writer.prune_gguf(wish.gguf, wish.removals, out, wish.steps, wish.check)
     inputs = {"gguf": {"name": str(wish.gguf)}, "removals": {"name": str(wish.removals)}}
-    _beside(wish, out, inputs, writer.shown(told))
+    writer.prune_gguf(wish.gguf, wish.removals, out, wish.steps, wish.check, partial(_beside, wish, out, inputs))
 
 
 def _gguf(wish: Wish, out: Path, dry: bool) -> None:
@@ -82,8 +82,8 @@ def _gguf(wish: Wish, out: Path, dry: bool) -> None:
     if dry:
         writer.preview(checkpoint, wish.kind)
         return
-    told = writer.export_gguf(checkpoint, out, wish.kind, wish.tokenizer, wish.check)
-    _beside(wish, out, _inputs(checkpoint), writer.shown(told))
+    finish = partial(_beside, wish, out, _inputs(checkpoint))
+    writer.export_gguf(checkpoint, out, wish.kind, wish.tokenizer, wish.check, finish)
 
 
 def _nemotron(wish: Wish, out: Path, dry: bool) -> None:
@@ -132,14 +132,15 @@ def _inputs(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"model": {"name": checkpoint.name, "weights": fingerprint(checkpoint.model)}}
 
 
-def _beside(wish: Wish, out: Path, inputs: Mapping[str, Any], results: dict[str, Any]) -> None:
-    """The record of a single file lies beside it."""
+def _beside(wish: Wish, out: Path, inputs: Mapping[str, Any], told: Any, path: Path) -> None:
+    """The record of a single file lies beside it, and is there first: a file without one was never finished."""
+    results = _writer().shown(told)
     if results:
         note(
             f"read back by {results['runtime']}: logits differ by {results['difference']:.2g} of the largest, "
             f"{results['agree']:.0%} of the likeliest tokens are the same"
         )
-    results["bytes"] = out.stat().st_size
+    results["bytes"] = path.stat().st_size
     write_json(out.with_name(out.name + ".record.json"), asdict(_record(wish, out, inputs, results)))
 
 
