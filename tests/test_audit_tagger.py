@@ -276,8 +276,8 @@ def test_votes_that_are_refused(places: dict[str, Path], tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"b\.txt predicts other posts"):
         vote_file([tmp_path / "a.txt", tmp_path / "b.txt"], None, tmp_path / "v.txt", None, how)
     with pytest.raises(InputError, match="a member has no likelihoods"):
-        vote_file([tmp_path / "a.txt"], None, tmp_path / "v.txt", None, replace(how, likelihoods=True))
-    assert not (tmp_path / "v.txt").exists()
+        vote_file([tmp_path / "a.txt"], None, tmp_path / "v.jsonl", None, replace(how, likelihoods=True))
+    assert not (tmp_path / "v.jsonl").exists()
 
 
 def test_converting_there_and_back(places: dict[str, Path], tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ EXPORT: list[Fault] = [
     ("", "one of the two"),
     ("wordless", "the tokenizer of wordless can't be loaded"),
     *taken("taken", "taken.gguf"),
-    ("+ --to onnx", "--to 'onnx' is not known"),
+    ("+ --to tflite", "--to 'tflite' is not known"),
     ("+ --store q9", "--store 'q9' is not known"),
     ("+ --tokenizer-from nothing.gguf", "nothing.gguf can't be read"),
     ("+ --tokenizer-from latin.gguf", "is no whole GGUF file"),

@@ -62,8 +62,8 @@ def test_a_folder_gets_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
         (work / "half").write_text("half")
         raise RuntimeError("killed")
     assert not out.exists()
-    assert not work.exists(), "nothing in it could be taken up"
-    work.mkdir()
+    assert not work.parent.exists(), "nothing in it could be taken up, and the folder above is this run's"
+    work.mkdir(parents=True)
     (work / "left by a kill").write_text("half")
     with new_folder(out) as work:
         assert list(work.iterdir()) == [], "what was left is thrown away"
@@ -74,10 +74,18 @@ def test_a_folder_gets_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
 
 def test_a_kept_folder_is_taken_up(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), new_folder(tmp_path / "out", keep=True) as work:  # noqa: PT012
-        append_line(work / "log.jsonl", {"step": 0})
+        append_line(work / "log.jsonl", {"run": "this"})
+        append_line(work / "log.jsonl", {"step": 1})
         raise RuntimeError("killed")
     with new_folder(tmp_path / "out", keep=True) as work:
-        assert read_lines(work / "log.jsonl") == [{"step": 0}]
+        assert read_lines(work / "log.jsonl") == [{"run": "this"}, {"step": 1}]
+
+
+def test_a_kept_folder_that_only_says_what_the_run_is_goes(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "out", keep=True) as work:  # noqa: PT012
+        append_line(work / "log.jsonl", {"run": "this"})
+        raise RuntimeError("refused")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
