@@ -22,6 +22,8 @@ SHARED = REPOSITORY.parent / "shared"
 NEEDS = {
     "shared": (SHARED.is_dir(), "needs ../shared: real models and texts beside the repository"),
     "browser": (shutil.which("chromium") is not None, "needs chromium"),
+    "vllm": ("REMODELER_VLLM" in os.environ, "needs REMODELER_VLLM=ENV/bin/python, with vLLM and this package"),
+    "mlx": ("REMODELER_MLX" in os.environ, "needs REMODELER_MLX=ENV/bin/python, with mlx-lm"),
 }
 
 

@@ -84,10 +84,13 @@ def attended(file: File, x: Floats, layer: int) -> Floats:
 
 
 def mlp(file: File, x: Floats, layer: int) -> Floats:
-    gate, up, down = (file.tensors[f"blk.{layer}.ffn_{part}.weight"] for part in ("gate", "up", "down"))
-    opened = x @ gate.T
-    found: Floats = (opened / (1 + np.exp(-opened)) * (x @ up.T)) @ down.T
-    return found
+    def part(name: str, given: Floats) -> Floats:
+        bias = file.get(f"blk.{layer}.ffn_{name}.bias")
+        found: Floats = given @ file.tensors[f"blk.{layer}.ffn_{name}.weight"].T
+        return found if bias is None else found + bias
+
+    opened = part("gate", x)
+    return part("down", opened / (1 + np.exp(-opened)) * part("up", x))
 
 
 def logits(path: Path, tokens: list[int]) -> Floats:

@@ -48,6 +48,7 @@ PATTERNS: dict[str, list[str]] = {
 }
 SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"num_attention_heads": 4, "num_key_value_heads": 2},
+    "llama-tied": {"num_attention_heads": 4, "num_key_value_heads": 2},
     "qwen2": {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True},
     "qwen3": {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24, "tie_word_embeddings": True},
 }

@@ -30,6 +30,14 @@ Steps = Annotated[int | None, typer.Option(help="Only its first so many steps. [
 Check = Annotated[
     bool, typer.Option("--check/--no-check", help="Read the result back and compare logits.", rich_help_panel=HOW)
 ]
+Runtime = Annotated[
+    str | None,
+    typer.Option(
+        help="nemotron: the Python of an environment with vLLM or mlx-lm, which read the result too. [default: this]",
+        rich_help_panel=HOW,
+        show_default=False,
+    ),
+]
 
 
 def export(
@@ -42,6 +50,7 @@ def export(
     removals: Removals = None,
     steps: Steps = None,
     check: Check = True,
+    runtime: Runtime = None,
     dtype: opt.Dtype = "auto",
     family: opt.FamilyName = None,
     trust_remote_code: opt.Trust = False,
@@ -60,7 +69,8 @@ def export(
     from remodeler.exporting.job import export as run
     from remodeler.exporting.wishes import Wish
 
-    wish = Wish(model, to, store, tokenizer_from, gguf, removals, steps, check, dtype, family, trust_remote_code)
+    form = (model, to, store, tokenizer_from, gguf, removals, steps, check)
+    wish = Wish(*form, dtype, family, trust_remote_code, runtime)
     run(wish, out, dry_run)
     if not dry_run:
         typer.echo(f"{out}: {to if gguf is None else 'gguf'}")

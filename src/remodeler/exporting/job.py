@@ -14,6 +14,8 @@ from remodeler.exporting.graph_job import TARGETS as GRAPHS
 from remodeler.exporting.graph_job import announce, ready, seen, write_graph, write_graph_card
 from remodeler.exporting.nemotron import refuse, write_nemotron
 from remodeler.exporting.nemotron_check import check
+from remodeler.exporting.runtime_check import check as read_by
+from remodeler.exporting.runtime_check import runtimes
 from remodeler.exporting.wishes import Wish
 from remodeler.records import (
     Record,
@@ -89,6 +91,9 @@ def _gguf(wish: Wish, out: Path, dry: bool) -> None:
 def _nemotron(wish: Wish, out: Path, dry: bool) -> None:
     """A checkpoint in DeciLM's layout."""
     refuse_existing(out)
+    names = runtimes(wish.runtime) if wish.check else []
+    if wish.runtime and not names:
+        raise InputError(f"{wish.runtime} has neither vllm nor mlx_lm: give the Python of an environment that has")
     checkpoint = _loaded(wish)
     if dry:
         refuse(checkpoint)
@@ -99,6 +104,7 @@ def _nemotron(wish: Wish, out: Path, dry: bool) -> None:
         if wish.check:
             results["difference"] = check(checkpoint, work)
             note(f"read back: logits differ by {results['difference']:.2g} of the largest")
+            results["runtimes"] = [asdict(read_by(checkpoint, work, name, wish.runtime)) for name in names]
         save_record(work, _record(wish, out, _inputs(checkpoint), results))
 
 

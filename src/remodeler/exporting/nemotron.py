@@ -5,7 +5,8 @@ writes what all of them read alike: rows are paired first; an attention without 
 wide; so has a last layer without an MLP; a first layer without an attention has one of zeros; and widths of MLPs are
 multiples of 256, filled up with channels of zeros, because they are told by a factor that readers round up to such.
 
-Llama's shapes, with Qwen2's biases; norms on queries and keys and sandwiches have no place in it.
+Llama's shapes, with Qwen2's biases: where queries, keys and values have some, the output has one too, of zeros if need
+be, because mlx-lm knows all or none. Norms on queries and keys and sandwiches have no place in it.
 """
 
 import shutil
@@ -101,7 +102,7 @@ def _biased(checkpoint: Checkpoint, part: str) -> bool:
 def config_of(checkpoint: Checkpoint, rows: list[Row]) -> dict[str, Any]:
     """``config.json``; ``num_key_value_heads`` and ``intermediate_size`` are there for readers that want numbers."""
     config = checkpoint.model.config
-    both = _biased(checkpoint, "o_proj")
+    biased = _biased(checkpoint, "q_proj")
     blocks = [block_config(checkpoint, row, number) for number, row in enumerate(rows)]
     known = {name: getattr(config, name, None) for name in KEPT}
     rope = known["rope_parameters"] or {}
@@ -114,8 +115,8 @@ def config_of(checkpoint: Checkpoint, rows: list[Row]) -> dict[str, Any]:
         "num_key_value_heads": config.num_key_value_heads,
         "intermediate_size": max(_channels(checkpoint, row) for row in rows),
         "head_dim": head_size(checkpoint),
-        "attention_bias": both,
-        "qkv_bias": _biased(checkpoint, "q_proj") and not both,
+        "attention_bias": biased,
+        "qkv_bias": biased,  # vLLM, where it is there, goes by it for queries, keys and values
         "mlp_bias": _biased(checkpoint, "down_proj"),
         "rope_theta": rope.get("rope_theta", 10000.0),
         "rope_scaling": None if rope.get("rope_type", "default") == "default" else rope,
@@ -179,8 +180,11 @@ def _layer(checkpoint: Checkpoint, row: Row, number: int) -> Iterator[tuple[str,
 def _block(checkpoint: Checkpoint, layer: int, kind: str, place: str) -> Iterator[tuple[str, Tensor]]:
     norm, module = norm_and_module(checkpoint, layer, kind)
     yield f"{NORMS[place]}.weight", norm
-    for name, value in module.named_parameters():
-        yield f"{place}.{name}", value
+    found = {f"{place}.{name}": value for name, value in module.named_parameters()}
+    yield from found.items()
+    output = f"{place}.o_proj"
+    if f"{place}.q_proj.bias" in found and f"{output}.bias" not in found:
+        yield f"{output}.bias", norm.new_zeros(len(found[f"{output}.weight"]))
 
 
 def _filled_up(name: str, tensor: Tensor) -> Tensor:
@@ -194,22 +198,25 @@ def _filled_up(name: str, tensor: Tensor) -> Tensor:
 
 
 def _no_mlp(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-    like, hidden = checkpoint.model.get_input_embeddings().weight, checkpoint.model.config.hidden_size
-    yield f"{NORMS[MLP]}.weight", like.new_ones(hidden)
-    for part, shape in (("gate", (WIDTH, hidden)), ("up", (WIDTH, hidden)), ("down", (hidden, WIDTH))):
-        yield f"{MLP}.{part}_proj.weight", like.new_zeros(shape)
+    hidden = checkpoint.model.config.hidden_size
+    shapes = {"gate": (WIDTH, hidden), "up": (WIDTH, hidden), "down": (hidden, WIDTH)}
+    return _zeros(checkpoint, MLP, shapes, _biased(checkpoint, "down_proj"))
 
 
 def _no_attention(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-    config, like = checkpoint.model.config, checkpoint.model.get_input_embeddings().weight
-    queries, shared = (
-        config.num_attention_heads * head_size(checkpoint),
-        config.num_key_value_heads * head_size(checkpoint),
-    )
-    yield f"{NORMS[ATTENTION]}.weight", like.new_ones(config.hidden_size)
-    biased = _biased(checkpoint, "q_proj")
-    for part, rows in (("q", queries), ("k", shared), ("v", shared)):
-        yield f"{ATTENTION}.{part}_proj.weight", like.new_zeros(rows, config.hidden_size)
+    config, size = checkpoint.model.config, head_size(checkpoint)
+    hidden, queries, shared = config.hidden_size, config.num_attention_heads * size, config.num_key_value_heads * size
+    shapes = {"q": (queries, hidden), "k": (shared, hidden), "v": (shared, hidden), "o": (hidden, queries)}
+    return _zeros(checkpoint, ATTENTION, shapes, _biased(checkpoint, "q_proj"))
+
+
+def _zeros(
+    checkpoint: Checkpoint, place: str, shapes: dict[str, tuple[int, int]], biased: bool
+) -> Iterator[tuple[str, Tensor]]:
+    """A stand-in that adds nothing."""
+    like = checkpoint.model.get_input_embeddings().weight
+    yield f"{NORMS[place]}.weight", like.new_ones(checkpoint.model.config.hidden_size)
+    for part, shape in shapes.items():
+        yield f"{place}.{part}_proj.weight", like.new_zeros(shape)
         if biased:
-            yield f"{ATTENTION}.{part}_proj.bias", like.new_zeros(rows)
-    yield f"{ATTENTION}.o_proj.weight", like.new_zeros(config.hidden_size, queries)
+            yield f"{place}.{part}_proj.bias", like.new_zeros(shape[0])

@@ -56,7 +56,6 @@ def reread(folder: Path) -> Any:
     tensors: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors |= load_file(file)
-    _biases(model, tensors)
     missing, extra = model.load_state_dict(tensors, strict=False, assign=True)
     left = [name for name in missing if not (name == "lm_head.weight" and told.get("tie_word_embeddings"))]
     if left or extra:
@@ -84,12 +83,3 @@ def _shape(layer: Any, block: dict[str, Any], told: dict[str, Any]) -> None:
     if block["attention"]["no_op"]:
         layer.self_attn = Nothing(["hidden_states", None], None)
         layer.input_layernorm = nn.Identity()
-
-
-def _biases(model: Any, tensors: dict[str, Tensor]) -> None:
-    """Biases of queries, keys and values alone, which Llama's config can't tell."""
-    for number, layer in enumerate(model.model.layers):
-        for part in ("q_proj", "k_proj", "v_proj"):
-            bias = tensors.get(f"model.layers.{number}.self_attn.{part}.bias")
-            if bias is not None:
-                getattr(layer.self_attn, part).bias = nn.Parameter(torch.empty_like(bias, device="meta"))

@@ -30,6 +30,8 @@ class Wish:
     dtype: str = "auto"
     family: str | None = None
     trust_remote_code: bool = False
+    runtime: str | None = None
+    """The Python of an environment whose runtimes read the result too; by default this one."""
 
     def checked(self) -> "Wish":
         """Itself; what holds float32 is loaded so.
@@ -47,6 +49,8 @@ class Wish:
             raise InputError(f"--to {self.to!r} is not known: choose {', '.join(TARGETS)}")
         if self.to != "gguf" and (self.gguf is not None or self.tokenizer is not None):
             raise InputError(f"--to {self.to} was given with --gguf or --tokenizer-from: those are for --to gguf")
+        if self.runtime is not None and (self.to != "nemotron" or not self.check):
+            raise InputError("--runtime goes with --to nemotron and --check: other forms are read by what is here")
         if self.kind not in GGUF_KINDS:
             raise InputError(f"--store {self.kind!r} is not known: choose {', '.join(GGUF_KINDS)}")
         if self.steps is not None and self.steps < 1:
