@@ -126,7 +126,7 @@ class Bench:
 
     def course(self, epochs: float, rate: float | None = None) -> Course:
         rate = rate or self.given.learning_rate
-        return Course(epochs, None, self.seed, {"learning_rate": rate, "batch": 16, "precision": None})
+        return Course(epochs, None, self.seed, {"learning_rate": rate, "batch": self.given.batch, "precision": None})
 
     def write(self, name: str, rows: Sequence[Row]) -> str:
         path = self.folder / name
@@ -154,7 +154,7 @@ def reviser(bench: Bench) -> Path:
             bench.write("preferences.jsonl", bench.triples(bench.taught, "taught")),
             template,
             rule=Rule(bench.given.difficulty, major=2 / 3, none=1 / 3),
-            warmup_epochs=bench.given.epochs,
+            warmup_epochs=bench.given.warm_up_epochs or bench.given.epochs,
             identity=bench.given.copies,
             course=bench.course(bench.given.epochs),
             loading=bench.loading,
@@ -315,7 +315,9 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=150, help="prompts of an evolution, 1x")
     parser.add_argument("--heldout", type=int, default=120)
     parser.add_argument("--tokens", type=int, default=112)
-    parser.add_argument("--epochs", type=float, default=2.0, help="of either phase of the reviser")
+    parser.add_argument("--epochs", type=float, default=2.0, help="of the reviser")
+    parser.add_argument("--warm-up-epochs", type=float, help="by default as many as --epochs")
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--policy-rate", type=float, default=1e-4, help="learning rate of evolved policies")
     parser.add_argument("--copies", type=float, default=0.5)

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from forks import COMMAND, Process, python
 from remodeler import cli
 from remodeler.records import load_record, read_lines
 from tiny import TEXT
@@ -65,23 +66,13 @@ def test_prune_writes_a_folder_that_loads_with_everything_in_it(
     assert sum(p.numel() for p in loaded.parameters()) == record.results["pruned"]["parameters"]
 
 
-def test_packed_folder_loads_without_this_package(model: Path, texts: Path, tmp_path: Path) -> None:
+def test_packed_folder_loads_without_this_package(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a fresh Python in which remodeler can't be imported, from the modelling file beside the weights."""
     out = tmp_path / "packed"
-    command = [
-        "prune",
-        str(model),
-        "--out",
-        str(out),
-        "--remove",
-        "1",
-        "--unit",
-        "attention",
-        "--texts",
-        str(texts),
-        *SMALL,
-    ]
-    subprocess.run([sys.executable, "-m", "remodeler", *command], check=True, capture_output=True)
+    given = ["--remove", 1, "--unit", "attention", "--texts", texts, *SMALL]
+    assert run(monkeypatch, "prune", model, "--out", out, *given) == 0
     code = (
         "import sys; sys.modules['remodeler'] = None\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
@@ -112,13 +103,9 @@ def test_cut_equals_a_search_of_that_size(
 
 @pytest.mark.slow
 def test_a_killed_command_goes_on_and_ends_with_the_same_bytes(model: Path, texts: Path, tmp_path: Path) -> None:
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        words = ["prune", str(model), "--out", str(out), "--remove", "6", "--texts", str(texts), "--samples", "20"]
-        return subprocess.Popen(
-            [sys.executable, "-m", "remodeler", *words, "--length", "16", "--device", "cpu", "--batch-size", "1"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+    def start(out: Path) -> Process:
+        words = ["prune", model, "--out", out, "--remove", 6, "--texts", texts, "--samples", 8, "--length", 48]
+        return python(COMMAND, *words, "--device", "cpu", "--batch-size", 2)
 
     assert start(tmp_path / "whole").wait() == 0
     log = tmp_path / "killed.partial" / "removals.jsonl"

@@ -1,10 +1,6 @@
 """What every criterion keeps to, what each method protects, and that a paper's row removes in the paper's order."""
 
-import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.functional import cosine_similarity, kl_div
 
+from forks import found_by_two
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.checkpoints import load
 from remodeler.errors import InputError
@@ -156,16 +153,9 @@ def by_criterion() -> dict[str, list[float]]:
     return {name: criterion(anatomy, windows, REMOVED, asked, size=2) for name, criterion in CRITERIA.items()}
 
 
-def start(rank: int, store: Path) -> subprocess.Popen[str]:
-    code = f"import json, test_criteria; print(json.dumps(test_criteria.one_of_two({rank}, {str(store)!r})))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
-
-
 @pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")
 def test_two_processes_give_one_processs_bits(tmp_path: Path) -> None:
-    processes = [start(rank, tmp_path / "store") for rank in range(2)]
-    first, second = (json.loads(process.communicate(timeout=400)[0]) for process in processes)
+    first, second = found_by_two("test_criteria", tmp_path / "store")
     assert first == second == by_criterion()
 
 

@@ -1,10 +1,6 @@
 """Evolution: what is accepted and why not, rounds that a kill does not change, and the commands."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from forks import COMMAND, pair, said
 from remodeler.alignment.baselines import train_baseline
 from remodeler.alignment.compare import CompareWish, compare_policies
 from remodeler.alignment.evolve import evolve_policy
@@ -42,7 +39,6 @@ SHORT = Template("Fix.", "\nP:", "\nR:", "\nV:", {NONE: "NONE", MINOR: "MINOR", 
 OPEN = Limits(0.0, 1000.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 """Filters that let nearly everything through, as a random model needs."""
 CPU = Loading(device="cpu")
-SCRIPT = "import torch; torch.set_num_threads(1); from remodeler.cli import main; main()"
 
 
 def nothing(folder: Path) -> None:
@@ -362,17 +358,8 @@ def test_two_processes_train_what_one_trains(wish: EvolveWish, models: dict[str,
     given += ["--tokens", "12", "--samples", "2", "--probe", "0", "--min-quality", "0", "--min-confidence", "0"]
     given += ["--max-repetition", "1", "--learning-rate", "1e-3", "--train-batch", "4", "--micro-batch", "1"]
     given += ["--device", "cpu", "--out"]
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        several = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(place.getsockname()[1])}
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-c", SCRIPT, *given, str(tmp_path / "two")]
-    running = [
-        subprocess.Popen(command, env=os.environ | several | {"RANK": str(n), "LOCAL_RANK": str(n)}, **pipes)
-        for n in range(2)
-    ]
-    told = [process.communicate(timeout=300) for process in running]
-    assert [process.returncode for process in running] == [0, 0], told
+    for process in pair(COMMAND, *given, tmp_path / "two"):
+        said(process)
     done = CliRunner().invoke(app, [*given, str(tmp_path / "one")])
     assert done.exit_code == 0, done.output
     assert read_lines(tmp_path / "one" / "round-1.jsonl") == read_lines(tmp_path / "two" / "round-1.jsonl")

@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from typer.testing import CliRunner
 
+from forks import COMMAND, pair, said
 from remodeler.checkpoints import load
 from remodeler.cli import app
 from remodeler.errors import InputError
@@ -326,31 +323,13 @@ def test_a_killed_fusion_goes_on_to_the_same_weights(
     assert one == two
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from remodeler.cli import app
-app(sys.argv[1:], standalone_mode=False)
-"""
-
-
 def test_two_processes_write_what_one_writes(models: list[Path], texts: Path, tmp_path: Path) -> None:
     """The mini-batches of a step are shared out, and so are the shards of predictions."""
     given = ["fuse", str(models[0]), "--teachers", str(models[1]), "--teachers", str(models[2]), "--texts", str(texts)]
     given += ["--samples", "12", "--length", "48", "--steps", "4", "--batch-size", "4", "--micro-batch", "1"]
     given += ["--learning-rate", "1e-2", "--device", "cpu", "--out"]
 
-    def start(out: str, **several: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", SCRIPT, *given, str(tmp_path / out)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, env=os.environ | several, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
-
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        several = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(place.getsockname()[1])}
-    running = [start("two", RANK=str(rank), LOCAL_RANK=str(rank), **several) for rank in range(2)]
-    told = [process.communicate(timeout=300) for process in running]
-    assert [process.returncode for process in running] == [0, 0], told
+    told = [said(process) for process in pair(COMMAND, *given, tmp_path / "two")]
     assert told[1][0] == "", "only the first process talks"
     done = CliRunner().invoke(app, [*given, str(tmp_path / "one")])
     assert done.exit_code == 0, done.output

@@ -1,10 +1,6 @@
 """The race: the exact search's winner from fewer evaluations, with errors no more frequent than was asked for."""
 
-import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, distributed
 
+from forks import found_by_two
 from remodeler.blocks import Anatomy, Block
 from remodeler.checkpoints import load
 from remodeler.evaluation import model_windows
@@ -285,17 +282,10 @@ def two_races() -> list[Any]:
     return [[each.losses, each.seen] for each in found] + [len(ran)]
 
 
-def start(rank: int, store: Path) -> subprocess.Popen[str]:
-    code = f"import json, test_racing; print(json.dumps(test_racing.one_of_two({rank}, {str(store)!r})))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
-
-
 @pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")
 def test_two_processes_share_a_race_and_decide_alike(tmp_path: Path) -> None:
     *alone, ran = two_races()
-    both = [start(rank, tmp_path / "store") for rank in range(2)]
-    (*first, did), (*second, did_too) = (json.loads(process.communicate(timeout=120)[0]) for process in both)
+    (*first, did), (*second, did_too) = found_by_two("test_racing", tmp_path / "store")
     assert first == second == alone
     assert did + did_too == ran
     assert min(did, did_too) > 0

@@ -1,11 +1,7 @@
 """Recovering: a pruned folder and its teacher to a trained folder of the same form, whatever interrupts it."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from forks import pair, said
 from remodeler import training
 from remodeler.blocks import Block
 from remodeler.checkpoints import fingerprint, load
@@ -252,19 +249,9 @@ print(recover_model(Source(str(home / "packed"), device="cpu"), text, wish, out,
 
 
 def test_two_processes_write_what_one_writes(recover: Recover, home: Path, tmp_path: Path) -> None:
-    def start(out: str, **several: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", SCRIPT, str(home), str(tmp_path / out / "out")]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, env=os.environ | several, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
-
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port = str(place.getsockname()[1])
-    several = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [start("two", RANK=str(rank), LOCAL_RANK=str(rank), **several) for rank in range(2)]
+    running = pair(SCRIPT, home, tmp_path / "two" / "out")
     alone = recover(method="distill", steps=4)
-    told = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
+    told = [said(process) for process in running]
     assert [out.split()[-1] for out, _ in told] == ["True", "False"]
     assert told[1][1] == "", "only the first process talks"
     losses = [

@@ -1,9 +1,5 @@
 """Layers read from disk as a pass reaches them: the bits of a model in memory, each weight read once for a group."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed
 
+from forks import found_by_two
 from remodeler import saving, streaming
 from remodeler.blocks import Block, Kind, bypassed
 from remodeler.checkpoints import Checkpoint, fingerprint, load
@@ -407,10 +404,6 @@ def one_of_two(rank: int, folder: str) -> tuple[list[list[float]], int]:
 @pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")
 def test_two_processes_share_the_batches(tmp_path: Path) -> None:
     whole, stream = both(tmp_path, "llama")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    code = "import json, test_streaming; print(json.dumps(test_streaming.one_of_two({}, {!r})))"
-    commands = [[sys.executable, "-c", code.format(rank, str(tmp_path))] for rank in range(2)]
-    started = [subprocess.Popen(each, env=environment, stdout=subprocess.PIPE, text=True) for each in commands]
-    found = [json.loads(process.communicate(timeout=120)[0]) for process in started]
+    found = found_by_two("test_streaming", tmp_path)
     wanted = window_scores(whole.anatomy, tiny_windows(count=COUNT), [], candidates(whole, []), SIZE).tolist()
     assert found == [[wanted, 2 * layer_bytes(stream)]] * 2

@@ -1,9 +1,5 @@
 """The shared-prefix pass: the plain loop's bits with half its work, at any batch size and number of processes."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +8,7 @@ import pytest
 import torch
 from torch import distributed
 
+from forks import found_by_two
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.logprobs import mean_nll
 from remodeler.pruning.sweep import Unit, sweep
@@ -109,19 +106,12 @@ def one_of_two(rank: int, store: str) -> tuple[list[float], int]:
     return losses, len(ran)
 
 
-def start(rank: int, store: Path) -> subprocess.Popen[str]:
-    code = f"import json, test_sweep; print(json.dumps(test_sweep.one_of_two({rank}, {str(store)!r})))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
-
-
 @pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")
 def test_two_processes_share_the_batches_and_give_the_same_bits(tmp_path: Path) -> None:
     anatomy = tiny_anatomy("llama")
     with counting(anatomy) as ran:
         alone = sweep(anatomy, tiny_windows(count=COUNT), [Block(1, M)], candidates(anatomy, [Block(1, M)]), size=2)
-    processes = [start(rank, tmp_path / "store") for rank in range(2)]
-    (first, did), (second, did_too) = (json.loads(process.communicate(timeout=120)[0]) for process in processes)
+    (first, did), (second, did_too) = found_by_two("test_sweep", tmp_path / "store")
     assert first == second == alone
     assert did + did_too == len(ran)
     assert min(did, did_too) > 0

@@ -1,10 +1,6 @@
 """The training loop: a step is what it says, and what is on disk, on how many processes and after which kill alike."""
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from forks import pair, python, said
 from remodeler import processes, training, training_state
 from remodeler.adapters import Lora, adapted, everything, linear_layers, merge
 from remodeler.blocks import Anatomy, Block, projection
@@ -308,24 +305,6 @@ def run_with_dropout(folder: Path, slow: float = 0.0) -> None:
     save_file(weights(anatomy), folder / f"weights-{processes.rank()}.safetensors")
 
 
-def start(folder: Path, slow: float = 0.0, **several: str) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    command = [sys.executable, "-c", SCRIPT, str(folder), str(slow)]
-    environment = os.environ | {"PYTHONPATH": path} | several
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def free_port() -> str:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return str(place.getsockname()[1])
-
-
-def ended(process: subprocess.Popen[str]) -> None:
-    errors = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, errors
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing disturbed."""
@@ -335,12 +314,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_killed_process_goes_on_to_the_same_bits(alone: Path, tmp_path: Path) -> None:
-    slow = start(tmp_path, 1.0)
+    slow = python(SCRIPT, tmp_path, 1.0)
     deadline = time.monotonic() + 120
     while not latest(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.02)
     slow.send_signal(signal.SIGKILL)
-    slow.communicate()
+    slow.wait()
     done = latest(tmp_path)
     assert done is not None
     assert training_state.step_of(done) < 20
@@ -351,10 +330,8 @@ def test_a_killed_process_goes_on_to_the_same_bits(alone: Path, tmp_path: Path) 
 
 def test_two_processes_learn_what_one_learns(alone: Path, tmp_path: Path) -> None:
     """The sums of a step are taken in another order: its loss may differ by float32's rounding, not by more."""
-    several = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    both = [start(tmp_path, RANK=str(rank), LOCAL_RANK=str(rank), **several) for rank in range(2)]
-    for process in both:
-        ended(process)
+    for process in pair(SCRIPT, tmp_path, 0.0):
+        said(process)
     first, second = ((tmp_path / f"weights-{rank}.safetensors").read_bytes() for rank in range(2))
     assert first == second, "both processes hold the same model"
     one, two = (read_lines(folder / CURVE_FILE)[1:] for folder in (alone, tmp_path))

@@ -1,9 +1,6 @@
 """Widths: the budget is met by less than a group, the best groups stay, and a killed job ends alike."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, distributed
 
+from forks import found_by_two
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.errors import InputError
 from remodeler.logprobs import mean_nll
@@ -385,17 +383,10 @@ def one_of_two(rank: int, store: str) -> Plain:
     return found
 
 
-def begin(rank: int, store: Path) -> subprocess.Popen[str]:
-    code = f"import json, test_width; print(json.dumps(test_width.one_of_two({rank}, {str(store)!r})))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
-
-
 @pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")
 def test_two_processes_find_the_same_widths_as_one(tmp_path: Path) -> None:
     """Of policy gradient the same bits, since every loss is taken by one process; gradients are summed in parts."""
-    running = [begin(rank, tmp_path / "store") for rank in range(2)]
-    first, second = (json.loads(process.communicate(timeout=300)[0]) for process in running)
+    first, second = found_by_two("test_width", tmp_path / "store")
     alone = json.loads(json.dumps(every_method()))
     assert first == second
     assert {method: widths for method, (widths, _) in first.items()} == {m: widths for m, (widths, _) in alone.items()}
