@@ -1,0 +1,102 @@
+"""How well does a recipe do on posts that had no part in any choice? Cross-validation of a tagger.
+
+The posts are cut into n parts; each is predicted by a tagger that learned from the others. A tagger's epoch is chosen
+on its own part, of which there is one epoch only, so nothing is; its threshold and abstention are the means of what
+suits the *other* parts. Taggers are kept; the same command goes on. ``--only 2`` trains one of them.
+
+    python benchmarks/audit_folds.py --texts tsd_train.csv --encoder MiniLM --out OUT --folds 3
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from remodeler.auditing.auxiliary import AUXILIARIES
+from remodeler.auditing.course import Course
+from remodeler.auditing.formats import Prediction, read_predictions, write_predictions
+from remodeler.auditing.posts import read_posts
+from remodeler.auditing.predict_job import How, predict_file
+from remodeler.auditing.rules import Rules, spans_of, tuned
+from remodeler.auditing.scoring import breakdown, scores
+from remodeler.auditing.tagger import OUTPUTS, Head
+from remodeler.auditing.train_job import Wish, fold, train_tagger
+from remodeler.console import note, table
+
+
+def nothing(folder: Path) -> None:
+    """No report."""
+
+
+def held_out(given: Any, number: int) -> list[Prediction]:
+    """The posts of a part with the likelihoods of the tagger that has not seen them."""
+    part, out = f"{number}/{given.folds}", given.out / f"fold-{number}"
+    file, found = given.out / f"fold-{number}.csv", given.out / f"fold-{number}.jsonl"
+    posts = fold(read_posts(given.texts, known=True).posts, part)
+    if not file.exists():
+        write_predictions(file, [Prediction(post.id, post.spans or (), post.text) for post in posts])
+    if not out.exists():
+        note(f"part {part}: {len(posts)} posts held out")
+        course = Course(1, learning_rate=given.rate, head_rate=10 * given.rate, seed=given.seed)
+        head = Head(given.auxiliary, given.output)
+        train_tagger(Wish(given.texts, given.encoder, fold=part, head=head, course=course, device="cpu"), out, nothing)
+    if not found.exists():
+        predict_file(file, out, found, How(likelihoods=True, device="cpu"))
+    rows = read_predictions(found).rows
+    return [replace(row, spans=post.spans or ()) for row, post in zip(rows, posts, strict=True)]
+
+
+def rules_of(rows: list[Prediction]) -> Rules:
+    """What suits posts whose spans are known."""
+    likely, gold = [row.likely for row in rows], [row.spans for row in rows]
+    return tuned([each for each in likely if each is not None], [row.text or "" for row in rows], gold, Rules())
+
+
+def judged(rows: list[Prediction], rules: Rules) -> list[float]:
+    """The official F1 of each post."""
+    found = [spans_of(row.likely, row.text or "", rules) for row in rows if row.likely is not None]
+    return scores(found, [row.spans for row in rows])
+
+
+def told(name: str, values: list[float], rows: list[Prediction], rules: str) -> list[str]:
+    """A row of the table."""
+    parts = breakdown(values, [row.spans for row in rows])
+    whole, some, none = (parts[key] for key in ("all posts", "with gold spans", "without gold spans"))
+    return [name, f"{len(rows):,}", *(f"{each:.4f}" for each in (whole.f1, whole.error, some.f1, none.f1)), rules]
+
+
+def main() -> None:
+    """Train what is missing, judge what is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("texts", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--encoder", required=True)
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--only", type=int)
+    parser.add_argument("--auxiliary", default="layer-attention-cls", choices=AUXILIARIES)
+    parser.add_argument("--output", default="crf", choices=OUTPUTS)
+    parser.add_argument("--rate", type=float, default=1e-4)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    numbers = [given.only] if given.only else list(range(1, given.folds + 1))
+    parts = {number: held_out(given, number) for number in numbers}
+    if len(parts) < 2:
+        return
+    suited = {number: rules_of(rows) for number, rows in parts.items()}
+    lines, values, every = [], list[float](), list[Prediction]()
+    for number, rows in parts.items():
+        others = [rules for other, rules in suited.items() if other != number]
+        rules = Rules(threshold=fmean(r.threshold for r in others), abstain=fmean(r.abstain for r in others))
+        own = judged(rows, rules)
+        lines.append(told(f"part {number}", own, rows, f"{rules.threshold:.2f}, {rules.abstain:.2f}"))
+        values, every = values + own, every + rows
+    lines.append(told("all", values, every, ""))
+    spread = stdev(fmean(judged(rows, suited[number])) for number, rows in parts.items())
+    table("", ["", "posts", "F1", "error", "with gold", "without", "threshold, abstention"], lines)
+    note(f"with each part's own best threshold: spread over parts {spread:.4f}")
+
+
+if __name__ == "__main__":
+    main()
