@@ -124,9 +124,9 @@ class Bench:
         self.heldout, self.pool = two[: given.heldout], two[given.heldout :]
         self.loading = Loading(device=given.device)
 
-    def course(self, epochs: float, rate: float | None = None) -> Course:
-        rate = rate or self.given.learning_rate
-        return Course(epochs, None, self.seed, {"learning_rate": rate, "batch": self.given.batch, "precision": None})
+    def course(self, epochs: float, rate: float | None = None, batch: int | None = None) -> Course:
+        pace = {"learning_rate": rate or self.given.learning_rate, "batch": batch or self.given.batch}
+        return Course(epochs, None, self.seed, pace | {"precision": None})
 
     def write(self, name: str, rows: Sequence[Row]) -> str:
         path = self.folder / name
@@ -144,13 +144,34 @@ class Bench:
         return [row for row in found if row["chosen"] != row["rejected"]]
 
 
+def copier(bench: Bench) -> str:
+    """The model, or, where it shall first learn to copy, one that was tuned on texts that stand there twice.
+
+    Models as small as these can't copy, and learn it all at once after some hundred steps. It serves all seeds.
+    """
+    if not bench.given.copying_epochs:
+        return str(bench.given.model)
+    out, file = bench.given.out / "copier", bench.given.out / "copies.jsonl"
+    if not out.exists():
+        stories = beginnings(read_texts(bench.given.stories / "part_a.txt"))
+        texts = [text.strip() for pair in stories for text in pair]
+        rows = [{"prompt": f"\nR: {text}\nV: 2", "chosen": f"\n{text}", "rejected": "."} for text in texts]
+        write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+        course = Course(bench.given.copying_epochs, None, 1, {"learning_rate": 2e-3, "batch": 32, "precision": None})
+        wish = BaselineWish(
+            str(bench.given.model), str(file), "sft", heldout=0.02, course=course, loading=bench.loading, seed=1
+        )
+        train_baseline(wish, out, write_report)
+    return str(out)
+
+
 def reviser(bench: Bench) -> Path:
     """Trained on planted damage."""
     out, template = bench.folder / "reviser", bench.folder / "template.json"
     if not out.exists():
         write_json(template, TEMPLATE)
         wish = ReviserWish(
-            str(bench.given.model),
+            copier(bench),
             bench.write("preferences.jsonl", bench.triples(bench.taught, "taught")),
             template,
             rule=Rule(bench.given.difficulty, major=2 / 3, none=1 / 3),
@@ -183,6 +204,8 @@ def judged(bench: Bench, place: Path) -> Row:
         "edit distance after": fmean(
             edit_distance(each.text, row["chosen"]) for row, each in zip(rows, made, strict=True)
         ),
+        "words damaged before": fmean(planted(row["rejected"], bench.known) for row in rows),
+        "words damaged after": fmean(planted(each.text, bench.known) for each in made),
         "revised": len(changed) / len(rows),
     }
     for grade in GRADES:
@@ -211,7 +234,13 @@ def tuned(
     if not out.exists():
         file = bench.write(f"{name}.jsonl", rows)
         wish = BaselineWish(
-            start, file, method, heldout=0.05, course=bench.course(2.0, rate), loading=bench.loading, seed=bench.seed
+            start,
+            file,
+            method,
+            heldout=0.05,
+            course=bench.course(2.0, rate, bench.given.policy_batch),
+            loading=bench.loading,
+            seed=bench.seed,
         )
         train_baseline(wish, out, write_report)
     return out
@@ -230,7 +259,7 @@ def evolved(bench: Bench, policy: Path, place: Path, times: int, labels: bool = 
             sampling=Sampling(bench.given.tokens, 1.0, 0.95, 2),
             limits=Limits(quality=0.7),
             labels=labels,
-            course=bench.course(2.0, bench.given.policy_rate),
+            course=bench.course(2.0, bench.given.policy_rate, bench.given.policy_batch),
             loading=bench.loading,
             seed=bench.seed,
         )
@@ -320,6 +349,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--policy-rate", type=float, default=1e-4, help="learning rate of evolved policies")
+    parser.add_argument("--policy-batch", type=int, default=16)
+    parser.add_argument("--copying-epochs", type=float, default=0.0, help="first teach the reviser's model to copy")
     parser.add_argument("--copies", type=float, default=0.5)
     parser.add_argument("--difficulty", default="edit")
     parser.add_argument("--device", default="cpu")

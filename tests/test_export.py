@@ -65,8 +65,8 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return made("llama", tmp_path_factory.mktemp("llama"))
 
 
-def made(kind: str, folder: Path) -> Checkpoint:
-    model = tiny_model(kind, 3, vocab_size=SIZE, num_hidden_layers=LAYERS, **SHAPES[kind])
+def made(kind: str, folder: Path, **options: Any) -> Checkpoint:
+    model = tiny_model(kind, 3, vocab_size=SIZE, num_hidden_layers=LAYERS, **(SHAPES[kind] | options))
     with torch.no_grad():
         for name, value in model.named_parameters():
             if name.endswith(("bias", "norm.weight")):
@@ -244,6 +244,23 @@ def test_llama_cpp_itself_says_the_same(kind: str, tmp_path: Path) -> None:
     told = prune_gguf(whole, log, tmp_path / "cut.gguf")
     assert told is not None
     assert told.difference < 1e-3, "the same numbers"
+
+
+@pytest.mark.parametrize("pattern", ["many", "first and last"])
+def test_blocks_come_out_of_a_file_in_four_bits(pattern: str, tmp_path: Path) -> None:
+    """Where llama.cpp is installed, which quantises the whole file. K-quants hold 256 numbers, so the model is wide."""
+    llama_cpp = pytest.importorskip("llama_cpp")
+    whole, small, cut = (tmp_path / f"{name}.gguf" for name in ("whole", "small", "cut"))
+    export_gguf(made("llama", tmp_path / "source", hidden_size=256, intermediate_size=512), whole, "f32", None)
+    how = llama_cpp.llama_model_quantize_default_params()
+    how.ftype, how.nthread = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M, 1
+    assert llama_cpp.llama_model_quantize(str(whole).encode(), str(small).encode(), how) == 0
+    kinds = {each.tensor_type.name for each in GGUFReader(small).tensors}
+    assert kinds >= {"Q4_K", "Q6_K"}
+    told = prune_gguf(small, removal_log(tmp_path / "log", PATTERNS[pattern]), cut)
+    assert told is not None
+    assert told.difference < 1e-3, "the same numbers"
+    assert told.agree == 1
 
 
 # DeciLM ---------------------------------------------------------------------------------------------------------------
