@@ -150,3 +150,22 @@ def test_a_runtime_that_does_not_load_a_folder_is_quoted(tmp_path: Path, monkeyp
     monkeypatch.setitem(runtime_check.SCRIPTS, "vllm", str(script))
     with pytest.raises(InputError, match="no layer 7"):
         check(tiny_checkpoint("llama"), tmp_path, "vllm")
+
+
+def test_a_folder_of_its_name_is_no_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in runtime_check.SCRIPTS:
+        (tmp_path / name).mkdir()
+    found = runtimes()
+    monkeypatch.chdir(tmp_path)
+    assert runtimes() == found
+
+
+def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "asks.py"
+    script.write_text("import sys, pathlib\nraise ValueError(pathlib.Path(sys.argv[1], 'here').read_text())")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "here").write_text("it was found")
+    monkeypatch.setitem(runtime_check.SCRIPTS, "vllm", str(script))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="it was found"):
+        check(tiny_checkpoint("llama"), Path("model"), "vllm", os.path.relpath(sys.executable))

@@ -29,7 +29,11 @@ SCRIPTS = {"vllm": vllm_asks.__file__, "mlx_lm": mlx_asks.__file__}
 LENGTHS, STEPS = (24, 5), 8
 """Tokens of the prompts, and decoded behind each."""
 MINUTES = 30
-LOOK = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n)])"
+LOOK = """
+import importlib.util, sys
+specs = {name: importlib.util.find_spec(name) for name in sys.argv[1:]}
+print(*[name for name, spec in specs.items() if spec and spec.origin])  # a folder of that name has none
+"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def asked(folder: Path, name: str, question: dict[str, Any], python: str | None)
         there.write_text(json.dumps(question), "utf-8")
         command = [python or sys.executable, SCRIPTS[name], str(folder), str(there), str(answer)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, cwd=place, timeout=60 * MINUTES)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60 * MINUTES)
         except subprocess.TimeoutExpired:
             raise InputError(f"{name} gave no answer in {MINUTES} minutes: --no-check leaves it out") from None
         if done.returncode or not answer.exists():
