@@ -22,6 +22,7 @@ from remodeler.errors import InputError
 from remodeler.exporting import runtime_check
 from remodeler.exporting.nemotron import write_nemotron
 from remodeler.exporting.runtime_check import check, compared, runtimes
+from remodeler.exporting.vllm_plugin import BACKEND, EXPERTS, packed_names
 from remodeler.saving import save_pruned
 from tiny import tiny_checkpoint, tiny_model
 from tiny_tokenizers import byte_level
@@ -150,6 +151,22 @@ def test_a_runtime_that_does_not_load_a_folder_is_quoted(tmp_path: Path, monkeyp
     monkeypatch.setitem(runtime_check.SCRIPTS, "vllm", str(script))
     with pytest.raises(InputError, match="no layer 7"):
         check(tiny_checkpoint("llama"), tmp_path, "vllm")
+
+
+def test_what_a_process_ends_with() -> None:
+    errors = "Traceback:\n  File x\n[rank0]: ValueError: no parameter named 'a'\nLoading:  0% Completed\n\n"
+    assert runtime_check.last_words(errors) == "[rank0]: ValueError: no parameter named 'a'"
+    assert runtime_check.last_words("killed\n") == "killed"
+    assert runtime_check.last_words("") == "it said nothing"
+
+
+def test_experts_have_a_class_of_their_own_in_vllm() -> None:
+    names = packed_names()
+    assert {name for name, backend in names.items() if backend == EXPERTS} == {
+        "PackedMixtralForCausalLM",
+        "PackedQwen3MoeForCausalLM",
+    }
+    assert names["PackedLlamaForCausalLM"] == BACKEND
 
 
 def test_a_folder_of_its_name_is_no_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ To add a family, add a row; ``tests/test_families.py`` then holds it to the defi
 equals zeroing its output projection*, to cached decoding, and to the forms it can be saved in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from remodeler.errors import InputError
@@ -48,6 +48,8 @@ class Family:
     task: Task = "causal"
     fixed_first_attention: str = ""
     """Why the first attention of each stack can't be removed, where that is so."""
+    experts: bool = False
+    """Whether its MLPs may be mixtures of experts."""
 
 
 def _decoder(stack: Stack) -> Family:
@@ -142,8 +144,8 @@ FAMILIES: dict[str, Family] = {
     "glm4": LLAMA,
     "exaone4": LLAMA,
     "bitnet": LLAMA,
-    "mixtral": LLAMA,
-    "qwen3_moe": LLAMA,
+    "mixtral": replace(LLAMA, experts=True),
+    "qwen3_moe": replace(LLAMA, experts=True),
     "gpt2": _GPT2,
     "gptj": _GPTJ,
     "gpt_neox": _NEOX,

@@ -35,7 +35,7 @@ Load = Callable[[str], Checkpoint]
 def dpo(load: Load, wish: BaselineWish, triples: Sequence[Triple], folder: Path) -> Path:
     """Direct preference optimisation; the reference is the model itself before training."""
     with _installed():
-        from trl import DPOConfig, DPOTrainer
+        from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined, unused-ignore]
     return _trained(load, wish, triples, folder, DPOConfig, DPOTrainer)
 
 

@@ -6,6 +6,7 @@ them with the runtime's KV cache. A token may differ only where torch finds two 
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -111,10 +112,16 @@ def asked(folder: Path, name: str, question: dict[str, Any], python: str | None)
         except subprocess.TimeoutExpired:
             raise InputError(f"{name} gave no answer in {MINUTES} minutes: --no-check leaves it out") from None
         if done.returncode or not answer.exists():
-            words = [line for line in done.stderr.splitlines() if line.strip()][-1:] or ["no word"]
-            raise InputError(f"{name} does not load what was written ({words[0].strip()[:300]}): report it")
+            raise InputError(f"{name} does not load what was written ({last_words(done.stderr)}): report it")
         found: dict[str, Any] = json.loads(answer.read_text("utf-8"))
     return found
+
+
+def last_words(errors: str) -> str:
+    """What a traceback ends with; progress bars may stand behind it."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    named = [line for line in lines if re.search(r"\w(Error|Exception)\b:?", line)]
+    return (named or lines or ["it said nothing"])[-1][:300]
 
 
 @torch.no_grad()
