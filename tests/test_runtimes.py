@@ -71,7 +71,7 @@ def test_vllms_own_class_reads_decilms_layout(kind: str, pattern: str, tmp_path:
     model = pruned(kind, PATTERNS[pattern], tmp_path, **WIDE)
     (tmp_path / "deci").mkdir()
     write_nemotron(model, tmp_path / "deci")
-    assert check(model, tmp_path / "deci", "vllm", VLLM).difference < 1e-4
+    assert check(model, tmp_path / "deci", "vllm", VLLM, trust_remote_code=True).difference < 1e-4
 
 
 # mlx-lm ---------------------------------------------------------------------------------------------------------------

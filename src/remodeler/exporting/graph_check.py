@@ -42,11 +42,11 @@ class Told:
 
     runtime: str
     difference: float
-    """Largest difference of a logit, as a share of the largest one."""
+    """Largest difference of a logit or of a log-probability, as a share of the largest logit."""
     tokens: int
-    """That were decoded greedily."""
+    """That were decoded greedily, by one of the two."""
     same: int
-    """How many of them the runtime chooses too."""
+    """How many of them the other chooses too, after the same tokens."""
 
 
 def batches(checkpoint: Checkpoint, together: bool) -> list[Batch]:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from remodeler.checkpoints import Checkpoint
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.exporting import mlx_asks, vllm_asks
+from remodeler.exporting.graph_check import Told
 from remodeler.logprobs import vocabulary
 from remodeler.saving import STEP_TOLERANCE
 
@@ -35,19 +35,6 @@ import importlib.util, sys
 specs = {name: importlib.util.find_spec(name) for name in sys.argv[1:]}
 print(*[name for name, spec in specs.items() if spec and spec.origin])  # a folder of that name has none
 """
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a runtime said."""
-
-    runtime: str
-    difference: float
-    """Largest difference of a log-probability, as a share of the largest logit."""
-    tokens: int
-    """That were decoded greedily."""
-    same: int
-    """Of them, that torch finds likeliest too, after what the runtime chose before."""
 
 
 def runtimes(python: str | None = None) -> list[str]:
@@ -65,7 +52,14 @@ def runtimes(python: str | None = None) -> list[str]:
         ) from None
 
 
-def check(checkpoint: Checkpoint, folder: Path, name: str, python: str | None = None, compiled: bool = False) -> Told:
+def check(
+    checkpoint: Checkpoint,
+    folder: Path,
+    name: str,
+    python: str | None = None,
+    compiled: bool = False,
+    trust_remote_code: bool = False,
+) -> Told:
     """Hold a folder in a runtime against the model that it was made of.
 
     Args:
@@ -74,13 +68,14 @@ def check(checkpoint: Checkpoint, folder: Path, name: str, python: str | None = 
         name: of the runtime, as :func:`runtimes` gives it.
         python: that has it; by default this one.
         compiled: let vLLM compile.
+        trust_remote_code: let vLLM run what lies beside the weights.
 
     Raises:
         InputError: when it does not load the folder, or says something else.
     """
     prompts = [(torch.arange(3, 3 + length) % vocabulary(checkpoint.model)).tolist() for length in LENGTHS]
     dtype = str(checkpoint.model.dtype).removeprefix("torch.")
-    question = {"prompts": prompts, "steps": STEPS, "dtype": dtype, "compiled": compiled}
+    question = {"prompts": prompts, "steps": STEPS, "dtype": dtype, "compiled": compiled, "trust": trust_remote_code}
     said = asked(folder, name, question, python)
     told = compared(checkpoint, prompts, said, f"{name} {said['version']}")
     bound = STEP_TOLERANCE[checkpoint.model.dtype]

@@ -3,8 +3,9 @@
     python vllm_asks.py FOLDER QUESTION.json ANSWER.json
 
 Imports nothing of this package, whose entry point vLLM calls by itself. The question: ``prompts``, rows of token ids;
-``steps``, how many to decode behind each; ``dtype``; ``compiled``. The answer: ``version``; ``logprobs``, nats of every
-token of a prompt but its first; ``chosen``, the likeliest tokens that follow.
+``steps``, how many to decode behind each; ``dtype``; ``compiled``; ``trust``, whether code beside the weights may run.
+The answer: ``version``; ``logprobs``, nats of every token of a prompt but its first; ``chosen``, the likeliest tokens
+that follow.
 """
 
 import json
@@ -29,7 +30,8 @@ def answered(folder: str, question: dict[str, Any]) -> dict[str, Any]:
 
     prompts, steps = question["prompts"], question["steps"]
     model = vllm.LLM(
-        model=folder, dtype=question["dtype"], enforce_eager=not question["compiled"], trust_remote_code=True,
+        model=folder, dtype=question["dtype"], enforce_eager=not question["compiled"],
+        trust_remote_code=question["trust"],
         max_model_len=max(map(len, prompts)) + steps + 1, max_num_seqs=4, skip_tokenizer_init=True,
         enable_prefix_caching=False, disable_log_stats=True, gpu_memory_utilization=0.5,
     )  # fmt: skip
