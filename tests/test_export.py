@@ -1,5 +1,6 @@
 """Exports: files of other runtimes say what the model says, stand-ins and all; and what can't be said is refused."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -315,6 +316,17 @@ def test_the_command_writes_a_file_and_a_record_of_it(llama: Checkpoint, tmp_pat
     assert record["verb"] == "export"
     assert record["results"]["bytes"] == out.stat().st_size
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_record_of_a_cut_file_tells_which_bytes_it_was_cut_from(llama: Checkpoint, tmp_path: Path) -> None:
+    whole, log, out = tmp_path / "whole.gguf", removal_log(tmp_path / "log.jsonl", ["mlp.1"]), tmp_path / "cut.gguf"
+    export_gguf(llama, whole, "f16", None, check=False)
+    given = ["--gguf", str(whole), "--removals", str(log), "--out", str(out), "--no-check"]
+    result = CliRunner().invoke(app, ["export", *given])
+    assert result.exit_code == 0, result.output
+    inputs = json.loads((tmp_path / "cut.gguf.record.json").read_text())["inputs"]
+    for name, path in (("gguf", whole), ("removals", log)):
+        assert inputs[name] == {"name": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ place and renamed; its SHA-256 and its size stand in a file beside it, so a run 
 that are missing, and several processes share them out.
 """
 
-import hashlib
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +29,7 @@ from remodeler.errors import InputError
 from remodeler.logprobs import TopK, joined, scored_topk, vocabulary
 from remodeler.losses import Teach
 from remodeler.minibatches import Batch, batch_size, batches, device_of
-from remodeler.records import disk_errors, read_json, write_json
+from remodeler.records import disk_errors, read_json, sha256, write_json
 from remodeler.saving import weight_errors
 from remodeler.texts import IGNORED, Windows
 
@@ -194,12 +193,6 @@ def _write(store: Store, number: int, top: TopK, extras: Extras) -> None:
         facts = {"sha256": sha256(beside), "tokens": len(top.ids)}
         beside.replace(path)
         write_json(path.with_suffix(".json"), facts)
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def whole(path: Path) -> bool:

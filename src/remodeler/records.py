@@ -273,3 +273,9 @@ def empty(folder: Path, but: Sequence[str] = ()) -> None:
 def digest(texts: Iterable[str]) -> str:
     """SHA-256 of texts in their order."""
     return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,7 +20,6 @@ from remodeler.auditing.wishes import Wish
 from remodeler.card import write_audit_card
 from remodeler.checkpoints import Checkpoint, fingerprint, load, look
 from remodeler.console import bar, duration, note
-from remodeler.predictions import sha256
 from remodeler.records import (
     Record,
     append_lines,
@@ -30,6 +29,7 @@ from remodeler.records import (
     new_folder,
     refuse_existing,
     save_record,
+    sha256,
     taken_up,
     versions,
 )

@@ -24,6 +24,7 @@ from remodeler.records import (
     options_of,
     refuse_existing,
     save_record,
+    sha256,
     versions,
     write_json,
 )
@@ -72,8 +73,13 @@ def _file(wish: Wish, out: Path, dry: bool) -> None:
     if dry:
         writer.preview_pruned(wish.gguf, wish.removals, wish.steps)
         return
-    inputs = {"gguf": {"name": str(wish.gguf)}, "removals": {"name": str(wish.removals)}}
-    writer.prune_gguf(wish.gguf, wish.removals, out, wish.steps, wish.check, partial(_beside, wish, out, inputs))
+
+    def finish(told: Any, path: Path) -> None:
+        files = [("gguf", wish.gguf), ("removals", wish.removals)]
+        inputs = {name: {"name": str(file), "sha256": sha256(file)} for name, file in files if file}
+        _beside(wish, out, inputs, told, path)
+
+    writer.prune_gguf(wish.gguf, wish.removals, out, wish.steps, wish.check, finish)
 
 
 def _gguf(wish: Wish, out: Path, dry: bool) -> None:
