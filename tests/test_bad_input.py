@@ -98,6 +98,7 @@ PRUNE: list[Fault] = [
     ("+ --packing tight", "--packing 'tight' is not known"),
     ("+ --unit head", "--unit 'head' is not known"),
     ("+ --unit mlp --shape standard", "--unit mlp was given with --shape standard"),
+    ("+ --unit layer --shape deci", "--unit layer was given with --shape deci"),
     ("+ --form gguf", "form 'gguf' is not known"),
     ("+ --form stock", "add --shape standard or --unit layer"),
     ("+ --shape round", "--shape 'round' is not known"),

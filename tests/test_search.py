@@ -3,20 +3,25 @@
 import json
 import math
 import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.errors import InputError
+from remodeler.exporting.rows import Row, left, plain, rows_of
 from remodeler.forms import choose, pairs
 from remodeler.logprobs import mean_nll, perplexity
 from remodeler.pruning.budget import Budget, upto
-from remodeler.pruning.candidates import candidates
+from remodeler.pruning.candidates import candidates, longest_path
 from remodeler.pruning.criteria import CRITERIA, METHODS, nothing
 from remodeler.pruning.log import Step, blocks_of, read_log
+from remodeler.pruning.preview import refuse_search
 from remodeler.pruning.search import Search, prune
+from remodeler.pruning.wishes import Plan
 from remodeler.texts import Windows
 from tiny import LAYERS, tiny_anatomy, tiny_windows
 
@@ -132,6 +137,53 @@ def test_standard_shape_may_pair_across_layers() -> None:
     assert len(candidates(tiny_anatomy("phi"), "block", "standard")) == LAYERS, (
         "in parallel layers only their own two pair"
     )
+
+
+def rows(removed: Iterable[Block]) -> list[Row]:
+    """What is left of a Llama, as layers."""
+    return rows_of(left(LAYERS, [(block.layer, block.kind) for block in removed]))
+
+
+def held(layers: Sequence[Row]) -> bool:
+    """Whether DeciLM's layout holds them without a stand-in."""
+    return layers[0].attention is not None and all(each.mlp is not None for each in layers)
+
+
+def test_deci_shape_leaves_layers_that_need_no_stand_in_after_every_step() -> None:
+    """And a free search with the same budget does not."""
+    fits = {}
+    for shape in ("deci", "free"):
+        steps = prune(search_of("llama", Budget(remove=4), shape=shape))
+        fits[shape] = [held(rows(blocks_of(steps[:count]))) for count in range(1, len(steps) + 1)]
+    assert all(fits["deci"])
+    assert not all(fits["free"])
+
+
+def test_deci_shape_takes_single_attentions_and_pairs_at_first() -> None:
+    anatomy = tiny_anatomy("llama")
+    units = candidates(anatomy, "block", "deci")
+    assert {unit for unit in units if len(unit) == 1} == {(Block(layer, "attention"),) for layer in range(1, LAYERS)}
+    assert len([unit for unit in units if len(unit) == 2]) == 2 * LAYERS - 1
+    later = candidates(anatomy, "block", "deci", [Block(1, "attention")])
+    assert {(Block(0, "mlp"),), (Block(1, "mlp"),)} < set(later), "two MLPs behind one attention: either may go"
+    path = longest_path(anatomy, "block", "deci")
+    assert len(path) == 2 * LAYERS - 2, "one at a time, down to one layer"
+
+
+def test_deci_shape_is_not_for_parallel_layers() -> None:
+    with pytest.raises(InputError, match="--shape deci is for models whose MLPs come behind"):
+        refuse_search(search_of("phi", shape="deci"), Plan(shape="deci"), None)
+
+
+@pytest.mark.parametrize("shape", ["standard", "deci"])
+def test_a_swap_keeps_the_shape(shape: Any) -> None:
+    """A pair that lay inside another is put back: only what makes the rest fit again may go for it."""
+    inner, outer = (Block(0, "mlp"), Block(1, "attention")), (Block(0, "attention"), Block(1, "mlp"))
+    units = candidates(tiny_anatomy("llama"), "block", shape, outer)
+    assert inner in units
+    for unit in units:
+        assert held(rows([*outer, *unit]))
+        assert shape == "deci" or plain(rows([*outer, *unit]))
 
 
 def test_the_last_attention_stays() -> None:

@@ -102,7 +102,9 @@ UnitName = Annotated[
 ShapeName = Annotated[
     str,
     typer.Option(
-        "--shape", help="free, or standard: what is left is a stock model with fewer layers.", rich_help_panel="How"
+        "--shape",
+        help="free; standard: what is left is a stock model with fewer layers; deci: no attention without an MLP.",
+        rich_help_panel="How",
     ),
 ]
 Protect = Annotated[bool, typer.Option(help="Keep the layers that the method's paper keeps.", rich_help_panel="How")]
@@ -206,7 +208,7 @@ Fusion = Annotated[
 CHOICES = {
     "packing": ("paper", "per-text"),
     "unit": ("block", "attention", "mlp", "layer"),
-    "shape": ("free", "standard"),
+    "shape": ("free", "standard", "deci"),
 }
 WIDTH_OPTIONS = ("uniform", "multiple", "granularity", "steps", "score", "initial", "fusion")
 """Those that the choice of heads and channels takes; what is not given has the method's default."""

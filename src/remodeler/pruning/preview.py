@@ -49,8 +49,10 @@ def form_named(name: str) -> Form | None:
 
 def refuse_plan(plan: Plan, method: Method, form: Form | None) -> None:
     """Options that contradict each other."""
-    if plan.shape == "standard" and plan.unit != "block":
-        raise InputError(f"--unit {plan.unit} was given with --shape standard, which removes pairs: give one of them")
+    if plan.shape != "free" and plan.unit != "block":
+        raise InputError(
+            f"--unit {plan.unit} was given with --shape {plan.shape}, which says what goes at once: give one of them"
+        )
     if not 0 < plan.error < 1:
         raise InputError(f"an error probability of {plan.error:g} was given: give one above 0 and below 1, as 1%")
     whole = plan.shape == "standard" or "layer" in (plan.unit, method.unit)
@@ -90,6 +92,8 @@ def refuse_search(search: Search, plan: Plan, form: Form | None) -> None:
         check(search)
     elif plan.method not in WIDTH_METHODS:
         check(replace(search, budget=plan.blocks_first(search.budget)))
+    if plan.shape == "deci" and search.anatomy.parallel:
+        raise InputError("--shape deci is for models whose MLPs come behind their attentions: choose standard or free")
     if form is None:
         return
     first = search.units()[0] if form == "stock" and plan.method not in WIDTH_METHODS else ()

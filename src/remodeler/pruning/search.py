@@ -43,7 +43,8 @@ class Search:
     unit: str = "block"
     """``block``, ``attention``, ``mlp`` or ``layer``."""
     shape: Shape = "free"
-    """``standard`` removes neighbouring pairs only, so that what is left is a stock model."""
+    """``standard`` removes neighbouring pairs only, so that what is left is a stock model; ``deci`` leaves what DeciLM
+    holds: an MLP behind every attention, and an attention at the start."""
     seed: int = 42
     size: int | None = None
     """Windows a mini-batch; by default chosen for the device."""
