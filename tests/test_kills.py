@@ -1,14 +1,36 @@
 """A command that is killed at any moment and given again ends in the same bytes; benchmarks/kills.py does it often."""
 
+import importlib
 import json
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from prepared import prepare
+from remodeler.cli import app
+from remodeler.records import load_record, tidy
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "kills.py"
 QUICK = ("merge", "recover")
+TEXTS = "--texts texts.jsonl --samples 8 --length 16 --device cpu"
+LEARNED = "--preferences pairs.jsonl --device cpu --epochs 1"
+TIDIED = {
+    "remodeler.pruning.recover": f"recover pruned --teacher model --method distill --steps 2 {TEXTS}",
+    "remodeler.fusion.job": f"fuse model --teachers sister --steps 2 {TEXTS}",
+    "remodeler.alignment.train_reviser": f"align train-reviser model --template template.json {LEARNED}",
+    "remodeler.alignment.baselines": f"align baseline model {LEARNED}",
+    "remodeler.alignment.evolve": "align evolve model --prompts prompts.txt --reviser reviser --tokens 24 --samples 4 "
+    "--min-quality 0 --min-confidence 0 --major-confidence 0 --quality-slack 1 --shortest 0 --longest 1000 "
+    "--max-repetition 1 --device cpu",
+    "remodeler.auditing.train_job": "audit train --texts posts.csv --encoder encoder --epochs 1 --device cpu",
+}
+"""Verbs that keep folders of work in what they make until it is done, by their modules."""
 
 
 @pytest.mark.slow
@@ -21,3 +43,56 @@ def test_what_was_killed_and_resumed_is_what_was_never_killed(tmp_path: Path) ->
     rows = json.loads(told.read_text())
     assert list(rows) == list(QUICK)
     assert all(row["before"] + row["inside"] + row["after"] == 2 for row in rows.values())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working folder with models and texts."""
+    folder = tmp_path_factory.mktemp("place")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        prepare(lambda *words: CliRunner().invoke(app, words).exit_code)
+        yield folder
+
+
+def died(work: Path, begun: str, *folders: str) -> None:
+    """Tidying that is killed half-way."""
+    tidy(work, begun, *folders[:1])
+    raise SystemExit(77)
+
+
+@pytest.mark.parametrize("module", TIDIED)
+def test_what_is_killed_while_it_tidies_is_not_made_again(
+    module: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All was written by then; the same command only takes out the rest, and gives the folder its name."""
+    monkeypatch.chdir(place)
+    job, out = importlib.import_module(module), place / module.split(".")[-1]
+    words = shlex.split(f"{TIDIED[module]} --out {out.name}")
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "tidy", died)
+        assert CliRunner().invoke(app, words).exit_code == 77
+    assert not out.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "train" if "auditing" in module else "_complete", again)
+        made = CliRunner().invoke(app, words)
+    assert made.exit_code == 0, made.output
+    assert (out / "record.json").exists()
+    assert (out / "report.html").exists()
+    assert not [path for path in place.glob(f"{out.name}.*")]
+    assert not [path for path in out.rglob("*") if path.is_dir() or path.suffix == ".partial"]
+
+
+def again(*_: Any, **__: Any) -> Any:
+    raise AssertionError("it was done already")
+
+
+def test_what_another_run_left_is_not_taken_for_ones_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    command, out = TIDIED["remodeler.pruning.recover"], place / "other"
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.import_module("remodeler.pruning.recover"), "tidy", died)
+        assert CliRunner().invoke(app, shlex.split(f"{command} --out other")).exit_code == 77
+    made = CliRunner().invoke(app, shlex.split(f"{command.replace('--steps 2', '--steps 3')} --out other"))
+    assert made.exit_code == 0, made.output
+    assert load_record(out).results["steps"] == 3

@@ -228,6 +228,23 @@ def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
                 raise
 
 
+def whole(work: Path, begun: str, options: Mapping[str, Any]) -> bool:
+    """Whether an unfinished folder lacks nothing but its name, since :func:`tidy` was killed in it.
+
+    It has a record of a run with the same options, and no file ``begun``, which is there while there is work to do.
+    """
+    if (work / begun).exists() or not (work / RECORD_FILE).exists():
+        return False
+    return bool(read_json(work / RECORD_FILE)["options"] == json.loads(to_json(options)))
+
+
+def tidy(work: Path, begun: str, *folders: str) -> None:
+    """Take out of a finished folder what only the work needed. ``begun`` goes first: a kill later loses nothing."""
+    (work / begun).unlink(missing_ok=True)
+    for name in folders:
+        shutil.rmtree(work / name, ignore_errors=True)
+
+
 def _holds_work(folder: Path) -> bool:
     """Whether there is more than first lines of logs, which only say what the run is."""
     return any(not _is_begun(path) for path in folder.rglob("*") if path.is_file())

@@ -25,7 +25,17 @@ from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.logprobs import mean_nll, perplexity
 from remodeler.minibatches import enough_memory
-from remodeler.records import Record, empty, new_folder, partial, refuse_existing, save_record, versions
+from remodeler.records import (
+    Record,
+    empty,
+    new_folder,
+    partial,
+    refuse_existing,
+    save_record,
+    tidy,
+    versions,
+    whole,
+)
 from remodeler.trainees import as_stored
 from remodeler.training_state import CURVE_FILE
 
@@ -88,16 +98,18 @@ def train_baseline(wish: BaselineWish, out: Path, finish: Finish, dry: bool = Fa
             note(f"{len(job.data.train):,} triples to learn from, {len(job.data.heldout):,} held out")
         if dry:
             return False
+        done = processes.shared(whole(partial(out), RUN, _options(wish, out)))
         if not processes.first():
-            BASELINES[wish.method](job, partial(out))
+            if not done:
+                BASELINES[wish.method](job, partial(out))
             return False
         with new_folder(out, keep=True) as work:
-            empty(work, (WORK, RUN))
-            same_run(work, wish)
-            _complete(job, BASELINES[wish.method](job, work), work, out)
-            finish(work)
-            (work / RUN).unlink()
-    shutil.rmtree(out / WORK, ignore_errors=True)
+            if not done:
+                empty(work, (WORK, RUN))
+                same_run(work, wish)
+                _complete(job, BASELINES[wish.method](job, work), work, out)
+                finish(work)
+            tidy(work, RUN, WORK)
     return True
 
 
@@ -152,6 +164,10 @@ def _complete(job: Job, done: Path, work: Path, out: Path) -> None:
         "triples": {"train": len(data.train), "held out": len(data.heldout), "left out": data.dropped},
         **provenance(work),
     }
-    record = Record("align baseline", options(wish) | {"out": str(out)}, inputs, wish.seed, versions(), results)
+    record = Record("align baseline", _options(wish, out), inputs, wish.seed, versions(), results)
     save_record(work, record)
     write_baseline_card(work, record)
+
+
+def _options(wish: BaselineWish, out: Path) -> dict[str, Any]:
+    return options(wish) | {"out": str(out)}

@@ -46,7 +46,9 @@ from remodeler.records import (
     refuse_existing,
     save_record,
     taken_up,
+    tidy,
     versions,
+    whole,
 )
 from remodeler.training_plan import mixed
 from remodeler.training_state import CURVE_FILE
@@ -77,18 +79,24 @@ def evolve_policy(wish: EvolveWish, out: Path, finish: Finish, dry: bool = False
         if dry:
             expected(job)
             return False
+        done = processes.shared(whole(partial(out), RUN, _options(wish, out)))
         if not processes.first():
-            _rounds(job, partial(out))
+            if not done:
+                _rounds(job, partial(out))
             return False
         with new_folder(out, keep=True) as work:
-            empty(work, [RUN, *(path.name for path in work.iterdir() if path.is_dir())])
-            same_run(work, wish, "limits")
-            _complete(job, work, out)
-            finish(work)
-            (work / RUN).unlink()
-    for path in [each for each in out.iterdir() if each.is_dir()]:
-        shutil.rmtree(path, ignore_errors=True)
+            if not done:
+                empty(work, [RUN, *_folders(work)])
+                same_run(work, wish, "limits")
+                _complete(job, work, out)
+                finish(work)
+            tidy(work, RUN, *_folders(work))
     return True
+
+
+def _folders(work: Path) -> list[str]:
+    """All that hold work: a result has none."""
+    return [path.name for path in work.iterdir() if path.is_dir()]
 
 
 # The rounds -----------------------------------------------------------------------------------------------------------
@@ -226,7 +234,10 @@ def _described(job: Job, results: dict[str, Any], work: Path, out: Path) -> None
         },
     }
     results |= provenance(work)
-    told = options(job.wish) | {"out": str(out)}
-    record = Record("align evolve", told, inputs, job.wish.seed, versions(), results)
+    record = Record("align evolve", _options(job.wish, out), inputs, job.wish.seed, versions(), results)
     save_record(work, record)
     write_policy_card(work, record)
+
+
+def _options(wish: EvolveWish, out: Path) -> dict[str, Any]:
+    return options(wish) | {"out": str(out)}

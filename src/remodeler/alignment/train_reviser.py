@@ -53,7 +53,9 @@ from remodeler.records import (
     read_lines,
     refuse_existing,
     save_record,
+    tidy,
     versions,
+    whole,
 )
 from remodeler.trainees import as_stored
 from remodeler.training_state import CURVE_FILE
@@ -103,17 +105,18 @@ def train_reviser(wish: ReviserWish, out: Path, finish: Finish, dry: bool = Fals
         if dry:
             _expected(job)
             return False
+        done = processes.shared(whole(partial(out), RUN, _options(wish, out)))
         if not processes.first():
-            _phases(job, partial(out))
+            if not done:
+                _phases(job, partial(out))
             return False
         with new_folder(out, keep=True) as work:
-            empty(work, (WARM, ADAPTIVE, DIFFICULTY, RUN))
-            same_run(work, wish)
-            _complete(job, work, out)
-            finish(work)
-            (work / RUN).unlink()
-    shutil.rmtree(out / WARM, ignore_errors=True)
-    shutil.rmtree(out / ADAPTIVE, ignore_errors=True)
+            if not done:
+                empty(work, (WARM, ADAPTIVE, DIFFICULTY, RUN))
+                same_run(work, wish)
+                _complete(job, work, out)
+                finish(work)
+            tidy(work, RUN, WARM, ADAPTIVE)
     return True
 
 
@@ -283,8 +286,10 @@ def _described(job: Job, results: dict[str, Any], work: Path, out: Path) -> None
         "preferences": {"name": job.wish.preferences, "sha256": texts},
     }
     results |= provenance(work)
-    record = Record(
-        "align train-reviser", options(job.wish) | {"out": str(out)}, inputs, job.wish.seed, versions(), results
-    )
+    record = Record("align train-reviser", _options(job.wish, out), inputs, job.wish.seed, versions(), results)
     save_record(work, record)
     write_reviser_card(work, record)
+
+
+def _options(wish: ReviserWish, out: Path) -> dict[str, Any]:
+    return options(wish) | {"out": str(out)}

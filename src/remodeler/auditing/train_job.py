@@ -33,7 +33,9 @@ from remodeler.records import (
     options_of,
     refuse_existing,
     save_record,
+    tidy,
     versions,
+    whole,
 )
 from remodeler.training_plan import order
 from remodeler.training_state import CURVE_FILE
@@ -42,6 +44,8 @@ Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
 STATES = "training"
 """Folder inside the result that holds the run until it is done."""
+BEGUN = f"{STATES}/{CURVE_FILE}"
+"""Is there until all is done."""
 FOLD = "1/10"
 """What is held out of the harmless texts, and, where no development posts are given, of the posts."""
 
@@ -110,16 +114,16 @@ def train_tagger(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
         note(f"about {seconds:.2g} s a step here, {duration(seconds * steps)} in all, the looks at the dev posts aside")
         return False
     with new_folder(out, keep=True) as work:
-        empty(work, but=[STATES])  # what a kill left while the result was written
-        with bar("training") as hear:
-            best, lines = train(
-                trained, learned, given.dev, wish.course, work / STATES, _header(wish, given, taught), hear
-            )
-        shutil.copytree(best, work, dirs_exist_ok=True)
-        shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
-        _described(wish, work, out, given, lines)
-        finish(work)
-        shutil.rmtree(work / STATES)
+        if not whole(work, BEGUN, _options(wish, out)):
+            empty(work, but=[STATES])  # what a kill left while the result was written
+            with bar("training") as hear:
+                header = _header(wish, given, taught)
+                best, lines = train(trained, learned, given.dev, wish.course, work / STATES, header, hear)
+            shutil.copytree(best, work, dirs_exist_ok=True)
+            shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
+            _described(wish, work, out, given, lines)
+            finish(work)
+        tidy(work, BEGUN, STATES)
     return True
 
 
@@ -227,9 +231,13 @@ def _described(wish: Wish, work: Path, out: Path, given: Material, lines: Sequen
     if wish.harmless:
         clean = given.posts[len(given.own) :]
         inputs["harmless"] = {"source": str(wish.harmless), "count": len(clean), "sha256": _digest(clean)}
-    record = Record("audit train", options_of(wish) | {"out": str(out)}, inputs, wish.course.seed, versions(), results)
+    record = Record("audit train", _options(wish, out), inputs, wish.course.seed, versions(), results)
     save_record(work, record)
     write_tagger_card(work, record)
+
+
+def _options(wish: Wish, out: Path) -> dict[str, Any]:
+    return options_of(wish) | {"out": str(out)}
 
 
 def _false_alarms(trained: Trained, unseen: Sequence[Post]) -> dict[str, int] | None:

@@ -31,12 +31,15 @@ from remodeler.predictions import Store, filled, stored
 from remodeler.records import (
     Record,
     command_line,
+    empty,
     new_folder,
     options_of,
     partial,
     refuse_existing,
     save_record,
+    tidy,
     versions,
+    whole,
 )
 from remodeler.trainees import trainable, write_trained
 from remodeler.training import train
@@ -46,6 +49,8 @@ Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
 STATES, VOICES, TARGETS = "training", "predictions", "targets"
 """Folders inside the result that hold the work until it is done."""
+BEGUN = f"{STATES}/{CURVE_FILE}"
+"""Is there until all is done."""
 
 
 def fuse_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
@@ -65,22 +70,22 @@ def fuse_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> boo
             with trainable(job.student.anatomy, wish.lora, wish.seed):
                 announce(job, cross_entropy)
             return False
+        done = processes.shared(whole(partial(out), BEGUN, _options(job, out)))
         if not processes.first():
-            _trained(job, partial(out), _voices(job, partial(out)))
+            if not done:
+                _trained(job, partial(out), _voices(job, partial(out)))
             return False
         with new_folder(out, keep=True) as work:
-            _complete(job, work, out)
-            finish(work)
-    for name in (STATES, VOICES, TARGETS):
-        shutil.rmtree(out / name, ignore_errors=True)
+            if not done:
+                _complete(job, work, out)
+                finish(work)
+            tidy(work, BEGUN, STATES, VOICES, TARGETS)
     return True
 
 
 def _complete(job: Job, work: Path, out: Path) -> None:
     """Ask, train, write the model, read it back, measure it, and describe it all."""
-    for path in work.iterdir():  # what a kill left while writing goes; what is done stays
-        if path.name not in (STATES, VOICES, TARGETS):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    empty(work, (STATES, VOICES, TARGETS))  # what a kill left while writing goes; what is done stays
     results: dict[str, Any] = {"student": job.scores(job.student)}
     digest = fingerprint(job.student.model)
     voices = _voices(job, work)
@@ -173,8 +178,10 @@ def _described(job: Job, results: dict[str, Any], digest: str, work: Path, out: 
     }
     results |= {"auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}
     results["command"] = command_line()
-    record = Record(
-        "fuse", options_of(job.wish) | asdict(job.plan) | {"out": str(out)}, inputs, job.wish.seed, versions(), results
-    )
+    record = Record("fuse", _options(job, out), inputs, job.wish.seed, versions(), results)
     save_record(work, record)
     write_fusion_card(work, record)
+
+
+def _options(job: Job, out: Path) -> dict[str, Any]:
+    return options_of(job.wish) | asdict(job.plan) | {"out": str(out)}

@@ -23,12 +23,15 @@ from remodeler.records import (
     RECORD_FILE,
     Record,
     command_line,
+    empty,
     load_record,
     new_folder,
     partial,
     refuse_existing,
     save_record,
+    tidy,
     versions,
+    whole,
 )
 from remodeler.saving import tolerance
 from remodeler.tracing import probe
@@ -40,6 +43,8 @@ Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
 STATES = "training"
 """Folder inside the result that holds the run until it is done."""
+BEGUN = f"{STATES}/{CURVE_FILE}"
+"""Is there until all is done."""
 FROM_SEARCH = ("removed", "blocks", "layers")
 
 
@@ -53,14 +58,17 @@ def recover_model(source: Source, text: Text, wish: Wish, out: Path, finish: Fin
     wish.recipe()
     with processes.group(source.device) as device, enough_memory("--micro-batch 1, --checkpointing or --method lora"):
         job = prepare(replace(source, device=device), text, wish, dry)
-        if processes.first() and not dry:
-            with new_folder(out, keep=True) as work:
-                _complete(job, work, {**asdict(source), "out": str(out)})
-                finish(work)
-        else:
-            _helped(job, out, dry)
+        options = _options(job, {**asdict(source), "out": str(out)})
+        done = processes.shared(whole(partial(out), BEGUN, options))
+        if dry or not processes.first():
+            if dry or not done:
+                _helped(job, out, dry)
             return False
-    shutil.rmtree(out / STATES)
+        with new_folder(out, keep=True) as work:
+            if not done:
+                _complete(job, work, options)
+                finish(work)
+            tidy(work, BEGUN, STATES)
     return True
 
 
@@ -79,9 +87,7 @@ def _helped(job: Job, out: Path, dry: bool) -> None:
 
 def _complete(job: Job, work: Path, options: dict[str, Any]) -> None:
     """Measure, train, write the model, read it back, measure again, and describe it all."""
-    for path in work.iterdir():  # what a kill left while writing goes; the training run stays
-        if path.name != STATES:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    empty(work, (STATES,))  # what a kill left while writing goes; the training run stays
     results = {"dense": job.scores(job.teacher)} if job.teacher else {}
     results["pruned"] = job.scores(job.student)
     alone = None
@@ -174,19 +180,20 @@ def pruning_of(folder: Path) -> dict[str, Any]:
 
 def _described(job: Job, options: dict[str, Any], results: dict[str, Any], work: Path) -> None:
     """The record, and the card for people."""
-    student, original, wish = job.student, job.teacher, job.wish
-    settings = asdict(job.text) | {"method": wish.method, "teacher": wish.teacher, "merge": wish.merge}
-    settings |= (
-        {"heldout": wish.heldout, "teacher_store": str(wish.store) if wish.store else None}
-        | told(job.recipe)
-        | asdict(job.plan)
-        | options
-    )
+    student, original = job.student, job.teacher
     inputs = {
         "model": {"name": student.name, "revision": student.revision, "weights": job.weights},
         "texts": {"windows": len(job.windows), "tokens": job.windows.tokens, "sha256": job.windows.fingerprint()},
         **({"teacher": {"name": original.name}} if original else {}),
     }
-    record = Record("recover", settings, inputs, job.plan.seed, versions(), results)
+    record = Record("recover", options, inputs, job.plan.seed, versions(), results)
     save_record(work, record)
     write_card(work, record, student.name)
+
+
+def _options(job: Job, others: dict[str, Any]) -> dict[str, Any]:
+    """The run's options, as the record holds them."""
+    wish = job.wish
+    found = asdict(job.text) | {"method": wish.method, "teacher": wish.teacher, "merge": wish.merge}
+    found |= {"heldout": wish.heldout, "teacher_store": str(wish.store) if wish.store else None}
+    return found | told(job.recipe) | asdict(job.plan) | others
