@@ -12,7 +12,9 @@ import pytest
 from remodeler.alignment.baselines import train_baseline
 from remodeler.alignment.compare import CompareWish, compare_policies
 from remodeler.alignment.phases import Course
+from remodeler.alignment.trl_methods import settings
 from remodeler.alignment.wishes import BaselineWish, Loading
+from remodeler.checkpoints import load
 from remodeler.errors import InputError
 from remodeler.records import load_record, partial
 from remodeler.sampling import Sampling
@@ -58,6 +60,22 @@ def test_a_killed_baseline_goes_on_to_the_same_weights(
     train_baseline(wish, tmp_path / "out", nothing)
     found = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out")]
     assert found[0] == found[1]
+
+
+@NEEDS_TRL
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activations_are_computed_twice_only_where_it_is_asked_for(
+    checkpointing: bool, wish: BaselineWish, tmp_path: Path
+) -> None:
+    """TRL does so by default."""
+    from trl import DPOConfig
+
+    course = Course(1.0, run={"checkpointing": checkpointing})
+    policy = load(wish.model, device="cpu")
+    told = DPOConfig(output_dir=str(tmp_path), **settings(replace(wish, course=course), policy, 4, DPOConfig))
+    assert told.gradient_checkpointing is checkpointing
+    assert DPOConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True).gradient_checkpointing is True
 
 
 @NEEDS_TRL

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def _trained(
     policy = load(wish.model)
     folder.mkdir(parents=True, exist_ok=True)
     rows = datasets.Dataset.from_list([asdict(each) for each in triples])
-    told = config(output_dir=str(folder / "trl"), **_settings(wish, policy, len(triples)))
+    told = config(output_dir=str(folder / "trl"), **settings(wish, policy, len(triples), config))
     run = trainer(model=policy.model, args=told, train_dataset=rows, processing_class=_padding(policy))
     run.remove_callback(PrinterCallback)
     run.train()
@@ -94,11 +94,20 @@ def _padding(policy: Checkpoint) -> Any:
     return tokenizer
 
 
-def _settings(wish: BaselineWish, policy: Checkpoint, count: int) -> dict[str, Any]:
-    """Ours as TRL names them."""
+def settings(wish: BaselineWish, policy: Checkpoint, count: int, config: Any) -> dict[str, Any]:
+    """Ours as TRL names them.
+
+    Args:
+        wish: the run.
+        policy: what is trained.
+        count: triples.
+        config: TRL's class; its own default is to compute activations twice, whoever asks.
+    """
     plan = wish.course.plan(count, policy.model.device)
     length = wish.length or policy.context or MICRO_TOKENS
     micro = plan.micro or max(1, min(plan.batch, MICRO_TOKENS // length))
+    names = {each.name for each in fields(config)}
+    checkpointing = min(names & {"activation_checkpointing", "gradient_checkpointing"})  # the latter until 5.20
     return {
         "beta": wish.beta,
         "learning_rate": wish.course.run.get("learning_rate") or RATE,
@@ -115,5 +124,5 @@ def _settings(wish: BaselineWish, policy: Checkpoint, count: int) -> dict[str, A
         "logging_steps": 1,
         "report_to": [],
         "disable_tqdm": True,
-        **({"gradient_checkpointing": True} if plan.checkpointing else {}),
+        checkpointing: plan.checkpointing,
     }
