@@ -33,7 +33,7 @@ from remodeler.auditing.tagger_files import load_tagger
 from remodeler.auditing.train_job import Wish, train_tagger
 from remodeler.checkpoints import one_sentence
 from remodeler.console import note, table
-from remodeler.records import new_folder
+from remodeler.folders import new_folder
 
 SIZES = (("pieces", 6000), ("width", 160), ("positions", 256), ("channels", 384), ("epochs", 5), ("seed", 1))
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -24,7 +24,8 @@ from remodeler.cli import app as whole_app
 from remodeler.cli_audit_run import lexicon as learn_lexicon
 from remodeler.cli_audit_run import run
 from remodeler.errors import InputError
-from remodeler.records import load_record, partial, read_lines
+from remodeler.folders import partial
+from remodeler.records import load_record, read_lines
 from remodeler.report import write_report
 from remodeler.sampling import Sampling
 from tiny import tiny_model, tiny_tokenizer

@@ -16,7 +16,8 @@ from remodeler.alignment.trl_methods import settings
 from remodeler.alignment.wishes import BaselineWish, Loading
 from remodeler.checkpoints import load
 from remodeler.errors import InputError
-from remodeler.records import load_record, partial
+from remodeler.folders import partial
+from remodeler.records import load_record
 from remodeler.sampling import Sampling
 
 CPU = Loading(device="cpu")

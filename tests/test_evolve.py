@@ -29,7 +29,8 @@ from remodeler.alignment.wishes import BaselineWish, EvolveWish, Loading, Revise
 from remodeler.checkpoints import load
 from remodeler.cli import app
 from remodeler.errors import InputError
-from remodeler.records import load_record, partial, read_lines
+from remodeler.folders import partial
+from remodeler.records import load_record, read_lines
 from remodeler.report import write_report
 from remodeler.sampling import Sampling
 from test_report import Page, assert_stands_alone

@@ -16,6 +16,7 @@ from forks import COMMAND, pair, said
 from remodeler.checkpoints import load
 from remodeler.cli import app
 from remodeler.errors import InputError
+from remodeler.folders import partial
 from remodeler.fusion.corpus import Read, Rendered, conversations, pieces, read, rendered
 from remodeler.fusion.cross_tokenizer import align_bytes
 from remodeler.fusion.job import fuse_models
@@ -26,7 +27,7 @@ from remodeler.fusion.wishes import Wish
 from remodeler.logprobs import TopK
 from remodeler.losses import divergence, ranks, reverse_divergence, taught
 from remodeler.predictions import Store, between, filled, stored
-from remodeler.records import load_record, partial, read_lines
+from remodeler.records import load_record, read_lines
 from remodeler.texts import IGNORED
 from remodeler.training_state import CURVE_FILE
 from tiny import tiny_model, tiny_tokenizer

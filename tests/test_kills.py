@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from prepared import prepare
 from remodeler.cli import app
-from remodeler.records import load_record, tidy
+from remodeler.folders import tidy
+from remodeler.records import load_record
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "kills.py"
 QUICK = ("merge", "recover")

@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 
 from remodeler.cli import app
 from remodeler.errors import InputError
+from remodeler.folders import partial
 from remodeler.merging import stream
 from remodeler.merging.files import create, lay_out, places
 from remodeler.merging.job import merge_models
 from remodeler.merging.settings import parsed
 from remodeler.merging.table import Method
 from remodeler.merging.wishes import Wish, of_file
-from remodeler.records import load_record, partial, read_lines
+from remodeler.records import load_record, read_lines
 from remodeler.report import write_report
 from tiny import tiny_model, tiny_tokenizer
 

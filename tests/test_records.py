@@ -13,7 +13,6 @@ from remodeler.records import (
     append_lines,
     drop_torn_line,
     load_record,
-    new_folder,
     read_json,
     read_lines,
     save_record,
@@ -54,53 +53,6 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
     path.write_text('{"a": 1}\nnonsense\n')
     with pytest.raises(InputError, match=r"line 2 of .*lines.jsonl is not valid JSON"):
         read_lines(path)
-
-
-def test_a_folder_gets_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
-    out = tmp_path / "deep" / "out"
-    with pytest.raises(RuntimeError), new_folder(out) as work:  # noqa: PT012
-        (work / "half").write_text("half")
-        raise RuntimeError("killed")
-    assert not out.exists()
-    assert not work.parent.exists(), "nothing in it could be taken up, and the folder above is this run's"
-    work.mkdir(parents=True)
-    (work / "left by a kill").write_text("half")
-    with new_folder(out) as work:
-        assert list(work.iterdir()) == [], "what was left is thrown away"
-        (work / "whole").write_text("whole")
-    assert [path.name for path in out.iterdir()] == ["whole"]
-    assert not work.exists()
-
-
-def test_a_kept_folder_is_taken_up(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "out", keep=True) as work:  # noqa: PT012
-        append_line(work / "log.jsonl", {"run": "this"})
-        append_line(work / "log.jsonl", {"step": 1})
-        raise RuntimeError("killed")
-    with new_folder(tmp_path / "out", keep=True) as work:
-        assert read_lines(work / "log.jsonl") == [{"run": "this"}, {"step": 1}]
-
-
-def test_a_kept_folder_that_only_says_what_the_run_is_goes(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "out", keep=True) as work:  # noqa: PT012
-        append_line(work / "log.jsonl", {"run": "this"})
-        raise RuntimeError("refused")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="exists already"), new_folder(tmp_path):
-        pass
-
-
-def test_two_can_not_work_in_one_folder(tmp_path: Path) -> None:
-    with (
-        new_folder(tmp_path / "out") as work,
-        pytest.raises(InputError, match="another process is working in"),
-        new_folder(tmp_path / "out", keep=True),
-    ):
-        pass
-    assert not work.exists()
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ from remodeler.blocks import Block
 from remodeler.checkpoints import fingerprint, load
 from remodeler.errors import InputError
 from remodeler.evaluation import text_scores
+from remodeler.folders import partial
 from remodeler.pruning.recipes import RECOVERIES, Wish
 from remodeler.pruning.recover import given_back, recover_model
 from remodeler.pruning.wishes import Source, Text
-from remodeler.records import load_record, partial, read_lines
+from remodeler.records import load_record, read_lines
 from remodeler.report import write_report
 from remodeler.saving import save_pruned
 from tiny import tiny_model, tiny_tokenizer

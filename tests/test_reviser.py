@@ -24,9 +24,10 @@ from remodeler.alignment.train_reviser import train_reviser
 from remodeler.alignment.wishes import Loading, ReviserWish
 from remodeler.checkpoints import Checkpoint, load
 from remodeler.errors import InputError
+from remodeler.folders import partial
 from remodeler.losses import cross_entropy
 from remodeler.minibatches import to_batch
-from remodeler.records import load_record, partial, read_lines
+from remodeler.records import load_record, read_lines
 from remodeler.texts import IGNORED
 from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 

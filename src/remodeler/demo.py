@@ -6,10 +6,11 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from remodeler.console import note
+from remodeler.folders import refuse_existing
 from remodeler.pruning.budget import Budget
 from remodeler.pruning.job import Finish, prune_model
 from remodeler.pruning.wishes import Plan, Source, Text
-from remodeler.records import Record, load_record, refuse_existing
+from remodeler.records import Record, load_record
 
 SAMPLES, LENGTH, RATIO = 12, 256, 0.25
 PROMPT = "Return a list of"

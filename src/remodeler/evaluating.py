@@ -8,7 +8,8 @@ from remodeler.checkpoints import load
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.evaluation import evaluate, evaluation_texts
-from remodeler.records import Record, new_folder, refuse_existing, save_record, versions
+from remodeler.folders import new_folder, refuse_existing
+from remodeler.records import Record, save_record, versions
 
 Finish = Callable[[Path], object]
 

@@ -1,6 +1,6 @@
-"""JSON, JSON lines and folders on disk, written so that a kill at any moment leaves nothing half-made.
+"""JSON and JSON lines on disk, written so that a kill at any moment leaves nothing half-made; the record of a result.
 
-Files are written beside their place and renamed; a folder is filled as ``NAME.partial`` and renamed when it is whole.
+Files are written beside their place and renamed.
 """
 
 import errno
@@ -8,21 +8,15 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from remodeler.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows, where folders are not locked
-    fcntl = None  # type: ignore[assignment]
 
 RECORD_FILE = "record.json"
 VERSIONED = ("remodeler", "torch", "transformers", "safetensors", "tokenizers", "datasets", "accelerate", "peft")
@@ -190,101 +184,6 @@ def command_line() -> str:
 def options_of(wish: Any) -> dict[str, Any]:
     """A wish, a dataclass, as a record holds it."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(wish).items()}
-
-
-def refuse_existing(path: Path) -> None:
-    """Nothing is ever overwritten."""
-    with disk_errors(path):
-        if path.exists() or path.is_symlink():
-            raise InputError(f"{path} exists already: choose another --out or remove it first")
-
-
-def partial(path: Path) -> Path:
-    """Where a folder is being made until it is whole."""
-    return path.with_name(path.name + ".partial")
-
-
-@contextmanager
-def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
-    """A folder to fill: ``PATH.partial``, renamed to PATH when the block ends well.
-
-    With ``keep`` an earlier unfinished folder is taken up as it is (resuming); otherwise it is emptied first.
-    """
-    refuse_existing(path)
-    work = partial(path)
-    new = [each for each in path.parents if not each.exists()]
-    with disk_errors(path):
-        work.mkdir(parents=True, exist_ok=True)
-        with only_one(work):
-            try:
-                if not keep:
-                    empty(work)
-                yield work
-                work.rename(path)
-            except BaseException:
-                if not keep or not _holds_work(work):
-                    shutil.rmtree(work, ignore_errors=True)  # nothing in it could be taken up
-                    _remove_empty(new)
-                raise
-
-
-def whole(work: Path, begun: str, options: Mapping[str, Any]) -> bool:
-    """Whether an unfinished folder lacks nothing but its name, since :func:`tidy` was killed in it.
-
-    It has a record of a run with the same options, and no file ``begun``, which is there while there is work to do.
-    """
-    if (work / begun).exists() or not (work / RECORD_FILE).exists():
-        return False
-    return bool(read_json(work / RECORD_FILE)["options"] == json.loads(to_json(options)))
-
-
-def tidy(work: Path, begun: str, *folders: str) -> None:
-    """Take out of a finished folder what only the work needed. ``begun`` goes first: a kill later loses nothing."""
-    (work / begun).unlink(missing_ok=True)
-    for name in folders:
-        shutil.rmtree(work / name, ignore_errors=True)
-
-
-def _holds_work(folder: Path) -> bool:
-    """Whether there is more than first lines of logs, which only say what the run is."""
-    return any(not _is_begun(path) for path in folder.rglob("*") if path.is_file())
-
-
-def _is_begun(path: Path) -> bool:
-    if path.suffix != ".jsonl":
-        return False
-    with path.open("rb") as file:
-        file.readline()
-        return not file.readline()
-
-
-def _remove_empty(folders: Sequence[Path]) -> None:
-    """Those of some folders, the innermost first, that hold nothing."""
-    with suppress(OSError):
-        for each in folders:
-            each.rmdir()
-
-
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Keep other processes from working in a folder; a process that dies, however, leaves it free."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise InputError(f"another process is working in {folder}: wait for it, or choose another --out") from None
-    finally:
-        os.close(handle)
-
-
-def empty(folder: Path, but: Sequence[str] = ()) -> None:
-    """Remove everything in a folder, but for some files."""
-    for path in [each for each in folder.iterdir() if each.name not in but]:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def digest(texts: Iterable[str]) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from remodeler.errors import InputError
+from remodeler.folders import refuse_existing
 from remodeler.measurements import checkpoints, comparison, number, size
 from remodeler.plots import tradeoffs_svg
-from remodeler.records import Record, load_record, read_lines, refuse_existing, write_text
+from remodeler.records import Record, load_record, read_lines, write_text
 from remodeler.report import REMOVALS_FILE, REPORT_FILE, command, lead
 from remodeler.report_steps import curve_points, summary
 

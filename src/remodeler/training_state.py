@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from remodeler import processes
 from remodeler.errors import InputError
+from remodeler.folders import partial
 from remodeler.records import (
     append_line,
     disk_errors,
     drop_torn_line,
-    partial,
     read_json,
     read_lines,
     to_json,

@@ -23,19 +23,10 @@ from remodeler.card_align import write_baseline_card
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import note
 from remodeler.errors import InputError
+from remodeler.folders import empty, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.logprobs import mean_nll, perplexity
 from remodeler.minibatches import enough_memory
-from remodeler.records import (
-    Record,
-    empty,
-    new_folder,
-    partial,
-    refuse_existing,
-    save_record,
-    tidy,
-    versions,
-    whole,
-)
+from remodeler.records import Record, save_record, versions
 from remodeler.trainees import as_stored
 from remodeler.training_state import CURVE_FILE
 

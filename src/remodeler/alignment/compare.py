@@ -21,19 +21,9 @@ from remodeler.alignment.wishes import Loading, options
 from remodeler.checkpoints import Checkpoint, fingerprint, look, pick_device
 from remodeler.console import bar, note
 from remodeler.errors import InputError
+from remodeler.folders import empty, new_folder, refuse_existing
 from remodeler.logprobs import bits_per_byte, perplexity
-from remodeler.records import (
-    Record,
-    append_line,
-    command_line,
-    digest,
-    empty,
-    new_folder,
-    refuse_existing,
-    save_record,
-    taken_up,
-    versions,
-)
+from remodeler.records import Record, append_line, command_line, digest, save_record, taken_up, versions
 from remodeler.sampling import Sampling, completions, refuse_size
 from remodeler.trainees import as_stored
 

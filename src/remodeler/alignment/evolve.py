@@ -35,21 +35,9 @@ from remodeler.alignment.wishes import RUN, EvolveWish, options, same_run
 from remodeler.card_align import write_policy_card
 from remodeler.checkpoints import fingerprint
 from remodeler.console import bar, note
+from remodeler.folders import empty, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.minibatches import enough_memory
-from remodeler.records import (
-    Record,
-    digest,
-    empty,
-    new_folder,
-    partial,
-    read_lines,
-    refuse_existing,
-    save_record,
-    taken_up,
-    tidy,
-    versions,
-    whole,
-)
+from remodeler.records import Record, digest, read_lines, save_record, taken_up, versions
 from remodeler.training_plan import mixed
 from remodeler.training_state import CURVE_FILE
 

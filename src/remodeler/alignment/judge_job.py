@@ -23,7 +23,8 @@ from remodeler.alignment.wishes import Loading
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import bar
 from remodeler.errors import InputError
-from remodeler.records import refuse_existing, write_json
+from remodeler.folders import refuse_existing
+from remodeler.records import write_json
 from remodeler.sampling import Sampling, completions
 
 FORMS = ("alpaca_eval", "mt_bench")

@@ -15,8 +15,9 @@ from remodeler.adapters import Lora, merge
 from remodeler.alignment.examples import Row, weighted, weights, windows
 from remodeler.checkpoints import Checkpoint, fingerprint
 from remodeler.console import bar, duration, note
+from remodeler.folders import partial
 from remodeler.measurements import short
-from remodeler.records import command_line, disk_errors, partial
+from remodeler.records import command_line, disk_errors
 from remodeler.trainees import trainable, training_precision, write_trained
 from remodeler.training import step_seconds, train
 from remodeler.training_plan import Training, refuse_pace

@@ -15,7 +15,8 @@ from remodeler.alignment.template import LABELS
 from remodeler.alignment.wishes import ReviseWish, options
 from remodeler.checkpoints import fingerprint, pick_device
 from remodeler.console import bar, note
-from remodeler.records import Record, command_line, digest, empty, new_folder, refuse_existing, save_record, versions
+from remodeler.folders import empty, new_folder, refuse_existing
+from remodeler.records import Record, command_line, digest, save_record, versions
 from remodeler.sampling import Sampling, refuse_size
 
 Finish = Callable[[Path], object]

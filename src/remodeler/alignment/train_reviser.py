@@ -44,19 +44,9 @@ from remodeler.card_align import write_reviser_card
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import bar, note
 from remodeler.errors import InputError
+from remodeler.folders import empty, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.minibatches import enough_memory
-from remodeler.records import (
-    Record,
-    empty,
-    new_folder,
-    partial,
-    read_lines,
-    refuse_existing,
-    save_record,
-    tidy,
-    versions,
-    whole,
-)
+from remodeler.records import Record, read_lines, save_record, versions
 from remodeler.trainees import as_stored
 from remodeler.training_state import CURVE_FILE
 

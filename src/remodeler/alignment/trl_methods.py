@@ -21,7 +21,8 @@ from remodeler.alignment.preferences import Triple
 from remodeler.alignment.wishes import BaselineWish
 from remodeler.checkpoints import Checkpoint
 from remodeler.errors import InputError
-from remodeler.records import append_lines, disk_errors, partial
+from remodeler.folders import partial
+from remodeler.records import append_lines, disk_errors
 from remodeler.trainees import write_trained
 from remodeler.training_plan import MICRO_TOKENS
 from remodeler.training_state import CURVE_FILE

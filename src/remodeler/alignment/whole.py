@@ -11,7 +11,8 @@ from remodeler.alignment.wishes import EvolveWish, ReviserWish, options
 from remodeler.checkpoints import pick_device
 from remodeler.console import note
 from remodeler.errors import InputError
-from remodeler.records import disk_errors, load_record, partial, refuse_existing, to_json
+from remodeler.folders import partial, refuse_existing
+from remodeler.records import disk_errors, load_record, to_json
 
 REVISER, POLICY = "reviser", "policy"
 

@@ -20,19 +20,8 @@ from remodeler.auditing.wishes import Wish
 from remodeler.card import write_audit_card
 from remodeler.checkpoints import Checkpoint, fingerprint, load, look
 from remodeler.console import bar, duration, note
-from remodeler.records import (
-    Record,
-    append_lines,
-    command_line,
-    digest,
-    empty,
-    new_folder,
-    refuse_existing,
-    save_record,
-    sha256,
-    taken_up,
-    versions,
-)
+from remodeler.folders import empty, new_folder, refuse_existing
+from remodeler.records import Record, append_lines, command_line, digest, save_record, sha256, taken_up, versions
 from remodeler.sampling import Completion, completions, expected_seconds, read
 
 Finish = Callable[[Path], object]

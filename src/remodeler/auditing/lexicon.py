@@ -21,7 +21,8 @@ from typing import Any
 from remodeler.auditing.posts import read_posts
 from remodeler.auditing.spans import Span, mask
 from remodeler.errors import InputError
-from remodeler.records import read_json, refuse_existing, write_json
+from remodeler.folders import refuse_existing
+from remodeler.records import read_json, write_json
 
 SHIPPED = Path(__file__).parent / "lexicon.json"
 """Learned from the training posts of SemEval-2021 task 5 (CC0)."""

@@ -29,7 +29,8 @@ from remodeler.auditing.tagger_files import HEAD_FILE, SETTINGS_FILE, Trained, l
 from remodeler.auditing.voting import vote_all
 from remodeler.console import bar
 from remodeler.errors import InputError
-from remodeler.records import append_lines, refuse_existing, taken_up
+from remodeler.folders import refuse_existing
+from remodeler.records import append_lines, taken_up
 
 AT_ONCE = 512
 """Posts that are predicted, and then kept, together."""

@@ -32,8 +32,9 @@ from remodeler.auditing.scoring import score
 from remodeler.auditing.tagger import collated
 from remodeler.auditing.tagger_files import Trained, save_tagger
 from remodeler.console import Listen, unheard
+from remodeler.folders import partial
 from remodeler.minibatches import enough_memory
-from remodeler.records import partial, read_lines
+from remodeler.records import read_lines
 from remodeler.training_plan import mixed
 from remodeler.training_state import CURVE_FILE, Curve, Learner, Line
 

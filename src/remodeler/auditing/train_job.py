@@ -25,18 +25,8 @@ from remodeler.auditing.train import Lesson, lesson, step_seconds, train
 from remodeler.card import write_tagger_card
 from remodeler.console import bar, duration, note
 from remodeler.errors import InputError
-from remodeler.records import (
-    Record,
-    command_line,
-    empty,
-    new_folder,
-    options_of,
-    refuse_existing,
-    save_record,
-    tidy,
-    versions,
-    whole,
-)
+from remodeler.folders import empty, new_folder, refuse_existing, tidy, whole
+from remodeler.records import Record, command_line, options_of, save_record, versions
 from remodeler.training_plan import order
 from remodeler.training_state import CURVE_FILE
 

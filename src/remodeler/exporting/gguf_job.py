@@ -23,9 +23,10 @@ from remodeler.exporting.gguf_tokens import token_keys
 from remodeler.exporting.llama_cpp_check import Told, compared, installed, logits, same_cuts
 from remodeler.exporting.rows import ATTENTION, MLP, Part, left, rows_of
 from remodeler.exporting.survivors import computed
+from remodeler.folders import partial as unfinished
+from remodeler.folders import refuse_existing
 from remodeler.logprobs import vocabulary
-from remodeler.records import disk_errors, read_lines, refuse_existing
-from remodeler.records import partial as unfinished
+from remodeler.records import disk_errors, read_lines
 
 TOKENS = 24
 """That a check reads."""

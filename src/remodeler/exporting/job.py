@@ -17,17 +17,8 @@ from remodeler.exporting.nemotron_check import check
 from remodeler.exporting.runtime_check import check as read_by
 from remodeler.exporting.runtime_check import runtimes
 from remodeler.exporting.wishes import Wish
-from remodeler.records import (
-    Record,
-    command_line,
-    new_folder,
-    options_of,
-    refuse_existing,
-    save_record,
-    sha256,
-    versions,
-    write_json,
-)
+from remodeler.folders import new_folder, refuse_existing
+from remodeler.records import Record, command_line, options_of, save_record, sha256, versions, write_json
 
 NO_SEED = 0
 """Nothing is drawn."""

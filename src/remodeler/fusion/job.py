@@ -18,6 +18,7 @@ from remodeler.card import write_fusion_card
 from remodeler.checkpoints import fingerprint
 from remodeler.console import bar, note
 from remodeler.errors import InputError
+from remodeler.folders import empty, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.fusion.hybrid import groups_of, hybrid, matches
 from remodeler.fusion.prepare import Job, announce, prepared
 from remodeler.fusion.targets import Fused, told
@@ -28,19 +29,7 @@ from remodeler.logprobs import vocabulary
 from remodeler.losses import Loss, cross_entropy, distillation
 from remodeler.minibatches import enough_memory
 from remodeler.predictions import Store, filled, stored
-from remodeler.records import (
-    Record,
-    command_line,
-    empty,
-    new_folder,
-    options_of,
-    partial,
-    refuse_existing,
-    save_record,
-    tidy,
-    versions,
-    whole,
-)
+from remodeler.records import Record, command_line, options_of, save_record, versions
 from remodeler.trainees import trainable, write_trained
 from remodeler.training import train
 from remodeler.training_state import CURVE_FILE

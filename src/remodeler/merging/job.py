@@ -20,23 +20,14 @@ from remodeler.checkpoints import AUTO, check_files, load, pick_device, read_tok
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.families import FAMILIES
+from remodeler.folders import new_folder, refuse_existing
 from remodeler.merging.files import Place, create, lay_out
 from remodeler.merging.pieces import PIECE, Source, Stored
 from remodeler.merging.plan import Plan, announce, layer_of, prepared
 from remodeler.merging.stream import Task, checksum, merge_tensors
 from remodeler.merging.tokens import embeddings
 from remodeler.merging.wishes import Wish
-from remodeler.records import (
-    Record,
-    command_line,
-    disk_errors,
-    new_folder,
-    read_json,
-    refuse_existing,
-    save_record,
-    versions,
-    write_json,
-)
+from remodeler.records import Record, command_line, disk_errors, read_json, save_record, versions, write_json
 from remodeler.saving import one_pass
 
 Finish = Callable[[Path], object]

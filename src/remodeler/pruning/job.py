@@ -15,6 +15,7 @@ from remodeler.checkpoints import AUTO, PIPELINES, Checkpoint, fingerprint
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.evaluation import compare_affordable_speed, memory, text_scores
+from remodeler.folders import empty, new_folder, refuse_existing
 from remodeler.minibatches import enough_memory
 from remodeler.pruning.budget import Budget, upto
 from remodeler.pruning.criteria import Method, name_of
@@ -33,16 +34,7 @@ from remodeler.pruning.scans import RACES
 from remodeler.pruning.search import Search
 from remodeler.pruning.store import HISTORY_FILE, STATE_FILE
 from remodeler.pruning.wishes import Job, Plan, Source, Text
-from remodeler.records import (
-    Record,
-    command_line,
-    empty,
-    new_folder,
-    refuse_existing,
-    save_record,
-    versions,
-    write_text,
-)
+from remodeler.records import Record, command_line, save_record, versions, write_text
 from remodeler.saving import Saved, save_pruned
 from remodeler.sources import Sampled
 from remodeler.streaming import streamed

@@ -15,24 +15,12 @@ from remodeler.card import write_card
 from remodeler.checkpoints import AUTO, PIPELINES, load
 from remodeler.console import bar, note
 from remodeler.errors import InputError
+from remodeler.folders import empty, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.minibatches import enough_memory
 from remodeler.pruning.recipes import Wish, told
 from remodeler.pruning.recover_job import Job, Scores, announce, prepare
 from remodeler.pruning.wishes import Source, Text
-from remodeler.records import (
-    RECORD_FILE,
-    Record,
-    command_line,
-    empty,
-    load_record,
-    new_folder,
-    partial,
-    refuse_existing,
-    save_record,
-    tidy,
-    versions,
-    whole,
-)
+from remodeler.records import RECORD_FILE, Record, command_line, load_record, save_record, versions
 from remodeler.saving import tolerance
 from remodeler.tracing import probe
 from remodeler.trainees import trainable, write_trained
