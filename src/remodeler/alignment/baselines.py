@@ -89,7 +89,7 @@ def train_baseline(wish: BaselineWish, out: Path, finish: Finish, dry: bool = Fa
             note(f"{len(job.data.train):,} triples to learn from, {len(job.data.heldout):,} held out")
         if dry:
             return False
-        done = processes.shared(whole(partial(out), RUN, _options(wish, out)))
+        done = processes.shared(whole(partial(out), RUN, options(wish, out)))
         if not processes.first():
             if not done:
                 BASELINES[wish.method](job, partial(out))
@@ -155,10 +155,6 @@ def _complete(job: Job, done: Path, work: Path, out: Path) -> None:
         "triples": {"train": len(data.train), "held out": len(data.heldout), "left out": data.dropped},
         **provenance(work),
     }
-    record = Record("align baseline", _options(wish, out), inputs, wish.seed, versions(), results)
+    record = Record("align baseline", options(wish, out), inputs, wish.seed, versions(), results)
     save_record(work, record)
     write_baseline_card(work, record)
-
-
-def _options(wish: BaselineWish, out: Path) -> dict[str, Any]:
-    return options(wish) | {"out": str(out)}

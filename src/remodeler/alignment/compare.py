@@ -146,5 +146,5 @@ def _record(wish: CompareWish, triples: Sequence[Triple], found: Sequence[Any], 
     texts = digest(text for each in triples for text in (each.prompt, each.chosen, each.rejected))
     inputs = {"preferences": {"name": wish.preferences, "count": len(triples), "sha256": texts}}
     results = {"checkpoints": list(found), "command": command_line()}
-    told = options(wish) | ({"out": str(out)} if out else {})
+    told = options(wish, out)
     return Record("align compare", told, inputs, wish.sampling.seed, versions(), results)

@@ -67,7 +67,7 @@ def evolve_policy(wish: EvolveWish, out: Path, finish: Finish, dry: bool = False
         if dry:
             expected(job)
             return False
-        done = processes.shared(whole(partial(out), RUN, _options(wish, out)))
+        done = processes.shared(whole(partial(out), RUN, options(wish, out)))
         if not processes.first():
             if not done:
                 _rounds(job, partial(out))
@@ -222,10 +222,6 @@ def _described(job: Job, results: dict[str, Any], work: Path, out: Path) -> None
         },
     }
     results |= provenance(work)
-    record = Record("align evolve", _options(job.wish, out), inputs, job.wish.seed, versions(), results)
+    record = Record("align evolve", options(job.wish, out), inputs, job.wish.seed, versions(), results)
     save_record(work, record)
     write_policy_card(work, record)
-
-
-def _options(wish: EvolveWish, out: Path) -> dict[str, Any]:
-    return options(wish) | {"out": str(out)}

@@ -96,4 +96,4 @@ def _record(wish: ReviseWish, reviser: Reviser, given: Sequence[Response], rows:
         **means([(row["response"], row["revision"]) for row in rows]),
         "command": command_line(),
     }
-    return Record("align revise", options(wish) | {"out": str(out)}, inputs, 0, versions(), results)
+    return Record("align revise", options(wish, out), inputs, 0, versions(), results)

@@ -95,7 +95,7 @@ def train_reviser(wish: ReviserWish, out: Path, finish: Finish, dry: bool = Fals
         if dry:
             _expected(job)
             return False
-        done = processes.shared(whole(partial(out), RUN, _options(wish, out)))
+        done = processes.shared(whole(partial(out), RUN, options(wish, out)))
         if not processes.first():
             if not done:
                 _phases(job, partial(out))
@@ -276,10 +276,6 @@ def _described(job: Job, results: dict[str, Any], work: Path, out: Path) -> None
         "preferences": {"name": job.wish.preferences, "sha256": texts},
     }
     results |= provenance(work)
-    record = Record("align train-reviser", _options(job.wish, out), inputs, job.wish.seed, versions(), results)
+    record = Record("align train-reviser", options(job.wish, out), inputs, job.wish.seed, versions(), results)
     save_record(work, record)
     write_reviser_card(work, record)
-
-
-def _options(wish: ReviserWish, out: Path) -> dict[str, Any]:
-    return options(wish) | {"out": str(out)}

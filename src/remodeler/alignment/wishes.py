@@ -93,9 +93,10 @@ def same_run(work: Path, wish: Any, *free: str) -> None:
     taken_up(work / RUN, {"model": wish.model, **told})
 
 
-def options(wish: Any) -> dict[str, Any]:
-    """A wish as it stands in a record."""
-    return {key: _plain(value) for key, value in asdict(wish).items() if key != "model"}
+def options(wish: Any, out: Path | None = None) -> dict[str, Any]:
+    """A wish as it stands in a record, with the place of the result where it has one."""
+    told = {key: _plain(value) for key, value in asdict(wish).items() if key != "model"}
+    return told | ({"out": str(out)} if out else {})
 
 
 def _plain(value: Any) -> Any:
