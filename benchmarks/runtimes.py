@@ -2,8 +2,8 @@
 
 Claim: a model without a quarter of its blocks is faster by at least the share of its weights that went, in every
 runtime, and one whose blocks are zeroed is not faster at all. The weights are random: what is measured is time.
-Variants of a runtime take turns in one process (vLLM: a process each), the medians and the spread are told, and so is
-the time of the processor, which other work on the machine disturbs less.
+Variants of a runtime take turns in one process (vLLM: a process each, twice in turn), the medians and the spread are
+told, and so is the time of the processor, which other work on the machine disturbs less.
 
     python benchmarks/runtimes.py --folder DIR [--vllm VENV/bin/python] [--repeats 7]
 """
@@ -158,16 +158,16 @@ if __name__ == "__main__":
 
 
 def vllm_times(python: str, places: Mapping[str, Path], repeats: int, folder: Path) -> Times:
-    """A process each; this package must be installed in that environment for the pruned one."""
+    """A process each, twice in turn; this package must be installed in that environment for the pruned one."""
     script = folder / "in_vllm.py"
     script.write_text(VLLM)
-    found: Times = {}
-    for name, place in places.items():
-        command = [python, str(script), str(place), str(PROMPT), str(NEW), str(repeats)]
-        told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
-        found[name] = json.loads(
-            next(line for line in told.splitlines() if line.startswith("ROWS ")).removeprefix("ROWS ")
-        )
+    found: Times = {name: [] for name in places}
+    for part in (repeats - repeats // 2, repeats // 2):
+        for name, place in places.items():
+            command = [python, str(script), str(place), str(PROMPT), str(NEW), str(part)]
+            told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
+            line = next(line for line in told.splitlines() if line.startswith("ROWS "))
+            found[name] += json.loads(line.removeprefix("ROWS "))
     return found
 
 
