@@ -226,6 +226,20 @@ def test_a_graph_that_says_something_else_is_not_kept(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_graph_that_does_not_run_is_not_kept(
+    llama: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("set_inputs() failed")
+
+    real = graph_check.reader
+    monkeypatch.setattr(graph_job, "traced", _stored(llama[1]))
+    monkeypatch.setattr(graph_check, "reader", lambda model, graph=None, **how: fails if graph else real(model, **how))
+    with pytest.raises(InputError, match=r"can't run what was written \(RuntimeError: set_inputs\(\) failed"):
+        export(Wish(llama[0].name, "onnx"), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def _stored(folder: Path) -> Any:
     """In the place of tracing: the graph that was written before."""
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from remodeler.checkpoints import Checkpoint
-from remodeler.errors import InputError
+from remodeler.errors import InputError, one_line
 from remodeler.exporting.graph import call, exporters, no_past, silence
 from remodeler.logprobs import vocabulary
 from remodeler.saving import STEP_TOLERANCE
@@ -98,13 +98,13 @@ def check(checkpoint: Checkpoint, folder: Path, runtime: str, together: bool = T
         together: whether it reads several texts at once.
 
     Raises:
-        InputError: when it says something else.
+        InputError: when it says something else, or nothing.
     """
     model, graph = checkpoint.model, opened(folder)
     differences, pairs = [], []
     for batch in batches(checkpoint, together):
         path, wanted = decoded(reader(model, use_cache=True), batch, DynamicCache(config=model.config))
-        found = decoded(reader(model, graph), batch, empty(checkpoint, batch), path)
+        found = _heard(reader(model, graph), batch, empty(checkpoint, batch), path, runtime)
         pairs.append((path, found[0]))
         differences.append(apart(wanted, found[1], batch[1]))
     told = Told(
@@ -115,6 +115,17 @@ def check(checkpoint: Checkpoint, folder: Path, runtime: str, together: bool = T
     )
     refuse_other(told, checkpoint.name)
     return told
+
+
+def _heard(read: Read, batch: Batch, cache: Any, path: Tensor, runtime: str) -> tuple[Tensor, Tensor]:
+    """What a runtime decodes, where it can."""
+    try:
+        return decoded(read, batch, cache, path)
+    except Exception as error:  # runtimes raise classes of their own
+        raise InputError(
+            f"{runtime} can't run what was written ({type(error).__name__}: {one_line(error)}): nothing was kept, use "
+            "the folder as it is, in transformers or vLLM, or another --to"
+        ) from error
 
 
 def opened(folder: Path) -> Any:
