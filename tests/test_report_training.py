@@ -35,10 +35,12 @@ def test_the_figure_has_the_loss_and_the_held_out_perplexity_where_it_was_measur
     both = summary([*LINES, {"step": 60, "heldout": 1.5}])
     assert alone
     assert both
-    words = [re.sub(r"<[^>]*>", " ", svg) for svg in (alone, both)]
+    words = [re.sub(r"<[^>]*>", " ", svg) for svg in (alone["figure"], both["figure"])]
     assert "held-out perplexity" not in words[0]
     assert "held-out perplexity" in words[1]
     assert f"{math.exp(1.5):.4g} at step 60" in words[1]
+    assert "right" not in alone["caption"]
+    assert "right, perplexity" in both["caption"]
 
 
 def test_no_figure_without_two_steps() -> None:

@@ -12,17 +12,22 @@ SMOOTHING = 30
 MOST_POINTS = 1500
 """Drawn of a longer curve: as many as a page is wide, and more than it can show."""
 
+ALONE = "The loss of every step and its running average."
+BOTH = "Left, the loss of every step and its running average; right, perplexity on a part of the held-out text."
+
 Values = Mapping[str, Any]
 Points = list[tuple[float, float]]
 
 
-def summary(lines: Sequence[Values]) -> str | None:
-    """The figure of a run, if it has two steps."""
+def summary(lines: Sequence[Values]) -> dict[str, str] | None:
+    """The figure of a run and the words below it, if it has two steps."""
     losses = points(lines, "loss")
     if len(losses) < 2:
         return None
     heldout = [(step, math.exp(loss)) for step, loss in points(lines, "heldout") if loss < 700]
-    return loss_svg(thinned(losses), thinned(smoothed(losses)), heldout if len(heldout) > 1 else [])
+    heldout = heldout if len(heldout) > 1 else []
+    drawn = loss_svg(thinned(losses), thinned(smoothed(losses)), heldout)
+    return {"figure": drawn, "caption": BOTH if heldout else ALONE}
 
 
 def points(lines: Sequence[Values], key: str) -> Points:
