@@ -27,7 +27,8 @@ from remodeler.checkpoints import load
 from remodeler.exporting.gguf_job import export_gguf
 from remodeler.saving import save_pruned
 
-PROMPT, NEW = 512, 32
+PROMPT = 512
+RUNTIMES = ("transformers", "llama.cpp", "vllm")
 GONE = [
     f"{kind}.{layer}" for kind, layers in (("attention", (5, 7, 9, 11)), ("mlp", (6, 8, 10, 12))) for layer in layers
 ]
@@ -88,7 +89,7 @@ def in_turns(runs: Mapping[str, Run], repeats: int) -> Times:
     return found
 
 
-def transformers_run(place: Path) -> Run:
+def transformers_run(place: Path, new: int) -> Run:
     """Prompt and decoding, by hand: no generation code between."""
     model = load(place, dtype="float32", device="cpu").model
     ids = torch.arange(PROMPT)[None] % 8000
@@ -100,7 +101,7 @@ def transformers_run(place: Path) -> Run:
         cache = outputs[0].past_key_values
 
         def steps() -> None:
-            for number in range(NEW):
+            for number in range(new):
                 model(ids[:, number : number + 1], past_key_values=cache, use_cache=True)
 
         return *first, *clocked(steps)
@@ -108,12 +109,12 @@ def transformers_run(place: Path) -> Run:
     return run
 
 
-def llama_cpp_run(path: Path, threads: int) -> Run:
+def llama_cpp_run(path: Path, new: int, threads: int) -> Run:
     """The same in llama.cpp."""
     from llama_cpp import Llama
 
     model = Llama(
-        str(path), n_ctx=PROMPT + NEW + 8, n_batch=PROMPT, n_threads=threads, n_threads_batch=threads, flash_attn=True,
+        str(path), n_ctx=PROMPT + new + 8, n_batch=PROMPT, n_threads=threads, n_threads_batch=threads, flash_attn=True,
         verbose=False,
     )  # fmt: skip
     ids = [number % 8000 for number in range(PROMPT)]
@@ -122,7 +123,7 @@ def llama_cpp_run(path: Path, threads: int) -> Run:
         model.reset()
 
         def steps() -> None:
-            for number in range(NEW):
+            for number in range(new):
                 model.eval([100 + number])
 
         return *clocked(lambda: model.eval(ids)), *clocked(steps)
@@ -157,21 +158,21 @@ if __name__ == "__main__":
 """
 
 
-def vllm_times(python: str, places: Mapping[str, Path], repeats: int, folder: Path) -> Times:
+def vllm_times(python: str, places: Mapping[str, Path], new: int, repeats: int, folder: Path) -> Times:
     """A process each, twice in turn; this package must be installed in that environment for the pruned one."""
     script = folder / "in_vllm.py"
     script.write_text(VLLM)
     found: Times = {name: [] for name in places}
     for part in (repeats - repeats // 2, repeats // 2):
         for name, place in places.items():
-            command = [python, str(script), str(place), str(PROMPT), str(NEW), str(part)]
+            command = [python, str(script), str(place), str(PROMPT), str(new), str(part)]
             told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
             line = next(line for line in told.splitlines() if line.startswith("ROWS "))
             found[name] += json.loads(line.removeprefix("ROWS "))
     return found
 
 
-def table(runtimes: Mapping[str, Times], shares: Mapping[str, float]) -> str:
+def table(runtimes: Mapping[str, Times], shares: Mapping[str, float], new: int) -> str:
     """Tokens a second, median and spread, and how many times the dense model's; by the clock and by the processor."""
     head = (
         "runtime",
@@ -188,7 +189,7 @@ def table(runtimes: Mapping[str, Times], shares: Mapping[str, float]) -> str:
     for runtime, times in runtimes.items():
         for name, rows in times.items():
             cells = [f"{shares[name]:.1%}"]
-            for part, count in (("prefill", PROMPT), ("decode", NEW)):
+            for part, count in (("prefill", PROMPT), ("decode", new)):
                 values, base = [row[part] for row in rows], [row[part] for row in times["dense"]]
                 ratio = [statistics.median(each[f"{part} processor"] for each in times[key]) for key in ("dense", name)]
                 speed = count / statistics.median(values)
@@ -206,6 +207,8 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--new", type=int, default=32, help="tokens decoded")
+    parser.add_argument("--runtimes", nargs="*", default=list(RUNTIMES), choices=RUNTIMES)
     parser.add_argument("--vllm", help="Python of an environment with vLLM and this package")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -215,19 +218,22 @@ def main() -> None:
     shares = {name: count / weights["dense"] for name, count in weights.items()}
     threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     runtimes: dict[str, Times] = {}
-    runtimes["transformers, f32"] = in_turns({name: transformers_run(at) for name, at in places.items()}, given.repeats)
-    files = {name: given.folder / f"{name}.gguf" for name in places}
-    for name, path in files.items():
-        if not path.exists():
-            export_gguf(load(places[name], dtype="float32", device="cpu"), path, "f16", None)
-    runs = {name: llama_cpp_run(path, threads) for name, path in files.items()}
-    runtimes["llama.cpp, f16"] = in_turns(runs, given.repeats)
-    if given.vllm:
-        runtimes["vLLM, f32"] = vllm_times(given.vllm, places, given.repeats, given.folder)
+    if "transformers" in given.runtimes:
+        runs = {name: transformers_run(at, given.new) for name, at in places.items()}
+        runtimes["transformers, f32"] = in_turns(runs, given.repeats)
+    if "llama.cpp" in given.runtimes:
+        files = {name: given.folder / f"{name}.gguf" for name in places}
+        for name, path in files.items():
+            if not path.exists():
+                export_gguf(load(places[name], dtype="float32", device="cpu"), path, "f16", None)
+        runs = {name: llama_cpp_run(path, given.new, threads) for name, path in files.items()}
+        runtimes["llama.cpp, f16"] = in_turns(runs, given.repeats)
+    if given.vllm and "vllm" in given.runtimes:
+        runtimes["vLLM, f32"] = vllm_times(given.vllm, places, given.new, given.repeats, given.folder)
     if given.json:
         given.json.write_text(json.dumps(runtimes, indent=1))
-    print(table(runtimes, shares))
-    print(f"{threads} threads, {given.repeats} turns; prompt of {PROMPT}, {NEW} tokens decoded", file=sys.stderr)
+    print(table(runtimes, shares, given.new))
+    print(f"{threads} threads, {given.repeats} turns; prompt of {PROMPT}, {given.new} tokens decoded", file=sys.stderr)
 
 
 if __name__ == "__main__":
