@@ -23,22 +23,16 @@ from typing import Any
 from remodeler.errors import InputError
 from remodeler.exporting.job import export
 from remodeler.exporting.wishes import Wish
-from remodeler.families import FAMILIES
 from remodeler.records import append_line, load_record, read_lines
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from graphs import made, pruned
-from tiny import EVERY, VARIANTS
+from tiny import CAUSAL
 
 GONE = ["attention.1", "mlp.2"]
 TARGETS = ("onnx", "executorch")
 Row = dict[str, Any]
-
-
-def decoders() -> list[str]:
-    """Families of the tests, and variants of them, that decode."""
-    return [name for name in EVERY if FAMILIES[VARIANTS.get(name, (name,))[0]].task == "causal"]
 
 
 def measured(name: str, target: str) -> Row:
@@ -75,7 +69,7 @@ def main() -> None:
     """Measure what is missing, print what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", nargs="*", default=list(TARGETS), choices=TARGETS)
-    parser.add_argument("--families", nargs="*", default=decoders(), choices=decoders())
+    parser.add_argument("--families", nargs="*", default=CAUSAL, choices=CAUSAL)
     parser.add_argument("--out", type=Path, default=Path("graphs.jsonl"))
     given = parser.parse_args()
     rows = read_lines(given.out) if given.out.exists() else []

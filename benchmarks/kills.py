@@ -34,9 +34,10 @@ os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
 
+from commands import EVOLVE, TEXTS  # noqa: E402 (it lies among the tests)
+
 TIMES = ("seconds", "prefill", "decode")
 PAGES = ("report.html", "README.md")
-TEXTS = "--texts texts.jsonl --samples 8 --length 16 --device cpu"
 VERBS = {
     "prune": f"prune model --remove 4 {TEXTS} --batch-size 1 --out out",
     "prune, race": f"prune model --remove 4 --search race --error 0.1 {TEXTS} --batch-size 1 --out out",
@@ -51,9 +52,7 @@ VERBS = {
     "--device cpu --out out",
     "align train-reviser": "align train-reviser model --preferences pairs.jsonl --template template.json "
     "--train-batch 4 --device cpu --out out",
-    "align evolve": "align evolve model --prompts prompts.txt --reviser reviser --tokens 24 --samples 4 "
-    "--min-quality 0 --min-confidence 0 --major-confidence 0 --quality-slack 1 --shortest 0 --longest 1000 "
-    "--max-repetition 1 --train-batch 4 --device cpu --out out",
+    "align evolve": f"{EVOLVE} --train-batch 4 --out out",
     "export gguf": "export pruned --no-check --out out.gguf",
 }
 

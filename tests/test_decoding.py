@@ -14,12 +14,10 @@ from remodeler.blocks import Block
 from remodeler.checkpoints import load
 from remodeler.decoding import Choice, Continued, continued, mixed, nucleus, pick, waits
 from remodeler.errors import InputError
-from remodeler.families import FAMILIES
 from remodeler.saving import save_pruned
-from tiny import EVERY, VARIANTS, VOCABULARY, tiny_checkpoint, tiny_model
+from tiny import CAUSAL, VOCABULARY, tiny_checkpoint, tiny_model
 
 GREEDY, NEW = Choice(0), 12
-CAUSAL = [name for name in EVERY if FAMILIES[VARIANTS.get(name, (name,))[0]].task == "causal"]
 LENGTHS = (7, 3, 11, 7, 2)
 
 

@@ -17,7 +17,7 @@ from remodeler.pruning.sweep import sweep
 from remodeler.saving import save_pruned
 from remodeler.texts import Windows
 from remodeler.tracing import probe, trace
-from tiny import CONFIGS, EVERY, LAYERS, tiny_anatomy, tiny_checkpoint, tiny_windows
+from tiny import CAUSAL, CONFIGS, EVERY, LAYERS, tiny_anatomy, tiny_checkpoint, tiny_windows
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers")
 
@@ -30,7 +30,6 @@ PATTERNS = {
 }
 # Elsewhere norms on the stream stay behind, or layers are told apart by number.
 WHOLE = [name for name in EVERY if name != "t5" and not name.endswith(("post-norm", "mixed"))]
-CAUSAL = [name for name in EVERY if not name.startswith(("bert", "roberta", "t5"))]
 CPU = torch.device("cpu")
 
 

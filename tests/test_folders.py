@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from remodeler.errors import InputError
-from remodeler.folders import new_folder, tidy, whole
+from remodeler.folders import clear, new_folder, tidy, whole
 from remodeler.records import Record, append_line, read_lines, save_record
 
 
@@ -92,3 +92,17 @@ def test_a_folder_is_whole_once_tidying_has_begun_and_for_the_same_options_only(
     assert not whole(tmp_path, "training/log.jsonl", options | {"steps": 4})
     tidy(tmp_path, "training/log.jsonl", "training")
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_the_work_stays_but_not_that_of_a_run_that_was_killed_while_it_tidied(tmp_path: Path) -> None:
+    """Its folders may be in pieces, and nothing says any more whose they are."""
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "log.jsonl").write_text("")
+    (tmp_path / "training" / "step-3").mkdir()
+    save_record(tmp_path, Record("fuse", {"steps": 3}, {}, 0))
+    clear(tmp_path, "training/log.jsonl", ("training",))
+    assert [path.name for path in tmp_path.iterdir()] == ["training"], "a kill while the result was written"
+    save_record(tmp_path, Record("fuse", {"steps": 3}, {}, 0))
+    tidy(tmp_path, "training/log.jsonl")
+    clear(tmp_path, "training/log.jsonl", ("training",))
+    assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from commands import EVOLVE, TEXTS
 from prepared import prepare
 from remodeler.cli import app
 from remodeler.folders import tidy
@@ -19,16 +20,13 @@ from remodeler.records import load_record
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "kills.py"
 QUICK = ("merge", "recover")
-TEXTS = "--texts texts.jsonl --samples 8 --length 16 --device cpu"
 LEARNED = "--preferences pairs.jsonl --device cpu --epochs 1"
 TIDIED = {
     "remodeler.pruning.recover": f"recover pruned --teacher model --method distill --steps 2 {TEXTS}",
     "remodeler.fusion.job": f"fuse model --teachers sister --steps 2 {TEXTS}",
     "remodeler.alignment.train_reviser": f"align train-reviser model --template template.json {LEARNED}",
     "remodeler.alignment.baselines": f"align baseline model {LEARNED}",
-    "remodeler.alignment.evolve": "align evolve model --prompts prompts.txt --reviser reviser --tokens 24 --samples 4 "
-    "--min-quality 0 --min-confidence 0 --major-confidence 0 --quality-slack 1 --shortest 0 --longest 1000 "
-    "--max-repetition 1 --device cpu",
+    "remodeler.alignment.evolve": EVOLVE,
     "remodeler.auditing.train_job": "audit train --texts posts.csv --encoder encoder --epochs 1 --device cpu",
 }
 """Verbs that keep folders of work in what they make until it is done, by their modules."""
@@ -92,8 +90,9 @@ def test_what_another_run_left_is_not_taken_for_ones_own(place: Path, monkeypatc
     monkeypatch.chdir(place)
     command, out = TIDIED["remodeler.pruning.recover"], place / "other"
     with monkeypatch.context() as patch:
-        patch.setattr(importlib.import_module("remodeler.pruning.recover"), "tidy", died)
+        patch.setattr(importlib.import_module("remodeler.pruning.recover"), "tidy", lambda *parts: died(*parts[:2]))
         assert CliRunner().invoke(app, shlex.split(f"{command} --out other")).exit_code == 77
+    assert list((place / "other.partial" / "training").glob("step-*"))
     made = CliRunner().invoke(app, shlex.split(f"{command.replace('--steps 2', '--steps 3')} --out other"))
     assert made.exit_code == 0, made.output
     assert load_record(out).results["steps"] == 3

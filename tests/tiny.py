@@ -83,6 +83,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral-full": ("mistral", LLAMA | {"sliding_window": None}),
 }
 EVERY = [*CONFIGS, *VARIANTS]
+CAUSAL = [name for name in EVERY if FAMILIES[VARIANTS.get(name, (name,))[0]].task == "causal"]
 TEXT = "the cat sat on the mat and the dog on the log. " * 12
 
 

@@ -63,9 +63,19 @@ def whole(work: Path, begun: str, options: Mapping[str, Any]) -> bool:
 
     It has a record of a run with the same options, and no file ``begun``, which is there while there is work to do.
     """
-    if (work / begun).exists() or not (work / RECORD_FILE).exists():
-        return False
-    return bool(read_json(work / RECORD_FILE)["options"] == json.loads(to_json(options)))
+    return _tidied(work, begun) and bool(read_json(work / RECORD_FILE)["options"] == json.loads(to_json(options)))
+
+
+def clear(work: Path, begun: str, but: Sequence[str]) -> None:
+    """Remove what a kill left while a result was written; the work itself, ``but``, stays.
+
+    Not that of another run which was killed while it tidied: it may be in pieces, and nothing says whose it is.
+    """
+    empty(work, () if _tidied(work, begun) else but)
+
+
+def _tidied(work: Path, begun: str) -> bool:
+    return (work / RECORD_FILE).exists() and not (work / begun).exists()
 
 
 def tidy(work: Path, begun: str, *folders: str) -> None:

@@ -34,6 +34,10 @@ from remodeler.records import (
 Line = dict[str, Any]
 
 CURVE_FILE = "training.jsonl"
+STATES = "training"
+"""Folder inside a result that holds a run until it is done."""
+BEGUN = f"{STATES}/{CURVE_FILE}"
+"""Is there until all is done."""
 WEIGHTS, MOMENTS, FACTS = "trained.safetensors", "optimizer.safetensors", "state.json"
 PREFIX = "step-"
 

@@ -23,7 +23,7 @@ from remodeler.card_align import write_baseline_card
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import note
 from remodeler.errors import InputError
-from remodeler.folders import empty, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.logprobs import mean_nll, perplexity
 from remodeler.minibatches import enough_memory
 from remodeler.records import Record, save_record, versions
@@ -96,7 +96,7 @@ def train_baseline(wish: BaselineWish, out: Path, finish: Finish, dry: bool = Fa
             return False
         with new_folder(out, keep=True) as work:
             if not done:
-                empty(work, (WORK, RUN))
+                clear(work, RUN, (WORK, RUN))
                 same_run(work, wish)
                 _complete(job, BASELINES[wish.method](job, work), work, out)
                 finish(work)

@@ -35,7 +35,7 @@ from remodeler.alignment.wishes import RUN, EvolveWish, options, same_run
 from remodeler.card_align import write_policy_card
 from remodeler.checkpoints import fingerprint
 from remodeler.console import bar, note
-from remodeler.folders import empty, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.minibatches import enough_memory
 from remodeler.records import Record, digest, read_lines, save_record, taken_up, versions
 from remodeler.training_plan import mixed
@@ -74,7 +74,7 @@ def evolve_policy(wish: EvolveWish, out: Path, finish: Finish, dry: bool = False
             return False
         with new_folder(out, keep=True) as work:
             if not done:
-                empty(work, [RUN, *_folders(work)])
+                clear(work, RUN, (RUN, *_folders(work)))
                 same_run(work, wish, "limits")
                 _complete(job, work, out)
                 finish(work)

@@ -21,9 +21,9 @@ from remodeler.records import command_line, disk_errors
 from remodeler.trainees import trainable, training_precision, write_trained
 from remodeler.training import step_seconds, train
 from remodeler.training_plan import Training, refuse_pace
-from remodeler.training_state import CURVE_FILE
+from remodeler.training_state import CURVE_FILE, STATES
 
-STATES, MODEL = "training", "model"
+MODEL = "model"
 """Folders of a phase: until it is done, and when it is."""
 FULL_RATE, LORA_RATE = 2e-5, 2e-4
 LOOK = 32

@@ -44,7 +44,7 @@ from remodeler.card_align import write_reviser_card
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import bar, note
 from remodeler.errors import InputError
-from remodeler.folders import empty, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.minibatches import enough_memory
 from remodeler.records import Record, read_lines, save_record, versions
 from remodeler.trainees import as_stored
@@ -102,7 +102,7 @@ def train_reviser(wish: ReviserWish, out: Path, finish: Finish, dry: bool = Fals
             return False
         with new_folder(out, keep=True) as work:
             if not done:
-                empty(work, (WARM, ADAPTIVE, DIFFICULTY, RUN))
+                clear(work, RUN, (WARM, ADAPTIVE, DIFFICULTY, RUN))
                 same_run(work, wish)
                 _complete(job, work, out)
                 finish(work)

@@ -25,17 +25,13 @@ from remodeler.auditing.train import Lesson, lesson, step_seconds, train
 from remodeler.card import write_tagger_card
 from remodeler.console import bar, duration, note
 from remodeler.errors import InputError
-from remodeler.folders import empty, new_folder, refuse_existing, tidy, whole
+from remodeler.folders import clear, new_folder, refuse_existing, tidy, whole
 from remodeler.records import Record, command_line, options_of, save_record, versions
 from remodeler.training_plan import order
-from remodeler.training_state import CURVE_FILE
+from remodeler.training_state import BEGUN, CURVE_FILE, STATES
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
-STATES = "training"
-"""Folder inside the result that holds the run until it is done."""
-BEGUN = f"{STATES}/{CURVE_FILE}"
-"""Is there until all is done."""
 FOLD = "1/10"
 """What is held out of the harmless texts, and, where no development posts are given, of the posts."""
 
@@ -105,7 +101,7 @@ def train_tagger(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
         return False
     with new_folder(out, keep=True) as work:
         if not whole(work, BEGUN, _options(wish, out)):
-            empty(work, but=[STATES])  # what a kill left while the result was written
+            clear(work, BEGUN, (STATES,))
             with bar("training") as hear:
                 header = _header(wish, given, taught)
                 best, lines = train(trained, learned, given.dev, wish.course, work / STATES, header, hear)

@@ -18,7 +18,7 @@ from remodeler.card import write_fusion_card
 from remodeler.checkpoints import fingerprint
 from remodeler.console import bar, note
 from remodeler.errors import InputError
-from remodeler.folders import empty, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.fusion.hybrid import groups_of, hybrid, matches
 from remodeler.fusion.prepare import Job, announce, prepared
 from remodeler.fusion.targets import Fused, told
@@ -32,14 +32,12 @@ from remodeler.predictions import Store, filled, stored
 from remodeler.records import Record, command_line, options_of, save_record, versions
 from remodeler.trainees import trainable, write_trained
 from remodeler.training import train
-from remodeler.training_state import CURVE_FILE
+from remodeler.training_state import BEGUN, CURVE_FILE, STATES
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
-STATES, VOICES, TARGETS = "training", "predictions", "targets"
-"""Folders inside the result that hold the work until it is done."""
-BEGUN = f"{STATES}/{CURVE_FILE}"
-"""Is there until all is done."""
+VOICES, TARGETS = "predictions", "targets"
+"""Folders inside the result that hold the work until it is done, beside that of the training."""
 
 
 def fuse_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
@@ -74,7 +72,7 @@ def fuse_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> boo
 
 def _complete(job: Job, work: Path, out: Path) -> None:
     """Ask, train, write the model, read it back, measure it, and describe it all."""
-    empty(work, (STATES, VOICES, TARGETS))  # what a kill left while writing goes; what is done stays
+    clear(work, BEGUN, (STATES, VOICES, TARGETS))
     results: dict[str, Any] = {"student": job.scores(job.student)}
     digest = fingerprint(job.student.model)
     voices = _voices(job, work)

@@ -15,7 +15,7 @@ from remodeler.card import write_card
 from remodeler.checkpoints import AUTO, PIPELINES, load
 from remodeler.console import bar, note
 from remodeler.errors import InputError
-from remodeler.folders import empty, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.minibatches import enough_memory
 from remodeler.pruning.recipes import Wish, told
 from remodeler.pruning.recover_job import Job, Scores, announce, prepare
@@ -25,14 +25,10 @@ from remodeler.saving import tolerance
 from remodeler.tracing import probe
 from remodeler.trainees import trainable, write_trained
 from remodeler.training import train
-from remodeler.training_state import CURVE_FILE
+from remodeler.training_state import BEGUN, CURVE_FILE, STATES
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
-STATES = "training"
-"""Folder inside the result that holds the run until it is done."""
-BEGUN = f"{STATES}/{CURVE_FILE}"
-"""Is there until all is done."""
 FROM_SEARCH = ("removed", "blocks", "layers")
 
 
@@ -46,10 +42,13 @@ def recover_model(source: Source, text: Text, wish: Wish, out: Path, finish: Fin
     wish.recipe()
     with processes.group(source.device) as device, enough_memory("--micro-batch 1, --checkpointing or --method lora"):
         job = prepare(replace(source, device=device), text, wish, dry)
+        if dry:
+            _helped(job, out, dry)
+            return False
         options = _options(job, {**asdict(source), "out": str(out)})
         done = processes.shared(whole(partial(out), BEGUN, options))
-        if dry or not processes.first():
-            if dry or not done:
+        if not processes.first():
+            if not done:
                 _helped(job, out, dry)
             return False
         with new_folder(out, keep=True) as work:
@@ -75,7 +74,7 @@ def _helped(job: Job, out: Path, dry: bool) -> None:
 
 def _complete(job: Job, work: Path, options: dict[str, Any]) -> None:
     """Measure, train, write the model, read it back, measure again, and describe it all."""
-    empty(work, (STATES,))  # what a kill left while writing goes; the training run stays
+    clear(work, BEGUN, (STATES,))
     results = {"dense": job.scores(job.teacher)} if job.teacher else {}
     results["pruned"] = job.scores(job.student)
     alone = None
