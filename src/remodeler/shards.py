@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from remodeler.errors import InputError
 from remodeler.records import read_json, write_json
 
 INDEX = "model.safetensors.index.json"
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SHARD_BYTES = 5 * 10**8
 """Of a file that is written from a model larger than memory."""
 
@@ -64,10 +66,13 @@ def weight_map(index: Path) -> dict[str, str]:
 
 
 def stored_dtype(files: dict[str, Path]) -> torch.dtype:
-    """Of the first floating-point tensor."""
+    """What most of the floating-point numbers are stored in; only the files' headers are read."""
+    counts: Counter[torch.dtype] = Counter()
     with ExitStack() as opened:
-        tensors = (piece[...].dtype for _, piece in pieces(opened, files, files, Counter()))
-        return next((dtype for dtype in tensors if dtype.is_floating_point), torch.float32)
+        for _, counted in pieces(opened, files, files, Counter()):
+            if dtype := FLOATS.get(counted.piece.get_dtype()):
+                counts[dtype] += prod(counted.piece.get_shape())
+    return max(counts, key=counts.__getitem__, default=torch.float32)
 
 
 def pieces(

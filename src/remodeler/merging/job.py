@@ -5,18 +5,18 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 
 import os
 import re
-import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoModelForCausalLM
 
 from remodeler.card import write_merge_card
-from remodeler.checkpoints import AUTO, check_files, load, pick_device, read_tokenizer
+from remodeler.checkpoints import AUTO, check_files, pick_device, read_tokenizer
+from remodeler.companions import copy_companions, write_tokenizer
+from remodeler.compatibility import complete_tokenizer, with_older_names
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.families import FAMILIES
@@ -26,17 +26,14 @@ from remodeler.merging.pieces import PIECE, Source, Stored
 from remodeler.merging.plan import Plan, announce, layer_of, prepared
 from remodeler.merging.stream import Task, checksum, merge_tensors
 from remodeler.merging.tokens import embeddings
+from remodeler.merging.verification import Verified, has_tokenizer, verify
 from remodeler.merging.wishes import Wish
 from remodeler.records import Record, command_line, disk_errors, read_json, save_record, versions, write_json
-from remodeler.saving import one_pass
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
-LOADED = 2**26
-"""Parameters of a model that is loaded to see that it predicts something: more would take more memory than merging."""
-COMPANIONS = (".json", ".txt", ".model", ".jinja", ".py")
-OWN = ("record.json", "widths.json", "model.safetensors.index.json", "config.json")
-"""Files of the model that lends its layout which are not copied: they speak of its weights."""
+OWN = ("record.json", "widths.json", "config.json")
+"""Files of this tool, or written anew, whose absence needs no word."""
 
 
 def merge_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
@@ -51,8 +48,8 @@ def merge_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
     refuse_existing(out)
     pick_device(wish.device)
     plan = prepared(wish)
-    if not _unread(plan):
-        read_tokenizer(str(plan.lender.folder), trust_remote_code=wish.trust_remote_code)  # now, not at the end
+    if has_tokenizer(plan.lender.folder):  # now, not at the end
+        read_tokenizer(str(plan.lender.folder), trust_remote_code=wish.trust_remote_code)
     announce(plan)
     if dry:
         return False
@@ -77,7 +74,9 @@ def _fill(plan: Plan, work: Path, out: Path) -> None:
     _refuse_damaged(layout, lines)
     _companions(plan, work)
     check_files(work)
-    _described(plan, lines, layout, work, out, _loads(plan, work))
+    parameters = sum(place.count for place in layout.values())
+    verified = verify(plan.lender, work, parameters, plan.wish.trust_remote_code)
+    _described(plan, lines, layout, work, out, verified)
 
 
 def _task(plan: Plan, name: str, place: Place, after: ExitStack, handles: dict[Path, int]) -> Task:
@@ -135,42 +134,31 @@ def _refuse_damaged(layout: Mapping[str, Place], lines: Sequence[Mapping[str, An
 
 def _companions(plan: Plan, work: Path) -> None:
     """Config, tokenizer, generation config and code of the lender."""
-    for path in sorted(plan.lender.folder.iterdir()):
-        if path.suffix in COMPANIONS and path.name not in OWN and path.is_file():
-            shutil.copyfile(path, work / path.name)
+    left_out = [name for name in copy_companions(plan.lender.folder, work) if name not in OWN]
+    if left_out:
+        note(f"not copied from {plan.lender.name}, as they may not be of the result: {', '.join(left_out)}")
     config = read_json(plan.lender.folder / "config.json")
     dtypes = [place.dtype for place in plan.shapes.values() if place.dtype.is_floating_point]
-    name = str(max(set(dtypes), key=dtypes.count)).removeprefix("torch.")
-    config["torch_dtype" if "torch_dtype" in config else "dtype"] = name
+    config["dtype"] = str(max(set(dtypes), key=dtypes.count)).removeprefix("torch.")
     if plan.vocabulary:
         config["vocab_size"] = plan.vocabulary.rows
-        plan.vocabulary.tokenizer.save_pretrained(work)
-    write_json(work / "config.json", config)
-
-
-def _unread(plan: Plan) -> str:
-    """Why the result is not loaded at the end; empty when it is."""
-    if sum(place.count for place in plan.shapes.values()) > LOADED:
-        return "it is too large for that"
-    return "" if plan.lender.settings.get("model_type") in FAMILIES else "its family is not known here"
-
-
-def _loads(plan: Plan, work: Path) -> bool:
-    """Load the result and let it read a few tokens, where it fits and its family is known; whether that was done."""
-    if reason := _unread(plan):
-        note(f"the result was not loaded, {reason}: its bytes were read back, and are those that were written")
-        return False
-    again = load(work, dtype="float32", device="cpu", trust_remote_code=plan.wish.trust_remote_code)
-    if not torch.isfinite(one_pass(again)).all():
-        raise InputError("the merged model predicts no finite numbers: these models do not mix by this method")
-    return True
+    write_json(work / "config.json", with_older_names(config))
+    if plan.vocabulary:
+        write_tokenizer(plan.vocabulary.tokenizer, work, None)
+    else:
+        complete_tokenizer(work)
 
 
 # Describing -----------------------------------------------------------------------------------------------------------
 
 
 def _described(
-    plan: Plan, lines: Sequence[Mapping[str, Any]], layout: Mapping[str, Place], work: Path, out: Path, loads: bool
+    plan: Plan,
+    lines: Sequence[Mapping[str, Any]],
+    layout: Mapping[str, Place],
+    work: Path,
+    out: Path,
+    verified: Verified,
 ) -> None:
     """The record, and the card for people."""
     wish = plan.wish
@@ -179,7 +167,8 @@ def _described(
         "form": "stock" if "packing" not in plan.lender.settings else "packed",
         "merged": {"parameters": sum(place.count for place in layout.values()), "weight_bytes": _total(layout)},
         "tensors": len(layout),
-        "loaded": loads,
+        "loaded": verified.computed,
+        "read_back": list(verified.parts),
         "shares": mean_shares(lines, layout),
         "auto_class": _auto_class(plan.lender.settings.get("model_type")),
         "command": command_line(),
