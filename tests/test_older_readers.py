@@ -16,12 +16,14 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer
 
+from remodeler.auditing.tagger_files import Settings, load_tagger, new_tagger, save_tagger
 from remodeler.blocks import Block
 from remodeler.checkpoints import load
 from remodeler.compatibility import tokenizer_with_older_names, with_older_names
 from remodeler.families import FAMILIES
 from remodeler.saving import save_pruned
 from tiny import AUTO, CONFIGS, LLAMA, NEOX, VARIANTS, tiny_model, tiny_tokenizer
+from tiny_encoders import ENCODERS, tiny_encoder
 from tiny_tokenizers import LINES, byte_level, pieces
 
 IDS = torch.arange(3, 43)[None]
@@ -71,9 +73,10 @@ import json, sys, transformers
 from pathlib import Path
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
 transformers.logging.set_verbosity_error()
 autos = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
+autos["encoder"] = AutoModel
 found = {"version": transformers.__version__}
 for folder in sorted(path for path in Path(sys.argv[1]).iterdir() if path.is_dir()):
     order = json.loads(folder.with_suffix(".json").read_text())
@@ -83,7 +86,7 @@ for folder in sorted(path for path in Path(sys.argv[1]).iterdir() if path.is_dir
         wanted = load_file(folder.with_suffix(".safetensors"))
         inputs = {name: value for name, value in wanted.items() if name != "logits"}
         with torch.no_grad():
-            logits = model.eval()(**inputs).logits
+            logits = model.eval()(**inputs)[order.get("output", "logits")]
         difference = ((logits - wanted["logits"]).abs().max() / wanted["logits"].abs().max()).item()
         missing = sorted(info["missing_keys"] + [key[0] for key in info["mismatched_keys"]])
         found[folder.name] = {"difference": difference, "missing": missing, "ids": ids, "dtype": str(model.dtype)}
@@ -178,6 +181,24 @@ def test_tokenizers_cut_texts_as_before(tmp_path: Path) -> None:
     for name, tokenizer in kinds.items():
         assert found[name].get("error") is None
         assert found[name]["ids"] == tokenizer(LINES)["input_ids"]
+
+
+@pytest.mark.transformers4
+def test_taggers_are_ordinary_encoders(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    for name in ENCODERS:
+        tagger = new_tagger(str(tiny_encoder(name, tmp_path / "sources" / name)), Settings(), 0, "cpu")
+        save_tagger(tagger, results / name)
+        with torch.no_grad():
+            output = tagger.model.encoder.eval()(input_ids=IDS % 20).last_hidden_state
+        save_file({"input_ids": IDS % 20, "logits": output.contiguous()}, results / f"{name}.safetensors")
+        order = {"task": "encoder", "output": "last_hidden_state", "texts": LINES}
+        (results / f"{name}.json").write_text(json.dumps(order))
+    found = transformers_4(results)
+    for name in ENCODERS:
+        assert found[name].get("error") is None
+        assert found[name]["difference"] < 1e-5
+        assert found[name]["ids"] == load_tagger(results / name, "cpu").tokenizer(LINES)["input_ids"]
 
 
 # The names ------------------------------------------------------------------------------------------------------------
