@@ -62,7 +62,7 @@ def texts(option: str = "--texts", empty: str = "holds no text", ending: str = "
     return [
         (f"+ {option} nothing.{ending}", f"there is no file nothing.{ending}"),
         (f"+ {option} empty.{ending}", empty),
-        (f"+ {option} latin.{ending}", "utf-8"),
+        (f"+ {option} latin.{ending}", "is not UTF-8 text" if ending == "txt" else "is not valid JSON"),
         (f"+ {option} broken.jsonl", "is not valid JSON"),
     ]
 
@@ -237,8 +237,8 @@ EVALUATE: list[Fault] = [
     ("+ --length 999", "reads at most 256"),
     ("+ --packing tight", "'tight' is not a packing"),
     ("+ --tasks empty.jsonl", "holds no questions"),
-    ("+ --tasks broken.jsonl", "broken.jsonl can't be read"),
-    ("+ --tasks latin.jsonl", "latin.jsonl can't be read"),
+    ("+ --tasks broken.jsonl", "broken.jsonl is not valid JSON"),
+    ("+ --tasks latin.jsonl", "latin.jsonl is not valid JSON"),
     ("+ --tasks questions.jsonl --limit 0", "a standard error needs 2"),
     ("+ --limit 3", "without --tasks"),
     ("+ --revision main", "which has none"),
@@ -412,7 +412,7 @@ COMPARE: list[Fault] = [
 ]
 
 
-def posts(empty: str = "has the columns 'nothing'") -> list[Fault]:
+def posts(empty: str = "empty.csv is empty") -> list[Fault]:
     """Files of posts that can't be read."""
     return [
         ("+ --texts nothing.csv", "there is no file nothing.csv"),
@@ -450,7 +450,7 @@ AUDIT_RUN: list[Fault] = [
     *models("{} --prompts prompts.txt"),
     *models("model --prompts prompts.txt --against {}"),
     ("+ --prompts nothing.txt", "there is no file nothing.txt"),
-    ("+ --prompts empty.txt", "empty.txt is empty"),
+    ("+ --prompts empty.txt", "empty.txt has no prompts"),
     ("+ --against model", "was given twice"),
     *SAMPLED,
     *taken(),
@@ -517,7 +517,7 @@ VOTE: list[Fault] = [
 SCORE: list[Fault] = [
     *[(words.format("posts.csv"), message) for words, message in PREDICTED],
     ("spans.txt nothing.csv", "there is no file nothing.csv"),
-    ("spans.txt empty.csv", "has the columns 'nothing'"),
+    ("spans.txt empty.csv", "empty.csv is empty"),
     ("fewer.txt posts.csv", "has 1 posts, the gold file 20"),
 ]
 CONVERT: list[Fault] = [

@@ -109,15 +109,15 @@ def test_hellaswag_is_cleaned_as_lm_eval_does(tmp_path: Path) -> None:
     [
         ("", "holds no questions"),
         ("[]", "holds no questions"),
-        ('"text"', "holds no questions"),
-        ("{", "can't be read"),
+        ('"text"', "has rows with text: give one"),
+        ("{", "row 1 of .* is not valid JSON .it breaks off at column 2"),
         ('{"text": "once"}', "has rows with text: give one of these forms"),
         ('{"query": "?", "choices": ["a", "b"], "gold": 2}', LACKS.format(1)),
         ('{"query": "?", "choices": ["a", "b"], "gold": -1}', LACKS.format(1)),
         ('{"query": "?", "choices": ["a", ""], "gold": 0}', LACKS.format(1)),
         ('{"query": "?", "choices": ["a", "b"], "gold": 0}\n{"query": "?"}', LACKS.format(2)),
         ('{"query": "?", "choices": ["a", "b"], "gold": ""}', LACKS.format(1)),
-        ('{"query": "?", "choices": ["a", "b"], "gold": 0}\n7', LACKS.format(2)),
+        ('{"query": "?", "choices": ["a", "b"], "gold": 0}\n7', "row 2 of .* is '7': an object"),
         ('{"instruction": "Write a poem.", "answer": "No."}', LACKS.format(1)),
     ],
 )

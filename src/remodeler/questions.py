@@ -4,7 +4,6 @@ Which form a file has is told by the keys of its first row: FORMS. Deviation: th
 2304.01933) has no passages, so its questions are asked without; the figure is not that of lm-eval's ``boolq``.
 """
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.errors import InputError
+from remodeler.lines import whole_text
+from remodeler.rows import json_rows
 
 SUFFIXES = (".jsonl", ".json")
 OPTION = re.compile(r"\s*\b(?:Answer|Option|Solution|Ending)\d+: ")  # of LLM-Adapters
@@ -38,16 +39,12 @@ def read_questions(path: Path) -> list[Question]:
 
 def _rows(path: Path) -> list[Row]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        listed = text.lstrip().startswith("[")
-        rows = json.loads(text) if listed else [json.loads(line) for line in text.split("\n") if line.strip()]
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}: give a file of questions or the name of an lm-eval task") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read ({error}): give JSON lines or one JSON list of questions") from None
-    if not rows or not isinstance(rows[0], dict):
+        rows = [row.checked() for row in json_rows(path)]
+    except InputError as error:
+        raise InputError(f"{error}; questions are JSON lines, one JSON list, or the name of an lm-eval task") from None
+    if not rows:
         raise InputError(f"{path} holds no questions: give JSON lines or one JSON list of objects")
-    return list(rows)
+    return rows
 
 
 def _with_labels(path: Path, rows: list[Row]) -> list[Row]:
@@ -55,7 +52,7 @@ def _with_labels(path: Path, rows: list[Row]) -> list[Row]:
     beside = path.with_name(f"{path.stem}-labels.lst")
     if "label" in rows[0] or not beside.is_file():
         return rows
-    labels = beside.read_text(encoding="utf-8").split()
+    labels = whole_text(beside).split()
     if len(labels) != len(rows):
         raise InputError(f"{beside} holds {len(labels)} labels for {len(rows)} questions: get both files again")
     return [row | {"label": label} for row, label in zip(rows, labels, strict=True)]

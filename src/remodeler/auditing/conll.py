@@ -6,8 +6,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from remodeler.auditing.span_lists import refuse_harmless
 from remodeler.auditing.spans import Span
 from remodeler.errors import InputError
+from remodeler.strict_json import parse_json
 
 LABEL = "TOXIC"
 WORDS = re.compile(r"\w+|[^\w\s]+")
@@ -62,12 +64,27 @@ def read_post(block: str, where: str, number: int) -> tuple[int, str, list[Span]
         elif not line.startswith("# "):
             words.append(_word(line, words[-1][2] + 1 if words else 0, where))
     spans = of_words([word[1:] for word in words])
-    return identity, " ".join(word[0] for word in words) if text is None else text, spans
+    whole = " ".join(word[0] for word in words) if text is None else text
+    _refuse_elsewhere(words, whole, where)
+    return identity, whole, spans
+
+
+def _refuse_elsewhere(words: Sequence[tuple[str, int, int, str]], text: str, where: str) -> None:
+    """Raise where a word is not at its place in the text."""
+    for word, start, end, _ in words:
+        if text[start:end] != word:
+            told = (
+                f"{where} has the word {word[:40]!r} at {start} to {end}, where its text has {text[start:end][:40]!r}"
+            )
+            raise InputError(f"{told}: count code points from 0, ends excluded")
 
 
 def _text(written: str, where: str) -> str:
     try:
-        return str(json.loads(written))
+        text = parse_json(written)
+        if isinstance(text, str):
+            return text
+        raise ValueError("no text")
     except ValueError as error:
         raise InputError(f"{where} has a text that is no JSON string ({error}): correct it") from None
 
@@ -77,6 +94,10 @@ def _word(line: str, place: int, where: str) -> tuple[str, int, int, str]:
     parts = line.split("\t") if "\t" in line else line.split()
     if len(parts) > 1 and not TAG.fullmatch(parts[-1]):
         raise InputError(f"{where} has the line {line[:40]!r}: its last word is no tag, as O, B or I-name")
+    try:
+        refuse_harmless([parts[-1][2:]])
+    except ValueError as error:
+        raise InputError(f"{where} has the line {line[:40]!r}: {error}") from None
     if len(parts) == 4 and parts[1].isdigit() and parts[2].isdigit():
         return parts[0], int(parts[1]), int(parts[2]), parts[3]
     if len(parts) < 2:
