@@ -387,11 +387,11 @@ ANSWER: list[Fault] = [
 ]
 JUDGE: list[Fault] = [
     ("nothing.json", "there is no file nothing.json"),
-    ("empty.json", "is not valid JSON"),
+    ("empty.json", "empty.json holds no preference"),
     ("latin.json", "is not valid JSON"),
-    ("list.json", "is no list of objects"),
+    ("list.json", "row 1 of list.json is '1': an object"),
     ("broken.jsonl", "is not valid JSON"),
-    ("outputs.json", "preferences from 1"),
+    ("outputs.json", "outputs.json holds no preference"),
     ("outputs.json --against outputs.json", "need a judge"),
     ("+ --against broken.json", "is not valid JSON"),
     ("+ --against others.json", "no instruction in common"),
@@ -425,7 +425,7 @@ def posts(empty: str = "empty.csv is empty") -> list[Fault]:
 PREDICTED: list[Fault] = [
     ("nothing.txt {}", "there is no file nothing.txt"),
     ("empty.txt {}", "empty.txt holds no posts"),
-    ("latin.txt {}", "latin.txt is not UTF-8"),
+    ("latin.txt {}", "row 1 of latin.txt is not id<TAB>"),
     ("broken.txt {}", "is not id<TAB>[characters]"),
     ("broken.jsonl {}", "is not valid JSON"),
     ("broken.conll {}", "is no tag"),

@@ -25,8 +25,8 @@ BEGINNINGS = (
     (rb"\x28\xb5\x2f\xfd", "is compressed with zstandard: unpack it (unzstd)"),
     (rb"PK\x03\x04", "is a zip archive, as spreadsheets are: unpack it, or save it as CSV"),
     (rb"PAR1[\x00-\x1f]", "is a parquet file: end its name in .parquet"),
+    (rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff", "is not UTF-8 text but UTF-32: convert it to UTF-8"),
     (rb"\xff\xfe|\xfe\xff", "is not UTF-8 text but UTF-16: convert it to UTF-8"),
-    (rb"\x00\x00\xfe\xff", "is not UTF-8 text but UTF-32: convert it to UTF-8"),
 )
 """How files begin that are no text in UTF-8."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

@@ -17,6 +17,7 @@ from remodeler.hub import hub_rows, on_hub
 from remodeler.lines import Row, decoded_lines, fault_of, refuse_missing, short, text_lines
 from remodeler.strict_json import BLANK, BREAKS_OFF, elements, parse_json
 
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 LONGEST_CELL = 2**31 - 1
 """Characters; the csv library's own limit is 131,072."""
 DELIMITERS = re.compile("[;\t|]")
@@ -34,7 +35,8 @@ def read_rows(path: Path) -> Iterator[Row]:
     refuse_missing(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise InputError(f"{path} ends in {path.suffix or 'nothing'}: texts are read from {', '.join(READERS)}")
+        advice = "unpack it; " * (path.suffix.lower() in PACKED)
+        raise InputError(f"{path} ends in {path.suffix or 'nothing'}: {advice}texts are read from {', '.join(READERS)}")
     return reader(path)
 
 
@@ -65,12 +67,17 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             return
         except csv.Error as error:
             number += 1
-            told = f"has broken quotes or a lone carriage return ({error}): correct it, quote texts whole"
-            yield Row(number, fault=f"{_where(path, number, line, reader.line_num)} {told}")
+            yield Row(number, fault=f"{_where(path, number, line, reader.line_num)} {_told(error)}")
             continue
         if cells and not (len(names) > len(cells) == 1 and not cells[0].strip()):
             number += 1
             yield _csv_row(f"row {number} of {path} (line {line})", number, names, cells)
+
+
+def _told(error: csv.Error) -> str:
+    if "new-line character" in str(error):
+        return "has a carriage return outside of quotes: quote the text that it is in"
+    return f"has broken quotes ({error}): quote texts whole, and double the quotes inside them"
 
 
 def _next(reader: Any) -> list[str]:

@@ -84,7 +84,8 @@ def _told(error: Exception, text: str) -> str:
         return str(error)
     if error.pos >= len(text.rstrip(BLANK)):
         return f"{BREAKS_OFF} at column {error.colno}"
-    return f"{error.msg} at column {error.colno}" + (f" of line {error.lineno}" if error.lineno > 1 else "")
+    what = error.msg.removesuffix(" at")  # as in "Unterminated string starting at"
+    return f"{what} at column {error.colno}" + (f" of line {error.lineno}" if error.lineno > 1 else "")
 
 
 def _behind_blanks(text: str, place: int) -> int:
