@@ -79,14 +79,14 @@ def test_rows_after_a_bad_one_keep_their_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.csv", "span,txt\n[0],a\n", "row 1 of .* has 'span, txt' and no text and no spans: name them so"),
+        ("a.csv", "span,txt\n[0],a\n", "row 1 of .* has span, txt and no text and no spans: name them so"),
         ("a.csv", "", "is empty"),
         ("a.csv", HEADER, "is empty"),
         ("a.txt", "abc\n", "has texts without spans"),
         ("a.xml", "abc\n", "ends in .xml: texts are read from .txt, .jsonl, .json, .csv, .parquet"),
         ("a.jsonl", "{\n", "row 1 of .* is not valid JSON"),
-        ("a.jsonl", '{"spans": []}\n', "row 1 of .* has 'spans' and no text"),
-        ("a.jsonl", '{"text": "a"}\n', "row 1 of .* has 'text' and no spans"),
+        ("a.jsonl", '{"spans": []}\n', "row 1 of .* has spans and no text"),
+        ("a.jsonl", '{"text": "a"}\n', "row 1 of .* has text and no spans"),
         ("a.jsonl", '{"text": "\\ud800", "spans": []}\n', "half a character, .ud800, at character 0 of a text"),
     ],
 )

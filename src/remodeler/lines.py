@@ -7,7 +7,7 @@ is refused by name, where it can be in a single row.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import chain
@@ -29,6 +29,8 @@ BEGINNINGS = (
     (rb"\xff\xfe|\xfe\xff", "is not UTF-8 text but UTF-16: convert it to UTF-8"),
 )
 """How files begin that are no text in UTF-8."""
+LONGEST_LIST = 120
+"""Characters of names that are shown."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -84,7 +86,8 @@ def decoded_lines(path: Path, content: bytes | None = None, bare_returns: bool =
         start = line.removeprefix(BYTE_ORDER_MARK) if number == 0 else line
         if number == 0 and not bare_returns and b"\n" not in line and b"\r" in line.removesuffix(b"\r"):
             raise InputError(f"the lines of {path} end in carriage returns alone: save it with newlines")
-        yield start.decode("utf-8", errors="surrogateescape")
+        if start:
+            yield start.decode("utf-8", errors="surrogateescape")
 
 
 def _byte_lines(path: Path, content: bytes | None) -> Iterator[bytes]:
@@ -118,6 +121,12 @@ def fault_of(where: str, text: str) -> str | None:
     if "\0" in text:
         return f"{where} has a NUL byte at character {text.index(chr(0))}: give text in UTF-8 (not UTF-16)"
     return None
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Names of columns on one line, whatever is in them."""
+    text = ", ".join("".join(each if each.isprintable() else " " for each in str(name)) for name in names) or "nothing"
+    return text if len(text) <= LONGEST_LIST else text[:LONGEST_LIST] + "..."
 
 
 def short(value: Any) -> str:

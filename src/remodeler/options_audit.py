@@ -10,7 +10,8 @@ import typer
 DATA, HEAD, HOW, RULES = "Posts", "What stands on the encoder", "How it learns", "How spans are made"
 
 Texts = Annotated[
-    Path, typer.Option(help="Posts with spans: .csv (columns spans, text) or .jsonl.", rich_help_panel=DATA)
+    Path,
+    typer.Option(help="Posts with spans: .csv, .jsonl, .json, .parquet (text, spans).", rich_help_panel=DATA),
 ]
 Encoder = Annotated[
     str, typer.Option(help="Encoder to start from: a folder or a hub id, as BERT, ALBERT, RoBERTa, XLNet.")
@@ -92,7 +93,8 @@ Words = Annotated[
 Shortest = Annotated[int | None, typer.Option(help="Characters a span must have.", rich_help_panel=RULES)]
 
 Posts = Annotated[
-    Path, typer.Option("--texts", help="Posts: .csv (column text), .jsonl, or .txt (one a line).", show_default=False)
+    Path,
+    typer.Option("--texts", help="Posts: .csv, .jsonl, .json, .parquet, or .txt (one a line).", show_default=False),
 ]
 TaggerFolder = Annotated[
     Path,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.errors import InputError
-from remodeler.lines import whole_text
+from remodeler.lines import listed, whole_text
 from remodeler.rows import json_rows
 
 SUFFIXES = (".jsonl", ".json")
@@ -63,7 +63,7 @@ def _form(path: Path, row: Row) -> Callable[[Row], Question]:
         if all(any(key in row for key in need.split("|")) for need in needs.split()):
             return convert
     known = "; ".join(needs.replace(" ", ", ") for needs, _ in FORMS)
-    raise InputError(f"{path} has rows with {', '.join(row)}: give one of these forms: {known}")
+    raise InputError(f"{path} has rows with {listed(row)}: give one of these forms: {known}")
 
 
 def _question(path: Path, number: int, row: Row, convert: Callable[[Row], Question]) -> Question:

@@ -14,7 +14,7 @@ from typing import Any
 
 from remodeler.errors import InputError, one_line
 from remodeler.hub import hub_rows, on_hub
-from remodeler.lines import Row, decoded_lines, fault_of, refuse_missing, short, text_lines
+from remodeler.lines import Row, decoded_lines, fault_of, listed, refuse_missing, short, text_lines
 from remodeler.strict_json import BLANK, BREAKS_OFF, elements, parse_json
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -199,7 +199,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = list(file.schema_arrow.names)
             if len({*names}) < len(names):
-                raise InputError(f"{path} has two columns of one name ({', '.join(names)}): rename one")
+                raise InputError(f"{path} has two columns of one name ({listed(names)}): rename one")
             every = chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
             for number, values in enumerate(every, 1):
                 yield Row(number, without_nan(values))

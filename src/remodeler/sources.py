@@ -16,7 +16,7 @@ from typing import Any
 from remodeler import pydocs
 from remodeler.errors import InputError
 from remodeler.hub import load, on_hub
-from remodeler.lines import whole_text
+from remodeler.lines import listed, whole_text
 from remodeler.rows import read_rows, source_rows
 
 NAMES = ("alpaca", "wikitext2", "c4", "python")
@@ -174,7 +174,7 @@ def _text_column(name: str, first: Row) -> str | None:
     if usual or lone:
         return (usual or lone)[0]
     raise InputError(
-        f"{name} has the columns {', '.join(first)}: it is not clear which holds the text, name that one 'text'"
+        f"{name} has the columns {listed(first)}: it is not clear which holds the text, name that one 'text'"
     )
 
 
@@ -185,12 +185,14 @@ def _around_rows(row: Row) -> bool:
 
 def _cell(where: str, row: Row, column: str, needed: bool = True) -> str:
     if needed and column not in row:
-        raise InputError(f"{where} has {', '.join(row) or 'nothing'} and no {column}, as the first has: add it")
+        raise InputError(f"{where} has {listed(row)} and no {listed([column])}, as the first has: add it")
     value = row.get(column)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise InputError(f"column {column} of {where} holds {value!r:.40}, a text was expected: give texts there")
+        raise InputError(
+            f"column {listed([column])} of {where} holds {value!r:.40}, a text was expected: give texts there"
+        )
     return value
 
 

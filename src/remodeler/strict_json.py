@@ -28,8 +28,8 @@ def parse_json(text: str) -> Any:
         value, end = _STRICT.raw_decode(text, _behind_blanks(text, 0))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(_told(error, text)) from None
-    if text[end:].strip(BLANK):
-        raise ValueError(f"more behind its end, at column {end + 1}")
+    if (more := _behind_blanks(text, end)) < len(text):
+        raise ValueError(f"more behind its end, at column {more + 1}")
     _refuse_half_pairs(text, value)
     return value
 

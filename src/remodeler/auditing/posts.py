@@ -12,7 +12,7 @@ from remodeler.auditing.span_lists import read_spans
 from remodeler.auditing.spans import Span
 from remodeler.console import note
 from remodeler.errors import InputError
-from remodeler.lines import Row, short
+from remodeler.lines import Row, listed, short
 from remodeler.rows import read_rows
 
 LONGEST = 500_000
@@ -91,8 +91,7 @@ def _post(path: Path, row: Row, known: bool) -> Post:
     values, where = row.checked(), f"row {row.number} of {path}"
     lacking = [name for name in ("text", "spans")[: 1 + known] if name not in values]
     if lacking:
-        found = ", ".join(values) or "nothing"
-        raise InputError(f"{where} has {short(found)} and no {' and no '.join(lacking)}: name them so")
+        raise InputError(f"{where} has {listed(values)} and no {' and no '.join(lacking)}: name them so")
     text = values["text"]
     if not isinstance(text, str):
         raise InputError(f"{where} has {short(text)} in the place of its text: write a text")

@@ -13,7 +13,7 @@ from typing import Any
 
 from remodeler.auditing.spans import Span, of_characters
 from remodeler.errors import InputError
-from remodeler.lines import short
+from remodeler.lines import listed, short
 from remodeler.strict_json import parse_json
 
 FARTHEST = 500_000
@@ -73,13 +73,10 @@ def _list(value: Any) -> list[Any]:
     if value is None:
         raise ValueError("nothing: where nothing is marked, [] is written")
     if isinstance(value, dict):
-        names = ", ".join(map(str, value))
-        raise ValueError(
-            f"an object with {names[:80] or 'nothing'}, not a list: put the spans of all annotators in one"
-        )
-    if not isinstance(value, list | tuple):
+        raise ValueError(f"an object with {listed(value)}, not a list: put the spans of all annotators in one")
+    if not isinstance(value, list):
         raise ValueError("not a list")
-    return list(value)
+    return value
 
 
 def _parsed(written: str) -> Any:
@@ -92,9 +89,17 @@ def _parsed(written: str) -> Any:
         told = error
     try:
         with warnings.catch_warnings(action="ignore"):
-            return ast.literal_eval(written.strip())
+            tree = ast.parse(written.strip(), mode="eval")
+        if not any(isinstance(node, ast.Dict) and _repeats(node) for node in ast.walk(tree)):
+            return ast.literal_eval(tree)
     except (ValueError, SyntaxError, TypeError, MemoryError):
-        raise ValueError(f"no list in JSON: {told}") from None
+        pass
+    raise ValueError(f"no list in JSON: {told}")
+
+
+def _repeats(node: ast.Dict) -> bool:
+    names = [name.value for name in node.keys if isinstance(name, ast.Constant)]
+    return len({*names}) < len(names)
 
 
 def _spans(listed: Sequence[Any], text: str | None) -> list[Span]:
@@ -127,18 +132,18 @@ def _of_pair(each: Sequence[Any]) -> Span:
 def _of_object(each: dict[Any, Any], text: str | None) -> Span:
     """An object with ``start`` and ``end``; its score, if it has one, and names that only describe it."""
     unknown = [str(name) for name in each if name not in (*DESCRIBING, "start", "end", "score")]
-    if unknown or not each.keys() >= {"start", "end"}:
-        found = ", ".join(map(str, each)) or "nothing"
-        told = f"of which {', '.join(unknown)} is not known" if each.keys() >= {"start", "end"} else "not start and end"
-        raise ValueError(f"an object with {found[:80]}, {told}")
-    labels = [each.get(name) for name in ("label", "entity", "entity_group")] + _listed(each.get("labels"))
+    if not each.keys() >= {"start", "end"}:
+        raise ValueError(f"an object with {listed(each)}, not start and end")
+    if unknown:
+        raise ValueError(f"an object with {listed(unknown)}, which is not known: leave it out")
+    labels = [each.get(name) for name in ("label", "entity", "entity_group")] + _as_list(each.get("labels"))
     refuse_harmless([name for name in labels if isinstance(name, str)])
     span = Span(_whole(each["start"]), _whole(each["end"]), _score(each.get("score")))
     _refuse_included_end(span, each.get("word", each.get("text")), text)
     return span
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
