@@ -13,7 +13,10 @@ from remodeler.strict_json import parse_json
 
 LABEL = "TOXIC"
 WORDS = re.compile(r"\w+|[^\w\s]+")
-TAG = re.compile(r"[A-Z](-.+)?")
+TAG = re.compile(r"O|[BIESLUM](-.+)?")
+"""Of IO, BIO, BIOES, BILOU and BMES; other capital letters are parts of speech."""
+INSIDE = "IELM"
+"""What goes on with the span before: inside, end, last, middle."""
 
 
 def tagged_words(text: str, spans: Sequence[Span]) -> list[tuple[int, int, str]]:
@@ -32,11 +35,11 @@ def tagged_words(text: str, spans: Sequence[Span]) -> list[tuple[int, int, str]]
 
 
 def of_words(words: Sequence[tuple[int, int, str]]) -> list[Span]:
-    """The spans of tagged words: ``I`` goes on with what is between, ``B`` begins."""
+    """The spans of tagged words: ``I`` (``E``, ``L``, ``M``) goes on with what is between, another begins."""
     found: list[Span] = []
     before = "O"
     for start, end, tag in words:
-        if tag.startswith("I") and before != "O":
+        if tag[0] in INSIDE and before != "O":
             found[-1] = Span(found[-1].start, end)
         elif tag != "O":
             found.append(Span(start, end))
