@@ -116,7 +116,7 @@ Members = Annotated[list[Path], typer.Argument(help="Prediction files, or folder
 MemberTexts = Annotated[Path | None, typer.Option("--texts", help="Posts that taggers are to predict.")]
 Least = Annotated[int | None, typer.Option("--at-least", help="Votes that a character needs. [default: a majority]")]
 Predictions = Annotated[Path, typer.Argument(help="Predictions: .txt, .zip, .jsonl, .conll.", show_default=False)]
-Gold = Annotated[Path, typer.Argument(help="Gold spans: .csv, or as predictions.", show_default=False)]
+Gold = Annotated[Path, typer.Argument(help="Gold spans: .csv, .json, .parquet, or as predictions.", show_default=False)]
 Source = Annotated[Path, typer.Argument(help="Predictions or gold spans.", show_default=False)]
 Target = Annotated[Path, typer.Argument(help="New file: .txt, .zip, .jsonl, .conll or .csv.", show_default=False)]
 TextsOf = Annotated[Path | None, typer.Option("--texts", help="Posts, where the source has no texts.")]
