@@ -102,6 +102,19 @@ def test_parts_of_speech_are_no_tags(tag: str, tmp_path: Path) -> None:
         read_predictions(tmp_path / "a.conll")
 
 
+def test_line_ends_inside_a_text_come_back_in_every_kind(tmp_path: Path) -> None:
+    rows = [
+        Prediction(0, (Span(0, 3),), text)
+        for text in ["old\rfool", "old\r\nfool", "old\u2028\x85\x0cfool", "old # fool"]
+    ]
+    rows = [Prediction(number, row.spans, row.text) for number, row in enumerate(rows)]
+    for suffix in (".csv", ".jsonl", ".conll"):
+        write_predictions(tmp_path / f"a{suffix}", rows)
+        assert list(read_predictions(tmp_path / f"a{suffix}").rows) == rows
+    (tmp_path / "b.conll").write_text("you O\n# O\nfool B\n")
+    assert read_predictions(tmp_path / "b.conll").rows == (Prediction(0, (Span(6, 10),), "you # fool"),)
+
+
 def test_dicts_are_those_of_the_pipelines() -> None:
     found = as_dicts("an idiot", [Span(3, 8, 0.5)])
     assert found == [{"entity_group": "TOXIC", "score": 0.5, "word": "idiot", "start": 3, "end": 8}]

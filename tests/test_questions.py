@@ -119,6 +119,14 @@ def test_hellaswag_is_cleaned_as_lm_eval_does(tmp_path: Path) -> None:
         ('{"query": "?", "choices": ["a", "b"], "gold": ""}', LACKS.format(1)),
         ('{"query": "?", "choices": ["a", "b"], "gold": 0}\n7', "row 2 of .* is '7': an object"),
         ('{"instruction": "Write a poem.", "answer": "No."}', LACKS.format(1)),
+        ('{"question": null, "choices": ["a", "b"], "gold": 0}', "'None' where a text was expected"),
+        ('{"query": "?", "choices": "ab", "gold": 0}', "'ab' where a list of texts was expected"),
+        ('{"query": "?", "choices": [1, 2], "gold": 0}', "where a list of texts was expected"),
+        ('{"query": "?", "choices": ["a", "b"], "gold": 0.5}', "0.5 where a whole number was expected"),
+        ('{"goal": "?", "sol1": "a", "sol2": 7, "label": 0}', "'7' where a text was expected"),
+        ('{"question": "?", "choices": {"text": ["a", "b"], "label": ["A"]}, "answerKey": "A"}', "of 2 choices"),
+        ('{"sentence": "No blank.", "option1": "a", "option2": "b", "answer": "1"}', "a sentence without a blank"),
+        ('{"query": "?", "choices": ["a", "b"], "gold": 0, "gold": 1}', "the name 'gold' twice"),
     ],
 )
 def test_what_is_no_question_is_refused_in_one_sentence(tmp_path: Path, content: str, message: str) -> None:

@@ -64,7 +64,7 @@ def read_post(block: str, where: str, number: int) -> tuple[int, str, list[Span]
             identity = int(line[7:]) if line[7:].strip().isdigit() else number
         elif line.startswith("# text = "):
             text = _text(line.removeprefix("# text = "), where)
-        elif not line.startswith("# "):
+        elif not line.startswith("# ") or TAG.fullmatch(line[2:]):  # a lone # may be a word
             words.append(_word(line, words[-1][2] + 1 if words else 0, where))
     spans = of_words([word[1:] for word in words])
     whole = " ".join(word[0] for word in words) if text is None else text

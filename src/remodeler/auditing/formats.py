@@ -260,9 +260,11 @@ def _posts(path: Path, skip_bad: bool) -> Predictions:
 def _write_csv(rows: Sequence[Prediction]) -> bytes:
     written = io.StringIO(newline="")
     writer = csv.writer(written, lineterminator="\n")
+    quoted = csv.writer(written, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(["spans", "text"])
     for row in rows:
-        writer.writerow([characters(row.spans), _text_of(row)])
+        chosen = quoted if "\r" in _text_of(row) else writer  # Python 3.11 leaves a lone carriage return unquoted
+        chosen.writerow([characters(row.spans), _text_of(row)])
     return written.getvalue().encode()
 
 
