@@ -199,10 +199,12 @@ def test_every_row_must_have_the_column_of_the_first(tmp_path: Path) -> None:
 def test_conversations_are_no_texts(tmp_path: Path) -> None:
     """Their id is the only column of text, but no text."""
     row = {"id": "identity_0", "conversations": [{"from": "human", "value": "Hi"}]}
-    path = written(tmp_path / "a.json", json.dumps([row]))
-    with pytest.raises(InputError, match="has the columns id, conversations"):
-        read_texts(path)
-    assert rows_of(path, 1) == [row]
+    for given_row in (row, row | {"conversations": []}):
+        path = written(tmp_path / "a.json", json.dumps([given_row]))
+        with pytest.raises(InputError, match="has the columns id, conversations"):
+            read_texts(path)
+        assert rows_of(path, 1) == [given_row]
+    assert read_texts(written(path, json.dumps([{"lyrics": "La.", "tags": ["a"]}]))) == ["La."], "one text is"
 
 
 def test_names_in_a_sentence_stay_on_one_line(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from remodeler.rows import read_rows, source_rows
 
 NAMES = ("alpaca", "wikitext2", "c4", "python")
 SEPARATOR = "<|endoftext|>"
+TALKS = ("conversations", "messages")
 ALPACA_COLUMNS = ("instruction", "output")
 COLUMNS = ("content", "sentence", "document", "article", "story")  # tried after "text" and Alpaca's, before a lone one
 ALPACA_SEED = 42  # the official split is fixed; only the drawing from it has a seed of the user's
@@ -179,8 +180,9 @@ def _text_column(name: str, first: Row) -> str | None:
 
 
 def _around_rows(row: Row) -> bool:
-    """Whether it is an object around the rows themselves, as ``{"name": ..., "data": [{...}, ...]}``."""
-    return any(isinstance(value, list) and value and isinstance(value[0], dict) for value in row.values())
+    """Whether it is a conversation, or an object around the rows, as ``{"name": ..., "data": [{...}, ...]}``."""
+    lists = [value for value in row.values() if isinstance(value, list)]
+    return not row.keys().isdisjoint(TALKS) or any(value and isinstance(value[0], dict) for value in lists)
 
 
 def _cell(where: str, row: Row, column: str, needed: bool = True) -> str:
