@@ -116,7 +116,7 @@ def test_no_prompt_is_on_both_sides_and_other_prompts_do_not_change_the_order() 
     ("rows", "words"),
     [
         ([{"a": 1}], "row 1 of .* has a: one of these was expected"),
-        (["text"], "row 1 of .* has 'text'"),
+        (["text"], "row 1 of .* has text: one of these"),
         ([SHAPED["pairs"] | {"chosen": ""}], "no usable preference .left out: 1 .an empty side"),
         ([], "holds no usable preference .left out: nothing"),
     ],
@@ -129,7 +129,7 @@ def test_what_is_refused(rows: list[Any], words: str, tmp_path: Path) -> None:
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(SHAPED["pairs"]) + "\n{broken\n")
-    with pytest.raises(InputError, match=r"line 2 of .* is not valid JSON"):
+    with pytest.raises(InputError, match=r"row 2 of .* is not valid JSON"):
         read_preferences(str(path))
 
 

@@ -1,13 +1,12 @@
 """Prompts as the usual collections write them: a text, a turn, a conversation; under whatever name a row has it."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from remodeler.errors import InputError
-from remodeler.sources import rows_of
+from remodeler.lines import Row
+from remodeler.rows import source_rows
+from remodeler.sources import STREAMED
 
 KEYS = ("prompt", "instruction", "question", "turns", "messages", "text", "goal")
 """Tried in this order; of MT-Bench's turns the first is taken."""
@@ -73,31 +72,16 @@ def asked(source: str, number: int, row: Any) -> str:
 
 
 def rows(source: str, samples: int | None = None) -> Iterator[Any]:
-    """The rows of a source, one at a time; only files of JSON lines are never in memory as a whole.
+    """The rows of a source, one at a time, as :mod:`remodeler.rows` reads them; of ``.txt`` a row is a line.
 
     Of a data set on the hub no more are read than are enough for some samples.
+
+    Raises:
+        InputError: for a source that can't be read, or a row that is broken.
     """
-    path = Path(source)
-    if path.suffix.lower() != ".jsonl" or not path.is_file():
-        yield from rows_of(source, min(samples or MANY, MANY))
-        return
-    with path.open(encoding="utf-8-sig") as file, utf8(path):
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _parsed(path, number, line)
+    return (row.checked() for row in numbered(source, samples))
 
 
-@contextmanager
-def utf8(path: Path) -> Iterator[None]:
-    """A file in another encoding, as one sentence."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 ({error}): convert it") from None
-
-
-def _parsed(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise InputError(f"line {number} of {path} is not valid JSON ({error}): restore or remove it") from None
+def numbered(source: str, samples: int | None = None) -> Iterator[Row]:
+    """The same with their numbers; a row that is broken says so, and the others follow."""
+    return source_rows(source, STREAMED * min(samples or MANY, MANY))

@@ -22,7 +22,8 @@ from remodeler.alignment.reviser import Judge, Reviser, probabilities, quality
 from remodeler.alignment.scoring import mean_logprobs
 from remodeler.checkpoints import Checkpoint
 from remodeler.errors import InputError
-from remodeler.records import read_json, read_lines, to_json, write_json, write_text
+from remodeler.records import to_json, write_json, write_text
+from remodeler.rows import json_rows
 
 DRAW = 1.5
 RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
@@ -65,6 +66,8 @@ def annotated(path: Path) -> WinRate:
         InputError: for a file that is none.
     """
     rows = [row for row in _rows(path) if row.get("preference") is not None]
+    if not rows:
+        raise InputError(f"{path} holds no preference: AlpacaEval's output_1, output_2 and preference were expected")
     try:
         value, error = win_rate([float(row["preference"]) for row in rows])
         lengths = [fmean(len(row[key]) for row in rows) for key in ("output_2", "output_1")]
@@ -114,10 +117,8 @@ def _preference(gap: float) -> float:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    found = read_json(path)
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise InputError(f"{path} is no list of objects: an AlpacaEval file was expected")
-    return found
+    """The objects of a file of JSON."""
+    return [row.checked() for row in json_rows(path)]
 
 
 # MT-Bench -------------------------------------------------------------------------------------------------------------
@@ -129,8 +130,8 @@ def questions(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: for a file that holds others.
     """
-    found = read_lines(path)
-    if not found or not all(isinstance(each, dict) and each.get("turns") and "question_id" in each for each in found):
+    found = _rows(path)
+    if not found or not all(each.get("turns") and "question_id" in each for each in found):
         raise InputError(f"{path} holds no questions of MT-Bench: question_id and turns were expected")
     return found
 
@@ -170,7 +171,7 @@ def rated(path: Path) -> dict[str, float]:
         InputError: for a file without a rating.
     """
     found: dict[str, list[float]] = {}
-    for row in read_lines(path):
+    for row in _rows(path):
         score = row.get("score")
         score = rating(str(row.get("judgment", ""))) if score is None else score
         if score is not None and score >= 0:  # -1 is FastChat's word for a text without a rating

@@ -1,11 +1,10 @@
 """Prompts without answers, and prompts with responses, from files and data sets."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from remodeler.errors import InputError
-from remodeler.prompts import BadRow, asked, rows, text_of, utf8
+from remodeler.prompts import BadRow, asked, rows, text_of
 
 RESPONSES = ("response", "output", "answer", "completion", "original_output")
 """Keys, in the order in which they are tried."""
@@ -26,11 +25,7 @@ def read_prompts(source: str, limit: int | None = None) -> list[str]:
         InputError: for a source that can't be read or has no prompt.
     """
     refuse_limit(limit)
-    if Path(source).suffix.lower() == ".txt" and Path(source).is_file():
-        with utf8(Path(source)):
-            found = Path(source).read_text(encoding="utf-8-sig").splitlines()
-    else:
-        found = [asked(source, number, row) for number, row in enumerate(rows(source), 1)]
+    found = [asked(source, number, row) for number, row in enumerate(rows(source), 1)]
     found = list(dict.fromkeys(each for each in found if each.strip()))[:limit]
     if not found:
         raise InputError(f"{source} has no prompts: give a file with at least one")
