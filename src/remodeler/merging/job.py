@@ -192,6 +192,7 @@ def _described(
         **{name: _plain(value) for name, value in plan.options.items()},
         "tokenizer": wish.tokenizer,
         "dtype": wish.dtype,
+        "mergekit": asdict(wish.mergekit) if wish.mergekit else None,
         "out": str(out),
     }
     known = {key: {"name": model.name, "digest": model.digest} for key, model in inputs.items() if model}

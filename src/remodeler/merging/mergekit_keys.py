@@ -42,7 +42,7 @@ def load_yaml(path: Path) -> dict[Any, Any]:
     except YAML_ERRORS as error:
         raise InputError(f"{path} is not valid YAML ({' '.join(str(error).split())}): check the file") from None
     if not isinstance(content, dict) or "merge_method" not in content:
-        raise InputError(f"{path} names no merge_method: give a file written for mergekit")
+        raise InputError(f"{path} names no merge_method: give a file written for mergekit-yaml")
     return content
 
 
