@@ -361,10 +361,11 @@ def test_filters_and_parameters_without_effect_are_named(
     content = changes("task_arithmetic", family, parameters={"density": 0.5, "weight": [{"filter": "mlq", "value": 1}]})
     content["models"] = [{"model": family[0], "parameters": {"weight": 1}}, *entries(family[1], weight={"value": 1})]
     content["models"] += entries(family[2])
-    content["parameters"]["weight"].append({"value": 2})
+    content["parameters"]["weight"] += [{"value": 2}, {"filter": "mlp", "value": 3}]
     prepared(read(tmp_path, content))
     said = capsys.readouterr().err.replace("\n", " ")
     assert "the filter 'mlq' of weight is in no tensor's name" in said
+    assert "of parameters.weight what stands behind the condition without filter changes nothing" in said
     assert "density changes nothing: task_arithmetic does without it" in said
     assert f"weight of {family[0]} changes nothing: it is the base" in said.replace("  ", " ")
 

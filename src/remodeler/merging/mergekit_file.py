@@ -182,6 +182,8 @@ def _parameters(where: str, value: Any, method: str) -> Parameters:
             found[name] = alternatives(each, known[name].is_switch)
         except ValueError as error:
             raise InputError(f"has {where}parameters.{name} {short(each)}: {error}") from None
+        if any(not part for part, _ in found[name][:-1]):
+            note(f"of {where}parameters.{name} what stands behind the condition without filter changes nothing")
         only = known[name].only
         if only is not None and any(number != only for _, row in found[name] for number in row):
             raise InputError(

@@ -103,8 +103,8 @@ def completed(method: Method, name: str, given: Mapping[str, Any], models: int) 
 def _word(option: str, value: Any, method: Method) -> bool | str | Setting:
     if isinstance(method.options[option], bool):
         return value if isinstance(value, Setting) else bool(value)
-    choices = method.choices[option]
-    if value not in choices:
+    choices = method.choices.get(option)
+    if choices is not None and value not in choices:
         raise InputError(f"--{option} {value!r} is not known: choose {', '.join(choices)}")
     return str(value)
 
@@ -152,12 +152,11 @@ def _refuse(method: Method, found: Mapping[str, Any], name: str) -> None:
     for option, (low, high) in RANGES.items():
         for value in found[option] if isinstance(found.get(option), list) else [found.get(option, low)]:
             if not low <= value <= high:
-                raise InputError(f"--{option} is {value:g} for {name}: choose a number from {low:g} to {high:g}")
+                known = "select (select_topk in mergekit's files)" if option == "select" else option
+                raise InputError(f"{known} is {value:g} for {name}: choose a number from {low:g} to {high:g}")
     if "epsilon" in found:
         for density, reach in zip(found["density"], found["epsilon"], strict=True):
             if 0 < density < 1 and (density - reach < 0 or density + reach > 1):
-                raise InputError(
-                    f"--density {density:g} with --epsilon {reach:g} leaves 0 to 1: choose a smaller --epsilon"
-                )
+                raise InputError(f"density {density:g} with epsilon {reach:g} leaves 0 to 1: choose a smaller epsilon")
     if not method.needs_base and "weight" in found and found["normalize"] and abs(sum(found["weight"])) < NOTHING:
-        raise InputError(f"the weights of {name} sum to 0: give others, or --no-normalize")
+        raise InputError(f"the weights of {name} sum to 0: give others, or do not normalize")
