@@ -7,11 +7,10 @@ from typing import Any
 
 import yaml
 
+from remodeler.card import YAML_ERRORS
 from remodeler.errors import InputError
 
 MERGE_KEY = "tag:yaml.org,2002:merge"
-YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-"""PyYAML raises more than its own, for dates and tagged values that are none, and for what is nested too deeply."""
 
 
 class _Loader(yaml.SafeLoader):
