@@ -152,8 +152,13 @@ def documents(draw: Any) -> dict[str, Any]:
     known = METHODS[method]
 
     def parameters(names: Any) -> Any:
-        chosen = draw(st.lists(st.sampled_from(sorted(names)), unique=True, max_size=4)) if names else []
-        return {name: draw(settings_of(switches if known[name].is_switch else numbers)) for name in chosen}
+        some = sorted(name for name in names if known[name].only is None)
+        chosen = draw(st.lists(st.sampled_from(some), unique=True, max_size=4)) if some else []
+        small = st.sampled_from([0, 0.1])  # any other epsilon fits few densities
+        return {
+            name: draw(settings_of(switches if known[name].is_switch else small if name == "epsilon" else numbers))
+            for name in chosen
+        }
 
     own = [name for name, each in known.items() if each.per_model]
     models = ["base", "one"] if method == "slerp" else draw(st.permutations(["base", "one", "two"]))
@@ -161,8 +166,9 @@ def documents(draw: Any) -> dict[str, Any]:
     whole = {"layer_range": [0, 4]} if in_slice else {}
     sources = [{"model": each, "parameters": parameters(own), **whole} for each in models]
     content: dict[str, Any] = {"merge_method": method, "base_model": "base", "parameters": parameters(known)}
-    if own and draw(st.booleans()):
-        content["parameters"]["weight"] = draw(settings_of(numbers))
+    for name in ("weight", "t"):
+        if name in known and draw(st.integers(0, 3)):
+            content["parameters"][name] = [{"filter": "mlp", "value": draw(numbers)}, {"value": draw(numbers)}]
     if in_slice:
         return content | {"slices": [{"sources": sources, "parameters": parameters(known)}]}
     return content | {"models": sources}

@@ -4,8 +4,10 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,6 +21,7 @@ from remodeler.merging.files import create, lay_out, places
 from remodeler.merging.job import merge_models
 from remodeler.merging.settings import parsed
 from remodeler.merging.table import Method
+from remodeler.merging.tokens import gathered
 from remodeler.merging.wishes import Wish
 from remodeler.records import load_record, read_lines
 from remodeler.report import write_report
@@ -183,6 +186,14 @@ def test_rows_are_merged_by_token(tmp_path: Path) -> None:
     torch.testing.assert_close(union[a], rows[1][AutoTokenizer.from_pretrained(one).convert_tokens_to_ids("<|a|>")])
     assert words.encode("<|b|>", add_special_tokens=False) == [b]
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "union").config.vocab_size == union.shape[0]
+
+
+def test_rows_behind_a_missing_one_are_found() -> None:
+    """A token that a model lacks, before one that has its first row."""
+    stored: Any = SimpleNamespace(read=lambda start, stop: torch.arange(12.0)[start:stop])
+    found = gathered(stored, np.array([-1, 0, 1, -1, -1, 3, 2]), 3)
+    assert found[:, 0].tolist() == [0, 0, 3, 0, 0, 9, 6]
+    assert found[1].tolist() == [0, 1, 2]
 
 
 def spoiled(folder: str, target: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> str:
