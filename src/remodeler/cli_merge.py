@@ -55,7 +55,7 @@ def merge(
     names = ("device", "seed", "shard_size", "trust_remote_code")
     common: dict[str, Any] = {name: given[name] for name in names}
     if config is not None:
-        _refuse_besides(config, given)
+        _refuse_options_beside(config, given)
         wish = of_file(config, **common, **({"dtype": dtype} if dtype != "auto" else {}))
     else:
         wish = Wish(tuple(models or ()), base, method or "linear", mer.parts(given), tokenizer, dtype, **common)
@@ -64,7 +64,7 @@ def merge(
         opt.published(out, push_to_hub)
 
 
-def _refuse_besides(config: Path, given: dict[str, Any]) -> None:
+def _refuse_options_beside(config: Path, given: dict[str, Any]) -> None:
     """Raise for options that say what the file says."""
     if given["models"] or given["base"]:
         raise InputError(f"models and --config {config} were given: give one of them")

@@ -11,7 +11,7 @@ from torch import Tensor
 from remodeler.merging.methods import Each, Facts, added, nonzero
 from remodeler.merging.pieces import Piece, Walk, totals, uniform
 
-SMALL = 1e-7
+ZERO_SIZE = 1e-7
 """Sums of sizes below which the variant mergekit makes nothing larger, as mergekit does."""
 
 
@@ -28,7 +28,7 @@ def dare(
     consensus: bool = False,
 ) -> Tensor:
     """A random part of the changes, made as much larger as it is smaller (DARE)."""
-    kept = drawn(piece, staying(piece, density), facts, rescale and variant == "paper")
+    kept = drop_at_random(piece, keep_probability(piece, density), facts, rescale and variant == "paper")
     return added(piece, kept, weight, scale, consensus=consensus, normalize=normalize)
 
 
@@ -46,11 +46,11 @@ def della(
     consensus: bool = False,
 ) -> Tensor:
     """As DARE, larger changes of a row being likelier to stay: density - epsilon to density + epsilon (DELLA)."""
-    kept = drawn(piece, staying(piece, density, epsilon), facts, rescale and variant == "paper")
+    kept = drop_at_random(piece, keep_probability(piece, density, epsilon), facts, rescale and variant == "paper")
     return added(piece, kept, weight, scale, consensus=consensus, normalize=normalize)
 
 
-def staying(piece: Piece, density: Each, epsilon: Each | None = None) -> Tensor:
+def keep_probability(piece: Piece, density: Each, epsilon: Each | None = None) -> Tensor:
     """How likely each change stays, by its rank in its row where there is an ``epsilon``: [models, elements]."""
     middle = torch.tensor(density, dtype=torch.float32, device=piece.deltas.device)[:, None]
     if epsilon is None:
@@ -60,7 +60,7 @@ def staying(piece: Piece, density: Each, epsilon: Each | None = None) -> Tensor:
     return middle - reach + 2 * reach * rank_in_row(piece.deltas.abs(), piece.row)
 
 
-def drawn(piece: Piece, probability: Tensor, facts: Facts, rescale: bool) -> Tensor:
+def drop_at_random(piece: Piece, probability: Tensor, facts: Facts, rescale: bool) -> Tensor:
     """Changes that random numbers of the piece let stay, times the facts' ``factors``: [models, elements]."""
     numbers = torch.stack([uniform(piece, model) for model in range(len(piece.deltas))])
     kept = piece.deltas * torch.lt(numbers, probability, out=torch.empty_like(numbers))
@@ -69,17 +69,19 @@ def drawn(piece: Piece, probability: Tensor, facts: Facts, rescale: bool) -> Ten
     return kept / nonzero(probability) if rescale else kept
 
 
-def equal_norms(walk: Walk, *, density: Each, rescale: bool, variant: str, epsilon: Each | None = None) -> Facts:
+def rescale_factors(walk: Walk, *, density: Each, rescale: bool, variant: str, epsilon: Each | None = None) -> Facts:
     """In the variant mergekit by model what makes the sum of sizes of what stays that of all its changes."""
     if variant != "mergekit" or not rescale:
         return {}
 
     def sizes(piece: Piece) -> Tensor:
-        return torch.cat([piece.deltas, drawn(piece, staying(piece, density, epsilon), {}, False)]).abs()
+        return torch.cat(
+            [piece.deltas, drop_at_random(piece, keep_probability(piece, density, epsilon), {}, False)]
+        ).abs()
 
     found = totals(walk, sizes)
     pairs = zip(found[: len(density)], found[len(density) :], strict=True)
-    return {"factors": [whole / kept if min(whole, kept) >= SMALL else 1.0 for whole, kept in pairs]}
+    return {"factors": [whole / kept if min(whole, kept) >= ZERO_SIZE else 1.0 for whole, kept in pairs]}
 
 
 def rank_in_row(sizes: Tensor, row: int) -> Tensor:

@@ -13,7 +13,7 @@ from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.merging.mergekit_keys import checked, list_of, load_yaml, model_of, short
 from remodeler.merging.mergekit_methods import METHODS, Parameters, Source, alternatives
-from remodeler.merging.mergekit_tokens import TokenRow, token_rows
+from remodeler.merging.mergekit_tokens import TokenRow, read_token_rows
 from remodeler.merging.table import MERGE_METHODS
 
 TOP = (
@@ -224,7 +224,7 @@ def _vocabulary(content: Mapping[str, Any], first: str) -> Vocabulary | None:
     multiple = entry.get("pad_to_multiple_of")
     if multiple is not None and (not isinstance(multiple, int) or isinstance(multiple, bool) or multiple < 1):
         raise InputError(f"has tokenizer.pad_to_multiple_of {short(multiple)}, a number from 1 on was expected")
-    rows = token_rows("tokenizer.tokens", entry.get("tokens"))
+    rows = read_token_rows("tokenizer.tokens", entry.get("tokens"))
     return Vocabulary(_tokens_of("tokenizer.source", entry.get("source", "union"), first), rows, multiple or 1)
 
 

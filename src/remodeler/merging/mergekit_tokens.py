@@ -21,7 +21,7 @@ class TokenRow:
     """Another token of that model, or the number of its row; None for the same token."""
 
 
-def token_rows(where: str, value: Any) -> tuple[TokenRow, ...]:
+def read_token_rows(where: str, value: Any) -> tuple[TokenRow, ...]:
     """The tokens of a file, with their sources."""
     if value is None:
         return ()
@@ -61,7 +61,7 @@ def _model_token(where: str, source: Mapping[str, Any]) -> tuple[str, str | int]
     return model, row
 
 
-def found_rows(
+def resolve_rows(
     rows: Sequence[TokenRow], names: Sequence[str], words: Sequence[Mapping[str, int]], sizes: Sequence[int]
 ) -> dict[str, tuple[int, int] | None]:
     """By token the model's place among ``names`` and the number of its row; None for zeros.

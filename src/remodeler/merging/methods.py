@@ -34,9 +34,9 @@ Each = Sequence[float]
 
 PARALLEL = 0.9995
 """Cosine from which slerp is a straight line, as in mergekit."""
-NOTHING = 1e-8
+ZERO_WEIGHT = 1e-8
 """A sum of weights below which nothing is divided by it, as in mergekit."""
-EQUAL = 1e-6
+ZERO_SQUARES = 1e-6
 """Mean squares below which the variant mergekit of SCE weighs all models equally, and the least it divides by."""
 
 
@@ -61,7 +61,7 @@ def added(piece: Piece, changes: Tensor, weight: Each, scale: float, *, consensu
     if not consensus:
         total = weighted(changes, weight)
         divisor = sum(weight)
-        return piece.base + scale * (total / divisor if normalize and abs(divisor) >= NOTHING else total)
+        return piece.base + scale * (total / divisor if normalize and abs(divisor) >= ZERO_WEIGHT else total)
     parts = scratch("parts", len(changes), changes.shape[1], changes.device)
     torch.mul(changes, torch.tensor(weight, dtype=torch.float32, device=changes.device)[:, None], out=parts)
     sign = elect(parts)
@@ -206,7 +206,7 @@ def select_and_calculate(walk: Walk, *, select: float, variant: str) -> Facts:
             varying = int(totals(walk, lambda piece: positive(variance(piece.deltas)))[0])
         cutoffs = largest(walk, lambda piece: variance(piece.deltas), [int(select * varying)])
     found = squares(walk, lambda piece: masked(piece, cutoffs))
-    if variant == "mergekit" and math.fsum(found) < EQUAL * walk.count:
+    if variant == "mergekit" and math.fsum(found) < ZERO_SQUARES * walk.count:
         found = [1.0] * len(found)
     return {"cutoffs": cutoffs, "squares": found}
 
@@ -238,5 +238,5 @@ def sce(piece: Piece, facts: Facts, *, select: float, variant: str) -> Tensor:
     total = weighted(changes, coefficients)
     if variant != "paper":
         left = weighted(map(positive, changes), coefficients)
-        total /= left.clamp_min(EQUAL) if variant == "mergekit" else nonzero(left)
+        total /= left.clamp_min(ZERO_SQUARES) if variant == "mergekit" else nonzero(left)
     return piece.base + total * sign

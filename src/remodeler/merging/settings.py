@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from remodeler.errors import InputError
-from remodeler.merging.methods import NOTHING
+from remodeler.merging.methods import ZERO_WEIGHT
 from remodeler.merging.table import PER_MODEL, Method
 
 Alternatives = tuple[tuple[str, tuple[float, ...]], ...]
@@ -39,7 +39,7 @@ class Setting:
         values = self.row(name)
         return None if values is None else along(values, depth)
 
-    def switched(self, name: str, depth: float) -> bool:
+    def is_on(self, name: str, depth: float) -> bool:
         """Whether it is true for a tensor: of several values along the depth, the last that is reached."""
         values = self.row(name)
         return values is not None and bool(values[int(depth * (len(values) - 1))])
@@ -127,7 +127,7 @@ def values(method: Method, options: Options, name: str, depth: float) -> dict[st
         if isinstance(value, list):
             found[option] = [_at(option, each, name, depth, method) for each in value]
         elif isinstance(value, Setting) and isinstance(method.options[option], bool):
-            found[option] = value.switched(name, depth)
+            found[option] = value.is_on(name, depth)
         elif isinstance(value, Setting):
             found[option] = _at(option, value, name, depth, method)
         else:
@@ -158,5 +158,5 @@ def _refuse(method: Method, found: Mapping[str, Any], name: str) -> None:
         for density, reach in zip(found["density"], found["epsilon"], strict=True):
             if 0 < density < 1 and (density - reach < 0 or density + reach > 1):
                 raise InputError(f"density {density:g} with epsilon {reach:g} leaves 0 to 1: choose a smaller epsilon")
-    if not method.needs_base and "weight" in found and found["normalize"] and abs(sum(found["weight"])) < NOTHING:
+    if not method.needs_base and "weight" in found and found["normalize"] and abs(sum(found["weight"])) < ZERO_WEIGHT:
         raise InputError(f"the weights of {name} sum to 0: give others, or do not normalize")

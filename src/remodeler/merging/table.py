@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remodeler.errors import InputError
-from remodeler.merging.dropping import dare, della, equal_norms
+from remodeler.merging.dropping import dare, della, rescale_factors
 from remodeler.merging.methods import (
     Combine,
     Facts,
@@ -70,10 +70,10 @@ MERGE_METHODS: dict[str, Method] = {
     "ties": Method(ties, MEAN | {"density": 0.2}, largest_changes, passes="3, or 4 where equal changes are cut"),
     "breadcrumbs": Method(breadcrumbs, CRUMBS, middle_changes, passes="3 or 4"),
     "breadcrumbs_ties": Method(breadcrumbs, CRUMBS, middle_changes, passes="3 or 4", fixed=CONSENSUS),
-    "dare_linear": Method(dare, SUM | DROPPED, equal_norms, passes=ONCE, choices=PAPER),
-    "dare_ties": Method(dare, SUM | DROPPED, equal_norms, passes=ONCE, choices=PAPER, fixed=CONSENSUS),
-    "della_linear": Method(della, SUM | BY_RANK, equal_norms, by_rows=True, passes=ONCE, choices=PAPER),
-    "della": Method(della, MEAN | BY_RANK, equal_norms, by_rows=True, passes=ONCE, choices=PAPER, fixed=CONSENSUS),
+    "dare_linear": Method(dare, SUM | DROPPED, rescale_factors, passes=ONCE, choices=PAPER),
+    "dare_ties": Method(dare, SUM | DROPPED, rescale_factors, passes=ONCE, choices=PAPER, fixed=CONSENSUS),
+    "della_linear": Method(della, SUM | BY_RANK, rescale_factors, by_rows=True, passes=ONCE, choices=PAPER),
+    "della": Method(della, MEAN | BY_RANK, rescale_factors, by_rows=True, passes=ONCE, choices=PAPER, fixed=CONSENSUS),
     "varm": Method(varm, {"granularity": "tensor"}, changed_squares, together, passes="2", choices=UNITS),
     "sce": Method(
         sce,

@@ -18,10 +18,10 @@ from torch import Tensor
 from remodeler.checkpoints import read_tokenizer
 from remodeler.console import note
 from remodeler.errors import InputError
-from remodeler.merging.mergekit_tokens import TokenRow, found_rows
+from remodeler.merging.mergekit_tokens import TokenRow, resolve_rows
 from remodeler.merging.pieces import Source, Stored
 
-TOGETHER = 4096
+ROWS_AT_ONCE = 4096
 """Rows that are added up at once."""
 Order = np.ndarray
 """[rows of the result] int64: the row of a model that goes there, -1 where it has none."""
@@ -52,8 +52,8 @@ class Rows:
         """The mean of the rows of all tokens: [width]."""
         width = self.stored.place.count // self.stored.place.shape[0]
         total = torch.zeros(width, dtype=torch.float64)
-        for first in range(0, self.tokens, TOGETHER):
-            total += self._rows(first, min(first + TOGETHER, self.tokens), width).sum(0, dtype=torch.float64)
+        for first in range(0, self.tokens, ROWS_AT_ONCE):
+            total += self._rows(first, min(first + ROWS_AT_ONCE, self.tokens), width).sum(0, dtype=torch.float64)
         return (total / self.tokens).float()
 
     def _rows(self, first: int, last: int, width: int) -> Tensor:
@@ -183,7 +183,7 @@ def _sources(
         if each.force:
             for order in orders:
                 order[row] = -1
-    found = found_rows(known, rules.names, words, sizes)
+    found = resolve_rows(known, rules.names, words, sizes)
     return {final[token]: source for token, source in found.items()}
 
 
