@@ -24,7 +24,7 @@ REPORT = (
 )
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
-    ("errors", "records", "folders", "families", "pydocs", "sources", "prompts", "questions", "console"),
+    ("errors", "chat", "records", "folders", "families", "pydocs", "sources", "prompts", "questions", "console"),
     (
         *("texts", "packed", "blocks", "structures", "processes", "threads", "shards", "streaming"),
         *("layerwise", "tracing", "minibatches", "logprobs"),

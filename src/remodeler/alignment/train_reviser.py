@@ -30,7 +30,6 @@ from remodeler.alignment.preferences import (
     LONG,
     Preferences,
     Triple,
-    counted,
     digest_of,
     ordered,
     read_preferences,
@@ -43,7 +42,7 @@ from remodeler.alignment.wishes import RUN, ReviserWish, options, same_run
 from remodeler.card_align import write_reviser_card
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import bar, note
-from remodeler.errors import InputError
+from remodeler.errors import InputError, counted
 from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.minibatches import enough_memory
 from remodeler.records import Record, read_lines, save_record, versions
