@@ -26,7 +26,7 @@ REPORT = (
 FLOORS = (
     ("errors", "chat", "records", "folders", "families", "pydocs", "sources", "prompts", "questions", "console"),
     (
-        *("texts", "packed", "blocks", "structures", "processes", "threads", "shards", "streaming"),
+        *("chat_templates", "texts", "packed", "blocks", "structures", "processes", "threads", "shards", "streaming"),
         *("layerwise", "tracing", "minibatches", "logprobs"),
     ),
     (

@@ -22,7 +22,7 @@ from remodeler.alignment.wishes import RUN, BaselineWish, options, same_run
 from remodeler.card_align import write_baseline_card
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import note
-from remodeler.errors import InputError
+from remodeler.errors import InputError, counted
 from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.logprobs import mean_nll, perplexity
 from remodeler.minibatches import enough_memory
@@ -87,6 +87,7 @@ def train_baseline(wish: BaselineWish, out: Path, finish: Finish, dry: bool = Fa
         job = prepared(wish, device)
         if processes.first():
             note(f"{len(job.data.train):,} triples to learn from, {len(job.data.heldout):,} held out")
+            note(f"left out: {counted(job.data.dropped)}")
         if dry:
             return False
         done = processes.shared(whole(partial(out), RUN, options(wish, out)))
