@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 from forks import COMMAND, pair, said
+from remodeler.chat import ASSISTANT, USER, Turn
 from remodeler.checkpoints import load
 from remodeler.cli import app
 from remodeler.errors import InputError
@@ -65,12 +67,8 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_only_responses_count_and_their_bytes_are_known() -> None:
     tokenizer = tiny_tokenizer()
-    talk = [
-        {"role": "user", "content": "the cat?"},
-        {"role": "assistant", "content": "the mat"},
-        {"role": "user", "content": "the dog?"},
-        {"role": "assistant", "content": "the log"},
-    ]
+    spoken = ("the cat?", "the mat", "the dog?", "the log")
+    talk = tuple(Turn(role, text) for role, text in zip((USER, ASSISTANT) * 2, spoken, strict=True))
     text = rendered(talk, tokenizer)
     parts = [text.text.encode()[start:end].decode() for start, end in text.spans]
     assert parts == ["the mat\n\n", "the log\n\n"]
@@ -94,15 +92,15 @@ def test_pieces_fit_every_tokenizer_and_lose_nothing(length: int) -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([{"conversations": []}], "conversation 1 of .* is empty"),
+        ([{"conversations": []}], "left out: 1 .an empty conversation"),
         ([{"messages": [{"role": "robot", "content": "x"}]}], "a turn of 'robot'"),
-        ([{"messages": [{"role": "user", "content": "x"}]}], "nobody answers in conversation 1"),
+        ([{"messages": [{"role": "user", "content": "x"}]}], "1 .nobody answers"),
     ],
 )
 def test_conversations_that_are_refused(rows: list[Any], words: str, tmp_path: Path) -> None:
     (tmp_path / "talks.json").write_text(json.dumps(rows))
     with pytest.raises(InputError, match=words):
-        conversations(str(tmp_path / "talks.json"), 10)
+        conversations(str(tmp_path / "talks.json"), 10, Counter())
 
 
 def test_both_forms_of_conversations_are_one(tmp_path: Path) -> None:
@@ -112,7 +110,8 @@ def test_both_forms_of_conversations_are_one(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(
         json.dumps([{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}])
     )
-    assert conversations(str(tmp_path / "a.json"), 1) == conversations(str(tmp_path / "b.json"), 1)
+    one, two = (conversations(str(tmp_path / name), 1, Counter()) for name in ("a.json", "b.json"))
+    assert one == two == [(Turn(USER, "x"), Turn(ASSISTANT, "y"))]
 
 
 def test_a_tokenizer_of_another_model_is_refused() -> None:
