@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from forks import COMMAND, pair, said
 from remodeler.chat import ASSISTANT, USER, Turn
 from remodeler.checkpoints import load
 from remodeler.cli import app
-from remodeler.errors import InputError
+from remodeler.errors import InputError, LeftOut
 from remodeler.folders import partial
-from remodeler.fusion.corpus import Read, Rendered, conversations, pieces, read, rendered
+from remodeler.fusion.corpus import Conversation, Read, Rendered, conversations, pieces, read, rendered
 from remodeler.fusion.cross_tokenizer import align_bytes
 from remodeler.fusion.job import fuse_models
 from remodeler.fusion.targets import Fused, Rules, weights
@@ -100,7 +99,7 @@ def test_pieces_fit_every_tokenizer_and_lose_nothing(length: int) -> None:
 def test_conversations_that_are_refused(rows: list[Any], words: str, tmp_path: Path) -> None:
     (tmp_path / "talks.json").write_text(json.dumps(rows))
     with pytest.raises(InputError, match=words):
-        conversations(str(tmp_path / "talks.json"), 10, Counter())
+        conversations(str(tmp_path / "talks.json"), 10, LeftOut())
 
 
 def test_both_forms_of_conversations_are_one(tmp_path: Path) -> None:
@@ -110,8 +109,8 @@ def test_both_forms_of_conversations_are_one(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(
         json.dumps([{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}])
     )
-    one, two = (conversations(str(tmp_path / name), 1, Counter()) for name in ("a.json", "b.json"))
-    assert one == two == [(Turn(USER, "x"), Turn(ASSISTANT, "y"))]
+    one, two = (conversations(str(tmp_path / name), 1, LeftOut()) for name in ("a.json", "b.json"))
+    assert one == two == [Conversation(1, (Turn(USER, "x"), Turn(ASSISTANT, "y")))]
 
 
 def test_a_tokenizer_of_another_model_is_refused() -> None:

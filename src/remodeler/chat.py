@@ -112,7 +112,7 @@ def _part(part: Any) -> str:
     form = part.get("type", PARTS[0])
     others = [key for key, value in part.items() if str(key).endswith("_url") and value]
     if form not in PARTS or others:
-        raise BadRow(f"a part of the type {others[0] if others else form!s:.30}, no text")
+        raise BadRow(f"a part of the type {others[0] if others else form!r:.30}, no text")
     text = _said(part)
     if not isinstance(text, str):
         raise BadRow(f"{kind(text)} where a text was expected")

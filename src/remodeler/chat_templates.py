@@ -121,7 +121,7 @@ def answer_spans(tokenizer: "PreTrainedTokenizerBase", turns: Talk, template: st
             after = written(tokenizer, turns[: place + 1], template)
             if not (whole.startswith(before) and whole.startswith(after)):
                 raise BadRow("the chat template writes a turn otherwise once others follow")
-            start = whole.find(turn.text.strip(), len(before), len(after))
+            start = max(whole.find(text, len(before), len(after)) for text in (turn.text, turn.text.strip()))
             if start < 0:
                 raise BadRow("the chat template leaves out or changes a turn of the assistant")
             mute = before == written(tokenizer, turns[:place], template)

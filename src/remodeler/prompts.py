@@ -30,6 +30,8 @@ from remodeler.sources import rows_of
 
 KEYS = ("prompt", "instruction", "question", "turns", "messages", "conversations", "text", "goal")
 """Tried in this order; of MT-Bench's turns the first is taken."""
+NOTHING = "nothing is asked"
+"""Why a row without any of these is left out."""
 MORE = ("input", "context")
 """What an instruction is about, where a row has that beside it: Alpaca's and Dolly's names."""
 MANY = 10**6
@@ -86,7 +88,7 @@ def asks(row: Any) -> str:
         return text_of(row)
     key = next((each for each in KEYS if isinstance(row, Mapping) and row.get(each) is not None), None)
     if key is None:
-        raise BadRow("nothing is asked")
+        raise BadRow(NOTHING)
     refuse_beside(row)
     return as_prompt(with_system(row, _turns(row, key)))
 
@@ -112,9 +114,12 @@ def asked(source: str, number: int, row: Any) -> str:
     try:
         return asks(row)
     except BadRow as reason:
+        where = f"row {number} of {source}"
         if str(reason) == NOT_UTF8:
-            raise InputError(f"row {number} of {source} is not UTF-8 text: convert the file") from None
-        raise InputError(f"row {number} of {source} has no prompt ({reason}): name it {', '.join(KEYS)}") from None
+            raise InputError(f"{where} is not UTF-8 text: convert the file") from None
+        if str(reason) == NOTHING:
+            raise InputError(f"{where} has no prompt: name it {', '.join(KEYS)}") from None
+        raise InputError(f"{where} has no prompt that can be asked ({reason}): correct it") from None
 
 
 def rows(source: str, samples: int | None = None) -> Iterator[Any]:

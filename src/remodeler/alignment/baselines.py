@@ -116,7 +116,7 @@ def prepared(wish: BaselineWish, device: str) -> Job:
     fitting = _fitting(policy, triples, length, wish.chat, dropped)
     train, heldout = split(fitting, wish.heldout, wish.seed)
     known = {"weights": fingerprint(policy.model), "before": _scores(policy, heldout, wish.chat)}
-    return Job(wish, Preferences(train, heldout, dict(dropped)), known, place)
+    return Job(wish, Preferences(train, heldout, dropped), known, place)
 
 
 def _fitting(
@@ -153,7 +153,7 @@ def _complete(job: Job, done: Path, work: Path, out: Path) -> None:
     results = {
         "student": job.known["before"],
         "fused": _scores(job.load(done), data.heldout, wish.chat),
-        "triples": {"train": len(data.train), "held out": len(data.heldout), "left out": data.dropped},
+        "triples": {"train": len(data.train), "held out": len(data.heldout), "left out": dict(data.dropped)},
         **provenance(work),
     }
     record = Record("align baseline", options(wish, out), inputs, wish.seed, versions(), results)

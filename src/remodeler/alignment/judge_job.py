@@ -1,7 +1,6 @@
 """Answer the questions of AlpacaEval and MT-Bench, and hold the answers of two models against each other."""
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from remodeler.alignment.reviser import load_reviser
 from remodeler.alignment.wishes import Loading
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import bar, note
-from remodeler.errors import InputError, counted
+from remodeler.errors import InputError, LeftOut, counted
 from remodeler.folders import refuse_existing
 from remodeler.records import write_json
 from remodeler.sampling import Sampling, completions
@@ -72,7 +71,7 @@ def answer_questions(wish: AnswerWish, out: Path) -> int:
 def _asked(wish: AnswerWish) -> dict[int, list[str]]:
     """The turns of every question, by its number."""
     if wish.form == FORMS[0]:
-        dropped: Counter[str] = Counter()
+        dropped = LeftOut()
         found = read_prompts(wish.questions, wish.limit, dropped)
         if dropped:
             note(f"rows left out: {counted(dropped)}")

@@ -13,7 +13,7 @@ from itertools import islice
 
 from remodeler.alignment.shapes import EMPTY, SHAPES, Ranked
 from remodeler.chat import BadRow, refuse_beside
-from remodeler.errors import InputError, counted
+from remodeler.errors import InputError, LeftOut, counted
 from remodeler.prompts import rows
 from remodeler.records import digest
 
@@ -61,7 +61,7 @@ def read_preferences(
     for name, value in (("samples", samples), ("pairs", lower)):
         if value is not None and value < 1:
             raise InputError(f"--{name} {value} was given, at least 1 was expected: raise it")
-    dropped: Counter[str] = Counter()
+    dropped = LeftOut()
     found = list(islice(cleaned(_compared_rows(source, samples, lower, gap, dropped), dropped), samples))
     if not found:
         raise InputError(f"{source} holds no usable preference (left out: {counted(dropped, MOST)}): give another file")
@@ -77,7 +77,7 @@ def digest_of(triples: Iterable[Triple]) -> str:
 
 
 def _compared_rows(
-    source: str, samples: int | None, lower: int | None, gap: float, dropped: Counter[str]
+    source: str, samples: int | None, lower: int | None, gap: float, dropped: LeftOut
 ) -> Iterator[Triple]:
     """Every pair of a better and a worse answer; rows that hold none are counted."""
     strange, usable = None, 0
@@ -85,14 +85,14 @@ def _compared_rows(
         reader = next((read for keys, read in SHAPES.values() if isinstance(row, dict) and row.keys() >= {*keys}), None)
         if reader is None:
             strange = strange or _strange(source, number, row)
-            dropped[SHAPELESS] += 1
+            dropped.add(SHAPELESS, number)
             continue
         usable += 1
         try:
             refuse_beside(row)
             yield from compared(reader(row), lower, gap, dropped)
         except BadRow as reason:
-            dropped[str(reason)] += 1
+            dropped.add(reason, number)
     if strange and not usable:
         raise InputError(strange)
 

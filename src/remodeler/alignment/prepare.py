@@ -1,6 +1,5 @@
 """An evolution looked at and made ready: policy, reviser and prompts, before anything is answered."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from remodeler.alignment.reviser import Reviser, load_reviser
 from remodeler.alignment.wishes import EvolveWish
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import duration, note
-from remodeler.errors import InputError, counted
+from remodeler.errors import InputError, LeftOut, counted
 from remodeler.sampling import expected_seconds, prompt_ids, read, templated
 from remodeler.trainees import as_stored
 
@@ -29,7 +28,7 @@ class Job:
     probe: tuple[str, ...]
     dropped: int
     """Prompts that leave no room for an answer."""
-    bad: dict[str, int]
+    bad: LeftOut
     """Rows that ask nothing, by reason."""
     policy: dict[str, Any]
     """Name, fingerprint and size of the first one."""
@@ -58,7 +57,7 @@ def divided(wish: EvolveWish, place: torch.device) -> Job:
     if policy.anatomy.family.task != "causal":
         raise InputError(f"{wish.model} is no causal language model: only those answer")
     end_of(policy)
-    bad: Counter[str] = Counter()
+    bad = LeftOut()
     prompts = read_prompts(wish.prompts, wish.limit, bad)
     short = [each for each in prompts if _has_room(policy, each, wish)]
     short.sort(key=lambda prompt: ordered(prompt, wish.seed))
@@ -71,7 +70,7 @@ def divided(wish: EvolveWish, place: torch.device) -> Job:
         )
     shards = tuple(tuple(pool[len(pool) * n // count : len(pool) * (n + 1) // count]) for n in range(count))
     known = {"name": wish.model, "weights": fingerprint(policy.model), "size": as_stored(policy)}
-    return Job(wish, shards, tuple(short[:probe]), len(prompts) - len(short), dict(bad), known, place)
+    return Job(wish, shards, tuple(short[:probe]), len(prompts) - len(short), bad, known, place)
 
 
 def _has_room(policy: Checkpoint, prompt: str, wish: EvolveWish) -> bool:

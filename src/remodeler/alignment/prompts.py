@@ -1,6 +1,5 @@
 """Prompts without answers, and prompts with responses, from files and data sets."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from remodeler.chat import (
     text_of,
     turns_of,
 )
-from remodeler.errors import InputError, counted
+from remodeler.errors import InputError, LeftOut, counted
 from remodeler.prompts import KEYS, asks, rows, utf8
 
 MOST = 4
@@ -37,7 +36,7 @@ class Response:
     row: int = 0
 
 
-def read_prompts(source: str, limit: int | None = None, dropped: Counter[str] | None = None) -> list[str]:
+def read_prompts(source: str, limit: int | None = None, dropped: LeftOut | None = None) -> list[str]:
     """The prompts of a source, each once: ``.txt`` (a line each), ``.jsonl``, ``.json``, ``.csv``, ``.parquet``, hub.
 
     Args:
@@ -49,24 +48,24 @@ def read_prompts(source: str, limit: int | None = None, dropped: Counter[str] | 
         InputError: for a source that can't be read or has no prompt.
     """
     refuse_limit(limit)
-    dropped = Counter() if dropped is None else dropped
+    dropped = LeftOut() if dropped is None else dropped
     found = list(dict.fromkeys(each for each in _prompts(source, dropped) if each.strip()))[:limit]
     if not found:
         raise InputError(f"{source} has no prompts{_told(dropped)}: give a file with at least one")
     return found
 
 
-def _prompts(source: str, dropped: Counter[str]) -> Iterator[str]:
+def _prompts(source: str, dropped: LeftOut) -> Iterator[str]:
     """Every prompt, blank or not."""
     if Path(source).suffix.lower() == ".txt" and Path(source).is_file():
         with utf8(Path(source)):
             yield from Path(source).read_text(encoding="utf-8-sig").splitlines()
         return
-    for row in rows(source):
+    for number, row in enumerate(rows(source), 1):
         try:
             yield asks(row)
         except BadRow as reason:
-            dropped[str(reason)] += 1
+            dropped.add(reason, number)
 
 
 def _told(dropped: Mapping[str, int]) -> str:
@@ -80,7 +79,7 @@ def refuse_limit(limit: int | None) -> None:
         raise InputError(f"--limit {limit} was given, at least 1 was expected: raise it")
 
 
-def read_responses(source: str, dropped: Counter[str] | None = None) -> list[Response]:
+def read_responses(source: str, dropped: LeftOut | None = None) -> list[Response]:
     """Prompts with responses, in their order; empty responses too.
 
     A conversation without a response beside it is its last answer's, and the turns before are the prompt.
@@ -92,14 +91,14 @@ def read_responses(source: str, dropped: Counter[str] | None = None) -> list[Res
     Raises:
         InputError: for a source that can't be read or has no row with both.
     """
-    dropped = Counter() if dropped is None else dropped
+    dropped = LeftOut() if dropped is None else dropped
     found, bad = [], ""
     for number, row in enumerate(rows(source)):
         try:
             found.append(Response(*_answered(row), number))
         except BadRow as reason:
             bad = bad or f"row {number + 1} of {source} has {reason}"
-            dropped[str(reason)] += 1
+            dropped.add(reason, number + 1)
     if not found and bad:
         raise InputError(f"{bad}, nor has another row both: name it {', '.join(RESPONSES)}")
     if not found:

@@ -15,7 +15,7 @@ from remodeler.alignment.template import LABELS
 from remodeler.alignment.wishes import ReviseWish, options
 from remodeler.checkpoints import fingerprint, pick_device
 from remodeler.console import bar, note
-from remodeler.errors import counted
+from remodeler.errors import LeftOut, counted
 from remodeler.folders import empty, new_folder, refuse_existing
 from remodeler.records import Record, command_line, digest, save_record, versions
 from remodeler.sampling import Sampling, refuse_size
@@ -35,7 +35,7 @@ def revise_responses(wish: ReviseWish, out: Path, finish: Finish, dry: bool = Fa
     refuse_limit(wish.limit)
     refuse_size(wish.size)
     Sampling(wish.tokens).checked()
-    dropped: Counter[str] = Counter()
+    dropped = LeftOut()
     given = read_responses(wish.responses, dropped)[: wish.limit]
     device = pick_device(wish.loading.device)
     reviser = load_reviser(wish.reviser, **wish.loading.how(wish.reviser, device))

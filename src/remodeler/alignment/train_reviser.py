@@ -124,7 +124,7 @@ def prepared(wish: ReviserWish, device: str) -> Job:
     train, heldout = split(fitting, wish.heldout, wish.seed)
     weights = fingerprint(model.model)
     model.model.to("meta")  # every phase loads what it trains; here only the tokenizer and the config are needed
-    return Job(wish, model, weights, template, Preferences(train, heldout, dict(dropped)), place)
+    return Job(wish, model, weights, template, Preferences(train, heldout, dropped), place)
 
 
 def _fitting(
@@ -228,7 +228,11 @@ def _complete(job: Job, work: Path, out: Path) -> None:
     write_settings(work, job.template, trained.marks, facts)
     results: dict[str, Any] = {
         "reviser": as_stored(trained.checkpoint),
-        "triples": {"train": len(job.data.train), "held out": len(job.data.heldout), "left out": job.data.dropped},
+        "triples": {
+            "train": len(job.data.train),
+            "held out": len(job.data.heldout),
+            "left out": dict(job.data.dropped),
+        },
         "labels": {"threshold": limit, "train": counts(taught), "held out": counts(looked)},
         "agreement of measures": agreement(known),
         **_looked(trained, job.data.heldout, looked, job.wish.seed),

@@ -6,7 +6,6 @@ model (FuseLLM cuts the longest tokenization and decodes it, which may cut chara
 long the end is left out.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from remodeler.chat import HISTORY, BadRow, Talk, answered, conversation_of
 from remodeler.chat_templates import PLAIN, answer_spans, rendered_turns, template_of
-from remodeler.errors import InputError, counted
+from remodeler.errors import InputError, LeftOut, counted
 from remodeler.fusion.offsets import Cut, cut
 from remodeler.sources import NAMES, rows_of
 from remodeler.texts import IGNORED, Windows, padded, padding_id
@@ -62,7 +61,15 @@ def _bytes(found: Cut, positions: np.ndarray) -> int:
 # Conversations --------------------------------------------------------------------------------------------------------
 
 
-def conversations(source: str, samples: int, dropped: Counter[str]) -> list[Talk] | None:
+@dataclass(frozen=True)
+class Conversation:
+    """Turns, and the row that they stand in, from 1."""
+
+    row: int
+    turns: Talk
+
+
+def conversations(source: str, samples: int, dropped: LeftOut) -> list[Conversation] | None:
     """The conversations of a file or hub data set, in any form that is known; None where it holds texts.
 
     Rows that hold none from which something can be learned are left out, and counted by their reason.
@@ -75,11 +82,11 @@ def conversations(source: str, samples: int, dropped: Counter[str]) -> list[Talk
     found, talks = rows_of(source, samples), []
     if not any(row.get(key) is not None for row in found for key in HISTORY):
         return None
-    for row in found:
+    for number, row in enumerate(found, 1):
         try:
-            talks.append(answered(conversation_of(row)))
+            talks.append(Conversation(number, answered(conversation_of(row))))
         except BadRow as reason:
-            dropped[str(reason)] += 1
+            dropped.add(reason, number)
     if not talks:
         raise InputError(none_left(source, dropped))
     return talks
@@ -106,14 +113,14 @@ def rendered(turns: Talk, tokenizer: PreTrainedTokenizerBase) -> Rendered:
 
 
 def all_rendered(
-    talks: Iterable[Talk], tokenizer: PreTrainedTokenizerBase, dropped: Counter[str]
+    talks: Iterable[Conversation], tokenizer: PreTrainedTokenizerBase, dropped: LeftOut
 ) -> Iterator[Rendered]:
     """Conversations one after the other; those that the template does not take are counted."""
     for talk in talks:
         try:
-            yield rendered(talk, tokenizer)
+            yield rendered(talk.turns, tokenizer)
         except BadRow as reason:
-            dropped[str(reason)] += 1
+            dropped.add(reason, talk.row)
 
 
 # Texts ----------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """A fusion looked at and made ready: the student, the texts as it reads them, the plan of its training."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -8,13 +7,12 @@ from typing import Any
 
 import torch
 
-from remodeler.chat import Talk
 from remodeler.checkpoints import Checkpoint, load, look, pick_device, read_settings, read_tokenizer
 from remodeler.console import duration, note
-from remodeler.errors import InputError, counted
+from remodeler.errors import InputError, LeftOut, counted
 from remodeler.evaluation import evaluation_texts
 from remodeler.families import FAMILIES
-from remodeler.fusion.corpus import Read, Rendered, all_rendered, conversations, none_left, pieces, read
+from remodeler.fusion.corpus import Conversation, Read, Rendered, all_rendered, conversations, none_left, pieces, read
 from remodeler.fusion.wishes import Wish
 from remodeler.logprobs import bits_per_byte, mean_nll, perplexity, vocabulary
 from remodeler.losses import Loss
@@ -46,7 +44,7 @@ class Job:
     plan: Training
     length: int
     device: torch.device
-    dropped: dict[str, int]
+    dropped: LeftOut
     """Rows that were left out, by reason."""
     moved: int
     """Conversations whose system's text stands in the user's first turn."""
@@ -84,7 +82,7 @@ def prepared(wish: Wish, device: str) -> Job:
     heldout = read(found.heldout, student.tokenizer, length, vocabulary(student.model)) if found.heldout else None
     moved = sum(each.moved for each in (*texts, *found.heldout))
     plan = _plan(wish, len(texts), place)
-    return Job(wish, student, texts, ours, heldout, plan, length, place, dict(found.dropped), moved)
+    return Job(wish, student, texts, ours, heldout, plan, length, place, found.dropped, moved)
 
 
 def _loaded(wish: Wish, name: str, dtype: str, device: torch.device) -> Checkpoint:
@@ -100,12 +98,12 @@ class Texts:
 
     learned: list[Rendered]
     heldout: list[Rendered]
-    dropped: Counter[str]
+    dropped: LeftOut
 
 
 def _texts(wish: Wish, student: Checkpoint, length: int) -> Texts:
     """Texts, or conversations as the student's chat template writes them."""
-    dropped: Counter[str] = Counter()
+    dropped = LeftOut()
     talks = conversations(wish.texts, wish.samples, dropped)
     if talks is not None:
         return _conversations(wish, student, talks, dropped)
@@ -117,7 +115,7 @@ def _texts(wish: Wish, student: Checkpoint, length: int) -> Texts:
     return Texts(made[0], made[1], dropped)
 
 
-def _conversations(wish: Wish, student: Checkpoint, talks: Sequence[Talk], dropped: Counter[str]) -> Texts:
+def _conversations(wish: Wish, student: Checkpoint, talks: Sequence[Conversation], dropped: LeftOut) -> Texts:
     """Conversations in an order that the seed decides; the first of them are held out where no others are given."""
     order = torch.randperm(len(talks), generator=torch.Generator().manual_seed(wish.seed)).tolist()
     apart = 0 if wish.heldout or len(talks) < 2 else max(1, min(HELD_OUT, len(talks) // 10))
@@ -133,7 +131,7 @@ def _conversations(wish: Wish, student: Checkpoint, talks: Sequence[Talk], dropp
 
 def _others(wish: Wish, student: Checkpoint) -> list[Rendered]:
     """Conversations of another file, to judge by."""
-    dropped: Counter[str] = Counter()
+    dropped = LeftOut()
     others = conversations(str(wish.heldout), HELD_OUT, dropped)
     if others is None:
         raise InputError(f"--held-out {wish.heldout} holds no conversations, as --texts does: give some")
@@ -145,7 +143,7 @@ def _others(wish: Wish, student: Checkpoint) -> list[Rendered]:
     return found
 
 
-def _counting(texts: list[Rendered], student: Checkpoint, length: int, dropped: Counter[str]) -> tuple[Any, Read]:
+def _counting(texts: list[Rendered], student: Checkpoint, length: int, dropped: LeftOut) -> tuple[Any, Read]:
     """The texts of which something counts within the length, and how the student reads them."""
     read_all = read(texts, student.tokenizer, length, vocabulary(student.model))
     kept = [text for text, places in zip(texts, read_all.positions, strict=True) if len(places)]
@@ -180,8 +178,8 @@ def announce(job: Job, loss: Loss) -> None:
         note(f"{job.wish.texts}: rows left out: {counted(job.dropped)}")
     if job.moved:
         note(
-            f"{job.moved:,} conversations have a system's turn that the student's chat template does not take: its "
-            "text stands at the beginning of the user's first turn"
+            f"system turns that the student's chat template does not take: {job.moved:,}; their texts stand at the "
+            "beginning of the user's first turn"
         )
     note(f"{plan.steps} steps of {plan.batch} windows: {plan.steps * plan.batch / len(windows):.2g} epochs")
     seconds = step_seconds(job.student.anatomy, loss, windows, plan) * plan.steps
