@@ -43,6 +43,43 @@ SHAPED: dict[str, Any] = {
     },
     "corrections": {"question": "why?", "answer": "dunno", "correction": "because"},
     "revised outputs": {"instruction": "why?", "original_output": "dunno", "output": "because", "generator": "x"},
+    "parts": {
+        "prompt": [{"role": "user", "content": [{"type": "text", "text": "wh"}, {"type": "text", "text": "y?"}]}],
+        "chosen": [
+            {"role": "assistant", "content": [{"type": "text", "text": "be"}, {"type": "text", "text": "cause"}]}
+        ],
+        "rejected": [{"role": "assistant", "content": "dunno"}],
+    },
+    "messages as JSON text": {
+        "chosen": json.dumps([TURN, {"role": "assistant", "content": "because"}]),
+        "rejected": json.dumps([TURN, {"role": "assistant", "content": "dunno"}]),
+    },
+    "a question under another name": {"question": "why?", "chosen": "because", "rejected": "dunno"},
+    "a lone answer beside a conversation": {
+        "chosen": [TURN, {"role": "assistant", "content": "because"}],
+        "rejected": {"role": "assistant", "content": "dunno"},
+    },
+    "a transcript and its answers": {
+        "prompt": "\n\nHuman: why?\n\nAssistant:",
+        "chosen": " because",
+        "rejected": " dunno",
+    },
+    "a transcript in each": {
+        "prompt": "\n\nHuman: why?\n\nAssistant:",
+        "chosen": "\n\nHuman: why?\n\nAssistant: because",
+        "rejected": "\n\nHuman: why?\n\nAssistant: dunno",
+    },
+    "scores as texts": {
+        "instruction": "why?",
+        "completions": [{"response": "dunno", "overall_score": "3"}, {"response": "because", "overall_score": "7.5"}],
+    },
+    "one score unknown": {
+        "prompt": "why?",
+        "chosen": "because",
+        "rejected": "dunno",
+        "score_chosen": float("nan"),
+        "score_rejected": 9.0,
+    },
     "transcripts": {
         "chosen": "\n\nHuman: why?\n\nAssistant: because",
         "rejected": "\n\nHuman: why?\n\nAssistant: dunno",
@@ -92,6 +129,132 @@ def test_what_teaches_nothing_is_counted_by_its_reason(tmp_path: Path) -> None:
         "a row without a prompt and two texts": 1,
         "no better answer": 1,
     }
+
+
+def talk(*texts: str, first: str = "user") -> list[dict[str, str]]:
+    """Turns of two speakers."""
+    roles = ("user", "assistant") if first == "user" else ("assistant", "user")
+    return [{"role": roles[place % 2], "content": text} for place, text in enumerate(texts)]
+
+
+SYSTEM = {"role": "system", "content": "Be kind."}
+NO_PAIRS: dict[str, tuple[dict[str, Any], str]] = {
+    "no answer": ({"chosen": talk("why?", "because"), "rejected": talk("why?")}, "an empty side"),
+    "a question behind the answer": (
+        {"chosen": talk("why?", "because"), "rejected": talk("why?", "dunno", "what?")},
+        "an empty side",
+    ),
+    "a blank answer": ({"chosen": talk("why?", "because"), "rejected": talk("why?", " ")}, "an empty side"),
+    "the user's words as an answer": (
+        {
+            "conversations": talk("why?"),
+            "chosen": {"from": "gpt", "value": "x"},
+            "rejected": {"from": "human", "value": "y"},
+        },
+        "an empty side",
+    ),
+    "another prompt": (
+        {"chosen": talk("why?", "because"), "rejected": talk("how?", "dunno")},
+        "two conversations that do not begin alike",
+    ),
+    "other turns before": (
+        {"chosen": talk("why?", "what?", "that", "because"), "rejected": talk("why?", "who?", "that", "dunno")},
+        "two conversations that do not begin alike",
+    ),
+    "a system prompt on one side": (
+        {"chosen": [SYSTEM, *talk("why?", "because")], "rejected": talk("why?", "dunno")},
+        "two conversations that do not begin alike",
+    ),
+    "not the row's prompt": (
+        {"prompt": "how?", "chosen": talk("why?", "because"), "rejected": talk("why?", "dunno")},
+        "an answer to another prompt than the row's",
+    ),
+    "the prompt in both answers": (
+        {"prompt": "why?", "chosen": "why? because", "rejected": "why? dunno"},
+        "answers that begin with their prompt",
+    ),
+    "a prompt that has its answer": (
+        {"conversations": talk("why?", "x"), "chosen": "because", "rejected": "dunno"},
+        "a prompt that ends in a turn of the assistant",
+    ),
+    "transcripts of two questions": (
+        {"chosen": "\n\nHuman: why?\n\nAssistant: because", "rejected": "\n\nHuman: how?\n\nAssistant: dunno"},
+        "two conversations that do not begin alike",
+    ),
+    "a transcript that goes on": (
+        {
+            "chosen": "\n\nHuman: why?\n\nAssistant: because",
+            "rejected": "\n\nHuman: why?\n\nAssistant: dunno\n\nHuman: really?\n\nAssistant: so",
+        },
+        "two conversations that do not begin alike",
+    ),
+    "a transcript that ends in a question": (
+        {"chosen": "\n\nHuman: why?\n\nAssistant: because", "rejected": "\n\nHuman: why?\n\nAssistant: x\n\nHuman: y"},
+        "an empty side",
+    ),
+    "a tie": (SHAPED["pairs"] | {"score_chosen": 4, "score_rejected": 4}, "no better answer"),
+    "a worse one chosen": (
+        SHAPED["pairs"] | {"chosen_rating": 2, "rejected_rating": 4},
+        "a chosen answer with the lower score",
+    ),
+    "no score": (
+        {"instruction": "why?", "completions": [{"response": "a", "overall_score": None}, {"response": "b"}]},
+        "an answer without a score that is a number",
+    ),
+    "one answer": ({"prompt": "why?", "answers": [{"answer": "a", "rank": 1}]}, "fewer than two answers"),
+    "equal behind the joining": (
+        {
+            "prompt": "why?",
+            "chosen": "because",
+            "rejected": [{"type": "text", "text": each} for each in ("be", "cause")],
+        },
+        "both sides the same",
+    ),
+    "a list of answers": (
+        {"prompt": "why?", "chosen": ["a", "b"], "rejected": ["c"]},
+        "a list of texts where one answer was expected",
+    ),
+    "a tool call": (
+        {"prompt": "why?", "chosen": {"role": "assistant", "content": None, "tool_calls": [1]}, "rejected": "x"},
+        "a tool call or its result",
+    ),
+    "a row of another kind": (
+        {"prompt": "why?", "completion": "x", "label": True},
+        "a row without the keys of a preference",
+    ),
+}
+
+
+@pytest.mark.parametrize(("row", "reason"), NO_PAIRS.values(), ids=list(NO_PAIRS))
+def test_what_is_no_pair_is_left_out_with_its_reason(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    good = {"prompt": "another?", "chosen": "yes", "rejected": "no"}
+    found, dropped = read_preferences(written(tmp_path / "rows.jsonl", [row, good]))
+    assert (found, dropped) == ([Triple("another?", "yes", "no")], {reason: 1})
+
+
+def test_what_stands_before_an_answer_belongs_to_its_prompt(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "why?", "chosen": [SYSTEM, *talk("why?", "a")], "rejected": [SYSTEM, *talk("why?", "b")]},
+        {"prompt": talk("why?"), "chosen": talk("what?", "that", "a", first="assistant"), "rejected": talk("b")[:0]},
+        {
+            "prompt": talk("why?"),
+            "chosen": talk("what?", "that", "a", first="assistant"),
+            "rejected": talk("what?", "that", "b", first="assistant"),
+        },
+        {"system": "Be kind.", "instruction": "Say", "input": "why", "chosen": "a", "rejected": "b"},
+    ]
+    found, dropped = read_preferences(written(tmp_path / "rows.jsonl", rows))
+    assert [each.prompt for each in found] == [
+        "System: Be kind.\n\nUser: why?",
+        "User: why?\n\nAssistant: what?\n\nUser: that",
+        "System: Be kind.\n\nUser: Say\nwhy",
+    ]
+    assert sum(dropped.values()) == 1
+
+
+def test_an_answer_that_alone_begins_with_its_prompt_is_one(tmp_path: Path) -> None:
+    row = {"prompt": "Hi", "chosen": "Hi there", "rejected": "Go away"}
+    assert read_preferences(written(tmp_path / "rows.jsonl", [row]))[0] == [Triple("Hi", "Hi there", "Go away")]
 
 
 def test_the_best_answer_meets_the_others_the_worst_first() -> None:
