@@ -69,6 +69,25 @@ def test_answers_count_from_their_first_letter_to_what_ends_them(bare: Any, temp
     assert answers(bare, template, unlearned) == found[1:]
 
 
+def test_answers_are_found_where_a_template_writes_the_last_turn_otherwise(bare: Any) -> None:
+    """As those of models that reason: a mark before the last answer only, and one where an answer is asked for."""
+    thinks = EACH + "[{{ m.role }}]{{ '<t></t>' if m.role == 'assistant' and loop.last }}{{ m.content }};{% endfor %}"
+    assert answers(bare, thinks + OPEN, LONG) == ["the rhine;", "<t></t>yes;"]
+    assert answers(bare, PLAINLY + "{% if add_generation_prompt %}[assistant]<t>{% endif %}", LONG) == [
+        "the rhine;",
+        "yes;",
+    ]
+    ends = EACH + "[{{ m.role }}]{{ m.content }}{{ '.' if loop.last }}{% endfor %}"
+    assert answers(bare, ends, TALK) == ["the rhine."]
+
+
+def test_an_answer_of_one_letter_is_not_looked_for_in_the_marks(bare: Any) -> None:
+    assert answers(bare, PLAINLY, (Turn(USER, "a"), Turn(ASSISTANT, "a"), Turn(USER, "s"), Turn(ASSISTANT, ";"))) == [
+        "a;",
+        ";;",
+    ]
+
+
 @pytest.mark.parametrize(
     "template", [NO_SYSTEM, IN_TURNS, EACH + "{% if m.role != 'system' %}{{ m.content }}{% endif %}{% endfor %}"]
 )
@@ -105,7 +124,6 @@ def test_a_system_prompt_that_is_refused_or_left_out_stands_in_the_first_questio
             LONG,
             "writes a turn otherwise once others follow",
         ),
-        (PLAINLY + OPEN + "<think>", TALK, "writes a turn otherwise"),
     ],
 )
 def test_what_a_template_does_not_take_says_why(bare: Any, template: str, talk: Talk, reason: str) -> None:

@@ -5,6 +5,7 @@ against what it was given: a turn that it leaves out or changes would be learned
 see it. A system's turn that it refuses or leaves out stands at the beginning of the user's first.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from remodeler.chat import ASSISTANT, SYSTEM, USER, BadRow, Talk, Turn, system_in_user
@@ -17,6 +18,8 @@ PLAIN = "{% for m in messages %}### {{ m['role'] }}:\n{{ m['content'] }}\n\n{% e
     "{% if add_generation_prompt %}### assistant:\n{% endif %}"
 )
 """For a tokenizer without a chat template."""
+MARK = "\ue000\ue001\ue002"
+"""Stands where an answer is looked for: letters for private use, which no text has."""
 DATE = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%A": "Friday", "%a": "Fri"}
 DATE |= {"%H": "12", "%M": "00", "%S": "00", "%-d": "26", "%-m": "7", "%F": "2024-07-26"}
 """The day that templates get which write today's: Llama's own for those who give none."""
@@ -111,22 +114,36 @@ def _whole(tokenizer: "PreTrainedTokenizerBase", turns: Talk, template: str, pro
 def answer_spans(tokenizer: "PreTrainedTokenizerBase", turns: Talk, template: str, whole: str) -> list[tuple[int, int]]:
     """Characters ``[start, end)`` of a rendered conversation that its answers stand in, with what ends them.
 
+    An answer begins where the template lets one begin; where it says nothing of that, with its first letter.
+
     Raises:
         BadRow: where they can't be found.
     """
-    spans = []
-    for place, turn in enumerate(turns):
-        if turn.role == ASSISTANT and turn.learned:
-            before = written(tokenizer, turns[:place], template, prompt=True)
-            after = written(tokenizer, turns[: place + 1], template)
-            if not (whole.startswith(before) and whole.startswith(after)):
-                raise BadRow("the chat template writes a turn otherwise once others follow")
-            start = max(whole.find(text, len(before), len(after)) for text in (turn.text, turn.text.strip()))
-            if start < 0:
-                raise BadRow("the chat template leaves out or changes a turn of the assistant")
-            mute = before == written(tokenizer, turns[:place], template)
-            spans.append((start if mute else len(before), len(after)))
-    return spans
+    learned = [place for place, turn in enumerate(turns) if turn.role == ASSISTANT and turn.learned]
+    return [_span(tokenizer, turns, template, whole, place) for place in learned]
+
+
+def _span(tokenizer: "PreTrainedTokenizerBase", turns: Talk, template: str, whole: str, place: int) -> tuple[int, int]:
+    """Of one answer: found by a mark in its stead, in the whole conversation and in the one that it ends."""
+    turn = replace(turns[place], text=MARK)
+    before, after = _around(written(tokenizer, (*turns[:place], turn, *turns[place + 1 :]), template))
+    start, stop = len(before), len(whole) - len(after)
+    if whole[:start] != before or whole[stop:] != after or whole[start:stop].strip() != turns[place].text.strip():
+        raise BadRow("the chat template leaves out or changes a turn of the assistant")
+    ending = _around(written(tokenizer, (*turns[:place], turn), template))[1]
+    if not after.startswith(ending):
+        raise BadRow("the chat template writes a turn otherwise once others follow")
+    asked = written(tokenizer, turns[:place], template, prompt=True)
+    told = asked != written(tokenizer, turns[:place], template) and before.startswith(asked)
+    return len(asked) if told else start, stop + len(ending)
+
+
+def _around(text: str) -> tuple[str, str]:
+    """What stands before and behind the mark."""
+    before, _, after = text.partition(MARK)
+    if text.count(MARK) != 1:
+        raise BadRow("the chat template leaves out or changes a turn of the assistant")
+    return before, after
 
 
 def asked_in_chat(tokenizer: "PreTrainedTokenizerBase", name: str, prompt: str) -> str:

@@ -70,7 +70,7 @@ class Conversation:
 
 
 def conversations(source: str, samples: int, dropped: LeftOut) -> list[Conversation] | None:
-    """The conversations of a file or hub data set, in any form that is known; None where it holds texts.
+    """The conversations of a file or hub data set, in any form that is known; None where most rows are texts.
 
     Rows that hold none from which something can be learned are left out, and counted by their reason.
 
@@ -80,7 +80,7 @@ def conversations(source: str, samples: int, dropped: LeftOut) -> list[Conversat
     if source in NAMES:
         return None
     found, talks = rows_of(source, samples), []
-    if not any(row.get(key) is not None for row in found for key in HISTORY):
+    if 2 * sum(any(row.get(key) is not None for key in HISTORY) for row in found) < max(1, len(found)):
         return None
     for number, row in enumerate(found, 1):
         try:

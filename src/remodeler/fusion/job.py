@@ -172,8 +172,12 @@ def _described(job: Job, results: dict[str, Any], digest: str, work: Path, out: 
 
 def _read(job: Job) -> dict[str, Any]:
     """What became of rows that were not taken as they stand."""
-    moved = {"system in the first turn": job.moved} if job.moved else {}
-    return moved | ({"left out": dict(job.dropped)} if job.dropped else {})
+    facts = {
+        "system in the first turn": job.moved,
+        "left out": dict(job.dropped),
+        "held out, left out": dict(job.apart),
+    }
+    return {name: value for name, value in facts.items() if value}
 
 
 def _options(job: Job, out: Path) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class Job:
     device: torch.device
     dropped: LeftOut
     """Rows that were left out, by reason."""
+    apart: LeftOut
+    """Of a file of its own that is held out."""
     moved: int
     """Conversations whose system's text stands in the user's first turn."""
 
@@ -82,7 +84,7 @@ def prepared(wish: Wish, device: str) -> Job:
     heldout = read(found.heldout, student.tokenizer, length, vocabulary(student.model)) if found.heldout else None
     moved = sum(each.moved for each in (*texts, *found.heldout))
     plan = _plan(wish, len(texts), place)
-    return Job(wish, student, texts, ours, heldout, plan, length, place, found.dropped, moved)
+    return Job(wish, student, texts, ours, heldout, plan, length, place, found.dropped, found.apart, moved)
 
 
 def _loaded(wish: Wish, name: str, dtype: str, device: torch.device) -> Checkpoint:
@@ -99,6 +101,8 @@ class Texts:
     learned: list[Rendered]
     heldout: list[Rendered]
     dropped: LeftOut
+    apart: LeftOut
+    """Of a file of its own that is held out."""
 
 
 def _texts(wish: Wish, student: Checkpoint, length: int) -> Texts:
@@ -112,7 +116,7 @@ def _texts(wish: Wish, student: Checkpoint, length: int) -> Texts:
     sampled = sample(wish.texts, wish.samples, wish.seed, training=True)
     rest = evaluation_texts(wish.heldout) if wish.heldout else sampled.heldout
     made = [pieces(texts, tokenizers, length) for texts in (sampled.calibration, rest[:HELD_OUT])]
-    return Texts(made[0], made[1], dropped)
+    return Texts(made[0], made[1], dropped, LeftOut())
 
 
 def _conversations(wish: Wish, student: Checkpoint, talks: Sequence[Conversation], dropped: LeftOut) -> Texts:
@@ -126,20 +130,18 @@ def _conversations(wish: Wish, student: Checkpoint, talks: Sequence[Conversation
         chosen, rest = rest, []
     if not chosen:
         raise InputError(none_left(wish.texts, dropped))
-    return Texts(chosen, _others(wish, student) if wish.heldout else rest, dropped)
+    others = LeftOut()
+    return Texts(chosen, _others(wish, student, others) if wish.heldout else rest, dropped, others)
 
 
-def _others(wish: Wish, student: Checkpoint) -> list[Rendered]:
+def _others(wish: Wish, student: Checkpoint, dropped: LeftOut) -> list[Rendered]:
     """Conversations of another file, to judge by."""
-    dropped = LeftOut()
     others = conversations(str(wish.heldout), HELD_OUT, dropped)
     if others is None:
         raise InputError(f"--held-out {wish.heldout} holds no conversations, as --texts does: give some")
     found = list(islice(all_rendered(others, student.tokenizer, dropped), HELD_OUT))
     if not found:
         raise InputError(none_left(str(wish.heldout), dropped))
-    if dropped:
-        note(f"--held-out {wish.heldout}: rows left out: {counted(dropped)}")
     return found
 
 
@@ -174,8 +176,9 @@ def announce(job: Job, loss: Loss) -> None:
         f"{len(windows)} windows with {windows.tokens:,} tokens that count, {windows.bytes:,} bytes; "
         f"{len(job.heldout.windows) if job.heldout else 0} windows are held out"
     )
-    if job.dropped:
-        note(f"{job.wish.texts}: rows left out: {counted(job.dropped)}")
+    for name, dropped in ((job.wish.texts, job.dropped), (f"--held-out {job.wish.heldout}", job.apart)):
+        if dropped:
+            note(f"{name}: rows left out: {counted(dropped)}")
     if job.moved:
         note(
             f"system turns that the student's chat template does not take: {job.moved:,}; their texts stand at the "
