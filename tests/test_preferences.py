@@ -8,9 +8,12 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from remodeler.alignment.preferences import Triple, compared, read_preferences, split
-from remodeler.alignment.shapes import Ranked
+from remodeler.alignment.shapes import Ranked, pairs
+from remodeler.chat import BadRow
 from remodeler.errors import InputError
 
 TRIPLE = Triple("why?", "because", "dunno")
@@ -250,6 +253,53 @@ def test_what_stands_before_an_answer_belongs_to_its_prompt(tmp_path: Path) -> N
         "System: Be kind.\n\nUser: Say\nwhy",
     ]
     assert sum(dropped.values()) == 1
+
+
+def sharegpt(turns: list[dict[str, str]]) -> list[dict[str, str]]:
+    names = {"user": "human", "assistant": "gpt"}
+    return [{"from": names[turn["role"]], "value": turn["content"]} for turn in turns]
+
+
+def in_parts(turns: list[dict[str, str]]) -> list[dict[str, Any]]:
+    def cut(text: str) -> list[dict[str, str]]:
+        return [{"type": "text", "text": text[:1]}, {"type": "text", "text": text[1:]}]
+
+    return [turn | {"content": cut(turn["content"])} for turn in turns]
+
+
+FORMS: list[Any] = [list, sharegpt, in_parts, json.dumps, lambda turns: json.dumps(sharegpt(turns))]
+WORDS = st.text("abc ?", min_size=1, max_size=6).filter(str.strip)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(stem=st.lists(WORDS, min_size=1, max_size=5), answers=st.tuples(WORDS, WORDS), data=st.data())
+def test_any_conversation_is_read_exactly_or_not_at_all(
+    stem: list[str], answers: tuple[str, str], data: st.DataObject
+) -> None:
+    """Whatever form each value has; and where the turns before the answers differ, nothing is read."""
+    stem = stem if len(stem) % 2 else stem[:-1]
+    forms = [data.draw(st.sampled_from(FORMS)) for _ in range(3)]
+    whole = {"chosen": forms[0](talk(*stem, answers[0])), "rejected": forms[1](talk(*stem, answers[1]))}
+    apart = {
+        "prompt": forms[2](talk(*stem)),
+        "chosen": forms[0](talk(answers[0], first="assistant")),
+        "rejected": forms[1](talk(answers[1], first="assistant")),
+    }
+    roles = ("User", "Assistant")
+    prompt = stem[0] if len(stem) == 1 else "\n\n".join(f"{roles[n % 2]}: {text}" for n, text in enumerate(stem))
+    for row in (whole, whole | {"prompt": apart["prompt"]}):
+        found = pairs(row)
+        assert (found.prompt, [text for text, _ in found.answers]) == (prompt, list(answers))
+    if not all(answer.lstrip().startswith(stem[-1].strip()) for answer in answers):
+        assert pairs(apart) == found
+    other = [*stem[:-1], stem[-1] + "!"]
+    for row in (
+        whole | {"rejected": forms[1](talk(*other, answers[1]))},
+        whole | {"prompt": forms[2](talk(*other))},
+        whole | {"chosen": forms[0](talk(*stem))},
+    ):
+        with pytest.raises(BadRow):
+            pairs(row)
 
 
 def test_an_answer_that_alone_begins_with_its_prompt_is_one(tmp_path: Path) -> None:
