@@ -35,6 +35,14 @@ FIXED = (
 """That function with the one answer: the same command reads the same texts on every day."""
 
 
+class RefusedPromptError(InputError):
+    """A prompt that a chat template refuses or changes; ``reason`` says so without naming it."""
+
+    def __init__(self, sentence: str, reason: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
 def template_of(tokenizer: "PreTrainedTokenizerBase") -> str | None:
     """A tokenizer's template for chats, or None where it has none.
 
@@ -150,7 +158,8 @@ def asked_in_chat(tokenizer: "PreTrainedTokenizerBase", name: str, prompt: str) 
     """A prompt as the turn of a user, up to where the answer begins.
 
     Raises:
-        InputError: without a template, and for a prompt that it refuses or leaves out.
+        RefusedPromptError: for a prompt that the template refuses or leaves out.
+        InputError: without a template.
     """
     template = template_of(tokenizer)
     if template is None:
@@ -158,6 +167,5 @@ def asked_in_chat(tokenizer: "PreTrainedTokenizerBase", name: str, prompt: str) 
     try:
         return rendered_turns(tokenizer, (Turn(USER, prompt),), template, prompt=True)[1]
     except BadRow as reason:
-        raise InputError(
-            f"the prompt {prompt!r:.40} can't be asked of {name} with --chat ({reason}): leave out the one or the other"
-        ) from None
+        sentence = f"the prompt {prompt!r:.40} can't be asked of {name} with --chat ({reason})"
+        raise RefusedPromptError(f"{sentence}: leave out the one or the other", str(reason)) from None

@@ -20,6 +20,7 @@ from remodeler.alignment.preferences import LONG, Preferences, Triple, digest_of
 from remodeler.alignment.trl_methods import dpo, orpo
 from remodeler.alignment.wishes import RUN, BaselineWish, options, same_run
 from remodeler.card_align import write_baseline_card
+from remodeler.chat_templates import RefusedPromptError
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import note
 from remodeler.errors import InputError, counted
@@ -122,11 +123,22 @@ def prepared(wish: BaselineWish, device: str) -> Job:
 def _fitting(
     policy: Checkpoint, triples: Sequence[Triple], length: int, chat: bool, dropped: Counter[str]
 ) -> list[Triple]:
-    sides = [(_rows(policy, [each], chat)[0], answer(policy, each.prompt, each.rejected, chat)) for each in triples]
-    found = [each for each, rows in zip(triples, sides, strict=True) if max(len(row.ids) for row in rows) <= length]
-    dropped[LONG] += len(triples) - len(found)
+    found: list[Triple] = []
+    for each in triples:
+        try:
+            sides = [answer(policy, each.prompt, text, chat) for text in (each.chosen, each.rejected)]
+        except RefusedPromptError as error:
+            dropped[error.reason] += 1
+            continue
+        if max(len(row.ids) for row in sides) <= length:
+            found.append(each)
+        else:
+            dropped[LONG] += 1
     if not found:
-        raise InputError(f"none of {len(triples)} triples fits {length} tokens: shorten them or raise --length")
+        raise InputError(
+            f"none of {len(triples)} triples fits {length} tokens: shorten them or raise --length "
+            f"(left out: {counted(dropped)})"
+        )
     return found
 
 

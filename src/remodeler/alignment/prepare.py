@@ -11,6 +11,7 @@ from remodeler.alignment.preferences import ordered
 from remodeler.alignment.prompts import read_prompts
 from remodeler.alignment.reviser import Reviser, load_reviser
 from remodeler.alignment.wishes import EvolveWish
+from remodeler.chat_templates import RefusedPromptError, asked_in_chat
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import duration, note
 from remodeler.errors import InputError, LeftOut, counted
@@ -58,7 +59,7 @@ def divided(wish: EvolveWish, place: torch.device) -> Job:
         raise InputError(f"{wish.model} is no causal language model: only those answer")
     end_of(policy)
     bad = LeftOut()
-    prompts = read_prompts(wish.prompts, wish.limit, bad)
+    prompts = _askable(policy, read_prompts(wish.prompts, wish.limit, bad), wish, bad)
     short = [each for each in prompts if _has_room(policy, each, wish)]
     short.sort(key=lambda prompt: ordered(prompt, wish.seed))
     probe = min(wish.probe, len(short) // 10)
@@ -67,10 +68,23 @@ def divided(wish: EvolveWish, place: torch.device) -> Job:
         raise InputError(
             f"{wish.prompts} has {len(pool)} prompts that leave room for {wish.sampling.tokens} tokens of an answer, "
             f"{count} rounds need one each: give more or shorter prompts, or lower --tokens"
+            + (f" (left out: {counted(bad)})" if bad else "")
         )
     shards = tuple(tuple(pool[len(pool) * n // count : len(pool) * (n + 1) // count]) for n in range(count))
     known = {"name": wish.model, "weights": fingerprint(policy.model), "size": as_stored(policy)}
     return Job(wish, shards, tuple(short[:probe]), len(prompts) - len(short), bad, known, place)
+
+
+def _askable(policy: Checkpoint, prompts: list[str], wish: EvolveWish, bad: LeftOut) -> list[str]:
+    """Prompts that the policy's chat template takes, where one is used; the others are counted."""
+    found = []
+    for prompt in prompts if wish.sampling.chat else ():
+        try:
+            asked_in_chat(policy.tokenizer, policy.name, prompt)
+            found.append(prompt)
+        except RefusedPromptError as error:
+            bad[error.reason] += 1
+    return found if wish.sampling.chat else prompts
 
 
 def _has_room(policy: Checkpoint, prompt: str, wish: EvolveWish) -> bool:
