@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remodeler.alignment.preferences import Triple, compared, read_preferences, split
-from remodeler.alignment.shapes import Ranked, pairs
+from remodeler.alignment.shapes import SHAPES, Ranked, pairs
 from remodeler.chat import BadRow
 from remodeler.errors import InputError
 
@@ -80,7 +80,7 @@ SHAPED: dict[str, Any] = {
         "prompt": "why?",
         "chosen": "because",
         "rejected": "dunno",
-        "score_chosen": float("nan"),
+        "score_chosen": None,
         "score_rejected": 9.0,
     },
     "transcripts": {
@@ -300,6 +300,13 @@ def test_any_conversation_is_read_exactly_or_not_at_all(
     ):
         with pytest.raises(BadRow):
             pairs(row)
+
+
+def test_a_score_that_is_no_number_says_nothing_of_a_pair() -> None:
+    row = SHAPED["pairs"] | {"score_chosen": float("nan"), "score_rejected": 9.0}
+    assert [text for text, _ in pairs(row).answers] == ["because", "dunno"]
+    with pytest.raises(BadRow, match="a score that is a number"):
+        SHAPES["scored"][1]({"instruction": "why?", "completions": [{"response": "a", "score": float("nan")}] * 2})
 
 
 def test_an_answer_that_alone_begins_with_its_prompt_is_one(tmp_path: Path) -> None:
