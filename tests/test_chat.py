@@ -151,6 +151,7 @@ def test_a_system_prompt_moves_into_the_first_question() -> None:
         ({"system_prompt": "Be short.", "question": "Which river?"}, "System: Be short.\n\nUser: Which river?"),
         ({"turns": [USER, ANSWER, USER]}, "User: Which river?\n\nAssistant: The Rhine.\n\nUser: Which river?"),
         ({"turns": ["Which river?", "And why?"]}, "Which river?"),
+        ({"prompt": "", "messages": [USER]}, "Which river?"),
         ("Which river?", "Which river?"),
     ],
 )
@@ -195,11 +196,12 @@ def file_of(path: Any, *rows: Any) -> str:
 def test_prompts_that_ask_nothing_are_left_out_and_counted(tmp_path: Any) -> None:
     bad = said(USER | {"content": None})
     dropped = LeftOut()
-    assert read_prompts(file_of(tmp_path / "p.jsonl", said(USER), bad, bad, {"x": 1}), None, dropped) == [
-        "Which river?"
-    ]
-    assert dropped == {"a message without text (its content is null)": 2, "nothing is asked": 1}
-    told = "2 (a message without text (its content is null); row 2 first), 1 (nothing is asked; row 4)"
+    assert read_prompts(
+        file_of(tmp_path / "p.jsonl", said(USER), bad, bad, {"x": 1}, {"prompt": " "}), None, dropped
+    ) == ["Which river?"]
+    assert dropped == {"a message without text (its content is null)": 2, "nothing is asked": 1, "an empty prompt": 1}
+    told = "2 (a message without text (its content is null); row 2 first), 1 (an empty prompt; row 5), "
+    told += "1 (nothing is asked; row 4)"
     assert counted(dropped) == told
     with pytest.raises(InputError, match=r"has no prompts .left out: 1 .a message without text"):
         read_prompts(file_of(tmp_path / "q.jsonl", bad))

@@ -86,9 +86,10 @@ def asks(row: Any) -> str:
     """
     if isinstance(row, str):
         return text_of(row)
-    key = next((each for each in KEYS if isinstance(row, Mapping) and row.get(each) is not None), None)
-    if key is None:
+    named = [each for each in KEYS if isinstance(row, Mapping) and row.get(each) is not None]
+    if not named:
         raise BadRow(NOTHING)
+    key = next((each for each in named if row[each] not in ("", [])), named[0])
     refuse_beside(row)
     return as_prompt(with_system(row, _turns(row, key)))
 

@@ -49,23 +49,32 @@ def read_prompts(source: str, limit: int | None = None, dropped: LeftOut | None 
     """
     refuse_limit(limit)
     dropped = LeftOut() if dropped is None else dropped
-    found = list(dict.fromkeys(each for each in _prompts(source, dropped) if each.strip()))[:limit]
+    found = list(dict.fromkeys(_prompts(source, dropped)))[:limit]
     if not found:
         raise InputError(f"{source} has no prompts{_told(dropped)}: give a file with at least one")
     return found
 
 
 def _prompts(source: str, dropped: LeftOut) -> Iterator[str]:
-    """Every prompt, blank or not."""
-    if Path(source).suffix.lower() == ".txt" and Path(source).is_file():
-        with utf8(Path(source)):
-            yield from Path(source).read_text(encoding="utf-8-sig").splitlines()
-        return
-    for number, row in enumerate(rows(source), 1):
+    """Every prompt; blank ones are counted, but for blank lines of a text."""
+    by_lines = Path(source).suffix.lower() == ".txt"
+    for number, row in enumerate(_lines(source) if by_lines else rows(source), 1):
         try:
-            yield asks(row)
+            text = asks(row)
         except BadRow as reason:
             dropped.add(reason, number)
+            continue
+        if text.strip():
+            yield text
+        elif not by_lines:
+            dropped.add("an empty prompt", number)
+
+
+def _lines(source: str) -> list[str]:
+    if not Path(source).is_file():
+        return list(rows(source))
+    with utf8(Path(source)):
+        return Path(source).read_text(encoding="utf-8-sig").splitlines()
 
 
 def _told(dropped: Mapping[str, int]) -> str:

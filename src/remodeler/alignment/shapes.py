@@ -40,7 +40,10 @@ SPEAKS = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 WHOLE = re.compile(r"\s*Human:.*\n\n(?:Human|Assistant):", re.DOTALL)
 """A transcript; the next one ends where an answer begins."""
 OPEN = re.compile(r"\s*Human:.*\n\nAssistant:\s*\Z", re.DOTALL)
-SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen_rating", "rejected_rating"))
+SCORES = tuple(
+    (name.format("chosen"), name.format("rejected"))
+    for name in ("score_{}", "{}_score", "{}_rating", "{}-rating", "{}_avg_rating")
+)
 """Where a row says how good its sides are."""
 ASKED = ("prompt", "conversations", "messages", "instruction", "question", "input")
 """Where a row with ``chosen`` and ``rejected`` has its prompt, in the order in which they are tried."""
