@@ -278,11 +278,11 @@ def as_prompt(turns: Talk) -> str:
 
 def system_in_user(turns: Talk) -> Talk:
     """The same without a system's turn: its text stands at the beginning of the user's first."""
-    told = "\n\n".join(turn.text for turn in turns if turn.role == SYSTEM and turn.text.strip())
+    system = "\n\n".join(turn.text for turn in turns if turn.role == SYSTEM and turn.text.strip())
     rest = [turn for turn in turns if turn.role != SYSTEM]
     place = next((place for place, turn in enumerate(rest) if turn.role == USER), None)
-    if told and place is not None:
-        rest[place] = replace(rest[place], text=f"{told}\n\n{rest[place].text}")
+    if system and place is not None:
+        rest[place] = replace(rest[place], text=f"{system}\n\n{rest[place].text}")
     return tuple(rest)
 
 

@@ -142,8 +142,8 @@ def _span(tokenizer: "PreTrainedTokenizerBase", turns: Talk, template: str, whol
     if not after.startswith(ending):
         raise BadRow("the chat template writes a turn otherwise once others follow")
     asked = written(tokenizer, turns[:place], template, prompt=True)
-    told = asked != written(tokenizer, turns[:place], template) and before.startswith(asked)
-    return len(asked) if told else start, stop + len(ending)
+    marked = asked != written(tokenizer, turns[:place], template) and before.startswith(asked)
+    return len(asked) if marked else start, stop + len(ending)
 
 
 def _around(text: str) -> tuple[str, str]:

@@ -43,8 +43,8 @@ def counted(dropped: Mapping[str, int], most: int | None = None) -> str:
         found.sort(key=lambda each: -each[1])
         rest = sum(count for _, count in found[most:])
         found = found[:most]
-    told = [f"{count:,} ({reason}{_first(rows.get(reason), count)})" for reason, count in found]
-    return ", ".join([*told, *([f"{rest:,} (for other reasons)"] if rest else [])]) or "nothing"
+    parts = [f"{count:,} ({reason}{_first(rows.get(reason), count)})" for reason, count in found]
+    return ", ".join([*parts, *([f"{rest:,} (for other reasons)"] if rest else [])]) or "nothing"
 
 
 def _first(row: int | None, count: int) -> str:

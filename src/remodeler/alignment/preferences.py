@@ -80,11 +80,11 @@ def _compared_rows(
     source: str, samples: int | None, lower: int | None, gap: float, dropped: LeftOut
 ) -> Iterator[Triple]:
     """Every pair of a better and a worse answer; rows that hold none are counted."""
-    strange, usable = None, 0
+    unknown, usable = None, 0
     for number, row in enumerate(rows(source, samples), 1):
         reader = next((read for keys, read in SHAPES.values() if isinstance(row, dict) and row.keys() >= {*keys}), None)
         if reader is None:
-            strange = strange or _strange(source, number, row)
+            unknown = unknown or _unknown_shape(source, number, row)
             dropped.add(SHAPELESS, number)
             continue
         usable += 1
@@ -93,11 +93,11 @@ def _compared_rows(
             yield from compared(reader(row), lower, gap, dropped)
         except BadRow as reason:
             dropped.add(reason, number)
-    if strange and not usable:
-        raise InputError(strange)
+    if unknown and not usable:
+        raise InputError(unknown)
 
 
-def _strange(source: str, number: int, row: object) -> str:
+def _unknown_shape(source: str, number: int, row: object) -> str:
     """A row of no known shape, in a sentence."""
     given = ", ".join(map(str, row)) or "no key" if isinstance(row, dict) else repr(row)[:40]
     wanted = "; ".join(", ".join(keys) for keys, _ in SHAPES.values())

@@ -51,7 +51,7 @@ def read_prompts(source: str, limit: int | None = None, dropped: LeftOut | None 
     dropped = LeftOut() if dropped is None else dropped
     found = list(dict.fromkeys(_prompts(source, dropped)))[:limit]
     if not found:
-        raise InputError(f"{source} has no prompts{_told(dropped)}: give a file with at least one")
+        raise InputError(f"{source} has no prompts{_left_out(dropped)}: give a file with at least one")
     return found
 
 
@@ -77,7 +77,7 @@ def _lines(source: str) -> list[str]:
         return Path(source).read_text(encoding="utf-8-sig").splitlines()
 
 
-def _told(dropped: Mapping[str, int]) -> str:
+def _left_out(dropped: Mapping[str, int]) -> str:
     """What was left out, where anything was."""
     return f" (left out: {counted(dropped, MOST)}; known names are {', '.join(KEYS)})" if any(dropped.values()) else ""
 

@@ -165,8 +165,8 @@ def _refuse_repeated(prompt: str, sides: tuple[Side, Side]) -> None:
     """Raise where both answers are texts that begin with the prompt: whether it belongs to them can't be known."""
     start = prompt.strip()
     rests = [side.answer.lstrip().removeprefix(start) for side in sides if not side.before]
-    told = [side.answer.lstrip().startswith(start) for side in sides if not side.before]
-    if start and len(told) == len(sides) and all(told) and not any(rest[:1].isalnum() for rest in rests):
+    repeats = [side.answer.lstrip().startswith(start) for side in sides if not side.before]
+    if start and len(repeats) == len(sides) and all(repeats) and not any(rest[:1].isalnum() for rest in rests):
         raise BadRow(REPEATS)
 
 
@@ -179,8 +179,8 @@ def _transcribed(prompt: Any, chosen: Any, rejected: Any) -> tuple[str, str, str
         return None
     if isinstance(prompt, str) and OPEN.match(prompt):
         return _behind(prompt, chosen, rejected)
-    told = [WHOLE.match(text) is not None for text in (chosen, rejected)]
-    if prompt is not None and not any(told):
+    whole = [WHOLE.match(text) is not None for text in (chosen, rejected)]
+    if prompt is not None and not any(whole):
         return None
     found = _transcripts(chosen, rejected)
     if prompt is not None and prompt_of(prompt).strip() not in (found[0], *_questions(_talk(chosen))):
@@ -213,8 +213,8 @@ def _talk(text: str) -> Talk:
 def _behind(prompt: str, chosen: str, rejected: str) -> tuple[str, str, str]:
     """A transcript up to its answer, and two answers, alone or both with the transcript before them."""
     start = prompt.strip()
-    told = [text.strip().startswith(start) for text in (chosen, rejected)]
-    if told[0] != told[1]:
+    repeats = [text.strip().startswith(start) for text in (chosen, rejected)]
+    if repeats[0] != repeats[1]:
         raise BadRow(ALIKE)
     answers = [text_of(text).strip().removeprefix(start).strip() for text in (chosen, rejected)]
     if any(SPEAKS.search(text) for text in answers):

@@ -94,8 +94,8 @@ def conversations(source: str, samples: int, dropped: LeftOut) -> list[Conversat
 
 def none_left(source: str, dropped: Mapping[str, int]) -> str:
     """Says why nothing of a source can be learned from."""
-    told = counted(dropped, MOST)
-    return f"{source} holds no conversation that can be learned from (left out: {told}): correct it, or give another"
+    reasons = counted(dropped, MOST)
+    return f"{source} holds no conversation that can be learned from (left out: {reasons}): correct it, or give another"
 
 
 def rendered(turns: Talk, tokenizer: PreTrainedTokenizerBase) -> Rendered:
