@@ -25,11 +25,11 @@ REPORT = (
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     (
-        *("errors", "records", "folders", "families", "pydocs", "lines", "strict_json", "hub", "rows", "sources"),
-        *("prompts", "questions", "console", "compatibility"),
+        *("errors", "chat", "records", "folders", "families", "pydocs", "lines", "strict_json", "hub", "rows"),
+        *("sources", "prompts", "questions", "console", "compatibility"),
     ),
     (
-        *("texts", "packed", "blocks", "structures", "processes", "threads", "shards", "streaming"),
+        *("chat_templates", "texts", "packed", "blocks", "structures", "processes", "threads", "shards", "streaming"),
         *("layerwise", "tracing", "minibatches", "logprobs"),
     ),
     (

@@ -82,10 +82,14 @@ def outputs(path: Path) -> dict[str, str]:
     Raises:
         InputError: for a file that is none.
     """
-    found = {row.get("instruction"): row.get("output") for row in _rows(path)}
-    if not found or not all(isinstance(each, str) for pair in found.items() for each in pair):
+    pairs = [(row.get("instruction"), row.get("output")) for row in _rows(path)]
+    if not pairs or not all(isinstance(each, str) for pair in pairs for each in pair):
         raise InputError(f"{path} holds no model outputs: a list of instruction, output, generator was expected")
-    return {str(key): str(value) for key, value in found.items()}
+    found: dict[str, str] = {}
+    for asked, said in pairs:
+        if found.setdefault(str(asked), str(said)) != said:
+            raise InputError(f"{path} answers {asked!r:.40} twice, and otherwise: leave one answer to each instruction")
+    return found
 
 
 def write_outputs(path: Path, answers: Sequence[tuple[str, str]], name: str) -> None:
@@ -131,9 +135,19 @@ def questions(path: Path) -> list[dict[str, Any]]:
         InputError: for a file that holds others.
     """
     found = _rows(path)
-    if not found or not all(each.get("turns") and "question_id" in each for each in found):
+    if not found or not all(map(_is_question, found)):
         raise InputError(f"{path} holds no questions of MT-Bench: question_id and turns were expected")
+    if len({each["question_id"] for each in found}) < len(found):
+        raise InputError(f"{path} has a question_id twice: give each question its own")
     return found
+
+
+def _is_question(row: Any) -> bool:
+    """A whole number, and texts."""
+    if not isinstance(row, dict) or type(row.get("question_id")) is not int:
+        return False
+    turns = row.get("turns")
+    return isinstance(turns, list) and bool(turns) and all(isinstance(each, str) and each for each in turns)
 
 
 def write_answers(path: Path, answers: Mapping[int, Sequence[str]], name: str, stamp: float) -> None:
@@ -171,9 +185,11 @@ def rated(path: Path) -> dict[str, float]:
         InputError: for a file without a rating.
     """
     found: dict[str, list[float]] = {}
-    for row in _rows(path):
+    for number, row in enumerate(_rows(path), 1):
         score = row.get("score")
         score = rating(str(row.get("judgment", ""))) if score is None else score
+        if isinstance(score, bool) or not isinstance(score, int | float | None):
+            raise InputError(f"line {number} of {path} has the score {score!r:.40}: a number was expected")
         if score is not None and score >= 0:  # -1 is FastChat's word for a text without a rating
             found.setdefault(str(row.get("model", row.get("model_id"))), []).append(float(score))
     if not found:
