@@ -16,9 +16,10 @@ from torch import Tensor
 
 from remodeler.checkpoints import Checkpoint
 from remodeler.errors import InputError
-from remodeler.exporting.gguf_file import Given, Key
+from remodeler.exporting.gguf_file import Given
 from remodeler.exporting.gguf_plan import Sizes
-from remodeler.exporting.gguf_tensors import Dense, Raw, Read
+from remodeler.exporting.gguf_tensors import Dense, Read
+from remodeler.exporting.gguf_values import Key, Raw
 from remodeler.exporting.survivors import computed, depth, head_size, norm_and_module, outside, slides, source_type
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
