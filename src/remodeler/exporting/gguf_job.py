@@ -19,7 +19,7 @@ from remodeler.errors import InputError
 from remodeler.exporting.gguf_file import Given, Keys, read_gguf, write_gguf
 from remodeler.exporting.gguf_header import read_header
 from remodeler.exporting.gguf_model import given
-from remodeler.exporting.gguf_plan import Plan, planned
+from remodeler.exporting.gguf_plan import PERMUTED, Plan, planned
 from remodeler.exporting.gguf_tensors import Dense, Read, Tensors, written
 from remodeler.exporting.gguf_tokens import token_keys
 from remodeler.exporting.gguf_values import Key, Raw
@@ -161,7 +161,8 @@ def export_gguf(
     refuse_existing(out)
     found, plan = preview(checkpoint, kind)
     rows = vocabulary(checkpoint.model)
-    words = copied_tokens(tokenizer, rows) if tokenizer else token_keys(checkpoint.tokenizer, rows)
+    own = partial(token_keys, checkpoint.tokenizer, rows, checkpoint.model.config)
+    words = copied_tokens(tokenizer, rows) if tokenizer else own()
     keys = {**found.keys, "general.name": Key(Path(checkpoint.name).name, GGUFValueType.STRING), **words}
     with beside(out) as path:
         write_gguf(path, keys, found.dense, plan, written(found.dense, plan))
@@ -174,6 +175,11 @@ def preview(checkpoint: Checkpoint, kind: str) -> tuple[Given, Plan]:
     """A checkpoint as llama.cpp sees it, and what the file would be; says so."""
     found = given(checkpoint, kind)
     plan = planned(rows_of(computed(checkpoint)), found.dense.sizes)
+    if "rope_freqs.weight" in found.dense.tensors and plan.arch not in PERMUTED:
+        raise InputError(
+            f"{checkpoint.name} stretches its positions by Llama 3's way (rope_type llama3), which llama.cpp does not "
+            f"read in {plan.arch}: keep the folder, for transformers or vLLM"
+        )
     announce(plan, found, 2 * found.depth - len(computed(checkpoint)))
     return found, plan
 
