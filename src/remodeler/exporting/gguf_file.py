@@ -121,7 +121,7 @@ def _named(keys: Keys, dense: Dense, plan: Plan) -> dict[str, Key]:
     return found | {
         arch + name if name.startswith(".") else name: key
         for name, key in copied.items()
-        if name != "general.architecture" and not name.startswith(f"{SPLIT}.")
+        if name not in ("general.architecture", *SPLIT)
     }
 
 

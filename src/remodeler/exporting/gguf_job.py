@@ -113,7 +113,7 @@ def _against_zeroed(found: Given, gone: Sequence[Part], out: Path) -> Told:
     """What the file says, and what the source says whose removed blocks end in zeros."""
     dense = replace(found.dense, tensors={**found.dense.tensors, **dict(_zeroed(found.dense, gone))})
     layers = planned(rows_of(left(found.depth, ())), dense.sizes)
-    tokens = sample(int(found.keys[".vocab_size"].value) if ".vocab_size" in found.keys else 256)
+    tokens = sample(dense.tensors["token_embd.weight"]().shape[0])
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         path = Path(folder) / "zeroed.gguf"
         write_gguf(path, found.keys, dense, layers, written(dense, layers))

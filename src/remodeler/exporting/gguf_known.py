@@ -17,7 +17,8 @@ from remodeler.exporting.gguf_values import Key, printable
 
 COPIED = ("general", "tokenizer", "quantize", "mradermacher")
 """First words of keys that hold for any number of layers; the last one's are a publisher's notes."""
-SPLIT = "split"
+SPLIT = ("split.no", "split.count", "split.tensors.count")
+"""Of a file that was joined from several, these are left out."""
 WHOLE = "the file of a whole model"
 
 
@@ -116,7 +117,7 @@ def _refuse_other_keys(header: Header, arch: str) -> None:
         first, _, rest = name.partition(".")
         if first == arch:
             _refuse_value(header, name, rest, key)
-        elif first not in (*COPIED, SPLIT):
+        elif first not in COPIED and name not in SPLIT:
             raise InputError(_unknown(header, f"the key {printable(name)} = {_shown(key)}"))
     for rest in NEEDED:
         if f"{arch}.{rest}" not in header.keys:
