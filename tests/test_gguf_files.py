@@ -285,6 +285,14 @@ def test_what_llama_cpp_itself_would_not_read(tmp_path: Path) -> None:
     }.items():
         told = refusal(tmp_path, content)
         assert any(word in told for word in words.split("|")), (words, told)
+    for name, packed, words in [
+        ("tokenizer.ggml.tokens", array(T.STRING, ["a"] * ROWS), "a token twice"),
+        ("tokenizer.ggml.tokens", value(T.STRING, "a"), "no tokenizer.ggml.tokens"),
+        ("tokenizer.ggml.token_type", array(T.INT32, [1, 1]), "2 tokenizer.ggml.token_type"),
+        ("tokenizer.ggml.scores", array(T.FLOAT32, []), "0 tokenizer.ggml.scores"),
+        ("general.alignment", value(T.UINT32, 16), "32 or more was expected"),
+    ]:
+        assert words in refusal(tmp_path, built(keys | {name: packed}, tensors))
     with pytest.raises(InputError, match="is no file"):
         read_gguf(tmp_path)
     with pytest.raises(InputError, match="check the path"):
@@ -415,3 +423,25 @@ def test_a_header_that_is_cut_off_anywhere_is_refused(size: int, tmp_path: Path)
 def test_the_types_of_values_are_all_known() -> None:
     """The control of what is drawn above."""
     assert {*FORMS, T.STRING, T.ARRAY} == set(GGUFValueType)
+
+
+@pytest.mark.parametrize("kind", ["longrope", "biases", "aligned"])
+def test_llama_cpp_reads_what_was_moved(kind: str, tmp_path: Path) -> None:
+    """Where it is installed: the file says what the whole one says with zeros in the place of what is gone."""
+    pytest.importorskip("llama_cpp")
+    keys, tensors = dense()
+    del keys["tokenizer.ggml.tokens"]
+    keys |= {"tokenizer.ggml.model": value(T.STRING, "no_vocab"), "llama.vocab_size": value(T.UINT32, ROWS)}
+    if kind == "longrope":
+        keys["llama.rope.scaling.type"] = value(T.STRING, kind)
+        factors = Stored((HEAD // 2,), 0, np.array([1, 3], np.float32).tobytes())
+        tensors |= {f"rope_factors_{which}.weight": factors for which in ("long", "short")}
+    if kind == "biases":
+        ones = Stored((16,), 0, np.ones(16, np.float32).tobytes())
+        tensors |= {f"blk.{layer}.{name}.bias": ones for layer in range(LAYERS) for name in ("attn_q", "ffn_down")}
+    wide = 128 if kind == "aligned" else 32
+    whole = built(keys | {"general.alignment": value(T.UINT32, wide)}, tensors, alignment=wide)
+    log = log_of(tmp_path, ("attention.0", "mlp.1"))
+    told = prune_gguf(written(tmp_path / "whole.gguf", whole), log, tmp_path / "cut.gguf")
+    assert told is not None
+    assert told.difference < 1e-6

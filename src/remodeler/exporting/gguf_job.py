@@ -78,7 +78,7 @@ def prune_gguf(
     found, gone, plan = preview_pruned(source, log, steps)
     with beside(out) as path:
         write_gguf(path, renamed(found.keys, len(gone)), found.dense, plan, written(found.dense, plan))
-        told = _against_zeroed(found, gone, path) if tried(check) else None
+        told = _against_zeroed(found, gone, path, source) if tried(check) else None
         finish(told, path)
     return told
 
@@ -109,7 +109,7 @@ def parameters(tensors: Tensors) -> set[int]:
     return {total, total - sizes.get("output.weight", 0)}
 
 
-def _against_zeroed(found: Given, gone: Sequence[Part], out: Path) -> Told:
+def _against_zeroed(found: Given, gone: Sequence[Part], out: Path, source: Path) -> Told:
     """What the file says, and what the source says whose removed blocks end in zeros."""
     dense = replace(found.dense, tensors={**found.dense.tensors, **dict(_zeroed(found.dense, gone))})
     layers = planned(rows_of(left(found.depth, ())), dense.sizes)
@@ -117,7 +117,7 @@ def _against_zeroed(found: Given, gone: Sequence[Part], out: Path) -> Told:
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         path = Path(folder) / "zeroed.gguf"
         write_gguf(path, found.keys, dense, layers, written(dense, layers))
-        wanted, _ = logits(path, tokens)
+        wanted, _ = logits(path, tokens, source)
     return compared(out, tokens, wanted, QUANTISED)
 
 

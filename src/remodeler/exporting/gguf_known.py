@@ -13,7 +13,7 @@ from gguf import GGUFValueType
 from remodeler.errors import InputError
 from remodeler.exporting.gguf_header import Header
 from remodeler.exporting.gguf_plan import HOLED, Sizes
-from remodeler.exporting.gguf_values import Key, printable
+from remodeler.exporting.gguf_values import ALIGNMENT, ALIGNMENT_KEY, Key, alignment_of, printable
 
 COPIED = ("general", "tokenizer", "quantize", "mradermacher")
 """First words of keys that hold for any number of layers; the last one's are a publisher's notes."""
@@ -102,6 +102,10 @@ def refuse_other(header: Header) -> str:
         raise InputError(
             f"{path} is of the architecture {_shown(arch)}, llama.cpp leaves out blocks of {', '.join(HOLED)} only: "
             "prune its folder with --shape standard, whose result its own converter takes"
+        )
+    if alignment_of(keys) < ALIGNMENT:  # llama.cpp would abort
+        raise InputError(
+            f"{path} has {ALIGNMENT_KEY} = {alignment_of(keys)}, {ALIGNMENT} or more was expected: get another"
         )
     _refuse_other_keys(header, str(arch.value))
     return str(arch.value)
@@ -208,7 +212,13 @@ def _rows(header: Header) -> int:
     embedding = header.tensors.get("token_embd.weight")
     if embedding is None:
         raise InputError(f"{header.path} has no token_embd.weight: give {WHOLE}")
-    tokens, rows = header.keys.get("tokenizer.ggml.tokens"), embedding.shape[0]
-    if tokens is not None and isinstance(tokens.value, list) and len(tokens.value) != rows:
-        raise InputError(f"{header.path} has {len(tokens.value)} tokens and {rows} rows of embeddings: get it again")
+    rows, tokens = embedding.shape[0], header.keys.get("tokenizer.ggml.tokens")
+    for name in (f"tokenizer.ggml.{part}" for part in ("tokens", "token_type", "scores")):
+        key = header.keys.get(name)
+        if key is not None and (key.member is None or len(key.value) != rows):
+            count = len(key.value) if key.member else "no"
+            raise InputError(f"{header.path} has {rows} rows of embeddings and {count} {name}: get it again")
+    named = [name for name in tokens.value if name != ""] if tokens else []  # it names empty ones itself
+    if len(set(named)) < len(named):  # llama.cpp would abort
+        raise InputError(f"{header.path} has a token twice in tokenizer.ggml.tokens: get it again")
     return rows

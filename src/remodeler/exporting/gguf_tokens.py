@@ -171,6 +171,8 @@ def _vocabulary(
     unknown = core["model"].get("unk_token") if fallback else None
     kinds = [_kind(names.get(place), special.get(place), fallback, unknown) for place in range(rows)]
     listed = [names.get(place, f"[PAD{place}]") for place in range(rows)]
+    if len(set(listed)) < rows:  # llama.cpp would abort
+        raise InputError(_advice("a token with a name that stands for rows without one, [PAD...],"))
     yield "ggml.tokens", Key(listed, GGUFValueType.ARRAY, TEXT)
     yield "ggml.token_type", Key([int(kind) for kind in kinds], GGUFValueType.ARRAY, GGUFValueType.INT32)
     if fallback:
