@@ -3,6 +3,7 @@
 import json
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from gguf_files import FORMS, HEAD, LAYERS, ROWS, Stored, T, array, built, dense, text, value, zeros
 from remodeler.cli import app
 from remodeler.errors import InputError
+from remodeler.exporting import gguf_job, llama_cpp_check
 from remodeler.exporting.gguf_file import read_gguf
 from remodeler.exporting.gguf_job import copied_tokens, prune_gguf
 
@@ -305,6 +307,21 @@ def test_the_command_refuses_in_one_line_and_leaves_nothing(tmp_path: Path) -> N
     given_ = ["export", "--gguf", str(source), "--removals", str(log_of(tmp_path)), "--out", str(tmp_path / "o.gguf")]
     with pytest.raises(InputError, match=r"llama\.odd = True"):
         CliRunner().invoke(app, given_, catch_exceptions=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["removals.jsonl", "x.gguf"]
+
+
+def test_a_file_that_llama_cpp_does_not_load_is_named_and_not_what_was_made_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_model(**given: Any) -> Any:
+        raise ValueError(f"failed to load {given['model_path']}")
+
+    runtime = SimpleNamespace(Llama=no_model)
+    for module in (gguf_job, llama_cpp_check):
+        monkeypatch.setattr(module, "installed", lambda: runtime)
+    source = written(tmp_path / "x.gguf", built(*dense()))
+    with pytest.raises(InputError, match=r"llama\.cpp does not load .*/x\.gguf as it is"):
+        prune_gguf(source, log_of(tmp_path), tmp_path / "o.gguf")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["removals.jsonl", "x.gguf"]
 
 

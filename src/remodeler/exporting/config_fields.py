@@ -1,7 +1,7 @@
 """What a config asks for, held against what an export acts on: the rest is refused by name.
 
 Llama's shapes as other runtimes know them are said by a few fields. One of a newer transformers, or of another family,
-may change what is computed, and a runtime that is not told would compute something else without a word.
+may change what is computed, and a runtime that does not know of it would compute something else without a word.
 """
 
 import math
@@ -46,7 +46,7 @@ ROPE: Mapping[str, tuple[str, ...]] = {
 }
 """Ways to stretch rotary positions, and the numbers that each goes by."""
 YARN: Mapping[str, Any] = {"beta_fast": 32, "beta_slow": 1, "truncate": True, "mscale": None, "mscale_all_dim": None}
-"""What YaRN may be told besides, with the value that changes nothing."""
+"""Other fields of YaRN, each with the value that changes nothing."""
 
 UNREAD = ("finetuned", "original_max_position_embeddings")
 """What transformers does not compute with, but where ``ROPE`` has it."""
@@ -70,8 +70,8 @@ def refuse_other_arithmetic(config: Any, name: str, target: str, yarn: tuple[str
         raise InputError(f"{name} has the activation {config.hidden_act}, {target} has silu")
     for field, value in [*_unknown(config), *_unknown_rope(rope_of(config), yarn)]:
         raise InputError(
-            f"{name} has {field} = {str(value)[:60]} in its config, which {target} is not told: keep the folder, for "
-            "transformers or vLLM"
+            f"{name} has {field} = {str(value)[:60]} in its config, which {target} has no field for: keep the folder, "
+            "for transformers or vLLM"
         )
 
 

@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from gguf import GGUFValueType, size_label
 
 from remodeler.console import bar
@@ -96,7 +97,7 @@ def write_gguf(path: Path, keys: Keys, dense: Dense, plan: Plan, tensors: Mappin
     with disk_errors(path), path.open("wb") as file, bar("writing") as hear:
         file.write(packed_header(written, places))
         for number, (name, read) in enumerate(tensors.items(), 1):
-            file.write(read().data.tobytes())
+            file.write(np.ascontiguousarray(read().data).data)
             size = byte_count(*places[name])
             file.write(bytes(padded(size, alignment) - size))
             hear(number / len(tensors), name)
@@ -127,14 +128,14 @@ def _named(keys: Keys, dense: Dense, plan: Plan) -> dict[str, Key]:
 
 def _counted(keys: Keys, dense: Dense, total: int) -> dict[str, Key]:
     """What a file tells of its size, where that changes."""
-    told = {name for name in ("general.parameter_count", "general.size_label") if name in keys}
-    if not told or total == sum(prod(read().shape) for read in dense.tensors.values()):
+    stated = {name for name in ("general.parameter_count", "general.size_label") if name in keys}
+    if not stated or total == sum(prod(read().shape) for read in dense.tensors.values()):
         return {}
     found = {
         "general.parameter_count": Key(total, GGUFValueType.UINT64),
         "general.size_label": Key(size_label(total, 0, 0, 0), GGUFValueType.STRING),
     }
-    return {name: found[name] for name in told}
+    return {name: found[name] for name in stated}
 
 
 def _count(value: int) -> Key:

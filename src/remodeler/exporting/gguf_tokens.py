@@ -232,15 +232,15 @@ def _around(tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, Key]]:
     yield "ggml.add_eos_token", Key(ends, GGUFValueType.BOOL)
 
 
-def _templates(told: str | dict[str, str] | None) -> Iterator[tuple[str, Key]]:
+def _templates(given: str | dict[str, str] | None) -> Iterator[tuple[str, Key]]:
     """Chat templates, as gguf's ``add_chat_template`` names them: the default one, others by name, and their names."""
-    if not isinstance(told, dict):
-        if told:
-            yield "chat_template", Key(told, TEXT)
+    if not isinstance(given, dict):
+        if given:
+            yield "chat_template", Key(given, TEXT)
         return
-    plain = {re.sub("[^A-Za-z0-9]", "_", name): text for name, text in told.items()}
-    if len(plain) < len(told):
-        raise InputError(f"two chat templates of {sorted(told)} have one name in a GGUF file: rename one")
+    plain = {re.sub("[^A-Za-z0-9]", "_", name): text for name, text in given.items()}
+    if len(plain) < len(given):
+        raise InputError(f"two chat templates of {sorted(given)} have one name in a GGUF file: rename one")
     others = sorted(set(plain) - {"default"})
     for name in others:
         yield f"chat_template.{name}", Key(plain[name], TEXT)

@@ -70,16 +70,16 @@ def gone_after(removals: Removals, steps: int | None) -> list[Part]:
 
 def refuse_other_model(removals: Removals, depth: int, parameters: set[int], source: Path) -> None:
     """Raise where a log can't be of a model of this depth with so many numbers."""
-    told = f"{removals.path} is the log of another model than {source}"
+    start = f"{removals.path} is the log of another model than {source}"
     every = [part for step in removals.steps for parts in step for part in parts]
     beyond = next((part for part in every if part[0] >= depth), None)
     if beyond is not None:
         block = f"{beyond[1]}.{beyond[0]}"
-        raise InputError(f"{told}: it removes {block} where there are {depth} layers: give the log of this model")
+        raise InputError(f"{start}: it removes {block} where there are {depth} layers: give the log of this model")
     blocks, numbers = removals.header.get("candidates"), removals.header.get("parameters")
     if isinstance(blocks, int) and blocks != 2 * depth:
-        raise InputError(f"{told}: that had {blocks} blocks, here are {2 * depth}: give the log of this model")
+        raise InputError(f"{start}: that had {blocks} blocks, here are {2 * depth}: give the log of this model")
     if isinstance(numbers, int) and numbers not in parameters:
         raise InputError(
-            f"{told}: that had {numbers:,} parameters, here are {max(parameters):,}: give the log of this model"
+            f"{start}: that had {numbers:,} parameters, here are {max(parameters):,}: give the log of this model"
         )
