@@ -19,6 +19,7 @@ from remodeler.errors import InputError
 from remodeler.exporting import gguf_job, llama_cpp_check
 from remodeler.exporting.gguf_file import read_gguf
 from remodeler.exporting.gguf_job import copied_tokens, prune_gguf
+from remodeler.pruning.phases import WIDTHS_FILE
 
 ONE = ("mlp.1",)
 
@@ -360,6 +361,16 @@ def test_a_log_of_this_model_is_known_by_its_size(tmp_path: Path) -> None:
     tied = numbers - len(tensors["output.weight"].data) // 4
     for count in (numbers, tied):
         prune_gguf(source, log_of(tmp_path, parameters=count, candidates=6), tmp_path / f"{count}.gguf", check=False)
+
+
+def test_heads_and_channels_that_went_with_the_blocks_are_not_forgotten(tmp_path: Path) -> None:
+    source, log = written(tmp_path / "x.gguf", built(*dense())), log_of(tmp_path)
+    (tmp_path / WIDTHS_FILE).write_text('{"mlp.0": [0, 1]}')
+    with pytest.raises(InputError, match=r"widths\.json says that heads and channels went too.*--steps 1"):
+        prune_gguf(source, log, tmp_path / "o.gguf", check=False)
+    prune_gguf(source, log, tmp_path / "blocks.gguf", steps=1, check=False)
+    (tmp_path / WIDTHS_FILE).write_text("{}")
+    prune_gguf(source, log, tmp_path / "o.gguf", check=False)
 
 
 def test_a_tokenizer_is_copied_from_any_file_that_has_it(tmp_path: Path) -> None:

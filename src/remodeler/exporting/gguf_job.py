@@ -24,7 +24,7 @@ from remodeler.exporting.gguf_tensors import Dense, Read, Tensors, written
 from remodeler.exporting.gguf_tokens import token_keys
 from remodeler.exporting.gguf_values import Key, Raw
 from remodeler.exporting.llama_cpp_check import Told, compared, installed, logits, same_cuts
-from remodeler.exporting.removals import gone_after, read_removals, refuse_other_model
+from remodeler.exporting.removals import gone_after, read_removals, refuse_other_model, refuse_widths
 from remodeler.exporting.rows import ATTENTION, MLP, Part, left, rows_of
 from remodeler.exporting.survivors import computed
 from remodeler.folders import partial as unfinished
@@ -86,6 +86,7 @@ def prune_gguf(
 def preview_pruned(source: Path, log: Path, steps: int | None) -> tuple[Given, list[Part], Plan]:
     """What is there, what goes of it, and what the file would be; says so."""
     found, removals = read_gguf(source), read_removals(log)
+    refuse_widths(removals, steps)
     gone = gone_after(removals, steps)
     refuse_other_model(removals, found.depth, parameters(found.dense.tensors), source)
     plan = planned(rows_of(left(found.depth, gone)), found.dense.sizes)

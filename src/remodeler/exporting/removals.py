@@ -7,9 +7,11 @@ from typing import Any
 
 from remodeler.errors import InputError
 from remodeler.exporting.rows import ATTENTION, MLP, Part
-from remodeler.records import read_lines
+from remodeler.records import read_json, read_lines
 
 KINDS = (ATTENTION, MLP)
+WIDTHS_FILE = "widths.json"
+"""Beside a log, the heads and channels that stay, where a search chose some of these too."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,16 @@ def part_of(text: Any) -> Part:
     if kind not in KINDS or not (layer.isascii() and layer.isdecimal()) or len(layer) > 9:
         raise InputError(f"{str(text)[:40]!r} is no attention or MLP of a decoder: only those are exported")
     return int(layer), kind
+
+
+def refuse_widths(removals: Removals, steps: int | None) -> None:
+    """Raise where the log's model lost heads and channels too, unless only steps of the log are asked for."""
+    beside = removals.path.with_name(WIDTHS_FILE)
+    if steps is None and beside.is_file() and read_json(beside):
+        raise InputError(
+            f"{beside} says that heads and channels went too, which can't be taken out of a GGUF file: export the "
+            f"folder {beside.parent}, or give --steps {len(removals.steps)} for the blocks alone"
+        )
 
 
 def gone_after(removals: Removals, steps: int | None) -> list[Part]:
