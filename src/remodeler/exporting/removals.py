@@ -56,9 +56,10 @@ def refuse_widths(removals: Removals, steps: int | None) -> None:
     """Raise where the log's model lost heads and channels too, unless only steps of the log are asked for."""
     beside = removals.path.with_name(WIDTHS_FILE)
     if steps is None and beside.is_file() and read_json(beside):
+        alone = f", or give --steps {len(removals.steps)} for the blocks alone" if removals.steps else ""
         raise InputError(
             f"{beside} says that heads and channels went too, which can't be taken out of a GGUF file: export the "
-            f"folder {beside.parent}, or give --steps {len(removals.steps)} for the blocks alone"
+            f"folder {beside.parent}{alone}"
         )
 
 
