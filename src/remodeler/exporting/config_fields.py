@@ -64,15 +64,14 @@ def refuse_other_arithmetic(config: Any, name: str, target: str, yarn: tuple[str
     Raises:
         InputError: by the field that asks for it.
     """
+    instead = "keep the folder, for transformers or vLLM"
     if slides(config) or set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
-        raise InputError(f"{name} attends within a sliding window, which {target} lacks")
+        raise InputError(f"{name} attends within a sliding window, which {target} has no field for: {instead}")
     if config.hidden_act not in ("silu", "swish"):
-        raise InputError(f"{name} has the activation {config.hidden_act}, {target} has silu")
+        raise InputError(f"{name} has the activation {config.hidden_act}, {target} has silu: {instead}")
     for field, value in [*_unknown(config), *_unknown_rope(rope_of(config), yarn)]:
-        raise InputError(
-            f"{name} has {field} = {str(value)[:60]} in its config, which {target} has no field for: keep the folder, "
-            "for transformers or vLLM"
-        )
+        asked = f"{field} = {str(value)[:60]}"
+        raise InputError(f"{name} has {asked} in its config, which {target} has no field for: {instead}")
 
 
 def rope_of(config: Any) -> dict[str, Any]:

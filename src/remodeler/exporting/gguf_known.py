@@ -112,8 +112,8 @@ def refuse_other(header: Header) -> str:
 
 
 def _shown(key: Key) -> str:
-    text = printable(str(key.value))
-    return repr(text) if key.kind == GGUFValueType.STRING else text
+    """A value on one line, and no longer than that."""
+    return (repr(key.value) if key.kind == GGUFValueType.STRING else ascii(key.value))[:60]
 
 
 def _refuse_other_keys(header: Header, arch: str) -> None:
