@@ -71,6 +71,7 @@ NEEDED = (
 )
 REASONS = {
     "expert": "a mixture of experts",
+    "_exps": "a mixture of experts",
     "nextn": "layers that predict further tokens",
     "sliding": "attention within a sliding window",
     "pooling": "a model that embeds texts",
@@ -122,7 +123,7 @@ def _refuse_other_keys(header: Header, arch: str) -> None:
         if first == arch:
             _refuse_value(header, name, rest, key)
         elif first not in COPIED and name not in SPLIT:
-            raise InputError(_unknown(header, f"the key {printable(name)} = {_shown(key)}"))
+            raise InputError(_unknown(header, f"the key {printable(name)}", f" = {_shown(key)}"))
     for rest in NEEDED:
         if f"{arch}.{rest}" not in header.keys:
             raise InputError(f"{header.path} has no {arch}.{rest}: give {WHOLE}")
@@ -130,14 +131,14 @@ def _refuse_other_keys(header: Header, arch: str) -> None:
 
 def _refuse_value(header: Header, name: str, rest: str, key: Key) -> None:
     if rest not in ACTED_ON or not ACTED_ON[rest](key.value):
-        raise InputError(_unknown(header, f"{printable(name)} = {_shown(key)}"))
+        raise InputError(_unknown(header, printable(name), f" = {_shown(key)}"))
 
 
-def _unknown(header: Header, what: str) -> str:
+def _unknown(header: Header, what: str, value: str = "") -> str:
     reason = next((f" ({words})" for part, words in REASONS.items() if part in what), "")
     return (
-        f"{header.path} has {what}{reason}, which is not known to mean the same with fewer blocks: prune the folder "
-        "that it was made from"
+        f"{header.path} has {what}{value}{reason}, which is not known to mean the same with fewer blocks: prune the "
+        "folder that it was made from"
     )
 
 
