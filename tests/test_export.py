@@ -20,7 +20,7 @@ from remodeler.checkpoints import Checkpoint, load
 from remodeler.cli import app
 from remodeler.errors import InputError
 from remodeler.exporting import gguf_job
-from remodeler.exporting.gguf_job import TEXTS, export_gguf, gone_after, prune_gguf
+from remodeler.exporting.gguf_job import TEXTS, export_gguf, prune_gguf
 from remodeler.exporting.gguf_model import rope_factors
 from remodeler.exporting.gguf_plan import Sizes, planned
 from remodeler.exporting.gguf_tensors import order
@@ -28,6 +28,7 @@ from remodeler.exporting.gguf_tokens import token_keys
 from remodeler.exporting.llama_cpp_check import logits
 from remodeler.exporting.nemotron import config_of, write_nemotron
 from remodeler.exporting.nemotron_check import check
+from remodeler.exporting.removals import gone_after, read_removals
 from remodeler.exporting.rows import Row, left, plain, rows_of
 from remodeler.saving import save_pruned
 from tiny import tiny_model
@@ -396,5 +397,5 @@ def test_a_log_is_read_with_what_was_put_back(tmp_path: Path) -> None:
         {"step": 3, "removed": ["mlp.3"], "restored": ["attention.1"]},
     ]
     (tmp_path / "log").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert gone_after(tmp_path / "log", None) == [(2, "mlp"), (3, "mlp")]
-    assert gone_after(tmp_path / "log", 1) == [(1, "attention")]
+    assert gone_after(read_removals(tmp_path / "log"), None) == [(2, "mlp"), (3, "mlp")]
+    assert gone_after(read_removals(tmp_path / "log"), 1) == [(1, "attention")]

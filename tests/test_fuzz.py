@@ -27,7 +27,7 @@ from remodeler.card import inherited
 from remodeler.checkpoints import check_files
 from remodeler.errors import InputError
 from remodeler.exporting.gguf_file import read_gguf
-from remodeler.exporting.gguf_job import gone_after
+from remodeler.exporting.removals import gone_after, read_removals
 from remodeler.merging.files import places
 from remodeler.merging.wishes import of_file
 from remodeler.pruning.log import read_log
@@ -82,13 +82,17 @@ RECORD = {"verb": "prune", "options": {}, "inputs": {}, "seed": 1, "versions": {
 
 def gguf_file(path: Path) -> None:
     writer = GGUFWriter(path, "llama")
-    for name, value in (("block_count", 1), ("embedding_length", 8), ("feed_forward_length", 4)):
+    sizes = {"block_count": 1, "context_length": 16, "embedding_length": 8, "feed_forward_length": 8}
+    for name, value in {**sizes, "attention.head_count": 2}.items():
         writer.add_uint32(f"llama.{name}", value)
-    writer.add_head_count(2)
+    writer.add_layer_norm_rms_eps(1e-5)
     writer.add_string("tokenizer.ggml.model", "no_vocab")
-    writer.add_array("tokenizer.ggml.tokens", ["a", "b"])
-    for name in ("token_embd.weight", "blk.0.attn_q.weight"):
-        writer.add_tensor(name, np.zeros((8, 8), np.float32))
+    writer.add_array("tokenizer.ggml.tokens", list("abcdefgh"))
+    matrices = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    for name in ("token_embd", *(f"blk.0.{each}" for each in matrices)):
+        writer.add_tensor(f"{name}.weight", np.zeros((8, 8), np.float32))
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        writer.add_tensor(f"{name}.weight", np.zeros(8, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -119,7 +123,7 @@ GOOD: dict[str, bytes | Callable[[Path], None]] = {
 }
 READERS: list[tuple[str, Read]] = [
     ("removals.jsonl", read_log),
-    ("removals.jsonl", lambda path: gone_after(path, None)),
+    ("removals.jsonl", lambda path: gone_after(read_removals(path), None)),
     ("merge.yml", of_file),
     ("README.md", lambda path: inherited(path.parent)),
     ("record.json", lambda path: load_record(path.parent)),

@@ -1,37 +1,26 @@
 """GGUF files: a dense one read as it is, and a new one written tensor by tensor."""
 
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader, GGUFValueType, GGUFWriter
+import numpy as np
+from gguf import GGUFValueType, size_label
 
 from remodeler.console import bar
 from remodeler.errors import InputError
+from remodeler.exporting.gguf_header import Header, read_header
+from remodeler.exporting.gguf_known import SPLIT, refuse_other, refuse_other_tensors
 from remodeler.exporting.gguf_plan import PERMUTED, Plan, Sizes
-from remodeler.exporting.gguf_tensors import Dense, Raw, Read
+from remodeler.exporting.gguf_tensors import Dense, Read
+from remodeler.exporting.gguf_values import Key, Raw, alignment_of, byte_count, packed_header, padded
 from remodeler.records import disk_errors
 
-BROKEN = (ValueError, KeyError, IndexError, OverflowError, UnicodeDecodeError, MemoryError)
-"""What the reader raises for a file that is none, or is cut off."""
 WIDTHS = ("feed_forward_length", "attention.head_count", "attention.head_count_kv", "block_count")
 """Keys that say what the layers are; written anew."""
-OWN = ("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count", "general.architecture")
-"""Keys that the writer makes."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """A value of a GGUF file and its type; of a list, that of its members too."""
-
-    value: Any
-    kind: GGUFValueType
-    member: GGUFValueType | None = None
-
-
 Keys = Mapping[str, Key]
 """By name; those of the architecture begin with a dot in the place of its name."""
 
@@ -49,45 +38,44 @@ def read_gguf(path: Path) -> Given:
     """A dense GGUF file, its tensors where they lie.
 
     Raises:
-        InputError: when it is no such file, or not whole.
+        InputError: when it is no such file, or not whole, or has something that is not acted on.
     """
-    try:
-        reader = GGUFReader(path)
-        keys = _keys(reader)
-        return _given(path, reader, keys)
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror or error}): check the path") from None
-    except BROKEN as error:
-        raise InputError(f"{path} is no whole GGUF file ({error}): get it again") from None
+    header = read_header(path)
+    arch = refuse_other(header)
+    before = f"{arch}."
+    keys = {name.removeprefix(arch) if name.startswith(before) else name: key for name, key in header.keys.items()}
+    return _given(header, arch, keys)
 
 
-def _keys(reader: GGUFReader) -> dict[str, Key]:
-    arch = str(reader.fields["general.architecture"].contents())
-    found = {}
-    for name, field in reader.fields.items():
-        member = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
-        shown = f".{name.removeprefix(arch + '.')}" if name.startswith(arch + ".") else name
-        found[shown] = Key(field.contents(), field.types[0], member)
-    return found
-
-
-def _given(path: Path, reader: GGUFReader, keys: dict[str, Key]) -> Given:
-    arch, depth = str(keys["general.architecture"].value), int(keys[".block_count"].value)
-    hidden = int(keys[".embedding_length"].value)
-    heads, channels = (_by_layer(keys[f".{name}"].value, depth) for name in (WIDTHS[1], WIDTHS[0]))
-    shared = _by_layer(keys[f".{WIDTHS[2]}"].value, depth) if f".{WIDTHS[2]}" in keys else heads
+def _given(header: Header, arch: str, keys: dict[str, Key]) -> Given:
+    depth, hidden = int(keys[".block_count"].value), int(keys[".embedding_length"].value)
+    if depth > len(header.tensors):
+        raise InputError(
+            f"{header.path} has {len(header.tensors)} tensors and says it has {depth} layers: get it again"
+        )
+    channels, heads = (_by_layer(header, arch, keys, name, depth) for name in WIDTHS[:2])
+    shared = _by_layer(header, arch, keys, WIDTHS[2], depth) if f".{WIDTHS[2]}" in keys else heads
     head = int(keys[".attention.key_length"].value) if ".attention.key_length" in keys else hidden // heads[0]
-    tensors = {each.name: partial(Raw, each.data, each.tensor_type) for each in reader.tensors}
-    missing = [layer for layer in range(depth) if f"blk.{layer}.attn_q.weight" not in tensors]
-    if missing and arch in ("llama", "qwen2", "qwen3"):
-        raise InputError(f"{path} has no queries in layer {missing[0]}: give a dense model of one file, not split")
-    tied = "output.weight" not in tensors
-    sizes = Sizes(arch, heads, shared, channels, tied)
+    for name in ("attention.value_length", "rope.dimension_count"):
+        if f".{name}" in keys and keys[f".{name}"].value != head:
+            raise InputError(f"{header.path} has heads of {head} and {arch}.{name} of another size: such are not known")
+    sizes = Sizes(arch, heads, shared, channels, "output.weight" not in header.tensors)
+    refuse_other_tensors(header, sizes, hidden, head)
+    tensors = {name: partial(_itself, raw) for name, raw in header.tensors.items()}
     return Given(Dense(sizes, tensors, hidden, head, arch in PERMUTED), keys, depth)
 
 
-def _by_layer(value: Any, depth: int) -> dict[int, int]:
-    return dict(enumerate(map(int, value))) if isinstance(value, list) else dict.fromkeys(range(depth), int(value))
+def _itself(raw: Raw) -> Raw:
+    return raw
+
+
+def _by_layer(header: Header, arch: str, keys: Keys, name: str, depth: int) -> dict[int, int]:
+    value = keys[f".{name}"].value
+    if not isinstance(value, list):
+        return dict.fromkeys(range(depth), int(value))
+    if len(value) != depth:
+        raise InputError(f"{header.path} has {depth} layers and {arch}.{name} of {len(value)}: get it again")
+    return dict(enumerate(value))
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -103,41 +91,52 @@ def write_gguf(path: Path, keys: Keys, dense: Dense, plan: Plan, tensors: Mappin
         plan: the file's layers.
         tensors: what is written, in order.
     """
-    writer = GGUFWriter(path, plan.arch)
-    with disk_errors(path), closing(writer):
-        _write_keys(writer, keys, dense, plan)
-        for name, read in tensors.items():
-            raw = read()
-            writer.add_tensor_info(name, raw.data.shape, raw.data.dtype, raw.data.nbytes, raw.kind)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        with bar("writing") as hear:
-            for number, (name, read) in enumerate(tensors.items(), 1):
-                writer.write_tensor_data(read().data)
-                hear(number / len(tensors), name)
+    places = {name: (raw.shape, raw.kind) for name, raw in ((name, read()) for name, read in tensors.items())}
+    written = _named(keys, dense, plan) | _counted(keys, dense, sum(prod(shape) for shape, _ in places.values()))
+    alignment = alignment_of(written)
+    with disk_errors(path), path.open("wb") as file, bar("writing") as hear:
+        file.write(packed_header(written, places))
+        for number, (name, read) in enumerate(tensors.items(), 1):
+            file.write(np.ascontiguousarray(read().data).data)
+            size = byte_count(*places[name])
+            file.write(bytes(padded(size, alignment) - size))
+            hear(number / len(tensors), name)
 
 
-def _write_keys(writer: GGUFWriter, keys: Keys, dense: Dense, plan: Plan) -> None:
-    layers = plan.layers
-    widths: tuple[list[int], ...] = (
-        [each.channels for each in layers],
-        [each.heads for each in layers],
-        [each.kv_heads for each in layers],
-    )
-    one = plan.uniform and plan.arch == dense.sizes.arch
-    writer.add_block_count(len(layers))
-    writer.add_feed_forward_length(widths[0][0] if one else widths[0])
-    writer.add_head_count(widths[1][0] if one else widths[1])
-    writer.add_head_count_kv(widths[2][0] if one else widths[2])
-    needed = {
-        name: dense.head for name in (".attention.key_length", ".attention.value_length", ".rope.dimension_count")
+def _named(keys: Keys, dense: Dense, plan: Plan) -> dict[str, Key]:
+    """The keys of a file by their names in full: what its layers are, and what was there before."""
+    layers, arch = plan.layers, plan.arch
+    one = plan.uniform and arch == dense.sizes.arch
+    widths: dict[str, Any] = {
+        "feed_forward_length": [each.channels for each in layers],
+        "attention.head_count": [each.heads for each in layers],
+        "attention.head_count_kv": [each.kv_heads for each in layers],
     }
-    for name, value in needed.items():
+    found = {"general.architecture": Key(arch, GGUFValueType.STRING), f"{arch}.block_count": _count(len(layers))}
+    for name, value in widths.items():
+        found[f"{arch}.{name}"] = _count(value[0]) if one else Key(value, GGUFValueType.ARRAY, GGUFValueType.INT32)
+    for name in (".attention.key_length", ".attention.value_length", ".rope.dimension_count"):
         if name not in keys:
-            writer.add_uint32(f"{plan.arch}{name}", value)
-    for name, key in keys.items():
-        if name in OWN or name.removeprefix(".") in WIDTHS:
-            continue
-        full = plan.arch + name if name.startswith(".") else name
-        writer.add_key_value(full, key.value, key.kind, sub_type=key.member)
+            found[arch + name] = _count(dense.head)
+    copied = {name: key for name, key in keys.items() if name.removeprefix(".") not in WIDTHS}
+    return found | {
+        arch + name if name.startswith(".") else name: key
+        for name, key in copied.items()
+        if name not in ("general.architecture", *SPLIT)
+    }
+
+
+def _counted(keys: Keys, dense: Dense, total: int) -> dict[str, Key]:
+    """What a file tells of its size, where that changes."""
+    stated = {name for name in ("general.parameter_count", "general.size_label") if name in keys}
+    if not stated or total == sum(prod(read().shape) for read in dense.tensors.values()):
+        return {}
+    found = {
+        "general.parameter_count": Key(total, GGUFValueType.UINT64),
+        "general.size_label": Key(size_label(total, 0, 0, 0), GGUFValueType.STRING),
+    }
+    return {name: found[name] for name in stated}
+
+
+def _count(value: int) -> Key:
+    return Key(value, GGUFValueType.UINT32)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,21 @@ from gguf import GGUFValueType
 from remodeler.checkpoints import Checkpoint
 from remodeler.console import note
 from remodeler.errors import InputError
-from remodeler.exporting.gguf_file import Given, Key, read_gguf, write_gguf
+from remodeler.exporting.gguf_file import Given, Keys, read_gguf, write_gguf
+from remodeler.exporting.gguf_header import read_header
 from remodeler.exporting.gguf_model import given
-from remodeler.exporting.gguf_plan import Plan, planned
-from remodeler.exporting.gguf_tensors import Dense, Raw, Read, written
+from remodeler.exporting.gguf_plan import PERMUTED, Plan, planned
+from remodeler.exporting.gguf_tensors import Dense, Read, Tensors, written
 from remodeler.exporting.gguf_tokens import token_keys
+from remodeler.exporting.gguf_values import Key, Raw
 from remodeler.exporting.llama_cpp_check import Told, compared, installed, logits, same_cuts
+from remodeler.exporting.removals import gone_after, read_removals, refuse_other_model, refuse_widths
 from remodeler.exporting.rows import ATTENTION, MLP, Part, left, rows_of
 from remodeler.exporting.survivors import computed
 from remodeler.folders import partial as unfinished
 from remodeler.folders import refuse_existing
 from remodeler.logprobs import vocabulary
-from remodeler.records import disk_errors, read_lines
+from remodeler.records import disk_errors
 
 TOKENS = 24
 """That a check reads."""
@@ -43,45 +47,12 @@ TEXTS = (
 """That both tokenizers must cut the same way."""
 OUTPUTS = {ATTENTION: "attn_output", MLP: "ffn_down"}
 """What a block adds to the residual stream comes out of."""
-
-
-# A removal log --------------------------------------------------------------------------------------------------------
-
-
 Finish = Callable[[Told | None, Path], object]
 """Describes a file before it gets its name."""
 
 
 def undescribed(told: Told | None, path: Path) -> None:
     """No description."""
-
-
-def gone_after(path: Path, steps: int | None) -> list[Part]:
-    """What a removal log takes away, after all its steps or the first so many.
-
-    Raises:
-        InputError: when it is none, or shorter.
-    """
-    try:
-        header, *lines = read_lines(path)
-        header.keys()  # of a log; an empty file has none
-        gone: list[Part] = []
-        for line in lines[:steps]:
-            back = [part_of(text) for text in line.get("restored", ())]
-            gone = [part for part in gone if part not in back] + [part_of(text) for text in line["removed"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not a removal log ({error}): give the removals.jsonl of a pruned model") from None
-    if steps is not None and steps > len(lines):
-        raise InputError(f"--steps {steps} was given, {path} has {len(lines)}: lower it")
-    return gone
-
-
-def part_of(text: str) -> Part:
-    """A block as a log names it."""
-    kind, _, layer = str(text).partition(".")
-    if kind not in OUTPUTS or not layer.isdecimal():
-        raise InputError(f"{text!r} is no attention or MLP of a decoder: only those are exported")
-    return int(layer), kind
 
 
 # From a GGUF file -----------------------------------------------------------------------------------------------------
@@ -106,33 +77,48 @@ def prune_gguf(
     refuse_existing(out)
     found, gone, plan = preview_pruned(source, log, steps)
     with beside(out) as path:
-        write_gguf(path, found.keys, found.dense, plan, written(found.dense, plan))
-        told = _against_zeroed(found, gone, path) if tried(check) else None
+        write_gguf(path, renamed(found.keys, len(gone)), found.dense, plan, written(found.dense, plan))
+        told = _against_zeroed(found, gone, path, source) if tried(check) else None
         finish(told, path)
     return told
 
 
 def preview_pruned(source: Path, log: Path, steps: int | None) -> tuple[Given, list[Part], Plan]:
     """What is there, what goes of it, and what the file would be; says so."""
-    found, gone = read_gguf(source), gone_after(log, steps)
-    outside = [part for part in gone if part[0] >= found.depth]
-    if outside:
-        block = f"{outside[0][1]}.{outside[0][0]}"
-        raise InputError(f"{log} removes {block}, {source} has {found.depth} layers: give the log of this model")
+    found, removals = read_gguf(source), read_removals(log)
+    refuse_widths(removals, steps)
+    gone = gone_after(removals, steps)
+    refuse_other_model(removals, found.depth, parameters(found.dense.tensors), source)
     plan = planned(rows_of(left(found.depth, gone)), found.dense.sizes)
     announce(plan, found, len(gone))
     return found, gone, plan
 
 
-def _against_zeroed(found: Given, gone: Sequence[Part], out: Path) -> Told:
+def renamed(keys: Keys, gone: int) -> Keys:
+    """The keys with a name that tells that blocks are gone."""
+    name = keys.get("general.name")
+    if not gone or name is None or name.kind != GGUFValueType.STRING:
+        return keys
+    blocks = "1 block" if gone == 1 else f"{gone} blocks"
+    return {**keys, "general.name": Key(f"{name.value} without {blocks}", GGUFValueType.STRING)}
+
+
+def parameters(tensors: Tensors) -> set[int]:
+    """How many numbers the model has that is in a file: a tied output may have been written out in it."""
+    sizes = {name: prod(read().shape) for name, read in tensors.items() if not name.startswith("rope_")}
+    total = sum(sizes.values())
+    return {total, total - sizes.get("output.weight", 0)}
+
+
+def _against_zeroed(found: Given, gone: Sequence[Part], out: Path, source: Path) -> Told:
     """What the file says, and what the source says whose removed blocks end in zeros."""
     dense = replace(found.dense, tensors={**found.dense.tensors, **dict(_zeroed(found.dense, gone))})
     layers = planned(rows_of(left(found.depth, ())), dense.sizes)
-    tokens = sample(int(found.keys[".vocab_size"].value) if ".vocab_size" in found.keys else 256)
+    tokens = sample(dense.tensors["token_embd.weight"]().shape[0])
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         path = Path(folder) / "zeroed.gguf"
         write_gguf(path, found.keys, dense, layers, written(dense, layers))
-        wanted, _ = logits(path, tokens)
+        wanted, _ = logits(path, tokens, source)
     return compared(out, tokens, wanted, QUANTISED)
 
 
@@ -175,7 +161,9 @@ def export_gguf(
     """
     refuse_existing(out)
     found, plan = preview(checkpoint, kind)
-    words = copied_tokens(tokenizer) if tokenizer else token_keys(checkpoint.tokenizer, vocabulary(checkpoint.model))
+    rows = vocabulary(checkpoint.model)
+    own = partial(token_keys, checkpoint.tokenizer, rows, checkpoint.model.config)
+    words = copied_tokens(tokenizer, rows) if tokenizer else own()
     keys = {**found.keys, "general.name": Key(Path(checkpoint.name).name, GGUFValueType.STRING), **words}
     with beside(out) as path:
         write_gguf(path, keys, found.dense, plan, written(found.dense, plan))
@@ -188,13 +176,31 @@ def preview(checkpoint: Checkpoint, kind: str) -> tuple[Given, Plan]:
     """A checkpoint as llama.cpp sees it, and what the file would be; says so."""
     found = given(checkpoint, kind)
     plan = planned(rows_of(computed(checkpoint)), found.dense.sizes)
+    if "rope_freqs.weight" in found.dense.tensors and plan.arch not in PERMUTED:
+        raise InputError(
+            f"{checkpoint.name} stretches its positions by Llama 3's way (rope_type llama3), which llama.cpp does not "
+            f"read in {plan.arch}: keep the folder, for transformers or vLLM"
+        )
     announce(plan, found, 2 * found.depth - len(computed(checkpoint)))
     return found, plan
 
 
-def copied_tokens(path: Path) -> dict[str, Key]:
-    """The tokenizer of another GGUF file, as it is."""
-    return {name: key for name, key in read_gguf(path).keys.items() if name.startswith("tokenizer.")}
+def copied_tokens(path: Path, rows: int) -> dict[str, Key]:
+    """The tokenizer of another GGUF file, as it is; of that file nothing else matters.
+
+    Raises:
+        InputError: when it has none, or not as many tokens as the model has rows.
+    """
+    keys = read_header(path).keys
+    tokens = keys.get("tokenizer.ggml.tokens")
+    if tokens is None or not isinstance(tokens.value, list) or "tokenizer.ggml.model" not in keys:
+        raise InputError(f"{path} has no tokenizer: give a GGUF file of the unpruned model")
+    if len(tokens.value) != rows:
+        raise InputError(
+            f"{path} has a tokenizer of {len(tokens.value)} tokens, the model has {rows} rows: give a GGUF file of the "
+            "unpruned model"
+        )
+    return {name: key for name, key in keys.items() if name.startswith("tokenizer.")}
 
 
 @torch.no_grad()

@@ -16,10 +16,13 @@ from torch import Tensor
 
 from remodeler.checkpoints import Checkpoint
 from remodeler.errors import InputError
-from remodeler.exporting.gguf_file import Given, Key
+from remodeler.exporting.config_fields import refuse_other_arithmetic, rope_of
+from remodeler.exporting.gguf_file import Given
+from remodeler.exporting.gguf_known import BIASES
 from remodeler.exporting.gguf_plan import Sizes
-from remodeler.exporting.gguf_tensors import Dense, Raw, Read
-from remodeler.exporting.survivors import computed, depth, head_size, norm_and_module, outside, slides, source_type
+from remodeler.exporting.gguf_tensors import Dense, Read
+from remodeler.exporting.gguf_values import Key, Raw
+from remodeler.exporting.survivors import computed, depth, head_size, norm_and_module, outside, source_type
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """What llama.cpp calls a model type."""
@@ -41,6 +44,8 @@ KINDS = {
 """What matrices are stored in; norms and biases are float32."""
 BLOCK = 32
 """Numbers that Q8_0 stores together."""
+HALF = 65504
+"""The largest number of float16."""
 
 
 def given(checkpoint: Checkpoint, kind: str) -> Given:
@@ -55,7 +60,7 @@ def given(checkpoint: Checkpoint, kind: str) -> Given:
     """
     config = checkpoint.model.config
     arch = _architecture(checkpoint)
-    _refuse_other_arithmetic(config, checkpoint.name)
+    refuse_other_arithmetic(config, checkpoint.name, "a GGUF file of these architectures")
     head = head_size(checkpoint)
     tensors = dict(_tensors(checkpoint, kind))
     heads, shared, channels = (_rows(tensors, name) for name in ("attn_q", "attn_k", "ffn_gate"))
@@ -78,14 +83,6 @@ def _architecture(checkpoint: Checkpoint) -> str:
             "--shape standard, whose result its own converter takes"
         )
     return ARCHITECTURES[kind]
-
-
-def _refuse_other_arithmetic(config: Any, name: str) -> None:
-    """What a file could not say, and llama.cpp would leave out without a word."""
-    if slides(config):
-        raise InputError(f"{name} attends within a sliding window, which these architectures of llama.cpp lack")
-    if config.hidden_act != "silu":
-        raise InputError(f"{name} has the activation {config.hidden_act}, these architectures of llama.cpp have silu")
 
 
 def _rows(tensors: dict[str, Read], part: str) -> dict[int, int]:
@@ -115,17 +112,30 @@ def _block(checkpoint: Checkpoint, layer: int, kind: str) -> Iterator[tuple[str,
     names = ATTENTION_NAMES if kind == "attention" else MLP_NAMES
     norm, module = norm_and_module(checkpoint, layer, kind)
     yield ("attn_norm.weight" if kind == "attention" else "ffn_norm.weight"), norm
-    for path, value in module.named_parameters():
+    found = dict(module.named_parameters())
+    for path, value in found.items():
         part, _, rest = path.rpartition(".")
-        if part not in names:
+        if part not in names or not _has_place(names[part], rest, ARCHITECTURES[source_type(checkpoint)]):
             raise InputError(
-                f"{checkpoint.name} has a parameter {path} in its {kind}, which llama.cpp has no place for"
+                f"{checkpoint.name} has a parameter {path} in its {kind}, which llama.cpp has no place for: keep the "
+                "folder, for transformers or vLLM"
             )
         yield f"{names[part]}.{rest}", value
+    missing = [part for part in names if f"{part}.weight" not in found and not part.endswith("norm")]
+    if missing:
+        raise InputError(f"{checkpoint.name} has no {missing[0]}.weight in its {kind}: give one that is not quantised")
+
+
+def _has_place(name: str, rest: str, arch: str) -> bool:
+    return rest == "weight" or (rest == "bias" and name in BIASES[arch])
 
 
 def raw(value: Tensor, kind: str) -> Raw:
-    """A tensor as it lies in a file: vectors in float32, matrices in what was asked for."""
+    """A tensor as it lies in a file: vectors in float32, matrices in what was asked for.
+
+    Raises:
+        InputError: for a number that float16 does not reach.
+    """
     numbers = value.detach().to("cpu", torch.float32).numpy()
     stored = KINDS[kind][0]
     if value.ndim < 2 or (stored == GGMLQuantizationType.Q8_0 and value.shape[-1] % BLOCK):
@@ -133,6 +143,8 @@ def raw(value: Tensor, kind: str) -> Raw:
     if stored == GGMLQuantizationType.F32:
         return Raw(numbers, stored)
     if stored == GGMLQuantizationType.F16:
+        if (largest := float(np.abs(numbers).max())) > HALF:
+            raise InputError(f"a weight is {largest:.3g}, --store f16 holds {HALF:,} at most: take --store bf16")
         return Raw(numbers.astype(np.float16), stored)
     return Raw(quants.quantize(numbers, stored), stored)
 
@@ -154,24 +166,18 @@ def _keys(config: Any, head: int, kind: str) -> Iterator[tuple[str, Key]]:
     }.items():
         yield f".{name}", Key(int(value), whole)
     yield ".attention.layer_norm_rms_epsilon", Key(float(config.rms_norm_eps), real)
-    yield ".rope.freq_base", Key(float(_rope(config)["rope_theta"]), real)
-    yield from _scaling(_rope(config), real)
-
-
-def _rope(config: Any) -> dict[str, Any]:
-    return {"rope_theta": 10000.0, "rope_type": "default", **(getattr(config, "rope_parameters", None) or {})}
+    yield ".rope.freq_base", Key(float(rope_of(config)["rope_theta"]), real)
+    yield from _scaling(rope_of(config), real)
 
 
 def _scaling(rope: dict[str, Any], real: GGUFValueType) -> Iterator[tuple[str, Key]]:
     """What stretches the context; Llama 3's way is a tensor."""
-    kind = rope["rope_type"]
-    if kind in ("linear", "yarn"):
-        yield ".rope.scaling.type", Key(kind, GGUFValueType.STRING)
-        yield ".rope.scaling.factor", Key(float(rope["factor"]), real)
-        if before := rope.get("original_max_position_embeddings"):
-            yield ".rope.scaling.original_context_length", Key(int(before), GGUFValueType.UINT32)
-    elif kind not in ("default", "llama3"):
-        raise InputError(f"positions are scaled by {kind!r}, which is not known here: default, linear, yarn or llama3")
+    if rope["rope_type"] not in ("linear", "yarn"):
+        return
+    yield ".rope.scaling.type", Key(rope["rope_type"], GGUFValueType.STRING)
+    yield ".rope.scaling.factor", Key(float(rope["factor"]), real)
+    if before := rope.get("original_max_position_embeddings"):
+        yield ".rope.scaling.original_context_length", Key(int(before), GGUFValueType.UINT32)
 
 
 def rope_factors(config: Any) -> Tensor | None:
@@ -179,7 +185,7 @@ def rope_factors(config: Any) -> Tensor | None:
 
     Low frequencies by the factor, high ones by 1, between them a mixture (Llama 3.1's code).
     """
-    rope = _rope(config)
+    rope = rope_of(config)
     if rope["rope_type"] != "llama3":
         return None
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -6,7 +6,6 @@ below the other, and nothing of their numbers changes.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from gguf import GGMLQuantizationType
@@ -14,17 +13,10 @@ from numpy.typing import NDArray
 
 from remodeler.errors import InputError
 from remodeler.exporting.gguf_plan import PERMUTED, Layer, Plan, Sizes
+from remodeler.exporting.gguf_values import Raw
 
 ATTENTION_PARTS = ("attn_q", "attn_k", "attn_v")
 MLP_PARTS = ("ffn_gate", "ffn_up", "ffn_down")
-
-
-@dataclass(frozen=True, eq=False)
-class Raw:
-    """A tensor as it lies in a file: rows of numbers, or of bytes."""
-
-    data: NDArray[Any]
-    kind: GGMLQuantizationType
 
 
 Read = Callable[[], Raw]

@@ -47,8 +47,13 @@ def installed() -> Any:
 
 
 @contextmanager
-def opened(path: Path, context: int) -> Iterator[Any]:
+def opened(path: Path, context: int, given: Path | None = None) -> Iterator[Any]:
     """A file in llama.cpp.
+
+    Args:
+        path: the file.
+        context: how many tokens are read at most.
+        given: the file that it stands for, which somebody else wrote.
 
     Raises:
         InputError: when llama.cpp does not take it.
@@ -60,14 +65,16 @@ def opened(path: Path, context: int) -> Iterator[Any]:
             type_k=FLOAT32, type_v=FLOAT32, n_gpu_layers=0,
         )  # fmt: skip
     except (ValueError, RuntimeError, AssertionError) as error:
+        if given is not None:
+            raise InputError(f"llama.cpp does not load {given} as it is: get it again, or another one") from error
         raise InputError(f"llama.cpp does not load {path} ({error}): report it, with the options you gave") from error
     with closing(model):
         yield model
 
 
-def logits(path: Path, tokens: Sequence[int]) -> tuple[Logits, float]:
-    """What a file says of some tokens, and how far one pass and token by token are apart."""
-    with opened(path, len(tokens) + 8) as model:
+def logits(path: Path, tokens: Sequence[int], given: Path | None = None) -> tuple[Logits, float]:
+    """What a file says of some tokens, and how far one pass and token by token are apart; ``given`` as above."""
+    with opened(path, len(tokens) + 8, given) as model:
         model.eval(list(tokens))
         whole = np.array(model.scores[: len(tokens)])
         model.reset()

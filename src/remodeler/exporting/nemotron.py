@@ -24,8 +24,9 @@ from remodeler.compatibility import with_older_names
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.exporting import configuration_decilm
+from remodeler.exporting.config_fields import refuse_other_arithmetic
 from remodeler.exporting.rows import Row, rows_of
-from remodeler.exporting.survivors import computed, head_size, norm_and_module, outside, slides, source_type
+from remodeler.exporting.survivors import computed, head_size, norm_and_module, outside, source_type
 from remodeler.records import disk_errors, write_json
 
 FAMILIES = ("llama", "mistral", "qwen2")
@@ -76,9 +77,7 @@ def refuse(checkpoint: Checkpoint) -> None:
             f"DeciLM's layout holds {', '.join(FAMILIES)} only, {checkpoint.name} is {kind}: keep the packed form, "
             "which vLLM serves as it is"
         )
-    if slides(config):
-        told = f"{checkpoint.name} attends within a sliding window"
-        raise InputError(f"{told}, DeciLM's layout does not: keep the packed form")
+    refuse_other_arithmetic(config, checkpoint.name, "DeciLM's layout", ("beta_fast", "beta_slow"))
     layers = [layer for layer, part in computed(checkpoint) if part != MLP]
     heads = {len(_weight(checkpoint, layer, "attention", "q_proj")) for layer in layers}
     if heads - {config.num_attention_heads * head_size(checkpoint)}:
