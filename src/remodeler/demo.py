@@ -39,7 +39,8 @@ def run_demo(out: Path, finish: Finish) -> dict[str, Record]:
     refuse_existing(out)
     with as_file(files("remodeler") / "demo_model") as model:
         for name, (words, plan) in RUNS.items():
-            note(f"\n{name}: {words}")
+            note("")
+            note(f"{name}: {words}")
             source = Source(str(model), dtype="float32", device="cpu")
             prune_model(source, Text("python", SAMPLES, LENGTH), plan, Budget(ratio=RATIO), out / name, finish)
     return {name: load_record(out / name) for name in RUNS}

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from remodeler.errors import InputError
+from remodeler.errors import InputError, one_line
 
 RECORD_FILE = "record.json"
 VERSIONED = ("remodeler", "torch", "transformers", "safetensors", "tokenizers", "datasets", "accelerate", "peft")
@@ -56,15 +56,16 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(
-                f"no space left on the disk of {path}: free some, then run the same command again"
-            ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise InputError(
-                f"{path} can't be written ({os.strerror(error.errno)}): choose a place you may write to"
-            ) from error
-        raise InputError(f"{path} can't be used ({error.strerror or error}): choose another place") from error
+        raise disk_refusal(path, error) from error
+
+
+def disk_refusal(path: Path, error: OSError) -> InputError:
+    """What an error of the disk means for a path, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"no space left on the disk of {path}: free some, then run the same command again")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return InputError(f"{path} can't be written ({os.strerror(error.errno)}): choose a place you may write to")
+    return InputError(f"{path} can't be used ({error.strerror or one_line(error)}): choose another place")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -79,8 +80,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write a UTF-8 file whole or not at all; undecodable bytes of a path in it stand as escapes, as JSON has them."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -107,8 +108,8 @@ def append_line(path: Path, value: Any) -> None:
 
 def append_lines(path: Path, values: Sequence[Any]) -> None:
     """Add JSON lines and wait until they are on the disk."""
-    with disk_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write("".join(to_json(value) + "\n" for value in values))
+    with disk_errors(path), path.open("ab") as file:
+        file.write("".join(to_json(value) + "\n" for value in values).encode(errors="backslashreplace"))
         file.flush()
         os.fsync(file.fileno())
 

@@ -15,7 +15,7 @@ from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import duration, note
 from remodeler.errors import InputError
 from remodeler.sampling import expected_seconds, prompt_ids, read, templated
-from remodeler.trainees import as_stored
+from remodeler.sizes import memory
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def divided(wish: EvolveWish, place: torch.device) -> Job:
             f"{count} rounds need one each: give more or shorter prompts, or lower --tokens"
         )
     shards = tuple(tuple(pool[len(pool) * n // count : len(pool) * (n + 1) // count]) for n in range(count))
-    known = {"name": wish.model, "weights": fingerprint(policy.model), "size": as_stored(policy)}
+    known = {"name": wish.model, "weights": fingerprint(policy.model), "size": memory(policy)}
     return Job(wish, shards, tuple(short[:probe]), len(prompts) - len(short), known, place)
 
 

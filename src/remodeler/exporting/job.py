@@ -19,9 +19,13 @@ from remodeler.exporting.runtime_check import runtimes
 from remodeler.exporting.wishes import Wish
 from remodeler.folders import new_folder, refuse_existing
 from remodeler.records import Record, command_line, options_of, save_record, sha256, versions, write_json
+from remodeler.sizes import announce_space, file_sizes
 
 NO_SEED = 0
 """Nothing is drawn."""
+FLOAT32 = 4
+GGUF_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32}
+"""Of a number of a matrix; a block of q8_0 has 32 of them and a scale."""
 
 
 def export(wish: Wish, out: Path, dry: bool = False) -> None:
@@ -61,6 +65,8 @@ def _writer() -> Any:
 def _file(wish: Wish, out: Path, dry: bool) -> None:
     """Blocks out of a GGUF file."""
     writer = _writer()
+    if wish.gguf and wish.gguf.is_file():
+        announce_space(out, wish.gguf.stat().st_size)
     if dry:
         writer.preview_pruned(wish.gguf, wish.removals, wish.steps)
         return
@@ -78,6 +84,7 @@ def _gguf(wish: Wish, out: Path, dry: bool) -> None:
     writer = _writer()
     refuse_existing(out)
     checkpoint = _loaded(wish)
+    announce_space(out, int(file_sizes(checkpoint)["parameters"] * GGUF_BYTES[wish.kind]))
     if dry:
         writer.preview(checkpoint, wish.kind)
         return
@@ -92,6 +99,7 @@ def _nemotron(wish: Wish, out: Path, dry: bool) -> None:
     if wish.runtime and not names:
         raise InputError(f"{wish.runtime} has neither vllm nor mlx_lm: give the Python of an environment that has")
     checkpoint = _loaded(wish)
+    announce_space(out, file_sizes(checkpoint)["weight_bytes"])
     if dry:
         refuse(checkpoint)
         return
@@ -111,6 +119,7 @@ def _graph(wish: Wish, out: Path, dry: bool) -> None:
     refuse_existing(out)
     ready(GRAPHS[wish.to])
     checkpoint = _loaded(wish)
+    announce_space(out, file_sizes(checkpoint)["parameters"] * FLOAT32)
     if dry:
         announce(checkpoint, GRAPHS[wish.to])
         return

@@ -30,6 +30,7 @@ from remodeler.losses import Loss, cross_entropy, distillation
 from remodeler.minibatches import enough_memory
 from remodeler.predictions import Store, filled, stored
 from remodeler.records import Record, command_line, options_of, save_record, versions
+from remodeler.sizes import announce_training_space, file_sizes
 from remodeler.trainees import trainable, write_trained
 from remodeler.training import train
 from remodeler.training_state import BEGUN, CURVE_FILE, STATES
@@ -53,6 +54,8 @@ def fuse_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> boo
     wish = wish.settled()
     with processes.group(wish.device) as device, enough_memory("--micro-batch 1, --checkpointing or --adapters"):
         job = prepared(wish, device)
+        if processes.first():
+            announce_training_space(out, file_sizes(job.student), wish.lora is None)
         if dry:
             with trainable(job.student.anatomy, wish.lora, wish.seed):
                 announce(job, cross_entropy)

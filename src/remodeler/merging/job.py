@@ -53,7 +53,7 @@ def merge_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
     plan = prepared(wish)
     if not _unread(plan):
         read_tokenizer(str(plan.lender.folder), trust_remote_code=wish.trust_remote_code)  # now, not at the end
-    announce(plan)
+    announce(plan, out)
     if dry:
         return False
     with new_folder(out, keep=True) as work:

@@ -4,26 +4,28 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from remodeler import processes
+from remodeler.blocks import Block
 from remodeler.card import write_card
 from remodeler.checkpoints import AUTO, PIPELINES, Checkpoint, fingerprint
 from remodeler.console import bar, note
 from remodeler.errors import InputError
-from remodeler.evaluation import compare_affordable_speed, memory, text_scores
+from remodeler.evaluation import compare_affordable_speed, text_scores
 from remodeler.folders import empty, new_folder, refuse_existing
 from remodeler.minibatches import enough_memory
-from remodeler.pruning.budget import Budget, upto
+from remodeler.pruning.budget import Budget, share, upto
 from remodeler.pruning.criteria import Method, name_of
 from remodeler.pruning.log import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
 from remodeler.pruning.phases import Outcome, run
 from remodeler.pruning.preview import (
     announce,
     announce_steps,
+    expected_bytes,
     form_named,
     method_of,
     refuse_plan,
@@ -36,6 +38,7 @@ from remodeler.pruning.store import HISTORY_FILE, STATE_FILE
 from remodeler.pruning.wishes import Job, Plan, Source, Text
 from remodeler.records import Record, command_line, save_record, versions, write_text
 from remodeler.saving import Saved, save_pruned
+from remodeler.sizes import announce_space, memory, stored
 from remodeler.sources import Sampled
 from remodeler.streaming import streamed
 
@@ -61,6 +64,7 @@ def prune_model(
         refuse_search(search, plan, form)
         if processes.first():
             announce(search, plan, job)
+            announce_space(out, expected_bytes(search, job))
         if dry:
             return False
         if not processes.first():
@@ -110,6 +114,7 @@ def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: s
     steps = upto(checkpoint.anatomy, header, every, budget)
     if not steps:
         raise InputError(f"the first step of {log} costs too much {budget}: allow more")
+    announce_space(out, _bytes_left(checkpoint, blocks_of(steps)))
     given = header["options"]
     text = Text(**{key: given[key] for key in ("texts", "samples", "length", "packing", "seed") if key in given})
     job = Job(checkpoint, text, _texts_again(text), form)
@@ -125,6 +130,11 @@ def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: s
             {**given, **asdict(source), **_budget_options(budget), **places},
         )
         finish(work)
+
+
+def _bytes_left(checkpoint: Checkpoint, removed: Sequence[Block]) -> int:
+    """About how many bytes of weights are left without some blocks."""
+    return int(stored(checkpoint).bytes * (1 - share(checkpoint.anatomy, removed)))
 
 
 def _search(job: Job, plan: Plan, method: Method, budget: Budget) -> Search:

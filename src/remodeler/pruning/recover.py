@@ -22,6 +22,7 @@ from remodeler.pruning.recover_job import Job, Scores, announce, prepare
 from remodeler.pruning.wishes import Source, Text
 from remodeler.records import RECORD_FILE, Record, command_line, load_record, save_record, versions
 from remodeler.saving import tolerance
+from remodeler.sizes import announce_training_space, file_sizes
 from remodeler.tracing import probe
 from remodeler.trainees import trainable, write_trained
 from remodeler.training import train
@@ -42,6 +43,8 @@ def recover_model(source: Source, text: Text, wish: Wish, out: Path, finish: Fin
     wish.recipe()
     with processes.group(source.device) as device, enough_memory("--micro-batch 1, --checkpointing or --method lora"):
         job = prepare(replace(source, device=device), text, wish, dry)
+        if processes.first():
+            announce_training_space(out, file_sizes(job.student), job.recipe.lora is None)
         if dry:
             _helped(job, out, dry)
             return False
