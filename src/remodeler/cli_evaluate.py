@@ -60,7 +60,8 @@ def evaluate(
 
 def show_table(results: dict[str, Any], title: str = "") -> None:
     """What was measured, on the terminal."""
-    from remodeler.console import table
+    from remodeler.cliff import warning_line
+    from remodeler.console import note, table
     from remodeler.measurements import checkpoints, comparison, written
 
     drawn = comparison(checkpoints(results))
@@ -68,3 +69,5 @@ def show_table(results: dict[str, Any], title: str = "") -> None:
         names, rows = written(drawn)
         last = None if drawn["changes"] else -1
         table(title, names[:last], [row[:last] for row in rows])
+    if results.get("warning"):
+        note(warning_line(results["warning"]))

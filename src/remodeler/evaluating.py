@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoints import load
+from remodeler.cliff import guessing_warning
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.evaluation import evaluate, evaluation_texts
 from remodeler.folders import new_folder, refuse_existing
+from remodeler.logprobs import vocabulary
 from remodeler.records import Record, save_record, versions
 
 Finish = Callable[[Path], object]
@@ -44,10 +46,12 @@ def evaluate_models(
     note(f"measuring {' and '.join(names)}")
     measured = {key: options[key] for key in ("length", "packing", "limit", "speed")}
     scores = evaluate(checkpoints, texts, tasks=tasks, **measured)
+    results: dict[str, Any] = {"checkpoints": scores}
+    sizes = [vocabulary(checkpoint.model) for checkpoint in checkpoints]
+    if found := guessing_warning(names, [each.get("perplexity") for each in scores], sizes):
+        results["warning"] = found
     inputs = {"models": dict(zip(names, revisions, strict=True)), "texts": {"source": source}}
-    record = Record(
-        "evaluate", {**loading, **options, "tasks": list(tasks)}, inputs, 42, versions(), {"checkpoints": scores}
-    )
+    record = Record("evaluate", {**loading, **options, "tasks": list(tasks)}, inputs, 42, versions(), results)
     if out:
         with new_folder(out) as work:
             save_record(work, record)

@@ -6,6 +6,7 @@ Files are written beside their place and renamed.
 import errno
 import hashlib
 import json
+import math
 import os
 import shlex
 import sys
@@ -164,8 +165,17 @@ def drop_torn_line(path: Path) -> None:
 
 
 def save_record(folder: Path, record: Record) -> None:
-    """Write ``record.json`` into a folder."""
-    write_json(folder / RECORD_FILE, asdict(record))
+    """Write ``record.json`` into a folder; what is no finite number, which JSON has no word for, as null."""
+    write_json(folder / RECORD_FILE, finite(asdict(record)))
+
+
+def finite(value: Any) -> Any:
+    """A value with None for every number in it that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def load_record(folder: Path) -> Record:

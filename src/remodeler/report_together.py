@@ -143,6 +143,7 @@ def _described(entry: Entry, page: Path) -> dict[str, Any]:
         "name": entry.name,
         "verb": record.verb,
         "lead": lead(record, log),
+        "warning": record.results.get("warning"),
         "map": log.get("block_map"),
         "command": command(record),
         "link": _relative(own, page) if own.exists() else None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoints import Checkpoint, fingerprint, load
+from remodeler.cliff import warning_line
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.exporting.graph_job import TARGETS as GRAPHS
@@ -18,7 +19,17 @@ from remodeler.exporting.runtime_check import check as read_by
 from remodeler.exporting.runtime_check import runtimes
 from remodeler.exporting.wishes import Wish
 from remodeler.folders import new_folder, refuse_existing
-from remodeler.records import Record, command_line, options_of, save_record, sha256, versions, write_json
+from remodeler.records import (
+    RECORD_FILE,
+    Record,
+    command_line,
+    load_record,
+    options_of,
+    save_record,
+    sha256,
+    versions,
+    write_json,
+)
 from remodeler.sizes import announce_space, file_sizes
 
 NO_SEED = 0
@@ -141,6 +152,17 @@ TARGETS: dict[str, Callable[[Wish, Path, bool], None]] = {
 }
 
 
+def _warned(wish: Wish) -> dict[str, Any]:
+    """The warning of a source that is of no use, said again, for the record; nothing where it has none."""
+    folder = Path(wish.model) if wish.model else None
+    if not (folder and (folder / RECORD_FILE).is_file()):
+        return {}
+    given = load_record(folder).results.get("warning")
+    if given:
+        note(warning_line(given))
+    return {"warning": given} if given else {}
+
+
 def _inputs(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"model": {"name": checkpoint.name, "weights": fingerprint(checkpoint.model)}}
 
@@ -158,5 +180,5 @@ def _beside(wish: Wish, out: Path, inputs: Mapping[str, Any], told: Any, path: P
 
 
 def _record(wish: Wish, out: Path, inputs: Mapping[str, Any], results: dict[str, Any]) -> Record:
-    results["command"] = command_line()
+    results |= _warned(wish) | {"command": command_line()}
     return Record("export", options_of(wish) | {"out": str(out)}, dict(inputs), NO_SEED, versions(), results)

@@ -16,6 +16,7 @@ from remodeler import processes
 from remodeler.adapters import merge
 from remodeler.card import write_fusion_card
 from remodeler.checkpoints import fingerprint
+from remodeler.cliff import result_warning
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
@@ -88,6 +89,9 @@ def _complete(job: Job, work: Path, out: Path) -> None:
     note(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
     saved = write_trained(job.student, work)
     results |= {"fused": job.scores(saved.checkpoint), "form": saved.form, "check": asdict(saved.check)}
+    before, after = (results[name].get("heldout_perplexity") for name in ("student", "fused"))
+    if before is not None and (found := result_warning(before, after, vocabulary(job.student.model), "held-out")):
+        results["warning"] = found
     results |= {"steps": job.plan.steps, "seconds": lines[-1]["seconds"]}
     _described(job, results, digest, work, out)
 

@@ -13,12 +13,14 @@ from remodeler import processes
 from remodeler.blocks import Block
 from remodeler.card import write_card
 from remodeler.checkpoints import AUTO, PIPELINES, Checkpoint, fingerprint
+from remodeler.cliff import cut_command, path_warning, result_warning
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.evaluation import compare_affordable_speed, text_scores
 from remodeler.folders import empty, new_folder, refuse_existing
+from remodeler.logprobs import vocabulary
 from remodeler.minibatches import enough_memory
-from remodeler.pruning.budget import Budget, share, upto
+from remodeler.pruning.budget import Budget, removals, share, upto
 from remodeler.pruning.criteria import Method, name_of
 from remodeler.pruning.log import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
 from remodeler.pruning.phases import Outcome, run
@@ -35,6 +37,7 @@ from remodeler.pruning.preview import (
 from remodeler.pruning.scans import RACES
 from remodeler.pruning.search import Search
 from remodeler.pruning.store import HISTORY_FILE, STATE_FILE
+from remodeler.pruning.width import WIDTH_METHODS
 from remodeler.pruning.wishes import Job, Plan, Source, Text
 from remodeler.records import Record, command_line, save_record, versions, write_text
 from remodeler.saving import Saved, save_pruned
@@ -184,11 +187,29 @@ def _complete(job: Job, outcome: Outcome, work: Path, verb: str, options: dict[s
         "seconds": round(outcome.seconds, 3),
         "command": command_line(),
     }
+    results |= _warned(outcome, work, options, vocabulary(checkpoint.model), dense, pruned)
     model = {"name": checkpoint.name, "revision": checkpoint.revision, **header["model"]}
     inputs = {"model": model, "texts": header["texts"]}
     record = Record(verb, options, inputs, job.text.seed, versions(), results)
     save_record(work, record)
     write_card(work, record, checkpoint.name)
+
+
+def _warned(
+    outcome: Outcome, work: Path, options: dict[str, Any], tokens: int, dense: dict[str, Any], pruned: dict[str, Any]
+) -> dict[str, Any]:
+    """The warning that a result is of no use, as a part of its record; nothing where it is of use."""
+    header, steps = read_log(work / REMOVALS_FILE)
+    path = [header["perplexity"], *(step.perplexity for step in steps)]
+    if outcome.kept:
+        path = [path[0], outcome.perplexity] if options["method"] in WIDTH_METHODS else [*path, outcome.perplexity]
+    counts = [0 if options["method"] in WIDTH_METHODS else removals(steps[:place]) for place in range(len(path))]
+    found = path_warning(path, counts, tokens, options)
+    key = "heldout_perplexity"
+    if found is None and key in dense:
+        half = cut_command(options, counts[-1] // 2) if counts[-1] > 1 else None
+        found = result_warning(dense[key], pruned[key], tokens, "held-out", half)
+    return {"warning": found} if found else {}
 
 
 def _summary(outcome: Outcome) -> str:

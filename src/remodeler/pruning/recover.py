@@ -13,10 +13,13 @@ from remodeler import processes
 from remodeler.adapters import merge, reloaded_difference, write_adapters
 from remodeler.card import write_card
 from remodeler.checkpoints import AUTO, PIPELINES, load
+from remodeler.cliff import cut_command, result_warning
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.logprobs import vocabulary
 from remodeler.minibatches import enough_memory
+from remodeler.pruning.log import REMOVALS_FILE
 from remodeler.pruning.recipes import Wish, told
 from remodeler.pruning.recover_job import Job, Scores, announce, prepare
 from remodeler.pruning.wishes import Source, Text
@@ -90,6 +93,7 @@ def _complete(job: Job, work: Path, options: dict[str, Any]) -> None:
             merge(wrapper)
     results |= alone or _model_written(job, work)
     results |= _facts(job, lines, results)
+    results |= _warned(job, results)
     _described(job, options, results, work)
 
 
@@ -158,6 +162,28 @@ def _facts(job: Job, lines: list[dict[str, Any]], results: dict[str, Any]) -> di
         "command": command_line(),
         **pruning_of(Path(job.student.name)),
     }
+
+
+def _warned(job: Job, results: dict[str, Any]) -> dict[str, Any]:
+    """The warning that a result is still of no use, as a part of its record; nothing where it is of use or unknown."""
+    source, key = Path(job.student.name), "heldout_perplexity"
+    dense, recovered = (results.get(name, {}).get(key) for name in ("dense", "recovered"))
+    if dense is None or recovered is None:
+        return {}
+    found = result_warning(dense, recovered, vocabulary(job.student.model), "even after training, held-out")
+    less = source_command(source)
+    return {"warning": found | ({"command": less} if less else {})} if found else {}
+
+
+def source_command(folder: Path) -> str | None:
+    """The command that makes a result of use, of which this folder is another: its own warning's, or half as many."""
+    if not (folder / RECORD_FILE).exists():
+        return None
+    record = load_record(folder)
+    given, steps = (record.results.get("warning") or {}).get("command"), len(record.results.get("removed") or ())
+    if given or record.verb not in ("prune", "cut") or not (folder / REMOVALS_FILE).exists() or steps < 2:
+        return given
+    return cut_command(record.options, steps // 2, str(folder))
 
 
 def pruning_of(folder: Path) -> dict[str, Any]:
