@@ -19,7 +19,7 @@ MAP = REPOSITORY / "docs" / "architecture.md"
 
 VERBS = ("pruning", "exporting", "merging", "fusion", "alignment", "auditing", "evaluating")
 REPORT = (
-    *("plots", "report_steps", "report_training", "report_merge", "report_audit", "report_align"),
+    *("plot_levels", "plots", "report_steps", "report_training", "report_merge", "report_audit", "report_align"),
     *("report", "report_together"),
 )
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.

@@ -8,6 +8,7 @@ its vocabulary, a model predicts worse than drawing them blindly.
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,18 @@ RUIN = 4.0
 """Times the intact model's perplexity: a result that costs so much is of no use, however it came about."""
 
 Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model on a path of removals."""
+
+    perplexity: float
+    """On the calibration text; infinite where a float can't hold it."""
+    words: str = ""
+    """Which step led to it."""
+    removals: int = 0
+    """Units that ``remodel cut --remove`` takes away to make it; 0 where it can't."""
 
 
 def cliff(perplexities: Sequence[float]) -> int | None:
@@ -46,15 +59,22 @@ def ruined(perplexities: Sequence[float], vocabulary: int | None = None) -> bool
 def usable_steps(perplexities: Sequence[float], vocabulary: int | None = None) -> int | None:
     """After how many steps a path should have stopped; None where its end is of use.
 
-    That is before the first cliff; of a path that is ruined little by little, the last step at which perplexity was
-    less than twice the intact model's.
+    That is before a cliff; of a path that is ruined little by little, the last step at which perplexity was less than
+    twice the intact model's. What is left by then is of use by the same measure.
     """
+    end = len(perplexities) - 1
+    while (stop := _stop(perplexities[: end + 1], vocabulary)) is not None:
+        end = stop
+    return end if end < len(perplexities) - 1 else None
+
+
+def _stop(perplexities: Sequence[float], vocabulary: int | None) -> int | None:
+    """A place before the end of a path that is of no use; None of one that is."""
     found = cliff(perplexities)
     if found is not None or not ruined(perplexities, vocabulary):
         return found
-    return max(
-        place for place, each in enumerate(perplexities) if place == 0 or not _times(perplexities[0], each, JUMP)
-    )
+    limit = min(JUMP * perplexities[0], vocabulary or math.inf)
+    return max((place for place, each in enumerate(perplexities) if each < limit), default=0)
 
 
 def _times(before: float, after: float, factor: float) -> bool:
@@ -63,9 +83,12 @@ def _times(before: float, after: float, factor: float) -> bool:
 
 def risen(before: float, after: float) -> str:
     """How perplexity rose, in words."""
-    if not math.isfinite(after):
-        return f"from {before:.4g} beyond all numbers"
-    return f"from {before:.4g} to {after:.4g} ({after / before:.3g} times)"
+    times = f" ({after / before:.3g} times)" if math.isfinite(after) else ""
+    return f"from {_number(before)} to {_number(after)}{times}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "infinity"
 
 
 def warning(text: str, before: float, after: float, command: str | None = None) -> dict[str, Any]:
@@ -96,32 +119,28 @@ def cut_command(options: Values, steps: int, source: str | None = None) -> str:
     return shlex.join([*words, "--out", f"{place.rstrip('/')}-{steps}"])
 
 
-def path_warning(
-    perplexities: Sequence[float], removals: Sequence[int], vocabulary: int | None, options: Values
-) -> dict[str, Any] | None:
+def path_warning(path: Sequence[Point], vocabulary: int | None, options: Values) -> dict[str, Any] | None:
     """The warning of a search or a cut; None where its result is of use.
 
     Args:
-        perplexities: on the calibration text, of the intact model and after every step.
-        removals: units that are gone after as many steps; none where widths were chosen all at once.
+        path: the intact model, and what every step left.
         vocabulary: tokens that the model can predict.
         options: of the record.
     """
+    perplexities = [point.perplexity for point in path]
     steps = usable_steps(perplexities, vocabulary)
     if steps is None:
         return None
-    first, last = perplexities[0], perplexities[-1]
-    if cliff(perplexities) is None:
-        before, after, where = first, last, "over all steps"
-    else:
-        before, after, where = perplexities[steps], perplexities[steps + 1], f"at step {steps + 1}"
-    text = f"this result is of little use: perplexity rises {risen(before, after)} {where}"
-    if after != last:
-        text += f", and ends at {last:.4g}" if math.isfinite(last) else ""
-    if steps and removals[steps]:
-        command = cut_command(options, removals[steps])
-        return warning(f"{text}; stop after step {steps}", before, after, command)
-    return warning(f"{text}; remove less, or choose another --method", before, after)
+    sudden = steps == cliff(perplexities)
+    before, after = (perplexities[steps], path[steps + 1]) if sudden else (perplexities[0], path[-1])
+    text = f"this result is of little use: perplexity rises {risen(before, after.perplexity)}"
+    text += f" {after.words}" if sudden else " over all steps"
+    if after is not path[-1]:
+        text += f", and is {_number(perplexities[-1])} in the end"
+    if count := path[steps].removals:
+        text += f"; stop after step {steps}, at {_number(perplexities[steps])}"
+        return warning(text, before, after.perplexity, cut_command(options, count))
+    return warning(f"{text}; remove less, or choose another --method", before, after.perplexity)
 
 
 def guessing_warning(

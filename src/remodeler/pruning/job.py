@@ -13,7 +13,7 @@ from remodeler import processes
 from remodeler.blocks import Block
 from remodeler.card import write_card
 from remodeler.checkpoints import AUTO, PIPELINES, Checkpoint, fingerprint
-from remodeler.cliff import cut_command, path_warning, result_warning
+from remodeler.cliff import Point, cut_command, path_warning, result_warning
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.evaluation import compare_affordable_speed, text_scores
@@ -22,7 +22,7 @@ from remodeler.logprobs import vocabulary
 from remodeler.minibatches import enough_memory
 from remodeler.pruning.budget import Budget, removals, share, upto
 from remodeler.pruning.criteria import Method, name_of
-from remodeler.pruning.log import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
+from remodeler.pruning.log import REMOVALS_FILE, Header, blocks_of, copy_log, name, read_log
 from remodeler.pruning.phases import Outcome, run
 from remodeler.pruning.preview import (
     announce,
@@ -199,17 +199,25 @@ def _warned(
     outcome: Outcome, work: Path, options: dict[str, Any], tokens: int, dense: dict[str, Any], pruned: dict[str, Any]
 ) -> dict[str, Any]:
     """The warning that a result is of no use, as a part of its record; nothing where it is of use."""
-    header, steps = read_log(work / REMOVALS_FILE)
-    path = [header["perplexity"], *(step.perplexity for step in steps)]
-    if outcome.kept:
-        path = [path[0], outcome.perplexity] if options["method"] in WIDTH_METHODS else [*path, outcome.perplexity]
-    counts = [0 if options["method"] in WIDTH_METHODS else removals(steps[:place]) for place in range(len(path))]
-    found = path_warning(path, counts, tokens, options)
+    path = _path(outcome, work / REMOVALS_FILE, options["method"] in WIDTH_METHODS)
+    found = path_warning(path, tokens, options)
     key = "heldout_perplexity"
     if found is None and key in dense:
-        half = cut_command(options, counts[-1] // 2) if counts[-1] > 1 else None
+        half = cut_command(options, path[-1].removals // 2) if path[-1].removals > 1 else None
         found = result_warning(dense[key], pruned[key], tokens, "held-out", half)
     return {"warning": found} if found else {}
+
+
+def _path(outcome: Outcome, log: Path, at_once: bool) -> list[Point]:
+    """What a log and the choice of widths led to, step by step; one step where blocks went with widths, at once."""
+    header, steps = read_log(log)
+    counts = [removals(steps[:place]) for place in range(1, len(steps) + 1)]
+    path = [
+        Point(step.perplexity, f"at step {step.step} ({name(step.removed)})", count)
+        for step, count in zip(steps, counts, strict=True)
+    ]
+    narrowed = [Point(outcome.perplexity, "as heads and channels go")] if outcome.kept or at_once else []
+    return [Point(header["perplexity"]), *([] if at_once else path), *narrowed]
 
 
 def _summary(outcome: Outcome) -> str:
