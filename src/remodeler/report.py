@@ -68,7 +68,7 @@ def write_report(folder: Path) -> Path:
     logs: list[Sequence[Values]] = [read_lines(log) if log.exists() else [] for log in files]
     record, texts = load_record(folder), aligned_texts(folder)
     try:
-        page = render(record, *logs, aligned=texts)
+        page = render(record, *logs, *[texts])
     except PAGE_ERRORS as error:
         note(f"{REPORT_FILE} is left out, this record can't be shown ({type(error).__name__}: {one_line(error)})")
     else:
