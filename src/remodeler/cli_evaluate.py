@@ -52,10 +52,8 @@ def evaluate(
     options: dict[str, Any] = {"texts": texts, "length": length, "packing": packing, "limit": limit, "speed": speed}
     names = [name for name in (model, against) if name]
     revisions = [revision, None][: len(names)]
-    record = evaluate_models(
-        names, revisions, common, options, [task for task in tasks.split(",") if task], out, write_report
-    )
-    show_table(record.results)
+    listed = [task for task in tasks.split(",") if task]
+    evaluate_models(names, revisions, common, options, listed, out, write_report, show_table)
 
 
 def show_table(results: dict[str, Any], title: str = "") -> None:

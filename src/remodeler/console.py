@@ -34,7 +34,7 @@ class Screen(Console):
     @property
     def encoding(self) -> str:
         """Of the stream that is written at the moment; rich takes UTF-8 for granted."""
-        return getattr(self.file, "encoding", None) or "utf-8"
+        return (getattr(self.file, "encoding", None) or "utf-8").lower()
 
 
 OUT = Screen()

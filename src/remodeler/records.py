@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,22 +62,32 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def disk_refusal(path: Path, error: OSError) -> InputError:
     """What an error of the disk means for a path, and what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or _cut_short(error):
         return InputError(f"no space left on the disk of {path}: free some, then run the same command again")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return InputError(f"{path} can't be written ({os.strerror(error.errno)}): choose a place you may write to")
     return InputError(f"{path} can't be used ({error.strerror or one_line(error)}): choose another place")
 
 
+def _cut_short(error: OSError) -> bool:
+    """Whether numpy could not write all of an array, which it says without a number."""
+    return error.errno is None and "requested and" in str(error)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
     beside = path.with_name(path.name + ".partial")
     with disk_errors(path):
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        try:
+            with beside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
