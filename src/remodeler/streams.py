@@ -21,7 +21,9 @@ SPELLED = str.maketrans(
         "\N{NO-BREAK SPACE}": " ",
     }
 )
-"""Signs of our own, for terminals that have no such characters."""
+SPELLED |= {number: "+" for number in range(0x2500, 0x2580)}  # corners and crossings of boxes
+SPELLED |= {ord(each): sign for sign, signs in (("-", "─━═"), ("|", "│┃║"), ("*", "•")) for each in signs}
+"""Signs of our own and of help texts, for terminals that have no such characters."""
 
 
 def visible(text: str) -> str:
