@@ -34,7 +34,7 @@ app = typer.Typer(
 def version(value: bool) -> None:
     """Print the version and leave."""
     if value:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 

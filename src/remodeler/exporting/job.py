@@ -1,5 +1,6 @@
 """Export from start to finish: load, write beside, read back, compare, rename; and a record of it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoints import Checkpoint, fingerprint, load
-from remodeler.cliff import warning_line
+from remodeler.cliff import risen, usable_steps, warning, warning_line
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.exporting.graph_job import TARGETS as GRAPHS
@@ -19,12 +20,14 @@ from remodeler.exporting.runtime_check import check as read_by
 from remodeler.exporting.runtime_check import runtimes
 from remodeler.exporting.wishes import Wish
 from remodeler.folders import new_folder, refuse_existing
+from remodeler.measurements import number
 from remodeler.records import (
     RECORD_FILE,
     Record,
     command_line,
     load_record,
     options_of,
+    read_lines,
     save_record,
     sha256,
     versions,
@@ -154,13 +157,26 @@ TARGETS: dict[str, Callable[[Wish, Path, bool], None]] = {
 
 def _warned(wish: Wish) -> dict[str, Any]:
     """The warning of a source that is of no use, said again, for the record; nothing where it has none."""
-    folder = Path(wish.model) if wish.model else None
-    if not (folder and (folder / RECORD_FILE).is_file()):
-        return {}
-    given = load_record(folder).results.get("warning")
+    given = _source_warning(Path(wish.model)) if wish.model else _log_warning(wish)
     if given:
         note(warning_line(given))
     return {"warning": given} if given else {}
+
+
+def _source_warning(folder: Path) -> dict[str, Any] | None:
+    """That of a pruned folder's record."""
+    return load_record(folder).results.get("warning") if (folder / RECORD_FILE).is_file() else None
+
+
+def _log_warning(wish: Wish) -> dict[str, Any] | None:
+    """That of the steps of a removal log."""
+    lines = read_lines(wish.removals)[: None if wish.steps is None else wish.steps + 1] if wish.removals else []
+    path = [math.inf if (value := number(line.get("perplexity"))) is None else value for line in lines]
+    steps = usable_steps(path) if path else None
+    if steps is None:
+        return None
+    text = f"this result is of little use: perplexity rises {risen(path[0], path[-1])}"
+    return warning(f"{text}; stop after step {steps}" if steps else text, path[0], path[-1])
 
 
 def _inputs(checkpoint: Checkpoint) -> dict[str, Any]:

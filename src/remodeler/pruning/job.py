@@ -199,7 +199,8 @@ def _warned(
     outcome: Outcome, work: Path, options: dict[str, Any], tokens: int, dense: dict[str, Any], pruned: dict[str, Any]
 ) -> dict[str, Any]:
     """The warning that a result is of no use, as a part of its record; nothing where it is of use."""
-    path = _path(outcome, work / REMOVALS_FILE, options["method"] in WIDTH_METHODS)
+    at_once = options.get("method") in WIDTH_METHODS
+    path = _path(outcome, work / REMOVALS_FILE, at_once, bool(options.get("then")))
     found = path_warning(path, tokens, options)
     key = "heldout_perplexity"
     if found is None and key in dense:
@@ -208,15 +209,15 @@ def _warned(
     return {"warning": found} if found else {}
 
 
-def _path(outcome: Outcome, log: Path, at_once: bool) -> list[Point]:
-    """What a log and the choice of widths led to, step by step; one step where blocks went with widths, at once."""
+def _path(outcome: Outcome, log: Path, at_once: bool, then: bool) -> list[Point]:
+    """What a log and the choice of widths led to, step by step; one step where blocks went with widths, ``at_once``."""
     header, steps = read_log(log)
     counts = [removals(steps[:place]) for place in range(1, len(steps) + 1)]
     path = [
         Point(step.perplexity, f"at step {step.step} ({name(step.removed)})", count)
         for step, count in zip(steps, counts, strict=True)
     ]
-    narrowed = [Point(outcome.perplexity, "as heads and channels go")] if outcome.kept or at_once else []
+    narrowed = [Point(outcome.perplexity, "as heads and channels go")] if then or at_once else []
     return [Point(header["perplexity"]), *([] if at_once else path), *narrowed]
 
 
