@@ -169,10 +169,10 @@ def _source_warning(folder: Path) -> dict[str, Any] | None:
 
 
 def _log_warning(wish: Wish) -> dict[str, Any] | None:
-    """That of the steps of a removal log."""
+    """That of the steps of a removal log, where it tells their perplexities."""
     lines = read_lines(wish.removals)[: None if wish.steps is None else wish.steps + 1] if wish.removals else []
     path = [math.inf if (value := number(line.get("perplexity"))) is None else value for line in lines]
-    steps = usable_steps(path) if path else None
+    steps = usable_steps(path) if path and all("perplexity" in line for line in lines) else None
     if steps is None:
         return None
     text = f"this result is of little use: perplexity rises {risen(path[0], path[-1])}"
