@@ -11,6 +11,7 @@ from remodeler.card_text import code, fenced, markdown, plain
 from remodeler.plots import figure_name, shares_svg, tradeoffs_svg
 from remodeler.records import Record, load_record, read_lines, save_record
 from remodeler.records import append_line as append
+from remodeler.report_merge import distinct, summary
 
 NAMES = ["a|b`c", "[v2](x)", "a: b", "- [x]", "<b>*bold*</b>", "``` code", "new\nline", "_x_ # y", ":smile:", "'"]
 
@@ -80,3 +81,13 @@ def test_a_record_holds_what_no_json_has_a_word_for(tmp_path: Path) -> None:
     assert load_record(tmp_path).results == {"perplexity": None, "bits": [1.0, None], "name": "z\udcff"}
     append(tmp_path / "log.jsonl", {"name": "z\udcff"})
     assert read_lines(tmp_path / "log.jsonl") == [{"name": "z\udcff"}]
+
+
+def test_models_of_one_name_have_a_curve_each() -> None:
+    assert distinct(["a/model", "b/model", "other"]) == ["a/model", "b/model", "other"]
+    assert distinct(["same", "same"]) == ["same 1", "same 2"]
+    lines = [{"name": f"layers.{layer}.w", "shares": [0.25, 0.75]} for layer in range(2)]
+    drawn = summary(lines, {f"model {number}": {"name": f"{number}/model"} for number in (1, 2)})
+    assert drawn is not None
+    assert "1/model" in drawn
+    assert "2/model" in drawn

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from forks import pair, said
@@ -122,6 +123,9 @@ def test_a_stored_teacher_teaches_what_the_live_one_does(recover: Recover, tmp_p
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft reads a property that transformers has renamed
 def test_adapters_alone_are_a_folder_that_peft_loads(recover: Recover, home: Path) -> None:
     merged, alone = recover("packed", "merged"), recover("packed", "alone", merge=False)
+    results = load_record(alone).results
+    extra = results["recovered"]["weight_bytes"] - results["pruned"]["weight_bytes"]
+    assert extra == sum(value.nbytes for value in load_file(alone / "adapter_model.safetensors").values())
     assert {path.name for path in alone.glob("adapter*")} == {"adapter_config.json", "adapter_model.safetensors"}
     base = AutoModelForCausalLM.from_pretrained(
         json.loads((alone / "adapter_config.json").read_text())["base_model_name_or_path"]

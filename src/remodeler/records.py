@@ -108,7 +108,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"there is no file {path}: check the path") from None
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}): restore or delete it") from None
 
 
@@ -161,7 +161,7 @@ def read_lines(path: Path) -> list[Any]:
 def _parsed(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"line {number} of {path} is not valid JSON ({error}): restore or delete the file") from None
 
 

@@ -74,9 +74,18 @@ def bytes_by_dtype(files: dict[str, Path]) -> Counter[str]:
     for file in set(files.values()):
         for name, tensor in parse_local_safetensors_file_metadata(file).tensors.items():
             if files.get(name) == file:
-                start, end = tensor.data_offsets
-                counted[tensor.dtype] += end - start
+                counted[tensor.dtype] += _length(tensor)
     return counted
+
+
+def file_bytes(file: Path) -> int:
+    """Bytes of all tensors in a safetensors file."""
+    return sum(map(_length, parse_local_safetensors_file_metadata(file).tensors.values()))
+
+
+def _length(tensor: Any) -> int:
+    start, end = tensor.data_offsets
+    return int(end - start)
 
 
 def file_sizes(checkpoint: Checkpoint) -> dict[str, int]:

@@ -25,7 +25,7 @@ from remodeler.pruning.recover_job import Job, Scores, announce, prepare
 from remodeler.pruning.wishes import Source, Text
 from remodeler.records import RECORD_FILE, Record, command_line, load_record, save_record, versions
 from remodeler.saving import tolerance
-from remodeler.sizes import announce_training_space, file_sizes
+from remodeler.sizes import announce_training_space, file_bytes, file_sizes
 from remodeler.tracing import probe
 from remodeler.trainees import trainable, write_trained
 from remodeler.training import train
@@ -131,7 +131,9 @@ def _adapters_written(job: Job, wrapper: Any, work: Path) -> Scores:
     difference = reloaded_difference(student.anatomy, again.anatomy, work, inputs)
     if not difference <= max(1e-5, tolerance(student.model.dtype, student.model.device)):
         raise InputError(f"the adapters in {work} give other logits than those in memory (by {difference:.3g})")
-    return {"recovered": job.scores(student), "form": "adapters", "check": {"one_pass": difference, "cached": None}}
+    scores = job.scores(student)
+    scores["weight_bytes"] += sum(file_bytes(file) for file in work.glob("adapter_*.safetensors"))  # beside the model's
+    return {"recovered": scores, "form": "adapters", "check": {"one_pass": difference, "cached": None}}
 
 
 def _model_written(job: Job, work: Path) -> Scores:
