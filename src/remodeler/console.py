@@ -88,21 +88,29 @@ def bar(title: str) -> Iterator[Listen]:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; the first column is words, the others are numbers."""
+    """A table on stdout; the first column is words, the others are numbers.
+
+    A terminal that is too narrow gets a line a row instead; elsewhere a table is as wide as it needs to be.
+    """
     drawn = Table(title=shown(title, OUT) if title else None, title_justify="left")
     for index, name in enumerate(columns):
-        drawn.add_column(shown(name, OUT), justify="left" if index == 0 else "right", overflow="fold")
+        drawn.add_column(shown(name, OUT), justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         drawn.add_row(*(shown(cell, OUT) for cell in row))
-    _screen_for(drawn).print(drawn)
+    width = Measurement.get(OUT, OUT.options.update(width=WIDEST), drawn).maximum
+    if not OUT.is_terminal:
+        Screen(width=width).print(drawn)
+    elif width <= OUT.width:
+        OUT.print(drawn)
+    else:
+        _say_rows(columns, rows)
 
 
-def _screen_for(drawn: Table) -> Screen:
-    """Where a table is drawn: a terminal folds what is too wide for it, elsewhere every row is a line."""
-    if OUT.is_terminal:
-        return OUT
-    options = OUT.options.update(width=WIDEST)
-    return Screen(width=Measurement.get(OUT, options, drawn).maximum)
+def _say_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table without its lines: what a row is of, then each number behind the name of its column."""
+    for row in rows:
+        cells = [f"{name} {cell}".strip() for name, cell in zip(columns[1:], row[1:], strict=True) if cell]
+        say(f"{row[0]}: {', '.join(cells)}")
 
 
 def duration(seconds: float) -> str:
