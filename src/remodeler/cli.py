@@ -18,7 +18,7 @@ from remodeler.cli_merge import fuse, merge
 from remodeler.cli_report import publish, report
 from remodeler.console import note, say
 from remodeler.errors import InputError, one_line, out_of_memory
-from remodeler.records import disk_refusal
+from remodeler.records import disk_refusal, os_error
 from remodeler.streams import lasting_streams
 
 app = typer.Typer(
@@ -264,12 +264,12 @@ def _run() -> Any:
         return _refused(str(error))
     except KeyboardInterrupt:
         return _refused("stopped (the same command goes on from here)", 130)
-    except OSError as error:
-        return _refused(str(disk_refusal(Path(os.fsdecode(error.filename or "a file")), error)))
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        return _refused(f"memory ran out ({one_line(error)}): close other programs, or use a machine with more")
+    except Exception as error:
+        if out_of_memory(error):
+            return _refused(f"memory ran out ({one_line(error)}): close other programs, or use a machine with more")
+        if found := os_error(error):
+            return _refused(str(disk_refusal(Path(os.fsdecode(found.filename or "a file")), found)))
+        raise
     return 0
 
 

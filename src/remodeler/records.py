@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -53,11 +54,28 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space", "read-only" and "not permitted" into one sentence that names the path."""
+    """Turn "no space", "read-only" and "not permitted" into one sentence that names the path, whoever says it."""
     try:
         yield
-    except OSError as error:
-        raise disk_refusal(path, error) from error
+    except InputError:
+        raise
+    except Exception as error:
+        if (found := os_error(error)) is None:
+            raise
+        raise disk_refusal(path, found) from error
+
+
+def os_error(error: Exception) -> OSError | None:
+    """The error of a file behind an exception: itself, or what tokenizers and safetensors, in Rust, quote of it.
+
+    None where there is none, or where memory and not a disk is full.
+    """
+    if not isinstance(error, OSError):
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            return None
+        error = OSError(int(found.group(1)), os.strerror(int(found.group(1))))
+    return None if error.errno == errno.ENOMEM else error
 
 
 def disk_refusal(path: Path, error: OSError) -> InputError:
