@@ -1,15 +1,18 @@
 """What is shown is its letters, on any terminal; and no stream that breaks costs a result."""
 
+import errno
 import io
 import os
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
 from forks import python, said
 from remodeler import console
+from remodeler.errors import InputError
+from remodeler.evaluating import evaluate_models
 from remodeler.streams import LastingStream, spelled, visible
 
 MARKUP = "run [/b] [v2] :warning: [red]x"
@@ -172,3 +175,17 @@ def test_words_of_processes_are_as_before(model: Path, texts: Path) -> None:
         python(CALL[2:], "evaluate", model, "--texts", texts, "--length", 16, "--no-speed", "--device", "cpu")
     )
     assert "Perplexity" in out
+
+
+def test_figures_are_shown_before_a_disk_can_refuse_them(model: Path, texts: Path, tmp_path: Path) -> None:
+    shown: list[dict[str, Any]] = []
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    options = {"texts": str(texts), "length": 16, "packing": "paper", "limit": None, "speed": False}
+    loading = {"family": None, "trust_remote_code": False, "dtype": "auto", "device": "cpu"}
+    with pytest.raises(InputError, match="no space left"):
+        evaluate_models([str(model)], [None], loading, options, [], tmp_path / "out", full, shown.append)
+    assert shown[0]["checkpoints"][0]["perplexity"] > 0
+    assert list(tmp_path.iterdir()) == []
