@@ -44,10 +44,10 @@ from quality import SAMPLES, Setup
 from remodeler.blocks import bypassed
 from remodeler.console import note
 from remodeler.errors import InputError
-from remodeler.evaluation import memory
 from remodeler.logprobs import mean_nll
 from remodeler.pruning.budget import share
 from remodeler.records import append_line, drop_torn_line, read_lines
+from remodeler.sizes import memory
 from remodeler.sources import sample
 
 ROWS, POINTS, ANSWERS, SPEED = "rows.jsonl", "points.jsonl", "answers.jsonl", "speed.jsonl"

@@ -19,22 +19,22 @@ MAP = REPOSITORY / "docs" / "architecture.md"
 
 VERBS = ("pruning", "exporting", "merging", "fusion", "alignment", "auditing", "evaluating")
 REPORT = (
-    *("plots", "report_steps", "report_training", "report_merge", "report_audit", "report_align"),
+    *("plot_levels", "plots", "report_steps", "report_training", "report_merge", "report_audit", "report_align"),
     *("report", "report_together"),
 )
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     (
         *("errors", "chat", "records", "folders", "families", "pydocs", "lines", "strict_json", "hub", "rows"),
-        *("sources", "prompts", "questions", "console", "compatibility"),
+        *("sources", "prompts", "questions", "streams", "console", "compatibility"),
     ),
     (
         *("chat_templates", "texts", "packed", "blocks", "structures", "processes", "threads", "shards", "streaming"),
         *("layerwise", "tracing", "minibatches", "logprobs"),
     ),
     (
-        *("measurements", "publishing", "card", "card_align", "checkpoints", "companions"),
-        *("widths", "configs", "forms", "saving"),
+        *("measurements", "cliff", "publishing", "card_text", "card", "card_align", "checkpoints", "sizes"),
+        *("companions", "widths", "configs", "forms", "saving"),
         *("tasks", "losses", "predictions", "adapters"),
         *("training_plan", "training_state", "training", "evaluation", "decoding", "sampling", "trainees"),
     ),

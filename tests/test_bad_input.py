@@ -665,6 +665,24 @@ def test_a_missing_library_is_one_sentence_that_names_the_extra(
     refused(words.split(), message, world, before, monkeypatch, capsys)
 
 
+WRITERS = ("prune", "recover", "merge", "fuse", "export", "align train-reviser", "align baseline", "align evolve")
+
+
+@pytest.mark.parametrize("verb", WRITERS)
+def test_a_full_disk_is_told_of_before_the_work(
+    verb: str,
+    world: Path,
+    before: State,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(world)
+    monkeypatch.setattr("remodeler.sizes.free_space", lambda _: 0)
+    assert _run(monkeypatch, [*words_of(verb, "+"), "--dry-run"]) == 0
+    assert "will be written, the disk of out has 0 B left" in capsys.readouterr().err
+    assert state(world) == before
+
+
 def test_no_verb_is_missing_from_the_table() -> None:
     assert sorted(TABLE) == sorted(_verbs(get_command(cli.app), ()))
 

@@ -16,11 +16,10 @@ from remodeler.evaluation import (
     evaluate,
     evaluation_texts,
     generation_speed,
-    kv_bytes_per_token,
-    memory,
     model_windows,
     text_scores,
 )
+from remodeler.sizes import kv_bytes_per_token, memory
 from remodeler.texts import IGNORED, windows
 from tiny import LAYERS, LLAMA, VOCABULARY, tiny_checkpoint
 

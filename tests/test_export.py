@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -30,6 +31,7 @@ from remodeler.exporting.nemotron import config_of, write_nemotron
 from remodeler.exporting.nemotron_check import check
 from remodeler.exporting.removals import gone_after, read_removals
 from remodeler.exporting.rows import Row, left, plain, rows_of
+from remodeler.records import Record, save_record
 from remodeler.saving import save_pruned
 from tiny import tiny_model
 from tiny_tokenizers import byte_level
@@ -328,6 +330,34 @@ def test_the_record_of_a_cut_file_tells_which_bytes_it_was_cut_from(llama: Check
     inputs = json.loads((tmp_path / "cut.gguf.record.json").read_text())["inputs"]
     for name, path in (("gguf", whole), ("removals", log)):
         assert inputs[name] == {"name": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_file_cut_behind_a_cliff_says_so(steps: int, llama: Checkpoint, tmp_path: Path) -> None:
+    whole, log, out = tmp_path / "whole.gguf", tmp_path / "log.jsonl", tmp_path / "cut.gguf"
+    curve = [(60.0, None), (63.6, "mlp.1"), (570.8, "mlp.2")]
+    lines = [{"step": 0, "perplexity": 60.0}]
+    lines += [
+        {"step": step, "removed": [name], "perplexity": value} for step, (value, name) in enumerate(curve) if step
+    ]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    export_gguf(llama, whole, "f16", None, check=False)
+    given = ["--gguf", str(whole), "--removals", str(log), "--steps", str(steps), "--out", str(out), "--no-check"]
+    result = CliRunner().invoke(app, ["export", *given])
+    assert result.exit_code == 0, result.output
+    told = json.loads((tmp_path / "cut.gguf.record.json").read_text())["results"].get("warning", {}).get("text", "")
+    assert told.endswith("from 60 to 570.8 (9.51 times); stop after step 1") is (steps == 2)
+    assert ("of little use" in result.output) is (steps == 2)
+
+
+def test_a_folder_of_little_use_is_exported_with_its_warning(llama: Checkpoint, tmp_path: Path) -> None:
+    source, out = tmp_path / "ruined", tmp_path / "model.gguf"
+    shutil.copytree(llama.name, source)
+    given = {"text": "it is ruined", "command": "remodel cut ruined"}
+    save_record(source, Record("prune", {}, {}, 1, {}, {"warning": given}))
+    result = CliRunner().invoke(app, ["export", str(source), "--out", str(out), "--no-check"])
+    assert "it is ruined: remodel cut ruined" in result.output.splitlines()
+    assert json.loads((tmp_path / "model.gguf.record.json").read_text())["results"]["warning"] == given
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
-from remodeler.plots import level_edges, plot_tradeoff
+from remodeler.plot_levels import level_edges
+from remodeler.plots import plot_tradeoff
 
 
 def test_level_edges_are_round_sorted_and_inside() -> None:

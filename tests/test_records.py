@@ -11,6 +11,7 @@ from remodeler.records import (
     Record,
     append_line,
     append_lines,
+    disk_errors,
     drop_torn_line,
     load_record,
     read_json,
@@ -19,6 +20,7 @@ from remodeler.records import (
     taken_up,
     versions,
     write_json,
+    write_text,
 )
 
 
@@ -91,3 +93,31 @@ def test_a_log_is_taken_up_by_its_own_run_only(tmp_path: Path) -> None:
     log.write_text('{"model": "a"')  # a kill in the first line
     assert taken_up(log, header) == []
     assert read_lines(log) == [{"model": "a", "labels": ["x", "y"]}]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "full"), "no space left on the disk of place"),
+        (Exception("No space left on device (os error 28)"), "no space left on the disk of place"),  # tokenizers
+        (ValueError("I/O error: Read-only file system (os error 30)"), "place can't be written"),  # safetensors
+        (OSError("9600 requested and 4816 written"), "no space left on the disk of place"),  # numpy
+        (OSError(errno.ENOTDIR, "Not a directory"), "place can't be used"),
+    ],
+)
+def test_an_error_of_the_disk_is_one_sentence_whoever_says_it(error: Exception, words: str) -> None:
+    with pytest.raises(InputError, match=words), disk_errors(Path("place")):
+        raise error
+
+
+def test_other_errors_are_no_errors_of_the_disk() -> None:
+    with pytest.raises(ValueError, match="a bug"), disk_errors(Path("place")):
+        raise ValueError("a bug")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_file_that_does_not_fit_leaves_no_half(tmp_path: Path) -> None:
+    (tmp_path / "file.partial").symlink_to("/dev/full")
+    with pytest.raises(InputError, match="no space left"):
+        write_text(tmp_path / "file", "words")
+    assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from forks import pair, said
@@ -20,9 +21,9 @@ from remodeler.errors import InputError
 from remodeler.evaluation import text_scores
 from remodeler.folders import partial
 from remodeler.pruning.recipes import RECOVERIES, Wish
-from remodeler.pruning.recover import given_back, recover_model
+from remodeler.pruning.recover import given_back, recover_model, source_command
 from remodeler.pruning.wishes import Source, Text
-from remodeler.records import load_record, read_lines
+from remodeler.records import Record, load_record, read_lines, save_record
 from remodeler.report import write_report
 from remodeler.saving import save_pruned
 from tiny import tiny_model, tiny_tokenizer
@@ -122,6 +123,9 @@ def test_a_stored_teacher_teaches_what_the_live_one_does(recover: Recover, tmp_p
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft reads a property that transformers has renamed
 def test_adapters_alone_are_a_folder_that_peft_loads(recover: Recover, home: Path) -> None:
     merged, alone = recover("packed", "merged"), recover("packed", "alone", merge=False)
+    results = load_record(alone).results
+    extra = results["recovered"]["weight_bytes"] - results["pruned"]["weight_bytes"]
+    assert extra == sum(value.nbytes for value in load_file(alone / "adapter_model.safetensors").values())
     assert {path.name for path in alone.glob("adapter*")} == {"adapter_config.json", "adapter_model.safetensors"}
     base = AutoModelForCausalLM.from_pretrained(
         json.loads((alone / "adapter_config.json").read_text())["base_model_name_or_path"]
@@ -179,6 +183,18 @@ def test_what_came_back_is_a_share_of_what_was_lost(recovered: float, share: flo
     results = {name: {"heldout_perplexity": value} for name, value in names.items()}
     assert given_back(results) == pytest.approx(share)
     assert given_back(results | {"dense": {"heldout_perplexity": 30.0}}) is None
+
+
+def test_what_is_still_ruined_after_training_names_a_smaller_cut(tmp_path: Path) -> None:
+    blocks = [f"mlp.{place}" for place in range(5)]
+    options = {"model": "org/model", "out": "elsewhere"}
+    save_record(tmp_path, Record("prune", options, {}, 1, {}, {"removed": blocks}))
+    (tmp_path / "removals.jsonl").touch()
+    assert source_command(tmp_path) == f"remodel cut {tmp_path} org/model --remove 2 --out {tmp_path}-2"
+    warned = {"removed": blocks, "warning": {"text": "ruined", "command": "remodel cut small"}}
+    save_record(tmp_path, Record("prune", options, {}, 1, {}, warned))
+    assert source_command(tmp_path) == "remodel cut small"
+    assert source_command(tmp_path / "none") is None
 
 
 # Interrupted and repeated ---------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from remodeler import saving, streaming
 from remodeler.blocks import Block, Kind, bypassed
 from remodeler.checkpoints import Checkpoint, fingerprint, load
 from remodeler.errors import InputError
-from remodeler.evaluation import memory, model_windows
+from remodeler.evaluation import model_windows
 from remodeler.layerwise import group_size, replaying, through
 from remodeler.logprobs import mean_nll
 from remodeler.pruning.budget import Budget
@@ -29,6 +29,7 @@ from remodeler.pruning.sweep import Unit, window_scores
 from remodeler.records import read_lines
 from remodeler.saving import save_pruned
 from remodeler.shards import INDEX, tensor_files, write_shards
+from remodeler.sizes import memory
 from remodeler.sources import read_texts
 from tiny import LAYERS, tiny_model, tiny_tokenizer, tiny_windows
 

@@ -1,11 +1,13 @@
 """The model card (README.md) of a pruned, recovered or merged model: its sources, what was done, how to load it."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from remodeler.card_text import code, fenced, markdown, plain
 from remodeler.measurements import audited, comparison, written
 from remodeler.records import Record, write_text
 
@@ -58,7 +60,13 @@ def card(record: Record, source: str, meta: dict[str, Any]) -> str:
     name = head["base_model"]
     told = "recovered" if record.verb == "recover" else "pruned"
     loading = loading_lines(form, results["auto_class"], source)
-    return page(head, f"{name}, {told}", [*_story(record, name), "", *_table(results)], loading, results["command"])
+    return page(
+        head,
+        f"{name}, {told}",
+        [*_story(record, name), *warned(results), "", *_table(results)],
+        loading,
+        results["command"],
+    )
 
 
 def write_merge_card(folder: Path, record: Record) -> None:
@@ -79,13 +87,13 @@ def merge_card(record: Record) -> str:
     used = {name: value for name, value in options.items() if name not in ("method", "out") and value is not None}
     shares = results.get("shares") or [None] * len(parents)
     counted = iter(shares)
-    rows = [[key, name, "" if key == "base" else _share(next(counted))] for key, name in parents.items()]
+    rows = [[key, plain(name), "" if key == "base" else _share(next(counted))] for key, name in parents.items()]
     story = [
-        f"{len([key for key in parents if key != 'base'])} models merged by `{options['method']}`.",
+        f"{len([key for key in parents if key != 'base'])} models merged by {code(options['method'])}.",
         "",
         *markdown(["", "model", "share of the change"], rows),
         "",
-        *markdown(["option", "value"], [[f"`{name}`", f"`{value}`"] for name, value in used.items()]),
+        *markdown(["option", "value"], [[code(name), code(value)] for name, value in used.items()]),
     ]
     title = f"{Path(str(options['out'])).name}: {' + '.join(parents.values())}"
     return page(head, title, story, loading_lines(form, results["auto_class"], ""), results["command"])
@@ -106,16 +114,17 @@ def fusion_card(record: Record) -> str:
         "tags": ["knowledge-fusion", "distillation", "remodeler"],
         **inherited(Path(options["student"])),
     }
-    teachers = [f"`{known_as(name)}`" for name in options["teachers"]]
+    teachers = [code(known_as(name)) for name in options["teachers"]]
     voices = [
-        [f"`{known_as(name)}`", f"{each['coverage']:.1%}", f"{each['bits_per_byte']:.3f}", f"{each['weight']:.1%}"]
+        [code(known_as(name)), f"{each['coverage']:.1%}", f"{each['bits_per_byte']:.3f}", f"{each['weight']:.1%}"]
         for name, each in results["voices"].items()
     ]
     story = [
-        f"`{student}`, trained for {results['steps']:,} steps on `{Path(options['texts']).name}` and on what "
+        f"{code(student)}, trained for {results['steps']:,} steps on {code(Path(options['texts']).name)} and on what "
         f"{', '.join(teachers)} predict in it ({options['share']:g} of the loss is the text's own).",
         "",
         *markdown(["voice", "positions", "bits per byte", "weight"], voices),
+        *warned(results),
         "",
         *_table(results),
     ]
@@ -135,17 +144,18 @@ def audit_card(record: Record) -> str:
     head, rows = audited(sides, results.get("difference"))
     what = f"completions of {source['count']:,} prompts" if "prompts" in record.inputs else "texts"
     story = [
-        f"Toxic spans in {what} of `{Path(str(source['source'])).name}`, found by `{record.options['detector']}`.",
+        f"Toxic spans in {what} of {code(Path(str(source['source'])).name)}, found by "
+        f"{code(record.options['detector'])}.",
         "",
-        *markdown(head, rows),
+        *markdown(list(map(plain, head)), rows),
         "",
         f"**{CAUTION[0]}** {' '.join(CAUTION[1:])}",
         "",
         "`spans.jsonl` holds every text with its spans in the clear; `report.html` hides them until asked.",
         "",
-        *["## Make it again", "", "```", results["command"], "```", ""],
+        *["## Make it again", "", *fenced([results["command"]]), ""],
     ]
-    names = " and ".join(f"`{known_as(each['name'])}`" for each in sides)
+    names = " and ".join(code(known_as(each["name"])) for each in sides)
     return "\n".join([f"# Audit of {names}", "", *story])
 
 
@@ -169,11 +179,11 @@ def tagger_card(record: Record) -> str:
         for name, part in results["dev"].items()
         if part["posts"]
     ]
-    taught = f", taught by `{Path(options['teacher']).name}`" if options["teacher"] else ""
+    taught = f", taught by {code(Path(options['teacher']).name)}" if options["teacher"] else ""
     clean = f" and {inputs['harmless']['count']:,} harmless texts" if "harmless" in inputs else ""
     story = [
-        f"Finds toxic spans in texts: `{encoder}` with {head['auxiliary']} features, {head['output']} output and tags "
-        f"{head['scheme'].upper()}, trained on {inputs['texts']['count']:,} posts{clean}{taught}.",
+        f"Finds toxic spans in texts: {code(encoder)} with {head['auxiliary']} features, {head['output']} output and "
+        f"tags {head['scheme'].upper()}, trained on {inputs['texts']['count']:,} posts{clean}{taught}.",
         "",
         f"Official F1 of SemEval-2021 task 5 on the {inputs['dev']['count']:,} posts by which epoch and thresholds "
         "were chosen, so a little more than on others:",
@@ -183,7 +193,7 @@ def tagger_card(record: Record) -> str:
         *_false_alarms(results),
         f"**{CAUTION[0]}** {' '.join(CAUTION[1:])}",
     ]
-    loading = ["```", "remodel audit predict --texts posts.csv --tagger . --out spans-pred.txt", "```"]
+    loading = fenced(["remodel audit predict --texts posts.csv --tagger . --out spans-pred.txt"])
     return page(meta, f"{encoder}, a tagger of toxic spans", story, loading, results["command"])
 
 
@@ -207,8 +217,8 @@ def _share(value: float | None) -> str:
 
 def page(head: dict[str, Any], title: str, story: Sequence[str], loading: Sequence[str], command: str) -> str:
     """A card: what machines read, the story, how to load the model, and the command that made it."""
-    top = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {title}", ""]
-    again = ["", "## Make it again", "", "```", command, "```", ""]
+    top = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {plain(title)}", ""]
+    again = ["", "## Make it again", "", *fenced([command]), ""]
     return "\n".join([*top, *story, "", "## Load", "", *loading, *again])
 
 
@@ -219,10 +229,10 @@ def _story(record: Record, name: str) -> list[str]:
     if record.verb != "recover":
         return [_pruning(results, options, name)]
     before = f", of which {len(removed)} of {blocks} residual blocks had been removed" if removed else ""
-    taught = f" and what `{Path(options['teacher']).name}` predicts" if options.get("lesson") else ""
+    taught = f" and what {code(Path(options['teacher']).name)} predicts" if options.get("lesson") else ""
     return [
-        f"`{name}`{before}, trained for {results['steps']:,} steps ({results['tokens']:,} tokens) on "
-        f"`{Path(options['texts']).name}`{taught} (method `{options['method']}`)."
+        f"{code(name)}{before}, trained for {results['steps']:,} steps ({results['tokens']:,} tokens) on "
+        f"{code(Path(options['texts']).name)}{taught} (method {code(options['method'])})."
     ]
 
 
@@ -232,18 +242,27 @@ def _pruning(results: dict[str, Any], options: dict[str, Any], name: str) -> str
     told = []
     if removed or not widths:
         told.append(
-            f"{len(removed)} of {results.get('blocks')} residual blocks of `{name}` were removed "
-            f"(method `{options['method']}`), in this order: {', '.join(removed)}."
+            f"{len(removed)} of {results.get('blocks')} residual blocks of {code(name)} were removed "
+            f"(method {code(options['method'])}), in this order: {', '.join(removed)}."
         )
     if widths:
         kept, whole = (sum(part) for part in zip(*widths, strict=True))
-        of_what = "of the others" if removed else f"of `{name}`"
+        of_what = "of the others" if removed else f"of {code(name)}"
         method = {None: options["method"], "width": "hybrid-grained"}.get(options.get("then"), options.get("then"))
         told.append(
-            f"{whole - kept:,} of {whole:,} heads and MLP channels {of_what} were cut out (method `{method}`); "
+            f"{whole - kept:,} of {whole:,} heads and MLP channels {of_what} were cut out (method {code(method)}); "
             "`widths.json` names those that were kept."
         )
     return " ".join(told)
+
+
+def warned(results: dict[str, Any]) -> list[str]:
+    """The warning that a result is of no use, where there is one."""
+    given = results.get("warning")
+    if not given:
+        return []
+    again = ["", "A result of use:", "", *fenced([given["command"]])] if given.get("command") else []
+    return ["", f"> **Warning:** {plain(given['text'])}.", *again]
 
 
 def _table(results: dict[str, Any]) -> list[str]:
@@ -254,17 +273,13 @@ def _table(results: dict[str, Any]) -> list[str]:
     return markdown(*written(measured))
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table, line by line."""
-    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
-
-
 def loading_lines(form: str, auto_class: str, source: str) -> list[str]:
     """The code that loads a model, line by line."""
-    lines = ["```python", f"from transformers import {auto_class}", ""]
+    lines = [f"from transformers import {auto_class}", ""]
     if form == "adapters":
-        lines[2:] = ["from peft import PeftModel", "", f'base = {auto_class}.from_pretrained("{source}")']
-        return [*lines, 'model = PeftModel.from_pretrained(base, "path/to/this/folder")', "```"]
+        base = json.dumps(source, ensure_ascii=False)  # a Python string too, in the quotes that people use
+        lines[1:] = ["from peft import PeftModel", "", f"base = {auto_class}.from_pretrained({base})"]
+        return fenced([*lines, 'model = PeftModel.from_pretrained(base, "path/to/this/folder")'], "python")
     if form == "packed":
         lines += ["import remodeler.packed  # or pass trust_remote_code=True", ""]
-    return [*lines, f'model = {auto_class}.from_pretrained("path/to/this/folder")', "```"]
+    return fenced([*lines, f'model = {auto_class}.from_pretrained("path/to/this/folder")'], "python")

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from remodeler.card import inherited, known_as, loading_lines, markdown, page
+from remodeler.card import inherited, known_as, loading_lines, page
+from remodeler.card_text import code, markdown
 from remodeler.records import Record, write_text
 
 TAGS = ["alignment", "self-evolution", "remodeler"]
@@ -29,8 +30,8 @@ def write_reviser_card(folder: Path, record: Record) -> None:
     ]
     story = [
         f"Reads a prompt and a response, says how much has to change (NONE, MINOR, MAJOR) and rewrites it. Made of "
-        f"`{known_as(source)}` with {triples['train']:,} preferences of "
-        f"`{known_as(record.inputs['preferences']['name'])}`; {triples['held out']:,} were held out.",
+        f"{code(known_as(source))} with {triples['train']:,} preferences of "
+        f"{code(known_as(record.inputs['preferences']['name']))}; {triples['held out']:,} were held out.",
         "",
         *markdown(["", ""], rows),
         "",
@@ -50,7 +51,7 @@ def write_policy_card(folder: Path, record: Record) -> None:
         for number, each in enumerate(record.results["rounds"], 1)
     ]
     story = [
-        f"`{known_as(source)}`, trained on its own answers as `{known_as(reviser)}` chose and revised them.",
+        f"{code(known_as(source))}, trained on its own answers as {code(known_as(reviser))} chose and revised them.",
         "",
         *markdown(["round", "", "prompts", "accepted", "mean quality of its first answers"], rows),
         "",
@@ -64,8 +65,8 @@ def write_baseline_card(folder: Path, record: Record) -> None:
     source, data = (record.inputs[key]["name"] for key in ("model", "preferences"))
     before, after = (record.results[key]["heldout_perplexity"] for key in ("student", "fused"))
     story = [
-        f"`{known_as(source)}`, trained on `{known_as(data)}` by `{record.options['method']}`. The perplexity of "
-        f"better answers that were held out went from {before:.3g} to {after:.3g}.",
+        f"{code(known_as(source))}, trained on {code(known_as(data))} by {code(record.options['method'])}. The "
+        f"perplexity of better answers that were held out went from {before:.3g} to {after:.3g}.",
     ]
     _write(folder, record, source, f"{known_as(source)}, {record.options['method']}", story)
 

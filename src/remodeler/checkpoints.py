@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 import remodeler.packed  # noqa: F401  registers the packed model types
 from remodeler.blocks import Anatomy
 from remodeler.console import ERR, note
-from remodeler.errors import InputError, one_line
+from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.families import FAMILIES, Family, family
 from remodeler.records import disk_errors
 from remodeler.shards import INDEX, stored_dtype, tensor_files, weight_map
@@ -204,6 +204,8 @@ def one_sentence(name: str, what: str) -> Iterator[None]:
 
 def _advice(name: str, error: BaseException) -> str:
     text = str(error)
+    if out_of_memory(error):
+        return "memory ran out, use a machine with more, or --stream where there is one"
     if "trust_remote_code" in text or "custom code" in text:
         return "if you trust that code, say so with --trust-remote-code (and --family)"
     if Path(name).is_dir():

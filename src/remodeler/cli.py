@@ -1,8 +1,9 @@
 """The command ``remodel``: one short function per verb, paths in, paths out, no logic."""
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +16,10 @@ from remodeler.cli_evaluate import evaluate, show_table
 from remodeler.cli_export import export
 from remodeler.cli_merge import fuse, merge
 from remodeler.cli_report import publish, report
-from remodeler.errors import InputError
+from remodeler.console import note, say
+from remodeler.errors import InputError, one_line, out_of_memory
+from remodeler.records import disk_refusal, os_error
+from remodeler.streams import lasting_streams
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,7 +34,7 @@ app = typer.Typer(
 def version(value: bool) -> None:
     """Print the version and leave."""
     if value:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -209,13 +213,15 @@ def demo(
         show_table(
             record.results, f"{name}: {len(record.results['removed'])} of {record.results['blocks']} blocks removed"
         )
-    typer.echo(f"\nA fresh Python with stock transformers, {out / 'standard'}:\n  {load_in_stock(out / 'standard')}")
-    typer.echo(f"\nOpen {out / 'blocks' / 'report.html'}. Next: remodel prune --help")
+    say("")
+    say(f"A fresh Python with stock transformers, {out / 'standard'}:")
+    say(f"  {load_in_stock(out / 'standard')}")
+    say("")
+    say(f"Open {out / 'blocks' / 'report.html'}. Next: remodel prune --help")
 
 
 def _show(out: Path, name: str | None) -> None:
     """The end of a verb: the table, where things are, and the way to the hub."""
-    from remodeler.console import note
     from remodeler.records import load_record
 
     record = load_record(out)
@@ -236,12 +242,38 @@ app.add_typer(audit, name="audit", short_help="Find and count toxic spans in tex
 
 
 def main() -> None:
-    """Entry point: user mistakes end in one sentence and exit code 2, an interrupt in 130."""
+    """Entry point: user mistakes end in one sentence and exit code 2, an interrupt in 130.
+
+    What can't be shown stops no work; where a table or a line of a result was lost so, the exit code says it.
+    """
+    with lasting_streams() as (out, _):
+        code = _run()
+        out.flush()
+        if out.lost and not code:
+            code = _refused(f"stdout can't be written ({out.lost}): files are complete, what was shown there is lost")
+    sys.exit(code)
+
+
+def _run() -> Any:
+    """Run the verb that was given; the exit code."""
     try:
         app()
+    except SystemExit as end:  # typer's, with 130 where it was interrupted
+        return _refused("stopped (the same command goes on from here)", 130) if end.code == 130 else end.code
     except InputError as error:
-        typer.echo(f"remodel: {error}", err=True)
-        sys.exit(2)
+        return _refused(str(error))
     except KeyboardInterrupt:
-        typer.echo("remodel: stopped (the same command goes on from here)", err=True)
-        sys.exit(130)
+        return _refused("stopped (the same command goes on from here)", 130)
+    except Exception as error:
+        if out_of_memory(error):
+            return _refused(f"memory ran out ({one_line(error)}): close other programs, or use a machine with more")
+        if found := os_error(error):
+            return _refused(str(disk_refusal(Path(os.fsdecode(found.filename or "a file")), found)))
+        raise
+    return 0
+
+
+def _refused(sentence: str, code: int = 2) -> int:
+    """Say why there is no result; the exit code."""
+    note(f"remodel: {sentence}")
+    return code

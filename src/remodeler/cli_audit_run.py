@@ -86,10 +86,10 @@ def _told(results: dict[str, Any]) -> None:
 def _quoted(found: Any) -> None:
     """What was found, as it stands."""
     from remodeler.auditing.counting import quotes
-    from remodeler.console import OUT
+    from remodeler.console import say
 
     for line in quotes(found):
-        OUT.print(line, markup=False)
+        say(line)
 
 
 def _places(out: Any) -> None:

@@ -52,15 +52,14 @@ def evaluate(
     options: dict[str, Any] = {"texts": texts, "length": length, "packing": packing, "limit": limit, "speed": speed}
     names = [name for name in (model, against) if name]
     revisions = [revision, None][: len(names)]
-    record = evaluate_models(
-        names, revisions, common, options, [task for task in tasks.split(",") if task], out, write_report
-    )
-    show_table(record.results)
+    listed = [task for task in tasks.split(",") if task]
+    evaluate_models(names, revisions, common, options, listed, out, write_report, show_table)
 
 
 def show_table(results: dict[str, Any], title: str = "") -> None:
     """What was measured, on the terminal."""
-    from remodeler.console import table
+    from remodeler.cliff import warning_line
+    from remodeler.console import note, table
     from remodeler.measurements import checkpoints, comparison, written
 
     drawn = comparison(checkpoints(results))
@@ -68,3 +67,5 @@ def show_table(results: dict[str, Any], title: str = "") -> None:
         names, rows = written(drawn)
         last = None if drawn["changes"] else -1
         table(title, names[:last], [row[:last] for row in rows])
+    if results.get("warning"):
+        note(warning_line(results["warning"]))

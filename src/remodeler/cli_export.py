@@ -66,6 +66,7 @@ def export(
 
     Example: `remodel export --gguf whole-Q4_K_M.gguf --removals pruned/removals.jsonl --out pruned-Q4_K_M.gguf`
     """
+    from remodeler.console import say
     from remodeler.exporting.job import export as run
     from remodeler.exporting.wishes import Wish
 
@@ -73,4 +74,4 @@ def export(
     wish = Wish(*form, dtype, family, trust_remote_code, runtime)
     run(wish, out, dry_run)
     if not dry_run:
-        typer.echo(f"{out}: {to if gguf is None else 'gguf'}")
+        say(f"{out}: {to if gguf is None else 'gguf'}")

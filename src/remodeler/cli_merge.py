@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from remodeler import options as opt
 from remodeler import options_fuse as fus
 from remodeler import options_merge as mer
@@ -144,12 +142,12 @@ def _fused(out: Path) -> None:
 
 
 def _done(out: Path) -> None:
-    from remodeler.console import note
+    from remodeler.console import note, say
     from remodeler.measurements import size
     from remodeler.records import load_record
 
     results = load_record(out).results
     if results["shares"]:
-        typer.echo(f"shares of the models: {', '.join(f'{each:.3f}' for each in results['shares'])}")
+        say(f"shares of the models: {', '.join(f'{each:.3f}' for each in results['shares'])}")
     weights = size(results["merged"]["weight_bytes"])
     note(f"{out}: the model ({weights} of weights), report.html, merge.jsonl, record.json")

@@ -18,9 +18,10 @@ def report(
 
     Example: `remodel report blocks layers recovered --out together.html`
     """
+    from remodeler.console import say
     from remodeler.report_together import write_together
 
-    typer.echo(write_together(folders, out))
+    say(str(write_together(folders, out)))
 
 
 def publish(
@@ -35,6 +36,7 @@ def publish(
 
     Example: `remodel publish small me/small --dry-run`
     """
+    from remodeler.console import say
     from remodeler.publishing import publish as send
 
-    typer.echo(send(folder, name, public, dry_run))
+    say(send(folder, name, public, dry_run))

@@ -1,11 +1,13 @@
 """The main job on the small model that travels along: prune it twice, measure, write, load in stock transformers."""
 
+import os
 import subprocess
 import sys
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from remodeler.console import note
+from remodeler.errors import InputError
 from remodeler.folders import refuse_existing
 from remodeler.pruning.budget import Budget
 from remodeler.pruning.job import Finish, prune_model
@@ -39,7 +41,8 @@ def run_demo(out: Path, finish: Finish) -> dict[str, Record]:
     refuse_existing(out)
     with as_file(files("remodeler") / "demo_model") as model:
         for name, (words, plan) in RUNS.items():
-            note(f"\n{name}: {words}")
+            note("")
+            note(f"{name}: {words}")
             source = Source(str(model), dtype="float32", device="cpu")
             prune_model(source, Text("python", SAMPLES, LENGTH), plan, Budget(ratio=RATIO), out / name, finish)
     return {name: load_record(out / name) for name in RUNS}
@@ -47,5 +50,14 @@ def run_demo(out: Path, finish: Finish) -> dict[str, Record]:
 
 def load_in_stock(folder: Path) -> str:
     """What a fresh Python with plain transformers says about a written model."""
-    command = [sys.executable, "-c", STOCK, str(folder), PROMPT]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    command, words = [sys.executable, "-c", STOCK, str(folder), PROMPT], os.environ | {"PYTHONIOENCODING": "utf-8"}
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace", env=words)
+    except subprocess.CalledProcessError as error:
+        raise InputError(f"a fresh Python can't load {folder} ({_last_line(error.stderr)}): report it") from None
+    return done.stdout.strip()
+
+
+def _last_line(text: str) -> str:
+    """What a process said in the end."""
+    return (text.strip().splitlines() or ["it said nothing"])[-1]

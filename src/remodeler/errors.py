@@ -21,6 +21,15 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= MOST else text[: MOST - 3] + "..."
 
 
+MEMORY_SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
+"""What torch and the system say where there is none left, on a CPU as a plain RuntimeError."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whatever device."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in MEMORY_SIGNS)
+
+
 class LeftOut(Counter[str]):
     """How much was left out, by reason, and of each reason the first row, from 1, where rows are known."""
 

@@ -1,17 +1,25 @@
 """Evaluate from start to finish: load, measure side by side, write record and report."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from remodeler.checkpoints import load
+from remodeler.checkpoints import Checkpoint, load
+from remodeler.cliff import guessing_warning
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.evaluation import evaluate, evaluation_texts
 from remodeler.folders import new_folder, refuse_existing
+from remodeler.logprobs import vocabulary
 from remodeler.records import Record, save_record, versions
 
 Finish = Callable[[Path], object]
+Show = Callable[[dict[str, Any]], object]
+
+
+def nobody(_: dict[str, Any]) -> None:
+    """Nobody looks."""
 
 
 def evaluate_models(
@@ -22,6 +30,7 @@ def evaluate_models(
     tasks: Sequence[str],
     out: Path | None,
     finish: Finish,
+    show: Show = nobody,
 ) -> Record:
     """Measure models; with ``out`` also write ``record.json`` and the report to that new folder.
 
@@ -33,6 +42,7 @@ def evaluate_models(
         tasks: lm-eval tasks and local question files.
         out: a folder that does not exist yet.
         finish: called with the folder when the record is in it.
+        show: called with the results before anything is written, so that a full disk loses none.
     """
     if out:
         refuse_existing(out)
@@ -40,16 +50,29 @@ def evaluate_models(
         raise InputError(f"--limit {options['limit']} was given without --tasks, whose questions it counts: add some")
     source = options["texts"]
     texts = evaluation_texts(source) if source else []
-    checkpoints = [load(name, revision=rev, **loading) for name, rev in zip(names, revisions, strict=True)]
-    note(f"measuring {' and '.join(names)}")
-    measured = {key: options[key] for key in ("length", "packing", "limit", "speed")}
-    scores = evaluate(checkpoints, texts, tasks=tasks, **measured)
-    inputs = {"models": dict(zip(names, revisions, strict=True)), "texts": {"source": source}}
-    record = Record(
-        "evaluate", {**loading, **options, "tasks": list(tasks)}, inputs, 42, versions(), {"checkpoints": scores}
-    )
-    if out:
-        with new_folder(out) as work:
+    with new_folder(out) if out else nullcontext() as work:  # now: a place that can't be written costs no measurement
+        checkpoints = [load(name, revision=rev, **loading) for name, rev in zip(names, revisions, strict=True)]
+        note(f"measuring {' and '.join(names)}")
+        results = _results(names, checkpoints, texts, options, tasks)
+        show(results)
+        inputs = {"models": dict(zip(names, revisions, strict=True)), "texts": {"source": source}}
+        record = Record("evaluate", {**loading, **options, "tasks": list(tasks)}, inputs, 42, versions(), results)
+        if work:
             save_record(work, record)
             finish(work)
     return record
+
+
+def _results(
+    names: Sequence[str],
+    checkpoints: Sequence[Checkpoint],
+    texts: Sequence[str],
+    options: dict[str, Any],
+    tasks: Sequence[str],
+) -> dict[str, Any]:
+    """What was measured, and the warning of models that only guess."""
+    measured = {key: options[key] for key in ("length", "packing", "limit", "speed")}
+    scores = evaluate(checkpoints, texts, tasks=tasks, **measured)
+    sizes = [vocabulary(checkpoint.model) for checkpoint in checkpoints]
+    found = guessing_warning(names, [each.get("perplexity") for each in scores], sizes)
+    return {"checkpoints": scores, **({"warning": found} if found else {})}

@@ -1,4 +1,4 @@
-"""What a checkpoint is worth: perplexity, multiple-choice tasks, speed, and the memory of its weights and KV cache.
+"""What a checkpoint is worth: perplexity, multiple-choice tasks, speed, and the bytes of its weights and KV cache.
 
 Perplexity follows the WikiText-2 convention: all texts joined, cut into independent windows, every token but the first
 of a window scored. The same model has another perplexity at another window length, so compare only figures of one
@@ -18,13 +18,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from remodeler.checkpoints import Checkpoint
 from remodeler.console import bar
 from remodeler.errors import InputError
-from remodeler.logprobs import bits_per_byte, mean_nll, perplexity, vocabulary
-from remodeler.minibatches import device_of
+from remodeler.logprobs import bits_per_byte, mean_nll, perplexity
+from remodeler.sizes import memory, random_ids
 from remodeler.sources import NAMES, read_texts, sample
 from remodeler.texts import Packing, Windows, masked, seq2seq, windows
 from remodeler.tracing import same_inputs
@@ -34,7 +33,6 @@ T = TypeVar("T")
 
 LENGTH = 2048  # of a window, where the model can read that much
 PROMPT, NEW, REPEATS = 128, 64, 5
-CACHED = 2  # tokens read to measure the cache: fewer than any sliding window holds
 
 
 def evaluate(
@@ -212,7 +210,7 @@ def _affordable(checkpoints: Sequence[Checkpoint]) -> tuple[int, int]:
 
 def _run(checkpoint: Checkpoint, prompt: int, new: int, batch: int) -> dict[str, float]:
     """Seconds of one run."""
-    model, ids = checkpoint.model, _ids(checkpoint, batch, prompt)
+    model, ids = checkpoint.model, random_ids(checkpoint, batch, prompt)
     if checkpoint.anatomy.family.task != "causal":
         inputs = same_inputs(checkpoint.anatomy.family, ids)
         return {"prefill": _timed(ids.device, lambda: model(**inputs))[0]}
@@ -250,46 +248,3 @@ def _synchronize(device: torch.device) -> None:
 def _spread(speeds: Sequence[float], tokens: int) -> dict[str, float]:
     low, median, high = (float(value) for value in np.quantile(speeds, [0.25, 0.5, 0.75]))
     return {"median": median, "low": low, "high": high, "repeats": len(speeds), "tokens": tokens}
-
-
-def _ids(checkpoint: Checkpoint, batch: int, length: int) -> Tensor:
-    """Random tokens, the same at every call: [batch, length]."""
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(vocabulary(checkpoint.model), (batch, length), generator=generator)
-    return ids.to(device_of(checkpoint.model))
-
-
-# ---- memory ----------------------------------------------------------------------------------------------------------
-
-
-def memory(checkpoint: Checkpoint) -> Scores:
-    """Parameters and bytes of the weights, tied ones counted once, and bytes of the KV cache for every token in it."""
-    return {
-        "parameters": checkpoint.anatomy.parameters(),
-        "weight_bytes": sum(_bytes(parameter) for parameter in checkpoint.model.parameters()),
-        "kv_bytes_per_token": kv_bytes_per_token(checkpoint),
-    }
-
-
-@torch.no_grad()
-def kv_bytes_per_token(checkpoint: Checkpoint) -> int:
-    """Bytes that one more token adds to the cache, measured on a real one; 0 for models without.
-
-    Layers with a sliding window count in full: they grow like the others until the window is full, and then no more.
-    Sequence-to-sequence models: of one token of the input and one of the output together.
-    """
-    if checkpoint.anatomy.family.task == "masked":
-        return 0
-    inputs = same_inputs(checkpoint.anatomy.family, _ids(checkpoint, 1, CACHED))
-    return sum(map(_bytes, _cached(checkpoint.model(**inputs, use_cache=True).past_key_values))) // CACHED
-
-
-def _cached(cache: Any) -> list[Tensor]:
-    """Keys and values of all layers."""
-    parts = [cache] if hasattr(cache, "layers") else [cache.self_attention_cache, cache.cross_attention_cache]
-    found = [getattr(layer, name, None) for part in parts for layer in part.layers for name in ("keys", "values")]
-    return [tensor for tensor in found if tensor is not None]
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

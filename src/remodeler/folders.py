@@ -3,6 +3,7 @@
 A folder is filled as ``NAME.partial``, and gets its name when it is whole. Nothing is ever overwritten.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -21,11 +22,40 @@ except ImportError:  # Windows, where folders are not locked
     fcntl = None  # type: ignore[assignment]
 
 
+LONGEST_SUFFIX = ".record.json"
+"""Of the names that a result and its parts have on the disk while it is made."""
+
+
 def refuse_existing(path: Path) -> None:
-    """Nothing is ever overwritten."""
+    """Refuse a place for a result where there is something, or where nothing can be written; before there is work."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name {path} is not valid UTF-8, which weights need: choose another --out") from None
     with disk_errors(path):
         if path.exists() or path.is_symlink():
             raise InputError(f"{path} exists already: choose another --out or remove it first")
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + LONGEST_SUFFIX).lstat()  # raises for a name that is too long
+        _refuse_unwritable(existing_parent(path))
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above a path that is there."""
+    return next(each for each in path.absolute().parents if each.exists())
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"no right to write in {folder}")
+
+
+def free_space(path: Path) -> int:
+    """Bytes that are free on the disk of a result that is still to be made."""
+    with disk_errors(path):
+        return shutil.disk_usage(existing_parent(path)).free
 
 
 def partial(path: Path) -> Path:

@@ -84,6 +84,7 @@ class Metric:
 METRICS = {
     "parameters": Metric("Parameters", short),
     "weight_bytes": Metric("Weights", size),
+    "memory_bytes": Metric("Weights in memory, as computed", size),
     "kv_bytes_per_token": Metric("KV cache per token", size),
     "perplexity": Metric("Perplexity", decimal),
     "bits_per_byte": Metric("Bits per byte", decimal),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from remodeler import processes
 from remodeler.blocks import Anatomy
-from remodeler.errors import InputError
+from remodeler.errors import InputError, out_of_memory
 from remodeler.streaming import room
 from remodeler.texts import IGNORED, Windows
 
@@ -72,7 +72,9 @@ def enough_memory(remedy: str) -> Iterator[None]:
     """A device that runs out of memory is no reason to lose the steps that are done: say what would take less."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
         raise InputError(f"the device ran out of memory: run the same command with {remedy}") from error
 
 

@@ -281,6 +281,7 @@ def refuse_unpublishable(name: str | None) -> None:
 def published(out: Path, name: str | None) -> None:
     """Put a result on the hub, where that was asked for."""
     if name is not None:
+        from remodeler.console import say
         from remodeler.publishing import publish
 
-        typer.echo(publish(out, name))
+        say(publish(out, name))

@@ -7,11 +7,15 @@ of the page, so that one figure follows the reader's light or dark theme; the sa
 import io
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from remodeler.plot_levels import level_opacity
+from remodeler.streams import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +27,7 @@ MID_GREY = "#7d8590"  # readable on white and on black
 CYCLE = ("#2f81d0", "#d9662b", "#2a9d74", "#b565c4", "#c29a1a", "#5aa9c9", "#8a8f98")
 MARKERS = "osD^vPX"
 LARGE_RANGE = 4.0  # above this ratio a perplexity axis is logarithmic
-MOST_EDGES = 7
+LONGEST_NAME = 40
 CELL = 0.9  # share of its square that a heat-map cell fills
 Points = Sequence[tuple[float, float]]
 METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -36,47 +40,6 @@ class Panel:
     name: str
     values: dict[tuple[int, int], float]  # (layer, column) -> importance as it is coloured
     removed: frozenset[tuple[int, int]]  # (layer, column): what that step took away
-
-
-# Colour levels ------------------------------------------------------------------------------------------------------
-
-
-def level_edges(values: Sequence[float]) -> list[float]:
-    """Round numbers that split positive values into levels: logarithmic where they spread, else evenly spaced."""
-    positive = sorted(value for value in values if value > 0)
-    if not positive:
-        return []
-    # A few extremes get no level of their own.
-    low, high = positive[len(positive) // 10], positive[-1 - len(positive) // 20]
-    for series in ((1, 2, 5), (1, 3), (1,)):
-        edges = _between(low, high, series)
-        if len(edges) <= MOST_EDGES:
-            break
-    return edges[-MOST_EDGES:] if len(edges) > 2 or low == high else _even(low, high)
-
-
-def _between(low: float, high: float, series: Sequence[int]) -> list[float]:
-    decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
-    edges = [float(f"{digit}e{decade}") for decade in decades for digit in series]
-    return [edge for edge in edges if low < edge < high]
-
-
-def _even(low: float, high: float) -> list[float]:
-    return [low + (high - low) * part / MOST_EDGES for part in range(1, MOST_EDGES)]
-
-
-def level_opacity(level: int, levels: int) -> float:
-    """How strongly a level is coloured: faint at the bottom, full at the top."""
-    return round(0.14 + 0.86 * level / max(levels - 1, 1), 3)
-
-
-def _cell_colour(value: float, edges: Sequence[float]) -> tuple[float, ...]:
-    from matplotlib.colors import to_rgba
-
-    if value < 0:
-        return to_rgba(GAIN, 0.6)
-    level = sum(value >= edge for edge in edges)
-    return to_rgba(HEAT, level_opacity(level, len(edges) + 1))
 
 
 # Drawing ------------------------------------------------------------------------------------------------------------
@@ -121,7 +84,8 @@ def _inline(figure: "Figure", name: str, title: str, description: str) -> str:
     import matplotlib
 
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # letters are drawn by the reader's fonts
         figure.savefig(buffer, format="svg", transparent=True, metadata=METADATA)
     svg = buffer.getvalue().partition("<svg")[2]
     svg = "<svg" + re.sub(r"\s*<style.*?</style>", "", svg, flags=re.DOTALL)  # it would style the whole page
@@ -134,7 +98,7 @@ def _inline(figure: "Figure", name: str, title: str, description: str) -> str:
 
 
 def _literal(text: str) -> str:
-    return escape(text).replace("\\", "\\\\")  # a backslash means something in a replacement
+    return escape(visible(text)).replace("\\", "\\\\")  # a backslash means something in a replacement
 
 
 def tradeoff_svg(points: Sequence[tuple[float, float]], chosen: int) -> str:
@@ -189,6 +153,15 @@ def _heat_panel(axes: "Axes", panel: Panel, edges: Sequence[float], steps: Seque
     axes.yaxis.set_major_locator(MaxNLocator(nbins=24, integer=True, steps=[1, 2, 4, 5, 10]))
     axes.set_xlabel("step")
     axes.set_title(panel.name, color=INK, parse_math=False)
+
+
+def _cell_colour(value: float, edges: Sequence[float]) -> tuple[float, ...]:
+    from matplotlib.colors import to_rgba
+
+    if value < 0:
+        return to_rgba(GAIN, 0.6)
+    level = sum(value >= edge for edge in edges)
+    return to_rgba(HEAT, level_opacity(level, len(edges) + 1))
 
 
 def _cell(column: int, layer: int, colour: tuple[float, ...], outlined: bool) -> Any:
@@ -249,11 +222,21 @@ def _tradeoffs(curves: Mapping[str, Points], colour: str) -> "Figure":
 
 
 def _named_curves(axes: "Axes", curves: Mapping[str, Points], colour: str) -> None:
-    for number, (name, points) in enumerate(curves.items()):
+    drawn = []
+    for number, points in enumerate(curves.values()):
         style: dict[str, Any] = {"color": CYCLE[number % len(CYCLE)], "marker": MARKERS[number % len(MARKERS)]}
-        axes.plot(*zip(*points, strict=True), label=name, linewidth=2, markersize=5, **style)
-    for text in axes.legend(frameon=False, labelcolor=colour, fontsize=9).get_texts():
+        drawn += axes.plot(*zip(*points, strict=True), linewidth=2, markersize=5, **style)
+    numbers = [str(number) for number in range(len(drawn))]  # a name that begins with an underscore would be left out
+    legend = axes.legend(drawn, numbers, frameon=False, labelcolor=colour, fontsize=9)
+    for text, name in zip(legend.get_texts(), curves, strict=True):
         text.set_parse_math(False)
+        text.set_text(figure_name(name))
+
+
+def figure_name(name: str) -> str:
+    """A name that fits into a figure: its letters, and of a long one its beginning and its end."""
+    text = visible(name)
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME // 2]} … {text[3 - LONGEST_NAME // 2 :]}"
 
 
 def intervals_svg(panels: Mapping[str, Sequence[tuple[str, float, float | None, float | None]]]) -> str:
@@ -264,7 +247,7 @@ def intervals_svg(panels: Mapping[str, Sequence[tuple[str, float, float | None, 
     for axes, (label, values) in zip(every, panels.items(), strict=True):
         _calm(axes, INK)
         axes.set_xlabel(label)
-        axes.set_yticks(range(rows), [name for name, *_ in values], parse_math=False)
+        axes.set_yticks(range(rows), [figure_name(name) for name, *_ in values], parse_math=False)
         axes.set_ylim(rows - 0.5, -0.5)
         for place, (name, value, low, high) in enumerate(values):
             if low is not None and high is not None:

@@ -6,17 +6,19 @@ Files are written beside their place and renamed.
 import errno
 import hashlib
 import json
+import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from remodeler.errors import InputError
+from remodeler.errors import InputError, one_line
 
 RECORD_FILE = "record.json"
 VERSIONED = ("remodeler", "torch", "transformers", "safetensors", "tokenizers", "datasets", "accelerate", "peft")
@@ -52,35 +54,63 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space", "read-only" and "not permitted" into one sentence that names the path."""
+    """Turn "no space", "read-only" and "not permitted" into one sentence that names the path, whoever says it."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(
-                f"no space left on the disk of {path}: free some, then run the same command again"
-            ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise InputError(
-                f"{path} can't be written ({os.strerror(error.errno)}): choose a place you may write to"
-            ) from error
-        raise InputError(f"{path} can't be used ({error.strerror or error}): choose another place") from error
+    except InputError:
+        raise
+    except Exception as error:
+        if (found := os_error(error)) is None:
+            raise
+        raise disk_refusal(path, found) from error
+
+
+def os_error(error: Exception) -> OSError | None:
+    """The error of a file behind an exception: itself, or what tokenizers and safetensors, in Rust, quote of it.
+
+    None where there is none, or where memory and not a disk is full.
+    """
+    if not isinstance(error, OSError):
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            return None
+        error = OSError(int(found.group(1)), os.strerror(int(found.group(1))))
+    return None if error.errno == errno.ENOMEM else error
+
+
+def disk_refusal(path: Path, error: OSError) -> InputError:
+    """What an error of the disk means for a path, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or _cut_short(error):
+        return InputError(f"no space left on the disk of {path}: free some, then run the same command again")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return InputError(f"{path} can't be written ({os.strerror(error.errno)}): choose a place you may write to")
+    return InputError(f"{path} can't be used ({error.strerror or one_line(error)}): choose another place")
+
+
+def _cut_short(error: OSError) -> bool:
+    """Whether numpy could not write all of an array, which it says without a number."""
+    return error.errno is None and "requested and" in str(error)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
     beside = path.with_name(path.name + ".partial")
     with disk_errors(path):
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        try:
+            with beside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write a UTF-8 file whole or not at all; undecodable bytes of a path in it stand as escapes, as JSON has them."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -96,7 +126,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"there is no file {path}: check the path") from None
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}): restore or delete it") from None
 
 
@@ -107,8 +137,8 @@ def append_line(path: Path, value: Any) -> None:
 
 def append_lines(path: Path, values: Sequence[Any]) -> None:
     """Add JSON lines and wait until they are on the disk."""
-    with disk_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write("".join(to_json(value) + "\n" for value in values))
+    with disk_errors(path), path.open("ab") as file:
+        file.write("".join(to_json(value) + "\n" for value in values).encode(errors="backslashreplace"))
         file.flush()
         os.fsync(file.fileno())
 
@@ -149,7 +179,7 @@ def read_lines(path: Path) -> list[Any]:
 def _parsed(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"line {number} of {path} is not valid JSON ({error}): restore or delete the file") from None
 
 
@@ -163,8 +193,17 @@ def drop_torn_line(path: Path) -> None:
 
 
 def save_record(folder: Path, record: Record) -> None:
-    """Write ``record.json`` into a folder."""
-    write_json(folder / RECORD_FILE, asdict(record))
+    """Write ``record.json`` into a folder; what is no finite number, which JSON has no word for, as null."""
+    write_json(folder / RECORD_FILE, finite(asdict(record)))
+
+
+def finite(value: Any) -> Any:
+    """A value with None for every number in it that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def load_record(folder: Path) -> Record:

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
+from remodeler.console import note
+from remodeler.errors import one_line
 from remodeler.measurements import change, checkpoints, comparison, decimal, number, tiles
 from remodeler.records import Record, load_record, read_lines, write_text
 from remodeler.report_align import lead as align_lead
@@ -28,6 +30,8 @@ from remodeler.report_training import summary as loss_curve
 REPORT_FILE = "report.html"
 REMOVALS_FILE, TRAINING_FILE, MERGE_FILE = "removals.jsonl", "training.jsonl", "merge.jsonl"
 SPANS_FILE = "spans.jsonl"
+PAGE_ERRORS = (TemplateError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
+"""What jinja2 and matplotlib say of values that they can't show."""
 PLACED = (
     "checkpoints",
     "dense",
@@ -39,6 +43,7 @@ PLACED = (
     "widths",
     "layers",
     "command",
+    "warning",
     "auto_class",
     "audited",
     "difference",
@@ -55,11 +60,19 @@ Values = Mapping[str, Any]
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` beside the record of a folder."""
+    """Write ``report.html`` beside the record of a folder.
+
+    Where a record or a log holds what no page can show, that is said, and there is none: a finished result stays whole.
+    """
     files = (folder / name for name in (REMOVALS_FILE, TRAINING_FILE, MERGE_FILE, SPANS_FILE))
     logs: list[Sequence[Values]] = [read_lines(log) if log.exists() else [] for log in files]
-    page = render(load_record(folder), *logs, *[aligned_texts(folder)])
-    write_text(folder / REPORT_FILE, page)
+    record, texts = load_record(folder), aligned_texts(folder)
+    try:
+        page = render(record, *logs, *[texts])
+    except PAGE_ERRORS as error:
+        note(f"{REPORT_FILE} is left out, this record can't be shown ({type(error).__name__}: {one_line(error)})")
+    else:
+        write_text(folder / REPORT_FILE, page)
     return folder / REPORT_FILE
 
 
@@ -89,6 +102,7 @@ def render(
         verb=record.verb,
         title=title(record, steps),
         lead=lead(record, log),
+        warning=record.results.get("warning"),
         tiles=tiles(measured[-2:]) or audit_tiles(record.results) or align_tiles(record.results),
         align=align_summary(record.results, aligned),
         audit=audit_summary(record.results, found),

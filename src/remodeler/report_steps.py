@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 from remodeler.measurements import change, decimal, number
-from remodeler.plots import Panel, heat_map_svg, level_edges, level_opacity, tradeoff_svg
+from remodeler.plot_levels import level_edges, level_opacity
+from remodeler.plots import Panel, heat_map_svg, tradeoff_svg
 
 WIDEST_GROUP = 16  # layers side by side in the map
 KINDS = {"attention": "attention", "mlp": "MLP"}

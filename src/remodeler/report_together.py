@@ -13,12 +13,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from remodeler.errors import InputError
+from remodeler.errors import InputError, one_line
 from remodeler.folders import refuse_existing
 from remodeler.measurements import checkpoints, comparison, number, size
 from remodeler.plots import tradeoffs_svg
 from remodeler.records import Record, load_record, read_lines, write_text
-from remodeler.report import REMOVALS_FILE, REPORT_FILE, command, lead
+from remodeler.report import PAGE_ERRORS, REMOVALS_FILE, REPORT_FILE, command, lead
 from remodeler.report_steps import curve_points, summary
 
 CONTEXT, BATCH = 4096, 1
@@ -46,7 +46,15 @@ def write_together(folders: Sequence[Path], page: Path) -> Path:
         InputError: when a folder has no record, or the page is there already.
     """
     refuse_existing(page)
-    write_text(page, render(entries(folders), page))
+    found = entries(folders)
+    try:
+        text = render(found, page)
+    except PAGE_ERRORS as error:
+        raise InputError(
+            f"the records of {', '.join(entry.name for entry in found)} can't be shown ({type(error).__name__}: "
+            f"{one_line(error)}): give folders as a verb wrote them"
+        ) from error
+    write_text(page, text)
     return page
 
 
@@ -143,6 +151,7 @@ def _described(entry: Entry, page: Path) -> dict[str, Any]:
         "name": entry.name,
         "verb": record.verb,
         "lead": lead(record, log),
+        "warning": record.results.get("warning"),
         "map": log.get("block_map"),
         "command": command(record),
         "link": _relative(own, page) if own.exists() else None,

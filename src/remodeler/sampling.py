@@ -20,10 +20,10 @@ from remodeler.checkpoints import Checkpoint
 from remodeler.console import Listen
 from remodeler.decoding import Choice, Continued, continued
 from remodeler.errors import InputError
-from remodeler.evaluation import kv_bytes_per_token
 from remodeler.logprobs import vocabulary
 from remodeler.minibatches import device_of, enough_memory
 from remodeler.records import append_lines, digest, taken_up
+from remodeler.sizes import kv_bytes_per_token
 from remodeler.streaming import room
 from remodeler.texts import tokenizer_errors
 

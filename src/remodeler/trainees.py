@@ -11,7 +11,6 @@ from remodeler.adapters import Lora, adapted, everything
 from remodeler.blocks import Anatomy
 from remodeler.checkpoints import Checkpoint
 from remodeler.errors import InputError
-from remodeler.evaluation import memory
 from remodeler.saving import Saved, save_pruned
 
 
@@ -33,12 +32,6 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     """The dtype of the files, or the one computed in where that is narrower."""
     dtype: torch.dtype = checkpoint.model.dtype
     return min(dtype, checkpoint.stored_dtype or dtype, key=lambda each: each.itemsize)
-
-
-def as_stored(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Sizes in the dtype of the files, in which a model is used; training may widen it."""
-    figures, wider = memory(checkpoint), checkpoint.model.dtype.itemsize // stored_dtype(checkpoint).itemsize
-    return {name: value if name == "parameters" else value // wider for name, value in figures.items()}
 
 
 @contextmanager

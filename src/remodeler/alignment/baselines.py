@@ -28,7 +28,7 @@ from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy,
 from remodeler.logprobs import mean_nll, perplexity
 from remodeler.minibatches import enough_memory
 from remodeler.records import Record, save_record, versions
-from remodeler.trainees import as_stored
+from remodeler.sizes import announce_training_space, memory
 from remodeler.training_state import CURVE_FILE
 
 Finish = Callable[[Path], object]
@@ -89,6 +89,7 @@ def train_baseline(wish: BaselineWish, out: Path, finish: Finish, dry: bool = Fa
         if processes.first():
             note(f"{len(job.data.train):,} triples to learn from, {len(job.data.heldout):,} held out")
             note(f"left out: {counted(job.data.dropped)}")
+            announce_training_space(out, job.known["before"], wish.course.lora is None)
         if dry:
             return False
         done = processes.shared(whole(partial(out), RUN, options(wish, out)))
@@ -149,7 +150,7 @@ def _rows(policy: Checkpoint, triples: Sequence[Triple], chat: bool) -> list[Row
 def _scores(policy: Checkpoint, heldout: Sequence[Triple], chat: bool) -> dict[str, Any]:
     """Sizes, and the perplexity of better answers that were held out."""
     loss = mean_nll(policy.anatomy, windows(policy, _rows(policy, heldout, chat)))
-    return {**as_stored(policy), "heldout_perplexity": perplexity(loss)}
+    return {**memory(policy), "heldout_perplexity": perplexity(loss)}
 
 
 def _complete(job: Job, done: Path, work: Path, out: Path) -> None:

@@ -25,7 +25,7 @@ from remodeler.folders import empty, new_folder, refuse_existing
 from remodeler.logprobs import bits_per_byte, perplexity
 from remodeler.records import Record, append_line, command_line, digest, save_record, taken_up, versions
 from remodeler.sampling import Sampling, completions, refuse_size
-from remodeler.trainees import as_stored
+from remodeler.sizes import memory
 
 Finish = Callable[[Path], object]
 FOUND = "policies.jsonl"
@@ -87,7 +87,7 @@ def _measured(wish: CompareWish, triples: Sequence[Triple], work: Path) -> list[
     device = pick_device(wish.loading.device)
     for number, name in list(enumerate(wish.policies, 1))[len(found) :]:
         policy = wish.loading.load(name, device)
-        figures = {"name": name, "weights": fingerprint(policy.model), **as_stored(policy)}
+        figures = {"name": name, "weights": fingerprint(policy.model), **memory(policy)}
         figures |= _likelihoods(policy, triples, wish.sampling.chat)
         figures |= _answers(wish, policy, triples, work / f"answers-{number}.jsonl", device)
         append_line(work / FOUND, figures)

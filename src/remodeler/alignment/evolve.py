@@ -38,6 +38,7 @@ from remodeler.console import bar, note
 from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.minibatches import enough_memory
 from remodeler.records import Record, digest, read_lines, save_record, taken_up, versions
+from remodeler.sizes import announce_training_space
 from remodeler.training_plan import mixed
 from remodeler.training_state import CURVE_FILE
 
@@ -64,6 +65,8 @@ def evolve_policy(wish: EvolveWish, out: Path, finish: Finish, dry: bool = False
         job = prepared(wish, device)
         if processes.first():
             announce(job)
+            trained = wish.course.lora is None
+            announce_training_space(out, job.policy["size"], trained, copies=len(wish.rounds) + 1)
         if dry:
             expected(job)
             return False

@@ -16,7 +16,7 @@ from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import duration, note
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.sampling import expected_seconds, prompt_ids, read, templated
-from remodeler.trainees import as_stored
+from remodeler.sizes import memory
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def divided(wish: EvolveWish, place: torch.device) -> Job:
             + (f" (left out: {counted(bad)})" if bad else "")
         )
     shards = tuple(tuple(pool[len(pool) * n // count : len(pool) * (n + 1) // count]) for n in range(count))
-    known = {"name": wish.model, "weights": fingerprint(policy.model), "size": as_stored(policy)}
+    known = {"name": wish.model, "weights": fingerprint(policy.model), "size": memory(policy)}
     return Job(wish, shards, tuple(short[:probe]), len(prompts) - len(short), bad, known, place)
 
 

@@ -46,7 +46,7 @@ from remodeler.errors import InputError, counted
 from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.minibatches import enough_memory
 from remodeler.records import Record, read_lines, save_record, versions
-from remodeler.trainees import as_stored
+from remodeler.sizes import announce_training_space, file_sizes, memory
 from remodeler.training_state import CURVE_FILE
 
 Finish = Callable[[Path], object]
@@ -91,6 +91,7 @@ def train_reviser(wish: ReviserWish, out: Path, finish: Finish, dry: bool = Fals
         job = prepared(wish, device)
         if processes.first():
             _announce(job)
+            announce_training_space(out, file_sizes(job.model), wish.course.lora is None, copies=2)
         if dry:
             _expected(job)
             return False
@@ -227,7 +228,7 @@ def _complete(job: Job, work: Path, out: Path) -> None:
     facts = {"labels": asdict(rule) | {"threshold": limit}, "label_weight": job.wish.label_weight}
     write_settings(work, job.template, trained.marks, facts)
     results: dict[str, Any] = {
-        "reviser": as_stored(trained.checkpoint),
+        "reviser": memory(trained.checkpoint),
         "triples": {
             "train": len(job.data.train),
             "held out": len(job.data.heldout),

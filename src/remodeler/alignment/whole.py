@@ -42,7 +42,8 @@ def align_policy(first: ReviserWish, second: EvolveWish, out: Path, finish: Fini
 
 def _refuse_other(out: Path) -> None:
     """OUT may hold what an earlier run of the same command left, and nothing else."""
-    refuse_existing(out / POLICY)
+    if out.is_dir():
+        refuse_existing(out / POLICY)
     ours = {REVISER, *(partial(Path(name)).name for name in (REVISER, POLICY))}
     with disk_errors(out):
         if not out.is_dir() or {path.name for path in out.iterdir()} - ours:

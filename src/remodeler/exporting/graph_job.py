@@ -7,7 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from remodeler.card import known_as, page
+from remodeler.card import known_as, page, warned
+from remodeler.card_text import code, fenced
 from remodeler.checkpoints import Checkpoint
 from remodeler.companions import write_tokenizer
 from remodeler.console import note
@@ -175,12 +176,13 @@ def write_graph_card(folder: Path, name: str, source: str, results: dict[str, An
     target = TARGETS[name]
     head = {"base_model": known_as(source), "pipeline_tag": "text-generation", "tags": [name, "remodeler"]}
     story = [
-        f"`{known_as(source)}` as one {target.word} graph in float32. It takes tokens, a mask, positions and the KV "
-        "cache, and gives logits and the longer cache; an empty cache starts a text.",
+        f"{code(known_as(source))} as one {target.word} graph in float32. It takes tokens, a mask, positions and "
+        "the KV cache, and gives logits and the longer cache; an empty cache starts a text.",
         "",
         seen(results),
+        *warned(results),
     ]
-    loading = ["```python", *target.code.strip().split("\n"), "```"]
+    loading = fenced(target.code.strip().split("\n"), "python")
     write_text(
         folder / "README.md", page(head, f"{known_as(source)}, {target.word}", story, loading, results["command"])
     )

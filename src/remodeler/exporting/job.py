@@ -1,5 +1,6 @@
 """Export from start to finish: load, write beside, read back, compare, rename; and a record of it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoints import Checkpoint, fingerprint, load
+from remodeler.cliff import risen, usable_steps, warning, warning_line
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.exporting.graph_job import TARGETS as GRAPHS
@@ -18,10 +20,26 @@ from remodeler.exporting.runtime_check import check as read_by
 from remodeler.exporting.runtime_check import runtimes
 from remodeler.exporting.wishes import Wish
 from remodeler.folders import new_folder, refuse_existing
-from remodeler.records import Record, command_line, options_of, save_record, sha256, versions, write_json
+from remodeler.measurements import number
+from remodeler.records import (
+    RECORD_FILE,
+    Record,
+    command_line,
+    load_record,
+    options_of,
+    read_lines,
+    save_record,
+    sha256,
+    versions,
+    write_json,
+)
+from remodeler.sizes import announce_space, file_sizes
 
 NO_SEED = 0
 """Nothing is drawn."""
+FLOAT32 = 4
+GGUF_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32}
+"""Of a number of a matrix; a block of q8_0 has 32 of them and a scale."""
 
 
 def export(wish: Wish, out: Path, dry: bool = False) -> None:
@@ -61,6 +79,8 @@ def _writer() -> Any:
 def _file(wish: Wish, out: Path, dry: bool) -> None:
     """Blocks out of a GGUF file."""
     writer = _writer()
+    if wish.gguf and wish.gguf.is_file():
+        announce_space(out, wish.gguf.stat().st_size)
     if dry:
         writer.preview_pruned(wish.gguf, wish.removals, wish.steps)
         return
@@ -78,6 +98,7 @@ def _gguf(wish: Wish, out: Path, dry: bool) -> None:
     writer = _writer()
     refuse_existing(out)
     checkpoint = _loaded(wish)
+    announce_space(out, int(file_sizes(checkpoint)["parameters"] * GGUF_BYTES[wish.kind]))
     if dry:
         writer.preview(checkpoint, wish.kind)
         return
@@ -92,6 +113,7 @@ def _nemotron(wish: Wish, out: Path, dry: bool) -> None:
     if wish.runtime and not names:
         raise InputError(f"{wish.runtime} has neither vllm nor mlx_lm: give the Python of an environment that has")
     checkpoint = _loaded(wish)
+    announce_space(out, file_sizes(checkpoint)["weight_bytes"])
     if dry:
         refuse(checkpoint)
         return
@@ -111,6 +133,7 @@ def _graph(wish: Wish, out: Path, dry: bool) -> None:
     refuse_existing(out)
     ready(GRAPHS[wish.to])
     checkpoint = _loaded(wish)
+    announce_space(out, file_sizes(checkpoint)["parameters"] * FLOAT32)
     if dry:
         announce(checkpoint, GRAPHS[wish.to])
         return
@@ -132,6 +155,30 @@ TARGETS: dict[str, Callable[[Wish, Path, bool], None]] = {
 }
 
 
+def _warned(wish: Wish) -> dict[str, Any]:
+    """The warning of a source that is of no use, said again, for the record; nothing where it has none."""
+    given = _source_warning(Path(wish.model)) if wish.model else _log_warning(wish)
+    if given:
+        note(warning_line(given))
+    return {"warning": given} if given else {}
+
+
+def _source_warning(folder: Path) -> dict[str, Any] | None:
+    """That of a pruned folder's record."""
+    return load_record(folder).results.get("warning") if (folder / RECORD_FILE).is_file() else None
+
+
+def _log_warning(wish: Wish) -> dict[str, Any] | None:
+    """That of the steps of a removal log, where it tells their perplexities."""
+    lines = read_lines(wish.removals)[: None if wish.steps is None else wish.steps + 1] if wish.removals else []
+    path = [math.inf if (value := number(line.get("perplexity"))) is None else value for line in lines]
+    steps = usable_steps(path) if path and all("perplexity" in line for line in lines) else None
+    if steps is None:
+        return None
+    text = f"this result is of little use: perplexity rises {risen(path[0], path[-1])}"
+    return warning(f"{text}; stop after step {steps}" if steps else text, path[0], path[-1])
+
+
 def _inputs(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"model": {"name": checkpoint.name, "weights": fingerprint(checkpoint.model)}}
 
@@ -149,5 +196,5 @@ def _beside(wish: Wish, out: Path, inputs: Mapping[str, Any], told: Any, path: P
 
 
 def _record(wish: Wish, out: Path, inputs: Mapping[str, Any], results: dict[str, Any]) -> Record:
-    results["command"] = command_line()
+    results |= _warned(wish) | {"command": command_line()}
     return Record("export", options_of(wish) | {"out": str(out)}, dict(inputs), NO_SEED, versions(), results)

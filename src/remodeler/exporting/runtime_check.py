@@ -45,7 +45,9 @@ def runtimes(python: str | None = None) -> list[str]:
     """
     command = [python or sys.executable, "-c", LOOK, *SCRIPTS]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=True, timeout=60
+        ).stdout.split()
     except (OSError, subprocess.SubprocessError) as error:
         raise InputError(
             f"{python} does not run ({error}): give the Python of an environment, ENV/bin/python"
@@ -103,7 +105,7 @@ def asked(folder: Path, name: str, question: dict[str, Any], python: str | None)
         there.write_text(json.dumps(question), "utf-8")
         command = [python or sys.executable, SCRIPTS[name], str(folder), str(there), str(answer)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60 * MINUTES)
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60 * MINUTES)
         except subprocess.TimeoutExpired:
             raise InputError(f"{name} gave no answer in {MINUTES} minutes: --no-check leaves it out") from None
         if done.returncode or not answer.exists():

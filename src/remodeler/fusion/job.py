@@ -16,6 +16,7 @@ from remodeler import processes
 from remodeler.adapters import merge
 from remodeler.card import write_fusion_card
 from remodeler.checkpoints import fingerprint
+from remodeler.cliff import result_warning
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
@@ -30,6 +31,7 @@ from remodeler.losses import Loss, cross_entropy, distillation
 from remodeler.minibatches import enough_memory
 from remodeler.predictions import Store, filled, stored
 from remodeler.records import Record, command_line, options_of, save_record, versions
+from remodeler.sizes import announce_training_space, file_sizes
 from remodeler.trainees import trainable, write_trained
 from remodeler.training import train
 from remodeler.training_state import BEGUN, CURVE_FILE, STATES
@@ -53,6 +55,8 @@ def fuse_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> boo
     wish = wish.settled()
     with processes.group(wish.device) as device, enough_memory("--micro-batch 1, --checkpointing or --adapters"):
         job = prepared(wish, device)
+        if processes.first():
+            announce_training_space(out, file_sizes(job.student), wish.lora is None)
         if dry:
             with trainable(job.student.anatomy, wish.lora, wish.seed):
                 announce(job, cross_entropy)
@@ -85,6 +89,9 @@ def _complete(job: Job, work: Path, out: Path) -> None:
     note(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
     saved = write_trained(job.student, work)
     results |= {"fused": job.scores(saved.checkpoint), "form": saved.form, "check": asdict(saved.check)}
+    before, after = (results[name].get("heldout_perplexity") for name in ("student", "fused"))
+    if before is not None and (found := result_warning(before, after, vocabulary(job.student.model), "held-out")):
+        results["warning"] = found
     results |= {"steps": job.plan.steps, "seconds": lines[-1]["seconds"]}
     _described(job, results, digest, work, out)
 

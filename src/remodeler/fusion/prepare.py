@@ -17,9 +17,10 @@ from remodeler.fusion.wishes import Wish
 from remodeler.logprobs import bits_per_byte, mean_nll, perplexity, vocabulary
 from remodeler.losses import Loss
 from remodeler.measurements import short
+from remodeler.sizes import memory
 from remodeler.sources import sample
 from remodeler.texts import Windows
-from remodeler.trainees import as_stored, training_dtype, training_precision
+from remodeler.trainees import training_dtype, training_precision
 from remodeler.training import step_seconds
 from remodeler.training_plan import Training, refuse_pace
 
@@ -58,7 +59,7 @@ class Job:
 
     def scores(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """A model's size, and its figures on held-out text: of responses only, where there are some."""
-        figures = as_stored(checkpoint)
+        figures = memory(checkpoint)
         if self.heldout:
             loss = mean_nll(checkpoint.anatomy, self.heldout.windows)
             figures["heldout_perplexity"] = perplexity(loss)

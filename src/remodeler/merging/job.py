@@ -51,7 +51,7 @@ def merge_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
     plan = prepared(wish)
     if has_tokenizer(plan.lender.folder):  # now, not at the end
         read_tokenizer(str(plan.lender.folder), trust_remote_code=wish.trust_remote_code)
-    announce(plan)
+    announce(plan, out)
     if dry:
         return False
     with new_folder(out, keep=True) as work:

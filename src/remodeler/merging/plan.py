@@ -1,7 +1,6 @@
 """A merge looked at before anything is written: its checkpoints, what the result looks like, what is refused."""
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
@@ -20,6 +19,7 @@ from remodeler.merging.settings import Setting, completed, values
 from remodeler.merging.table import Method, method_named
 from remodeler.merging.tokens import MergekitRules, Vocabulary, common_vocabulary, warn_of_strangers
 from remodeler.merging.wishes import Wish
+from remodeler.sizes import announce_space
 
 LAYER = re.compile(r"\.(\d+)\.")
 
@@ -180,17 +180,15 @@ def depth_of(plan: Plan, name: str) -> float:
     return float(name in plan.behind and not plan.wish.mergekit)
 
 
-def announce(plan: Plan) -> None:
-    """Say what will be read and written."""
+def announce(plan: Plan, out: Path) -> None:
+    """Say what will be read and written, and where too little space is left for it."""
     read = sum(place.bytes for model in plan.everybody for place in model.places.values())
     written = sum(place.bytes for place in plan.shapes.values())
     note(
         f"{len(plan.models)} models{' and their base' if plan.base else ''}, {len(plan.shapes)} tensors: "
         f"{sized(read)} to read (passes: {plan.method.passes}), {sized(written)} to write, by {plan.name}"
     )
-    free = shutil.disk_usage(Path.cwd()).free
-    if free < written:
-        note(f"the disk of this folder has {sized(free)} left")
+    announce_space(out, written)
 
 
 def layer_of(name: str) -> str:

@@ -4,26 +4,30 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from remodeler import processes
+from remodeler.blocks import Block
 from remodeler.card import write_card
 from remodeler.checkpoints import AUTO, PIPELINES, Checkpoint, fingerprint
+from remodeler.cliff import Point, cut_command, path_warning, result_warning
 from remodeler.console import bar, note
 from remodeler.errors import InputError
-from remodeler.evaluation import compare_affordable_speed, memory, text_scores
+from remodeler.evaluation import compare_affordable_speed, text_scores
 from remodeler.folders import empty, new_folder, refuse_existing
+from remodeler.logprobs import vocabulary
 from remodeler.minibatches import enough_memory
-from remodeler.pruning.budget import Budget, upto
+from remodeler.pruning.budget import Budget, removals, share, upto
 from remodeler.pruning.criteria import Method, name_of
-from remodeler.pruning.log import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
+from remodeler.pruning.log import REMOVALS_FILE, Header, blocks_of, copy_log, name, read_log
 from remodeler.pruning.phases import Outcome, run
 from remodeler.pruning.preview import (
     announce,
     announce_steps,
+    expected_bytes,
     form_named,
     method_of,
     refuse_plan,
@@ -33,9 +37,11 @@ from remodeler.pruning.preview import (
 from remodeler.pruning.scans import RACES
 from remodeler.pruning.search import Search
 from remodeler.pruning.store import HISTORY_FILE, STATE_FILE
+from remodeler.pruning.width import WIDTH_METHODS
 from remodeler.pruning.wishes import Job, Plan, Source, Text
 from remodeler.records import Record, command_line, save_record, versions, write_text
 from remodeler.saving import Saved, save_pruned
+from remodeler.sizes import announce_space, memory, stored
 from remodeler.sources import Sampled
 from remodeler.streaming import streamed
 
@@ -61,6 +67,7 @@ def prune_model(
         refuse_search(search, plan, form)
         if processes.first():
             announce(search, plan, job)
+            announce_space(out, expected_bytes(search, job))
         if dry:
             return False
         if not processes.first():
@@ -110,6 +117,7 @@ def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: s
     steps = upto(checkpoint.anatomy, header, every, budget)
     if not steps:
         raise InputError(f"the first step of {log} costs too much {budget}: allow more")
+    announce_space(out, _bytes_left(checkpoint, blocks_of(steps)))
     given = header["options"]
     text = Text(**{key: given[key] for key in ("texts", "samples", "length", "packing", "seed") if key in given})
     job = Job(checkpoint, text, _texts_again(text), form)
@@ -125,6 +133,11 @@ def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: s
             {**given, **asdict(source), **_budget_options(budget), **places},
         )
         finish(work)
+
+
+def _bytes_left(checkpoint: Checkpoint, removed: Sequence[Block]) -> int:
+    """About how many bytes of weights are left without some blocks."""
+    return int(stored(checkpoint).bytes * (1 - share(checkpoint.anatomy, removed)))
 
 
 def _search(job: Job, plan: Plan, method: Method, budget: Budget) -> Search:
@@ -174,11 +187,38 @@ def _complete(job: Job, outcome: Outcome, work: Path, verb: str, options: dict[s
         "seconds": round(outcome.seconds, 3),
         "command": command_line(),
     }
+    results |= _warned(outcome, work, options, vocabulary(checkpoint.model), dense, pruned)
     model = {"name": checkpoint.name, "revision": checkpoint.revision, **header["model"]}
     inputs = {"model": model, "texts": header["texts"]}
     record = Record(verb, options, inputs, job.text.seed, versions(), results)
     save_record(work, record)
     write_card(work, record, checkpoint.name)
+
+
+def _warned(
+    outcome: Outcome, work: Path, options: dict[str, Any], tokens: int, dense: dict[str, Any], pruned: dict[str, Any]
+) -> dict[str, Any]:
+    """The warning that a result is of no use, as a part of its record; nothing where it is of use."""
+    at_once = options.get("method") in WIDTH_METHODS
+    path = _path(outcome, work / REMOVALS_FILE, at_once, bool(options.get("then")))
+    found = path_warning(path, tokens, options)
+    key = "heldout_perplexity"
+    if found is None and key in dense:
+        half = cut_command(options, path[-1].removals // 2) if path[-1].removals > 1 else None
+        found = result_warning(dense[key], pruned[key], tokens, "held-out", half)
+    return {"warning": found} if found else {}
+
+
+def _path(outcome: Outcome, log: Path, at_once: bool, then: bool) -> list[Point]:
+    """What a log and the choice of widths led to, step by step; one step where blocks went with widths, ``at_once``."""
+    header, steps = read_log(log)
+    counts = [removals(steps[:place]) for place in range(1, len(steps) + 1)]
+    path = [
+        Point(step.perplexity, f"at step {step.step} ({name(step.removed)})", count)
+        for step, count in zip(steps, counts, strict=True)
+    ]
+    narrowed = [Point(outcome.perplexity, "as heads and channels go")] if then or at_once else []
+    return [Point(header["perplexity"]), *([] if at_once else path), *narrowed]
 
 
 def _summary(outcome: Outcome) -> str:

@@ -30,7 +30,7 @@ class Step:
     importance: dict[str, float | None]
     """Of every candidate; None where it was not finite."""
     perplexity: float
-    """Of the model after this step, on the calibration text."""
+    """Of the model after this step, on the calibration text; infinite, in JSON null, where a float can't hold it."""
     parameters: int
     seconds: float
     restored: Unit = ()
@@ -41,13 +41,15 @@ class Step:
     def line(self) -> dict[str, Any]:
         """As JSON."""
         units = {key: [str(block) for block in getattr(self, key)] for key in ("removed", "restored")}
-        return {key: value for key, value in {**vars(self), **units}.items() if value not in ([], None)}
+        left = {key: value for key, value in {**vars(self), **units}.items() if value not in ([], None)}
+        return left | {"perplexity": self.perplexity if math.isfinite(self.perplexity) else None}
 
     @classmethod
     def parse(cls, line: dict[str, Any]) -> "Step":
         """From JSON."""
         units = {key: tuple(Block.parse(text) for text in line.get(key, ())) for key in ("removed", "restored")}
-        return cls(**{**line, **units})
+        value = math.inf if line["perplexity"] is None else line["perplexity"]
+        return cls(**{**line, **units, "perplexity": value})
 
 
 def name(unit: Unit) -> str:

@@ -8,10 +8,8 @@ import torch
 
 from remodeler.console import duration, note
 from remodeler.errors import InputError
-from remodeler.evaluation import memory
 from remodeler.forms import FORMS, Form, refusal
 from remodeler.logprobs import batch_nll
-from remodeler.measurements import short, size
 from remodeler.minibatches import batch_size, device_of, to_batch
 from remodeler.pruning.budget import Budget
 from remodeler.pruning.criteria import CRITERIA, METHODS, Method, nothing
@@ -20,6 +18,7 @@ from remodeler.pruning.search import Search, check, estimate
 from remodeler.pruning.width import WIDTH_METHODS
 from remodeler.pruning.wishes import Job, Plan
 from remodeler.records import read_lines
+from remodeler.sizes import memory, sizes_in_words, stored
 from remodeler.streaming import streamed
 
 
@@ -108,7 +107,7 @@ def announce(search: Search, plan: Plan, job: Job) -> None:
     figures = memory(checkpoint)
     given, asked = len(sampled.calibration), job.text.samples
     few = f" ({asked} were asked for, the source has no more)" if given < asked else ""
-    note(f"{checkpoint.name}: {short(figures['parameters'])} parameters, {size(figures['weight_bytes'])} of weights")
+    note(f"{checkpoint.name}: {sizes_in_words(figures)}")
     note(f"{given} texts from {sampled.name}{few}: {len(windows)} windows, {windows.tokens:,} scored tokens")
     if plan.method not in WIDTH_METHODS:
         blocks = replace(search, budget=plan.blocks_first(search.budget)) if plan.width else search
@@ -118,6 +117,12 @@ def announce(search: Search, plan: Plan, job: Job) -> None:
         note(f"heads and channels by {plan.width}: {WIDTH_METHODS[plan.width].summary}")
     if checkpoint.anatomy.family.task == "seq2seq":
         note("encoder-decoder models are written in the portable form only: zeroed blocks, no smaller and no faster")
+
+
+def expected_bytes(search: Search, job: Job) -> int:
+    """About how many bytes of weights a search writes: at most those of the model, less what a ratio takes away."""
+    kept = 1.0 if job.form == "portable" else 1.0 - (search.budget.ratio or 0.0)
+    return int(kept * stored(job.checkpoint).bytes)
 
 
 def announce_steps(log: Path) -> None:

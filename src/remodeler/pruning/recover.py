@@ -13,16 +13,20 @@ from remodeler import processes
 from remodeler.adapters import merge, reloaded_difference, write_adapters
 from remodeler.card import write_card
 from remodeler.checkpoints import AUTO, PIPELINES, load
+from remodeler.cliff import cut_command, result_warning
 from remodeler.companions import write_tokenizer
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.logprobs import vocabulary
 from remodeler.minibatches import enough_memory
+from remodeler.pruning.log import REMOVALS_FILE
 from remodeler.pruning.recipes import Wish, told
 from remodeler.pruning.recover_job import Job, Scores, announce, prepare
 from remodeler.pruning.wishes import Source, Text
 from remodeler.records import RECORD_FILE, Record, command_line, load_record, save_record, versions
 from remodeler.saving import tolerance
+from remodeler.sizes import announce_training_space, file_bytes, file_sizes
 from remodeler.tracing import probe
 from remodeler.trainees import trainable, write_trained
 from remodeler.training import train
@@ -43,6 +47,8 @@ def recover_model(source: Source, text: Text, wish: Wish, out: Path, finish: Fin
     wish.recipe()
     with processes.group(source.device) as device, enough_memory("--micro-batch 1, --checkpointing or --method lora"):
         job = prepare(replace(source, device=device), text, wish, dry)
+        if processes.first():
+            announce_training_space(out, file_sizes(job.student), job.recipe.lora is None)
         if dry:
             _helped(job, out, dry)
             return False
@@ -88,6 +94,7 @@ def _complete(job: Job, work: Path, options: dict[str, Any]) -> None:
             merge(wrapper)
     results |= alone or _model_written(job, work)
     results |= _facts(job, lines, results)
+    results |= _warned(job, results)
     _described(job, options, results, work)
 
 
@@ -125,7 +132,9 @@ def _adapters_written(job: Job, wrapper: Any, work: Path) -> Scores:
     difference = reloaded_difference(student.anatomy, again.anatomy, work, inputs)
     if not difference <= max(1e-5, tolerance(student.model.dtype, student.model.device)):
         raise InputError(f"the adapters in {work} give other logits than those in memory (by {difference:.3g})")
-    return {"recovered": job.scores(student), "form": "adapters", "check": {"one_pass": difference, "cached": None}}
+    scores = job.scores(student)
+    scores["weight_bytes"] += sum(file_bytes(file) for file in work.glob("adapter_*.safetensors"))  # beside the model's
+    return {"recovered": scores, "form": "adapters", "check": {"one_pass": difference, "cached": None}}
 
 
 def _model_written(job: Job, work: Path) -> Scores:
@@ -156,6 +165,28 @@ def _facts(job: Job, lines: list[dict[str, Any]], results: dict[str, Any]) -> di
         "command": command_line(),
         **pruning_of(Path(job.student.name)),
     }
+
+
+def _warned(job: Job, results: dict[str, Any]) -> dict[str, Any]:
+    """The warning that a result is still of no use, as a part of its record; nothing where it is of use or unknown."""
+    source, key = Path(job.student.name), "heldout_perplexity"
+    dense, recovered = (results.get(name, {}).get(key) for name in ("dense", "recovered"))
+    if dense is None or recovered is None:
+        return {}
+    found = result_warning(dense, recovered, vocabulary(job.student.model), "even after training, held-out")
+    less = source_command(source)
+    return {"warning": found | ({"command": less} if less else {})} if found else {}
+
+
+def source_command(folder: Path) -> str | None:
+    """The command that makes a result of use, of which this folder is another: its own warning's, or half as many."""
+    if not (folder / RECORD_FILE).exists():
+        return None
+    record = load_record(folder)
+    given, steps = (record.results.get("warning") or {}).get("command"), len(record.results.get("removed") or ())
+    if given or record.verb not in ("prune", "cut") or not (folder / REMOVALS_FILE).exists() or steps < 2:
+        return given
+    return cut_command(record.options, steps // 2, str(folder))
 
 
 def pruning_of(folder: Path) -> dict[str, Any]:

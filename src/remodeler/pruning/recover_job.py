@@ -15,9 +15,10 @@ from remodeler.measurements import short
 from remodeler.predictions import make, stored
 from remodeler.pruning.recipes import Recipe, Wish
 from remodeler.pruning.wishes import Source, Text
+from remodeler.sizes import memory
 from remodeler.sources import sample
 from remodeler.texts import Windows
-from remodeler.trainees import as_stored, training_dtype, training_precision
+from remodeler.trainees import training_dtype, training_precision
 from remodeler.training import step_seconds
 from remodeler.training_plan import Training
 
@@ -68,7 +69,7 @@ class Job:
 
     def scores(self, checkpoint: Checkpoint) -> Scores:
         """A model's size, and its figures on held-out text where there is enough of it."""
-        figures = as_stored(checkpoint)
+        figures = memory(checkpoint)
         if self.heldout:
             found = text_scores(checkpoint, self.heldout, self.length, self.text.packing)
             figures |= {f"heldout_{key}": found[key] for key in ("perplexity", "bits_per_byte")}

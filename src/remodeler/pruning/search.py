@@ -157,6 +157,11 @@ def begin(search: Search, log: Path | None, header: Header) -> tuple[Header, lis
 def _first_line(search: Search, log: Path | None, header: Header) -> Header:
     start = time.perf_counter()
     dense = perplexity(mean_nll(search.anatomy, search.windows, search.size))
+    if not math.isfinite(dense):
+        raise InputError(
+            "the model's perplexity on the calibration text is no finite number: its weights are damaged or too large "
+            "for this --dtype, try --dtype float32"
+        )
     blocks = len(search.anatomy.blocks())
     first = {"step": 0, "perplexity": dense, "parameters": search.anatomy.parameters(), "candidates": blocks}
     first |= {**header, "seconds": round(time.perf_counter() - start, 3)}
