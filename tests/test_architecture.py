@@ -24,13 +24,18 @@ REPORT = (
 )
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
-    ("errors", "records", "folders", "families", "pydocs", "sources", "prompts", "questions", "console"),
     (
-        *("texts", "packed", "blocks", "structures", "processes", "threads", "shards", "streaming"),
+        *("errors", "records", "folders", "families", "pydocs", "sources", "prompts", "questions", "console"),
+        *("file_checks", "diagnosis", "mismatches"),
+    ),
+    (
+        *("texts", "packed", "blocks", "structures", "processes", "threads"),
+        *("open_files", "weights", "renaming", "shards", "streaming"),
         *("layerwise", "tracing", "minibatches", "logprobs"),
     ),
     (
-        *("measurements", "publishing", "card", "card_align", "checkpoints", "widths", "configs", "forms", "saving"),
+        *("measurements", "publishing", "card", "card_align"),
+        *("repositories", "checkpoints", "widths", "configs", "forms", "saving"),
         *("tasks", "losses", "predictions", "adapters"),
         *("training_plan", "training_state", "training", "evaluation", "decoding", "sampling", "trainees"),
     ),

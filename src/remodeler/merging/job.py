@@ -8,7 +8,6 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,9 @@ from remodeler.merging.plan import Plan, announce, layer_of, prepared
 from remodeler.merging.stream import Task, checksum, merge_tensors
 from remodeler.merging.tokens import embeddings
 from remodeler.merging.wishes import Wish
+from remodeler.open_files import OpenFiles
 from remodeler.records import Record, command_line, disk_errors, read_json, save_record, versions, write_json
+from remodeler.repositories import speaks
 from remodeler.saving import one_pass
 
 Finish = Callable[[Path], object]
@@ -68,20 +69,20 @@ def merge_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
 def _fill(plan: Plan, work: Path, out: Path) -> None:
     layout = lay_out(plan.shapes.items(), work, _bytes(plan.wish.shard_size))
     create(layout)
-    with ExitStack() as after, bar("merging") as hear:
-        handles: dict[Path, int] = {}
-        tasks = [_task(plan, name, place, after, handles) for name, place in layout.items()]
+    with OpenFiles(lambda file: os.open(file, os.O_RDONLY), os.close) as files, bar("merging") as hear:
+        tasks = [_task(plan, name, place, files) for name, place in layout.items()]
         device = pick_device(plan.wish.device)
         lines = merge_tensors(tasks, plan.method, _header(plan), work, device, PIECE, hear)
     note("reading back")
     _refuse_damaged(layout, lines)
     _companions(plan, work)
+    _settle_config(plan, work / "config.json")
     check_files(work)
     _described(plan, lines, layout, work, out, _loads(plan, work))
 
 
-def _task(plan: Plan, name: str, place: Place, after: ExitStack, handles: dict[Path, int]) -> Task:
-    stored = [_stored(model.places[name], after, handles) for model in plan.everybody]
+def _task(plan: Plan, name: str, place: Place, files: OpenFiles[int]) -> Task:
+    stored = [Stored(model.places[name], files) for model in plan.everybody]
     sources: list[Source] = list(stored)
     if plan.vocabulary and name in plan.outline.embeddings:
         sources = embeddings(stored, plan.vocabulary)
@@ -89,14 +90,6 @@ def _task(plan: Plan, name: str, place: Place, after: ExitStack, handles: dict[P
     unit = {"tensor": name, "layer": layer_of(name), "model": ""}.get(plan.options.get("granularity", "tensor"), name)
     key = zlib.crc32(name.encode()) << 32 | plan.wish.seed & 0xFFFFFFFF
     return Task(name, place, base, models, plan.values(name), unit, key)
-
-
-def _stored(place: Place, after: ExitStack, handles: dict[Path, int]) -> Stored:
-    """A tensor of a file that is opened once for all."""
-    if place.file not in handles:
-        handles[place.file] = os.open(place.file, os.O_RDONLY)
-        after.callback(os.close, handles[place.file])
-    return Stored(place, handles[place.file])
 
 
 def _bytes(text: str) -> int:
@@ -148,11 +141,29 @@ def _companions(plan: Plan, work: Path) -> None:
     write_json(work / "config.json", config)
 
 
+def _settle_config(plan: Plan, file: Path) -> None:
+    """Have the config say of the weights what is true of those that are written: ties, rows, and where they are."""
+    config, text = read_json(file), plan.lender.settings.get("text_config")
+    config.pop("transformers_weights", None)
+    if plan.outline.untied:
+        config["tie_word_embeddings"] = False
+    if isinstance(text, dict):
+        if plan.vocabulary:
+            config["text_config"]["vocab_size"] = plan.vocabulary.rows
+            if "vocab_size" not in plan.lender.settings:
+                config.pop("vocab_size", None)
+        if plan.outline.untied:
+            config["text_config"]["tie_word_embeddings"] = False
+    write_json(file, config)
+
+
 def _unread(plan: Plan) -> str:
     """Why the result is not loaded at the end; empty when it is."""
     if sum(place.count for place in plan.shapes.values()) > LOADED:
         return "it is too large for that"
-    return "" if plan.lender.settings.get("model_type") in FAMILIES else "its family is not known here"
+    if plan.lender.settings.get("model_type") not in FAMILIES:
+        return "its family is not known here"
+    return "" if speaks(plan.lender.settings) else "it is no language model"
 
 
 def _loads(plan: Plan, work: Path) -> bool:
