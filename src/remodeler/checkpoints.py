@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 import remodeler.packed  # noqa: F401  registers the packed model types
 from remodeler.blocks import Anatomy
 from remodeler.console import ERR
-from remodeler.diagnosis import tokenizer_advice
+from remodeler.diagnosis import tokenizer_fault
 from remodeler.errors import InputError, one_line
 from remodeler.families import FAMILIES, Family, family
 from remodeler.mismatches import settle
@@ -198,21 +198,19 @@ def one_sentence(name: str, what: str) -> Iterator[None]:
     except InputError:
         raise
     except LIBRARY_ERRORS as error:
-        raise InputError(
-            f"{what} of {name} can't be loaded ({one_line(error)}): {_advice(name, what, error)}"
-        ) from error
+        raise InputError(f"{what} of {name} can't be loaded ({one_line(error)}): {_advice(name, error)}") from error
     finally:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
 
 
-def _advice(name: str, what: str, error: BaseException) -> str:
+def _advice(name: str, error: BaseException) -> str:
     text = str(error)
     if "trust_remote_code" in text or "custom code" in text:
         return "if you trust that code, say so with --trust-remote-code (and --family)"
     if Path(name).is_dir():
-        return tokenizer_advice(Path(name)) if what == "the tokenizer" else "check that the folder is complete"
+        return "check that the folder is complete"
     return "check the hub id or path, --revision and the network"
 
 
@@ -225,7 +223,7 @@ def read_settings(name: str, revision: str | None) -> dict[str, Any]:
     with one_sentence(name, "the config"):
         refuse_no_model(name, revision)
         settings: dict[str, Any] = PreTrainedConfig.get_config_dict(name, revision=revision)[0]
-        if not settings.get("model_type"):
+        if not isinstance(settings.get("model_type"), str):
             raise InputError(f"config.json of {name} says no model_type: give the folder of a transformers model")
     return settings
 
@@ -240,7 +238,12 @@ def read_config(name: str, **where: Any) -> PreTrainedConfig:
 def read_tokenizer(name: str, **where: Any) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint."""
     with one_sentence(name, "the tokenizer"):
-        return AutoTokenizer.from_pretrained(name, **where)
+        try:
+            return AutoTokenizer.from_pretrained(name, **where)
+        except LIBRARY_ERRORS:
+            if Path(name).is_dir() and (why := tokenizer_fault(Path(name))):
+                raise InputError(f"the tokenizer of {name} can't be loaded: {why}") from None
+            raise
 
 
 def whole_model(device: torch.device, name: str, row: Family, dtype: torch.dtype | str, **where: Any) -> Any:

@@ -238,9 +238,8 @@ def refuse_adapter(folder: Path) -> None:
     seen = Listing(folder)
     if seen.file(ADAPTER_CONFIG) and (weights := seen.file(*ADAPTERS)):
         raise InputError(
-            f"{folder} holds a model and {_adapter_kind(folder)} beside it ({weights}), and whether the model has it "
-            "merged already is not known: move adapter_config.json and the adapter's weights away to take the model "
-            "alone, or merge the adapter first (peft: merge_and_unload())"
+            f"{folder} holds a model and {_adapter_kind(folder)} beside it ({weights}), and nothing says whether it is in "
+            "the model already: take both files of the adapter away, or merge it first (peft: merge_and_unload())"
         )
 
 
@@ -250,7 +249,7 @@ FAST, PIECES = "tokenizer.json", ("tokenizer.model", "spiece.model", "sentencepi
 VOCABULARIES = ("vocab.json", "vocab.txt", "merges.txt", "tokenizer*.json", "*.tiktoken", "tekken.json", "*.vocab")
 
 
-def tokenizer_advice(folder: Path) -> str:
+def tokenizer_fault(folder: Path) -> str:
     """Why the tokenizer of a folder may not load, and what to do; "" where nothing is seen."""
     seen = Listing(folder)
     if present := seen.file(FAST, *PIECES, "tokenizer_config.json"):

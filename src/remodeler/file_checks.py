@@ -6,22 +6,26 @@ from typing import Any
 
 from remodeler.errors import InputError
 
+PAGE = "{file} is a web page, not the file itself: download it again, logged in if it needs that"
 FILES: tuple[tuple[bytes, str], ...] = (
     (
         b"version https://git-lfs",
         "{file} is a pointer of git-lfs, not the file itself: run `git lfs pull` in its folder, or download it",
     ),
     (b"PK\x03\x04", "{file} is a pickle of PyTorch under another name: convert it to safetensors with transformers"),
-    (b"\x80", "{file} is a pickle of PyTorch under another name: convert it to safetensors with transformers"),
+    (
+        b"\x80\x02\x8a\x0a",
+        "{file} is a pickle of PyTorch under another name: convert it to safetensors with transformers",
+    ),
     (b"GGUF", "{file} is a GGUF file under another name: give the folder of safetensors that it was made from"),
-    (b"<", "{file} is a web page, not the file itself: download it again, logged in if it needs that"),
+    *((first, PAGE) for first in (b"<!DOCTYPE", b"<!doctype", b"<html", b"<?xml", b"<HTML")),
     (b"Entry not found", "{file} is the hub's answer for a file that is not there: check its name there"),
 )
 """First bytes of a file that is not what its name says."""
 
 
 def refuse_file(file: Path) -> None:
-    """Refuse a file that is there and can't be what its name says, by its first bytes.
+    """Refuse a file that can't be read as what its name says, where its first bytes tell what it is.
 
     Raises:
         InputError: what it is instead.

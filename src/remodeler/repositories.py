@@ -39,6 +39,8 @@ def refuse_no_model(name: str, revision: str | None) -> None:
         refuse_folder(Path(name))
         json_object(Path(name) / CONFIG)
         return
+    if file and Path(name).suffix == ".gguf":
+        raise InputError(f"{name} is a GGUF file: give the folder of safetensors that it was made from")
     if file or Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
         what = f"is a file: give the folder that it is in, {Path(name).parent}," if file else "is no folder: give one"
         raise InputError(f"{name} {what} or a hub id like org/name")

@@ -6,6 +6,7 @@ consolidated.safetensors, adapters, variants, pickles. Of several files that hol
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         InputError: when there are none, or an adapter lies beside them.
     """
-    refuse_adapter(folder)
     start = start_file(folder)
+    refuse_adapter(folder)
     if start.suffix != ".json":
         return [start]
     return sorted({folder / name for name in weight_map(start).values()})
@@ -75,10 +76,13 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in weight_files(folder):
         found |= dict.fromkeys(names_in(file), file)
-    start = start_file(folder)
-    if start.suffix == ".json" and (missing := sorted(weight_map(start).keys() - found.keys())):
-        raise InputError(f"{missing[0]} is in the index of {folder} and in none of its files: get the complete folder")
     return found
+
+
+def absent(folder: Path, found: Iterable[str]) -> list[str]:
+    """Names that the index has and the files have not; transformers asks only whether the model needs them."""
+    start = start_file(folder)
+    return sorted(weight_map(start).keys() - set(found)) if start.suffix == ".json" else []
 
 
 def names_in(file: Path) -> list[str]:
@@ -88,11 +92,11 @@ def names_in(file: Path) -> list[str]:
         InputError: when it is missing, damaged or something else.
     """
     refuse_missing(file)
-    refuse_file(file)
     try:
         with safe_open(file, framework="pt") as opened:
             return list(opened.keys())
     except (SafetensorError, OSError) as error:
+        refuse_file(file)
         raise InputError(f"{file} is truncated or damaged ({one_line(error)}): get the file again") from None
 
 

@@ -18,6 +18,7 @@ from remodeler.merging.files import Place, places, same_values
 from remodeler.mismatches import Fit, refuse_misfit
 from remodeler.renaming import made_of
 from remodeler.repositories import downloaded, note_adapter
+from remodeler.weights import absent
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def opened(
     found = places(folder)
     outline = outline_of(built, found)
     refuse_misfit(_fit(name, settings, built, found))
+    if built is None and (lost := absent(folder, found)):
+        raise InputError(f"{lost[0]} is in the index of {name} and in none of its files: get the complete folder")
     return Model(name, folder, settings, once(found, outline.tied)), outline
 
 

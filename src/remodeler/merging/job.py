@@ -163,7 +163,9 @@ def _unread(plan: Plan) -> str:
         return "it is too large for that"
     if plan.lender.settings.get("model_type") not in FAMILIES:
         return "its family is not known here"
-    return "" if speaks(plan.lender.settings) else "it is no language model"
+    built = plan.outline.built
+    headless = built is not None and built.get_output_embeddings() is None
+    return "it predicts no tokens" if headless or not speaks(plan.lender.settings) else ""
 
 
 def _loads(plan: Plan, work: Path) -> bool:
