@@ -384,7 +384,7 @@ def test_weights_that_went_away_are_one_sentence(tmp_path: Path) -> None:
 def test_other_formats_are_refused(tmp_path: Path) -> None:
     source = written(tmp_path, "llama")
     (source / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="has no weights, neither model.safetensors nor its index"):
+    with pytest.raises(InputError, match="has no weights, neither"):
         load(source, stream=True)
 
 

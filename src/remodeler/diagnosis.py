@@ -238,8 +238,8 @@ def refuse_adapter(folder: Path) -> None:
     seen = Listing(folder)
     if seen.file(ADAPTER_CONFIG) and (weights := seen.file(*ADAPTERS)):
         raise InputError(
-            f"{folder} holds a model and {_adapter_kind(folder)} beside it ({weights}), and nothing says whether it is in "
-            "the model already: take both files of the adapter away, or merge it first (peft: merge_and_unload())"
+            f"{folder} holds a model and {_adapter_kind(folder)} beside it ({weights}), and nothing says whether it is "
+            "in the model already: take both files of the adapter away, or merge it first (peft: merge_and_unload())"
         )
 
 

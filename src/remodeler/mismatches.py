@@ -90,7 +90,8 @@ def _resized(fit: Fit) -> str:
         return ""
     rows = {(has[0], needs[0]) for _, has, needs in fit.shapes}
     (stored, wanted), *others = rows
-    known = [fit.settings.get("vocab_size"), (fit.settings.get("text_config") or {}).get("vocab_size")]
+    text = fit.settings.get("text_config")
+    known = [part.get("vocab_size") for part in (fit.settings, text) if isinstance(part, Mapping)]
     if others or wanted not in known:
         return ""
     return f"has {stored} rows in the files and {wanted} in config.json (vocab_size)"

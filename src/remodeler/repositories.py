@@ -39,30 +39,42 @@ def refuse_no_model(name: str, revision: str | None) -> None:
         refuse_folder(Path(name))
         json_object(Path(name) / CONFIG)
         return
-    if file and Path(name).suffix == ".gguf":
-        raise InputError(f"{name} is a GGUF file: give the folder of safetensors that it was made from")
-    if file or Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
-        what = f"is a file: give the folder that it is in, {Path(name).parent}," if file else "is no folder: give one"
-        raise InputError(f"{name} {what} or a hub id like org/name")
+    if file:
+        raise InputError(f"{name} is a file: give {_instead_of(Path(name))}")
     if "+" in name:
         raise InputError(
             f"{name} is no folder, and a model and its adapter, as mergekit joins them by +, are not read: "
             + MERGE_ADAPTER
         )
+    if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise InputError(f"{name} is no folder: give a model folder or a hub id like org/name")
     if find_adapter_config_file(name, revision=revision):
         raise InputError(f"{name} has an {ADAPTER_CONFIG}, so it is an adapter for another model: {MERGE_ADAPTER}")
 
 
+def _instead_of(file: Path) -> str:
+    if file.suffix == ".gguf":
+        return "the model folder of safetensors that it was made from"
+    if (file.parent / CONFIG).is_file():
+        return f"the folder that it is in, {file.parent}"
+    return "a model folder or a hub id like org/name"
+
+
 def speaks(settings: Mapping[str, Any]) -> bool:
     """Whether a model has a head for tokens, by the class that its config names."""
-    return not any(OTHER_TASKS.search(str(each)) for each in settings.get("architectures") or ())
+    return not any(OTHER_TASKS.search(each) for each in _classes(settings))
+
+
+def _classes(settings: Mapping[str, Any]) -> list[str]:
+    named = settings.get("architectures")
+    return [str(each) for each in named] if isinstance(named, list) else []
 
 
 def refuse_other_models(name: str, settings: dict[str, Any]) -> None:
     """Refuse models that are no language models of their own: classifiers, and those that read more than text."""
     if not speaks(settings):
         raise InputError(
-            f"{name} is a {settings['architectures'][0]} and no language model, it predicts no tokens: give another"
+            f"{name} is a {_classes(settings)[0]} and no language model, it predicts no tokens: give another"
         )
     parts = [part for part in PARTS if isinstance(settings.get(part), dict)]
     if parts and settings.get("model_type") not in FAMILIES:
