@@ -211,6 +211,8 @@ def _advice(name: str, error: BaseException) -> str:
         return "if you trust that code, say so with --trust-remote-code (and --family)"
     if Path(name).is_dir():
         return "check that the folder is complete"
+    if "use_safetensors" in text:
+        return "the repository has no safetensors, convert a copy with transformers' save_pretrained and give that"
     return "check the hub id or path, --revision and the network"
 
 

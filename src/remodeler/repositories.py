@@ -49,7 +49,7 @@ def refuse_no_model(name: str, revision: str | None) -> None:
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise InputError(f"{name} is no folder: give a model folder or a hub id like org/name")
     if find_adapter_config_file(name, revision=revision):
-        raise InputError(f"{name} has an {ADAPTER_CONFIG}, so it is an adapter for another model: {MERGE_ADAPTER}")
+        raise InputError(f"{name} has an {ADAPTER_CONFIG}, as adapters of other models have: {MERGE_ADAPTER}")
 
 
 def _instead_of(file: Path) -> str:

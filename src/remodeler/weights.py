@@ -113,6 +113,6 @@ def weight_map(index: Path) -> dict[str, str]:
     told = json_object(index)
     if not isinstance(told.get("weight_map"), dict) or not told["weight_map"]:
         raise InputError(f"{index} has no weight_map: get the complete checkpoint")
-    if "metadata" not in told:
+    if not isinstance(told.get("metadata"), dict):
         raise InputError(f'{index} has no metadata, without which transformers reads no index: add "metadata": {{}}')
     return {str(key): str(name) for key, name in told["weight_map"].items()}
