@@ -77,7 +77,7 @@ PRUNE: list[Fault] = [
     ("quantised", "the checkpoint is quantised"),
     ("wordless", "the tokenizer of wordless can't be loaded"),
     ("texts.jsonl", "is a file: give a model folder"),
-    ("encoder", "weights that the model needs are not in encoder"),
+    ("encoder", "encoder has no head"),
     *texts(),
     *taken(),
     ("+ --out taken.txt/out", "can't be used"),
@@ -305,7 +305,7 @@ ALIGNED: list[Fault] = [
 ]
 REVISER: list[Fault] = [
     *ALIGNED,
-    ("encoder", "weights that the model needs"),
+    ("encoder", "encoder has no head"),
     ("+ --template nothing.json", "there is no file nothing.json"),
     ("+ --template broken.json", "is not valid JSON"),
     ("+ --template list.json", "is another one"),

@@ -34,7 +34,7 @@ from remodeler.open_files import OpenFiles
 from remodeler.repositories import downloaded
 from remodeler.saving import save_pruned
 from remodeler.weights import INDEX, tensor_files, weight_files
-from tiny import LLAMA, SLIDING, tiny_model, tiny_tokenizer
+from tiny import EVERY, LLAMA, SLIDING, tiny_model, tiny_tokenizer
 from tiny_encoders import tiny_encoder
 
 Tensors = dict[str, torch.Tensor]
@@ -325,8 +325,12 @@ def lacking(*parts: str) -> Callable[[Tensors], Tensors]:
 
 
 NAMES: dict[str, tuple[Callable[[Tensors], Tensors], dict[str, Any], str]] = {
-    "peft's prefix": (renamed(lambda key: f"base_model.model.{key}"), {}, r"inside a wrapper.*merge_and_unload\(\)"),
-    "compiled": (renamed(lambda key: f"_orig_mod.{key}"), {}, r"inside a wrapper.*model._orig_mod"),
+    "peft's prefix": (
+        renamed(lambda key: f"base_model.model.{key}"),
+        {},
+        r"inside peft, save what its merge_and_unload\(\)",
+    ),
+    "compiled": (renamed(lambda key: f"_orig_mod.{key}"), {}, r"inside torch.compile, save model._orig_mod"),
     "parallel": (renamed(lambda key: f"module.{key}"), {}, r"inside another module, whose 'module.'"),
     "adapters inside": (
         lambda t: t | {"model.layers.0.mlp.up_proj.lora_A.default.weight": torch.zeros(1)},
@@ -335,12 +339,12 @@ NAMES: dict[str, tuple[Callable[[Tensors], Tensors], dict[str, Any], str]] = {
     ),
     "base layers": (renamed(lambda key: key.replace("q_proj.", "q_proj.base_layer.")), {}, "adapters that are not"),
     "quantised": (renamed(lambda key: key.replace("up_proj.weight", "up_proj.qweight")), {}, "are quantised"),
-    "no head": (lacking("lm_head"), {}, r"has no head \(lm_head.weight\), as after saving a base class"),
+    "no head": (lacking("lm_head"), {}, r"has no head \(lm_head.weight\), as a base class"),
     "base class": (lambda t: renamed(lambda key: key.removeprefix("model."))(lacking("lm_head")(t)), {}, "has no head"),
     "reward": (lambda t: lacking("lm_head")(t) | {"score.weight": torch.zeros(1, 32)}, {}, "classification or reward"),
     "fewer layers": (lacking("layers.2.", "layers.3."), {}, "4 layers in config.json and 2 in the files"),
     "one missing": (lacking("layers.3.mlp.up_proj"), {}, "1 weights that the model needs are not in"),
-    "resized": (lambda t: t, {"vocab_size": 296}, r"has 300 rows in the files and 296 in config.json \(vocab_size\)"),
+    "resized": (lambda t: t, {"vocab_size": 296}, r"has 300 rows in the files and 296 in .*set vocab_size to 300"),
     "another size": (lambda t: t, {"intermediate_size": 64}, "give the config that belongs to the weights"),
 }
 
@@ -389,6 +393,15 @@ def test_a_classifier_is_an_encoder_still(tmp_path: Path) -> None:
     assert torch.equal(found.embeddings.word_embeddings.weight, stored)
 
 
+@pytest.mark.parametrize("family", EVERY)
+def test_the_files_of_every_family_fit_its_class(family: str, tmp_path: Path) -> None:
+    found, outline = opened(str(written(tmp_path, family)))
+    assert outline.built is not None
+    assert outline.embeddings
+    assert set(outline.embeddings) <= found.places.keys()
+    assert not outline.tied.keys() & found.places.keys()
+
+
 # A head that differs from the embeddings it is tied to ---------------------------------------------------------------
 
 
@@ -419,6 +432,22 @@ def test_a_head_that_differs_is_kept_and_the_result_says_so(differing: Path, tmp
     for name in ("merged", "whole", "streamed"):
         assert not json.loads((tmp_path / name / "config.json").read_text())["tie_word_embeddings"]
         torch.testing.assert_close(logits(tmp_path / name), wanted)
+
+
+def test_a_model_that_ties_more_than_its_head_stays_so(tmp_path: Path) -> None:
+    """T5 ties its embeddings, too, and scales by what its config says: the head is kept, the config is as it was."""
+    folder = written(tmp_path / "m", "t5")
+    found = load_file(folder / "model.safetensors")
+    found["lm_head.weight"] = found["shared.weight"] * -2
+    save_file(found, folder / "model.safetensors", metadata=META)
+    shutil.copytree(folder, tmp_path / "copy")
+    merge_models(Wish((str(folder), str(tmp_path / "copy"))), tmp_path / "out", nothing)
+    (tmp_path / "written").mkdir()
+    save_pruned(load(folder, device="cpu"), [], tmp_path / "written", "portable")
+    wanted = fingerprint(load(folder).model)
+    for name in ("out", "written"):
+        assert json.loads((tmp_path / name / "config.json").read_text())["tie_word_embeddings"]
+        assert fingerprint(load(tmp_path / name).model) == wanted
 
 
 def test_models_of_which_one_ties_are_not_merged(differing: Path, tmp_path: Path) -> None:
@@ -582,3 +611,13 @@ def test_tokens_that_were_added_without_rows(plain: Path, tmp_path: Path) -> Non
     tokenizer.save_pretrained(folder)
     with pytest.raises(InputError, match=r"tokens and the model 300 rows, as after adding tokens without resize"):
         merge_models(Wish((str(plain), str(folder)), tokenizer="union"), tmp_path / "out", nothing)
+
+
+def test_only_rows_of_tokens_are_merged_by_token(tmp_path: Path) -> None:
+    one, two = written(tmp_path / "a"), written(tmp_path / "b", intermediate_size=64)
+    with pytest.raises(InputError, match="only equal shapes can be merged"):
+        merge_models(Wish((str(one), str(two))), tmp_path / "out", nothing)
+    for folder in (one, two):
+        edited(folder / "config.json", model_type="nobody-knows")
+    with pytest.raises(InputError, match="have a row a token is not known: leave --tokenizer out"):
+        merge_models(Wish((str(one), str(two)), tokenizer="union"), tmp_path / "out", nothing)

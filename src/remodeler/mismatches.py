@@ -17,7 +17,14 @@ ADAPTER = re.compile(r"\.lora_|\.base_layer\.|\.modules_to_save\.|\.original_mod
 QUANTISED = re.compile(
     r"\.(qweight|qzeros|SCB|absmax|quant_map|weight_packed|weight_scale|weight_scale_inv|g_idx)$|\.quant_"
 )
-WRAPPER = re.compile(r"^(?:\w+\.)*?(base_model\.model|_orig_mod|_fsdp_wrapped_module|_forward_module)\.")
+WRAPPERS = {
+    "base_model.model": "peft, save what its merge_and_unload() returns",
+    "_orig_mod": "torch.compile, save model._orig_mod",
+    "_fsdp_wrapped_module": "FSDP, save its full state dict",
+    "_forward_module": "Lightning, save the model in it",
+}
+"""By the part of a name that a wrapper adds: which wrapper, and what to do."""
+WRAPPER = re.compile(rf"^(?:\w+\.)*?({'|'.join(map(re.escape, WRAPPERS))})\.")
 CLASSIFIER = re.compile(r"(^|\.)(score|classifier|v_head|value_head|reward_head|qa_outputs|regression_head)(\.|$)")
 HEAD = re.compile(r"^(lm_head|embed_out|output_projection|cls)\.|(^|\.)lm_head\.")
 LAYER = re.compile(r"\.(\d+)\.")
@@ -48,8 +55,9 @@ def _one(pattern: re.Pattern[str]) -> Callable[[Fit], str]:
 
 
 def _wrapped(fit: Fit) -> str:
-    """The wrapper's part of the names, where a wrapper's own name is in them."""
-    return next((f"{found.group(1)}." for name in fit.unexpected if (found := WRAPPER.match(name))), "")
+    """The part of the names that a wrapper added, and what to do."""
+    part = next((found.group(1) for name in fit.unexpected if (found := WRAPPER.match(name))), None)
+    return f"'{part}.', which is in their names: they are from inside {WRAPPERS[part]}" if part else ""
 
 
 def _prefix(fit: Fit) -> str:
@@ -105,8 +113,7 @@ ALWAYS: tuple[Row, ...] = (
     ),
     (
         _wrapped,
-        "the weights of {fit.name} were saved from inside a wrapper, whose {found!r} is in their names: save the model "
-        "itself (of peft's: merge_and_unload(); of a compiled one: model._orig_mod; of a parallel one: model.module)",
+        "the weights of {fit.name} do not fit for {found}",
     ),
     (_one(QUANTISED), "the weights of {fit.name} are quantised ({found}): give the unquantised checkpoint"),
 )
@@ -124,14 +131,14 @@ MISSING: tuple[Row, ...] = (
     ),
     (
         _headless,
-        "{fit.name} has no head ({found}), as after saving a base class (LlamaModel for LlamaForCausalLM): save the "
-        "class with the head, or say tie_word_embeddings in config.json if the head is the embeddings",
+        "{fit.name} has no head ({found}), as a base class (LlamaModel, BertModel) has none: save the class with the "
+        "head, or say tie_word_embeddings in config.json if the head is the embeddings",
     ),
     (_shallow, "{fit.name} has {found}: get the other layers, or the config that belongs to the weights"),
     (
         _resized,
-        "{fit.shapes[0][0]} of {fit.name} {found}, as after resizing one of them alone: set vocab_size to the rows of "
-        "the files, or resize with resize_token_embeddings and save both",
+        "{fit.shapes[0][0]} of {fit.name} {found}, as after resizing one of them alone: set vocab_size to "
+        "{fit.shapes[0][1][0]}, or resize with resize_token_embeddings and save both",
     ),
 )
 """What explains weights that are missing or of another shape."""

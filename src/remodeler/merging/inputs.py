@@ -160,18 +160,22 @@ def once(found: Mapping[str, Place], tied: Mapping[str, str]) -> dict[str, Place
 # Held against each other ----------------------------------------------------------------------------------------------
 
 
-def refuse_strangers(first: Model, others: Sequence[Model], embeddings: Sequence[str] = ()) -> None:
+def refuse_strangers(
+    first: Model, others: Sequence[Model], embeddings: Sequence[str] = (), by_token: bool = False
+) -> None:
     """Raise for models that do not have the same tensors.
 
     Args:
         first: what the others are held against: the base, if there is one.
         others: the models.
-        embeddings: tensors that may have another number of rows.
+        embeddings: tensors with a row a token.
+        by_token: whether those are merged by token, so that they may have another number of rows.
     """
     for other in others:
         _refuse_names(first, other)
         for name, place in first.places.items():
-            _refuse_shape(name, (first, place.shape), (other, other.places[name].shape), name in embeddings)
+            shapes = (first, place.shape), (other, other.places[name].shape)
+            _refuse_shape(name, *shapes, by_token if name in embeddings else None)
 
 
 def _refuse_names(first: Model, other: Model) -> None:
@@ -184,11 +188,12 @@ def _refuse_names(first: Model, other: Model) -> None:
 
 
 def _refuse_shape(
-    name: str, one: tuple[Model, tuple[int, ...]], two: tuple[Model, tuple[int, ...]], rows: bool
+    name: str, one: tuple[Model, tuple[int, ...]], two: tuple[Model, tuple[int, ...]], by_token: bool | None
 ) -> None:
+    """Refuse two shapes that differ; ``by_token`` is None where rows are no tokens."""
     (first, shape), (second, other) = one, two
-    if shape == other or (rows and shape[1:] == other[1:]):
+    rows = by_token is not None and shape[1:] == other[1:]
+    if shape == other or (rows and by_token):
         return
-    tokens = shape[1:] == other[1:] and len(shape) == 2
-    advice = "--tokenizer base or union merges them by token" if tokens else "only equal shapes can be merged"
+    advice = "--tokenizer base or union merges them by token" if rows else "only equal shapes can be merged"
     raise InputError(f"{name} is {list(shape)} in {first.name} and {list(other)} in {second.name}: {advice}")

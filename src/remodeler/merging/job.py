@@ -145,14 +145,15 @@ def _settle_config(plan: Plan, file: Path) -> None:
     """Have the config say of the weights what is true of those that are written: ties, rows, and where they are."""
     config, text = read_json(file), plan.lender.settings.get("text_config")
     config.pop("transformers_weights", None)
-    if plan.outline.untied:
+    untied = plan.outline.untied and not plan.outline.tied
+    if untied:
         config["tie_word_embeddings"] = False
     if isinstance(text, dict):
         if plan.vocabulary:
             config["text_config"]["vocab_size"] = plan.vocabulary.rows
             if "vocab_size" not in plan.lender.settings:
                 config.pop("vocab_size", None)
-        if plan.outline.untied:
+        if untied:
             config["text_config"]["tie_word_embeddings"] = False
     write_json(file, config)
 
