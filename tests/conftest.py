@@ -22,6 +22,10 @@ SHARED = REPOSITORY.parent / "shared"
 NEEDS = {
     "shared": (SHARED.is_dir(), "needs ../shared: real models and texts beside the repository"),
     "browser": (shutil.which("chromium") is not None, "needs chromium"),
+    "transformers4": (
+        "REMODELER_TRANSFORMERS4" in os.environ,
+        "needs REMODELER_TRANSFORMERS4=FOLDER, with transformers 4.57",
+    ),
     "vllm": ("REMODELER_VLLM" in os.environ, "needs REMODELER_VLLM=ENV/bin/python, with vLLM and this package"),
     "mlx": ("REMODELER_MLX" in os.environ, "needs REMODELER_MLX=ENV/bin/python, with mlx-lm"),
 }

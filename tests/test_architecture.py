@@ -26,7 +26,7 @@ REPORT = (
 FLOORS = (
     (
         *("errors", "records", "folders", "families", "pydocs", "sources", "prompts", "questions", "console"),
-        *("file_checks", "diagnosis", "mismatches"),
+        *("compatibility", "file_checks", "diagnosis", "mismatches"),
     ),
     (
         *("texts", "packed", "blocks", "structures", "processes", "threads"),
@@ -35,7 +35,7 @@ FLOORS = (
     ),
     (
         *("measurements", "publishing", "card", "card_align"),
-        *("repositories", "checkpoints", "widths", "configs", "forms", "saving"),
+        *("repositories", "checkpoints", "companions", "widths", "configs", "forms", "saving"),
         *("tasks", "losses", "predictions", "adapters"),
         *("training_plan", "training_state", "training", "evaluation", "decoding", "sampling", "trainees"),
     ),

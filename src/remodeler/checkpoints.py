@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
@@ -32,6 +33,7 @@ from remodeler.families import FAMILIES, Family, family
 from remodeler.mismatches import settle
 from remodeler.records import disk_errors
 from remodeler.repositories import downloaded, note_adapter, refuse_no_model, refuse_other_models, without_adapter
+from remodeler.shards import stored_dtype
 from remodeler.streaming import open_model, tensors_by_name
 from remodeler.tracing import probe, trace
 from remodeler.weights import tensor_files
@@ -65,7 +67,7 @@ class Checkpoint:
     like: str | None = None
     """Family named by the user for remote code."""
     stored_dtype: torch.dtype | None = None
-    """What the weights are stored in; None when the config does not say."""
+    """What the weights are stored in, as their files say; None for a model that was never in files."""
 
     @property
     def model(self) -> Any:
@@ -156,7 +158,7 @@ def load(
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, target)
     model = read_model(name, row, number_type, reader, **where).eval()
     anatomy = trace(model, row, probe(row, target))
-    return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, _stored(config))
+    return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, stored_in(name, revision))
 
 
 def look(name: str, task: str | None = None, revision: str | None = None) -> None:
@@ -181,8 +183,11 @@ def row_of(settings: dict[str, Any], like: str | None) -> Family:
     return family(str(settings.get("model_type")), like or recorded)
 
 
-def _stored(config: PreTrainedConfig) -> torch.dtype | None:
-    return config.dtype if isinstance(config.dtype, torch.dtype) else None
+def stored_in(name: str, revision: str | None) -> torch.dtype:
+    """What the files of a checkpoint hold, whatever its config says; those of a hub id were downloaded before."""
+    local = Path(name).is_dir()
+    folder = Path(name) if local else Path(snapshot_download(name, revision=revision, local_files_only=True))
+    return stored_dtype(tensor_files(folder))
 
 
 @contextmanager

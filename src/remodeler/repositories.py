@@ -23,6 +23,8 @@ OTHER_TASKS = re.compile(
     r"|RewardModel\w*|ForScore|ForRegression|WithValueHead|EncoderModel)$"
 )
 """Endings of the classes that have no head for tokens."""
+BASE_CLASS = re.compile(r"(?<!LMHead)Model$")
+"""The ending of classes that have no head at all; its weights may be the embeddings."""
 PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "vision_config", "audio_config")
 """Configs inside the config of a model that reads more than text."""
 
@@ -60,22 +62,22 @@ def _instead_of(file: Path) -> str:
     return "a model folder or a hub id like org/name"
 
 
-def speaks(settings: Mapping[str, Any]) -> bool:
-    """Whether a model has a head for tokens, by the class that its config names."""
-    return not any(OTHER_TASKS.search(each) for each in _classes(settings))
-
-
-def _classes(settings: Mapping[str, Any]) -> list[str]:
+def classes(settings: Mapping[str, Any]) -> list[str]:
+    """The classes that a config names."""
     named = settings.get("architectures")
     return [str(each) for each in named] if isinstance(named, list) else []
 
 
+def predicts_tokens(settings: Mapping[str, Any]) -> bool:
+    """Whether the class that a config names has a head for tokens."""
+    return not any(OTHER_TASKS.search(each) or BASE_CLASS.search(each) for each in classes(settings))
+
+
 def refuse_other_models(name: str, settings: dict[str, Any]) -> None:
     """Refuse models that are no language models of their own: classifiers, and those that read more than text."""
-    if not speaks(settings):
-        raise InputError(
-            f"{name} is a {_classes(settings)[0]} and no language model, it predicts no tokens: give another"
-        )
+    other = [each for each in classes(settings) if OTHER_TASKS.search(each)]
+    if other:
+        raise InputError(f"{name} is a {other[0]} and no language model, it predicts no tokens: give another")
     parts = [part for part in PARTS if isinstance(settings.get(part), dict)]
     if parts and settings.get("model_type") not in FAMILIES:
         raise InputError(

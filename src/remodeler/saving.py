@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import save_torch_state_dict, snapshot_download
+from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import DynamicCache
@@ -21,6 +21,8 @@ from transformers.core_model_loading import revert_weight_conversion
 from remodeler import packed as packed_file
 from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.checkpoints import Checkpoint, load
+from remodeler.companions import write_companions
+from remodeler.compatibility import complete_config
 from remodeler.errors import InputError
 from remodeler.forms import WHOLE, Form, Shape, build, choose, remaining
 from remodeler.records import disk_errors
@@ -96,7 +98,7 @@ def save_pruned(
             write_shards(_by_layer(checkpoint, lambda: build(checkpoint.anatomy, gone, chosen, widths)), folder)
         else:
             write_weights(checkpoint, shape, folder, max_shard_size)
-        write_companions(checkpoint, shape, folder)
+        write_beside(checkpoint, shape, folder)
     again = reload(checkpoint, folder, has_code(shape))
     masks = chosen == "portable" or streamed(checkpoint.model) is not None
     with in_memory(checkpoint.anatomy, gone, widths, masks):
@@ -131,9 +133,10 @@ def write_weights(checkpoint: Checkpoint, shape: Shape, folder: Path, max_shard_
 
 
 def write_config(checkpoint: Checkpoint, shape: Shape, folder: Path) -> None:
-    """The config, with the dtype that the weights are written in."""
+    """The config, with the dtype that the weights are written in, for older readers too."""
     shape.config.dtype = _written_dtype(checkpoint)
     shape.config.save_pretrained(folder)
+    complete_config(folder)
 
 
 def _by_layer(checkpoint: Checkpoint, built: Callable[[], Shape]) -> Iterator[dict[str, Tensor]]:
@@ -164,14 +167,9 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.contiguous() if whole else tensor.clone(memory_format=torch.contiguous_format)
 
 
-def write_companions(checkpoint: Checkpoint, shape: Shape, folder: Path) -> None:
-    """Tokenizer with its chat template, generation config, and modelling code where the form needs some."""
-    checkpoint.tokenizer.save_pretrained(folder)
-    if checkpoint.model.can_generate():
-        checkpoint.model.generation_config.save_pretrained(folder)
-    if has_code(shape):
-        for code in code_folder(checkpoint).glob("*.py"):
-            shutil.copyfile(code, folder / code.name)
+def write_beside(checkpoint: Checkpoint, shape: Shape, folder: Path) -> None:
+    """What lies beside the weights, and modelling code where the form needs some."""
+    write_companions(checkpoint, folder, code=has_code(shape))
     if shape.form == "packed":
         shutil.copyfile(packed_file.__file__, folder / "packed.py")
         if has_code(shape):
@@ -182,13 +180,6 @@ def has_code(shape: Shape) -> bool:
     """Whether the source came with modelling code of its own."""
     told: Any = shape.config.packing if shape.form == "packed" else shape.config.to_dict()
     return bool(told.get("auto_map"))
-
-
-def code_folder(checkpoint: Checkpoint) -> Path:
-    """Where the modelling code that came with a checkpoint lies on this disk."""
-    if Path(checkpoint.name).is_dir():
-        return Path(checkpoint.name)
-    return Path(snapshot_download(checkpoint.name, revision=checkpoint.revision, allow_patterns=["*.py"]))
 
 
 def _remote_code(shape: Shape) -> str:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from remodeler.open_files import OpenFiles
 from remodeler.records import write_json
 from remodeler.weights import INDEX
 
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SHARD_BYTES = 5 * 10**8
 """Of a file that is written from a model larger than memory."""
 
@@ -35,12 +37,23 @@ class Counted:
         self.read[self.key] += tensor.nbytes
         return tensor
 
+    @property
+    def stored_as(self) -> tuple[str, int]:
+        """Its dtype, as the file calls it, and how many elements it has."""
+        with self.files.reading(self.file) as opened:
+            piece = opened.get_slice(self.key)
+            return piece.get_dtype(), prod(piece.get_shape())
+
 
 def stored_dtype(files: dict[str, Path]) -> torch.dtype:
-    """Of the first floating-point tensor."""
+    """What most of the floating-point numbers are stored in; only the files' headers are read."""
+    counts: Counter[torch.dtype] = Counter()
     with ExitStack() as opened:
-        tensors = (piece[...].dtype for _, piece in pieces(opened, files, files, Counter()))
-        return next((dtype for dtype in tensors if dtype.is_floating_point), torch.float32)
+        for _, counted in pieces(opened, files, files, Counter()):
+            kind, elements = counted.stored_as
+            if dtype := FLOATS.get(kind):
+                counts[dtype] += elements
+    return max(counts, key=counts.__getitem__, default=torch.float32)
 
 
 def pieces(

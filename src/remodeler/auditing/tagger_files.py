@@ -12,6 +12,8 @@ from transformers import AutoModel
 from remodeler.auditing.rules import Rules
 from remodeler.auditing.tagger import Head, Tagger
 from remodeler.checkpoints import check_files, context_of, one_sentence, pick_device, read_settings, read_tokenizer
+from remodeler.companions import write_tokenizer
+from remodeler.compatibility import complete_config
 from remodeler.errors import InputError
 from remodeler.records import read_json, write_json
 from remodeler.repositories import note_adapter, without_adapter
@@ -84,7 +86,8 @@ def save_tagger(trained: Trained, folder: Path) -> None:
     """Write a tagger into a folder: everything that :func:`load_tagger` needs, and stock transformers can read."""
     with one_sentence(str(folder), "the tagger"):
         trained.model.encoder.save_pretrained(folder)
-        trained.tokenizer.save_pretrained(folder)
+        complete_config(folder)
+        write_tokenizer(trained.tokenizer, folder, located(trained.name))
     head = {name: value.detach().cpu().contiguous() for name, value in trained.model.head_parameters().items()}
     save_file(head, folder / HEAD_FILE)
     write_json(folder / SETTINGS_FILE, asdict(trained.settings))

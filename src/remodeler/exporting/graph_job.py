@@ -9,6 +9,7 @@ from typing import Any
 
 from remodeler.card import known_as, page
 from remodeler.checkpoints import Checkpoint
+from remodeler.companions import write_tokenizer
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.exporting.executorch_graph import executorch
@@ -152,7 +153,7 @@ def write_graph(checkpoint: Checkpoint, folder: Path, name: str, tried: bool) ->
     announce(checkpoint, target)
     exported = traced(checkpoint, target.write, target.word)
     exported.save_pretrained(folder)
-    checkpoint.tokenizer.save_pretrained(folder)
+    write_tokenizer(checkpoint.tokenizer, folder, checkpoint.name, checkpoint.revision)
     told = check(checkpoint, folder, target.runtime, target.batch) if tried and runs(target) else None
     return {
         "blocks": count(checkpoint),

@@ -19,6 +19,8 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from remodeler.checkpoints import Checkpoint
+from remodeler.companions import write_companions
+from remodeler.compatibility import with_older_names
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.exporting import configuration_decilm
@@ -56,12 +58,11 @@ def write_nemotron(checkpoint: Checkpoint, folder: Path, max_shard_size: str = "
     refuse(checkpoint)
     rows = rows_of(computed(checkpoint))
     with disk_errors(folder):
-        write_json(folder / "config.json", config_of(checkpoint, rows))
+        write_json(folder / "config.json", with_older_names(config_of(checkpoint, rows)))
         shutil.copyfile(configuration_decilm.__file__, folder / f"{CODE}.py")
         tensors = {name: tensor.detach().contiguous() for name, tensor in tensors_of(checkpoint, rows)}
         save_torch_state_dict(tensors, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
-        checkpoint.tokenizer.save_pretrained(folder)
-        checkpoint.model.generation_config.save_pretrained(folder)
+        write_companions(checkpoint, folder, code=False)
     stand_ins = sum((row.mlp is None) + (row.attention is None and number == 0) for number, row in enumerate(rows))
     note(f"{len(rows)} layers in DeciLM's layout" + (f", {stand_ins} with a stand-in of zeros" if stand_ins else ""))
     return len(rows)

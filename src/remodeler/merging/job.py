@@ -5,17 +5,17 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 
 import os
 import re
-import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoModelForCausalLM
 
 from remodeler.card import write_merge_card
-from remodeler.checkpoints import AUTO, check_files, load, pick_device, read_tokenizer
+from remodeler.checkpoints import AUTO, check_files, pick_device, read_tokenizer
+from remodeler.companions import copy_companions, write_tokenizer
+from remodeler.compatibility import complete_tokenizer, with_older_names
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.families import FAMILIES
@@ -25,19 +25,15 @@ from remodeler.merging.pieces import PIECE, Source, Stored
 from remodeler.merging.plan import Plan, announce, layer_of, prepared
 from remodeler.merging.stream import Task, checksum, merge_tensors
 from remodeler.merging.tokens import embeddings
+from remodeler.merging.verification import Verified, has_tokenizer, verify
 from remodeler.merging.wishes import Wish
 from remodeler.open_files import OpenFiles
 from remodeler.records import Record, command_line, disk_errors, read_json, save_record, versions, write_json
-from remodeler.repositories import speaks
-from remodeler.saving import one_pass
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
-LOADED = 2**26
-"""Parameters of a model that is loaded to see that it predicts something: more would take more memory than merging."""
-COMPANIONS = (".json", ".txt", ".model", ".jinja", ".py")
-OWN = ("record.json", "widths.json", "model.safetensors.index.json", "config.json")
-"""Files of the model that lends its layout which are not copied: they speak of its weights."""
+OWN = ("record.json", "widths.json", "config.json")
+"""Files of this tool, or written anew, whose absence needs no word."""
 
 
 def merge_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
@@ -52,8 +48,8 @@ def merge_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
     refuse_existing(out)
     pick_device(wish.device)
     plan = prepared(wish)
-    if not _unread(plan):
-        read_tokenizer(str(plan.lender.folder), trust_remote_code=wish.trust_remote_code)  # now, not at the end
+    if has_tokenizer(plan.lender.folder):  # now, not at the end
+        read_tokenizer(str(plan.lender.folder), trust_remote_code=wish.trust_remote_code)
     announce(plan)
     if dry:
         return False
@@ -76,9 +72,10 @@ def _fill(plan: Plan, work: Path, out: Path) -> None:
     note("reading back")
     _refuse_damaged(layout, lines)
     _companions(plan, work)
-    _settle_config(plan, work / "config.json")
     check_files(work)
-    _described(plan, lines, layout, work, out, _loads(plan, work))
+    parameters = sum(place.count for place in layout.values())
+    verified = verify(plan.lender, work, parameters, plan.wish.trust_remote_code)
+    _described(plan, lines, layout, work, out, verified)
 
 
 def _task(plan: Plan, name: str, place: Place, files: OpenFiles[int]) -> Task:
@@ -128,63 +125,40 @@ def _refuse_damaged(layout: Mapping[str, Place], lines: Sequence[Mapping[str, An
 
 def _companions(plan: Plan, work: Path) -> None:
     """Config, tokenizer, generation config and code of the lender."""
-    for path in sorted(plan.lender.folder.iterdir()):
-        if path.suffix in COMPANIONS and path.name not in OWN and path.is_file():
-            shutil.copyfile(path, work / path.name)
+    left_out = [name for name in copy_companions(plan.lender.folder, work) if name not in OWN]
+    if left_out:
+        note(f"not copied from {plan.lender.name}, as they may not be of the result: {', '.join(left_out)}")
     config = read_json(plan.lender.folder / "config.json")
     dtypes = [place.dtype for place in plan.shapes.values() if place.dtype.is_floating_point]
-    name = str(max(set(dtypes), key=dtypes.count)).removeprefix("torch.")
-    config["torch_dtype" if "torch_dtype" in config else "dtype"] = name
+    config["dtype"] = str(max(set(dtypes), key=dtypes.count)).removeprefix("torch.")
+    write_json(work / "config.json", with_older_names(_settled(plan, config)))
     if plan.vocabulary:
-        config["vocab_size"] = plan.vocabulary.rows
-        plan.vocabulary.tokenizer.save_pretrained(work)
-    write_json(work / "config.json", config)
+        write_tokenizer(plan.vocabulary.tokenizer, work, None)
+    else:
+        complete_tokenizer(work)
 
 
-def _settle_config(plan: Plan, file: Path) -> None:
-    """Have the config say of the weights what is true of those that are written: ties, rows, and where they are."""
-    config, text = read_json(file), plan.lender.settings.get("text_config")
-    config.pop("transformers_weights", None)
-    untied = plan.outline.untied and not plan.outline.tied
-    if untied:
-        config["tie_word_embeddings"] = False
-    if isinstance(text, dict):
-        if plan.vocabulary:
-            config["text_config"]["vocab_size"] = plan.vocabulary.rows
-            if "vocab_size" not in plan.lender.settings:
-                config.pop("vocab_size", None)
-        if untied:
-            config["text_config"]["tie_word_embeddings"] = False
-    write_json(file, config)
-
-
-def _unread(plan: Plan) -> str:
-    """Why the result is not loaded at the end; empty when it is."""
-    if sum(place.count for place in plan.shapes.values()) > LOADED:
-        return "it is too large for that"
-    if plan.lender.settings.get("model_type") not in FAMILIES:
-        return "its family is not known here"
-    built = plan.outline.built
-    headless = built is not None and built.get_output_embeddings() is None
-    return "it predicts no tokens" if headless or not speaks(plan.lender.settings) else ""
-
-
-def _loads(plan: Plan, work: Path) -> bool:
-    """Load the result and let it read a few tokens, where it fits and its family is known; whether that was done."""
-    if reason := _unread(plan):
-        note(f"the result was not loaded, {reason}: its bytes were read back, and are those that were written")
-        return False
-    again = load(work, dtype="float32", device="cpu", trust_remote_code=plan.wish.trust_remote_code)
-    if not torch.isfinite(one_pass(again)).all():
-        raise InputError("the merged model predicts no finite numbers: these models do not mix by this method")
-    return True
+def _settled(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
+    """A config that says of the weights what is true of those that are written: rows, ties, and where they are."""
+    changes: dict[str, Any] = {"vocab_size": plan.vocabulary.rows} if plan.vocabulary else {}
+    if plan.outline.untied and not plan.outline.tied:
+        changes["tie_word_embeddings"] = False
+    text = config.get("text_config")
+    nested = {"text_config": text | changes} if isinstance(text, dict) else {}
+    told = {key: value for key, value in changes.items() if not nested or key in config}
+    return {key: value for key, value in config.items() if key != "transformers_weights"} | told | nested
 
 
 # Describing -----------------------------------------------------------------------------------------------------------
 
 
 def _described(
-    plan: Plan, lines: Sequence[Mapping[str, Any]], layout: Mapping[str, Place], work: Path, out: Path, loads: bool
+    plan: Plan,
+    lines: Sequence[Mapping[str, Any]],
+    layout: Mapping[str, Place],
+    work: Path,
+    out: Path,
+    verified: Verified,
 ) -> None:
     """The record, and the card for people."""
     wish = plan.wish
@@ -193,7 +167,8 @@ def _described(
         "form": "stock" if "packing" not in plan.lender.settings else "packed",
         "merged": {"parameters": sum(place.count for place in layout.values()), "weight_bytes": _total(layout)},
         "tensors": len(layout),
-        "loaded": loads,
+        "loaded": verified.computed,
+        "read_back": list(verified.parts),
         "shares": mean_shares(lines, layout),
         "auto_class": _auto_class(plan.lender.settings.get("model_type")),
         "command": command_line(),

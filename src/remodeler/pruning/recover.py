@@ -13,6 +13,7 @@ from remodeler import processes
 from remodeler.adapters import merge, reloaded_difference, write_adapters
 from remodeler.card import write_card
 from remodeler.checkpoints import AUTO, PIPELINES, load
+from remodeler.companions import write_tokenizer
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
@@ -110,7 +111,7 @@ def _adapters_written(job: Job, wrapper: Any, work: Path) -> Scores:
     """Adapters alone, read back onto a freshly loaded model."""
     student = job.student
     write_adapters(wrapper, work, student.name)
-    student.tokenizer.save_pretrained(work)
+    write_tokenizer(student.tokenizer, work, student.name, student.revision)
     dtype = str(student.model.dtype).removeprefix("torch.")
     again = load(
         student.name,

@@ -1,0 +1,96 @@
+"""A merged folder read back: all of it computed where its family is known, else config, tokenizer, names and shapes.
+
+A model too large for memory is computed layer by layer, as ``--stream`` does; one whose family is not known is loaded
+by its transformers class, on the meta device (no numbers) where it is large. That every number is finite, and every
+byte on the disk the one that was written, is checked while merging.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import CONFIG_MAPPING
+
+from remodeler.checkpoints import load, one_sentence, read_config, read_tokenizer
+from remodeler.companions import TOKENIZER, matching
+from remodeler.console import note
+from remodeler.errors import InputError
+from remodeler.families import FAMILIES
+from remodeler.merging.inputs import Model
+from remodeler.repositories import classes, predicts_tokens
+from remodeler.saving import one_pass
+
+IN_MEMORY = 2**26
+"""Parameters of a model that is loaded whole: more would take more memory than merging."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What of a result was read back."""
+
+    computed: bool
+    """Whether it read a few tokens."""
+    parts: tuple[str, ...]
+    """What else was looked at, in words."""
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether there are files of a tokenizer."""
+    return any(matching(folder, TOKENIZER))
+
+
+def verify(source: Model, work: Path, parameters: int, trust_remote_code: bool) -> Verified:
+    """Read a merged folder back, as far as that goes.
+
+    Args:
+        source: the model whose layout, config and tokenizer the result has.
+        work: the folder.
+        parameters: of the result.
+        trust_remote_code: run code that came with the source.
+
+    Raises:
+        InputError: when it does not load, or predicts no finite numbers.
+    """
+    known = source.settings.get("model_type") in FAMILIES
+    if known and predicts_tokens(source.settings) and has_tokenizer(work):
+        again = load(
+            work, dtype="float32", device="cpu", trust_remote_code=trust_remote_code, stream=parameters > IN_MEMORY
+        )
+        if not torch.isfinite(one_pass(again)).all():
+            raise InputError("the merged model predicts no finite numbers: these models do not mix by this method")
+        return Verified(True, ("logits",))
+    parts = (*_tokenizer(work, trust_remote_code), *_shapes(source, work, parameters))
+    why = "it predicts no tokens" if known else f"{source.settings.get('model_type')} is no known family"
+    note(f"the result was not computed ({why}); {_told(parts)}")
+    return Verified(False, parts)
+
+
+def _told(parts: tuple[str, ...]) -> str:
+    return f"read back: {', '.join(parts)}" if parts else "its bytes are those that were written"
+
+
+def _tokenizer(work: Path, trust_remote_code: bool) -> tuple[str, ...]:
+    if not has_tokenizer(work):
+        return ()
+    read_tokenizer(str(work), trust_remote_code=trust_remote_code)("a few words")
+    return ("tokenizer",)
+
+
+def _shapes(source: Model, work: Path, parameters: int) -> tuple[str, ...]:
+    """Load by the class that the config names, if transformers has it."""
+    named = classes(source.settings)
+    model_class: Any = getattr(transformers, named[0], None) if named else None
+    if source.settings.get("model_type") not in CONFIG_MAPPING or model_class is None:
+        return ()
+    read_config(str(work))
+    where: dict[str, Any] = {"device_map": "meta"} if parameters > IN_MEMORY else {"device_map": "cpu"}
+    with one_sentence(str(work), "the result"):
+        _, info = model_class.from_pretrained(
+            work, output_loading_info=True, ignore_mismatched_sizes=True, use_safetensors=True, **where
+        )
+        lacking = [*sorted(info["missing_keys"]), *(key[0] for key in info["mismatched_keys"])]
+        if lacking:
+            raise ValueError(f"{len(lacking)} weights are missing or of another shape, the first: {lacking[0]}")
+    return ("config", "names and shapes of all weights")
