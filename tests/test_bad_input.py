@@ -174,7 +174,6 @@ MERGE: list[Fault] = [
     ("", "0 models were given"),
     ("model wider", "only equal shapes can be merged"),
     ("model gpt", "only one ties its embeddings"),
-    ("wordless wordless", "the tokenizer of wordless can't be loaded"),
     ("model quantised", "is quantised"),
     *taken(),
     ("+ --method magic", "method 'magic' is not known"),

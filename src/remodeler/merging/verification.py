@@ -62,9 +62,14 @@ def verify(source: Model, work: Path, parameters: int, trust_remote_code: bool) 
             raise InputError("the merged model predicts no finite numbers: these models do not mix by this method")
         return Verified(True, ("logits",))
     parts = (*_tokenizer(work, trust_remote_code), *_shapes(source, work, parameters))
-    why = "it predicts no tokens" if known else f"{source.settings.get('model_type')} is no known family"
-    note(f"the result was not computed ({why}); {_told(parts)}")
+    note(f"the result was not computed ({_why_not(source, known)}); {_told(parts)}")
     return Verified(False, parts)
+
+
+def _why_not(source: Model, known: bool) -> str:
+    if not known:
+        return f"{source.settings.get('model_type')} is no known family"
+    return "it has no tokenizer" if predicts_tokens(source.settings) else "it predicts no tokens"
 
 
 def _told(parts: tuple[str, ...]) -> str:
