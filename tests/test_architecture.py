@@ -25,11 +25,12 @@ REPORT = (
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     (
-        *("errors", "records", "folders", "families", "pydocs", "sources", "prompts", "questions", "console"),
-        *("compatibility", "file_checks", "diagnosis", "mismatches"),
+        *("errors", "chat", "records", "folders", "families", "pydocs", "lines", "strict_json", "hub", "rows"),
+        *("sources", "prompts", "questions", "console", "compatibility"),
+        *("file_checks", "diagnosis", "mismatches"),
     ),
     (
-        *("texts", "packed", "blocks", "structures", "processes", "threads"),
+        *("chat_templates", "texts", "packed", "blocks", "structures", "processes", "threads"),
         *("open_files", "weights", "renaming", "shards", "streaming"),
         *("layerwise", "tracing", "minibatches", "logprobs"),
     ),

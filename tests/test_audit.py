@@ -166,9 +166,9 @@ def test_the_beginning_of_a_text_is_cut_behind_a_word() -> None:
         ("p.txt", "\n \n", "has no prompts"),
         ("p.jsonl", '{"answer": "x"}\n', "row 1 of .* has no prompt"),
         ("p.jsonl", '{"prompt": 7}\n', "row 1 of .* has no prompt"),
-        ("p.jsonl", '{"prompt": "\\ud800"}\n', "row 1 of .* is not UTF-8"),
+        ("p.jsonl", '{"prompt": "\\ud800"}\n', "row 1 of .*half a character, .ud800"),
         ("p.csv", 'text\n"broken\n', "broken quotes"),
-        ("p.csv", "prompt\nx\n", "text"),
+        ("p.csv", "body\nx\n", "row 1 of .* has no prompt: name it prompt"),
         ("p.bin", "x", "p.bin"),
     ],
 )

@@ -62,7 +62,7 @@ def texts(option: str = "--texts", empty: str = "holds no text", ending: str = "
     return [
         (f"+ {option} nothing.{ending}", f"there is no file nothing.{ending}"),
         (f"+ {option} empty.{ending}", empty),
-        (f"+ {option} latin.{ending}", "utf-8"),
+        (f"+ {option} latin.{ending}", "is not UTF-8 text" if ending == "txt" else "is not valid JSON"),
         (f"+ {option} broken.jsonl", "is not valid JSON"),
     ]
 
@@ -236,8 +236,8 @@ EVALUATE: list[Fault] = [
     ("+ --length 999", "reads at most 256"),
     ("+ --packing tight", "'tight' is not a packing"),
     ("+ --tasks empty.jsonl", "holds no questions"),
-    ("+ --tasks broken.jsonl", "broken.jsonl can't be read"),
-    ("+ --tasks latin.jsonl", "latin.jsonl can't be read"),
+    ("+ --tasks broken.jsonl", "broken.jsonl is not valid JSON"),
+    ("+ --tasks latin.jsonl", "latin.jsonl is not valid JSON"),
     ("+ --tasks questions.jsonl --limit 0", "a standard error needs 2"),
     ("+ --limit 3", "without --tasks"),
     ("+ --revision main", "which has none"),
@@ -386,11 +386,11 @@ ANSWER: list[Fault] = [
 ]
 JUDGE: list[Fault] = [
     ("nothing.json", "there is no file nothing.json"),
-    ("empty.json", "is not valid JSON"),
+    ("empty.json", "empty.json holds no preference"),
     ("latin.json", "is not valid JSON"),
-    ("list.json", "is no list of objects"),
+    ("list.json", "row 1 of list.json is '1': an object"),
     ("broken.jsonl", "is not valid JSON"),
-    ("outputs.json", "preferences from 1"),
+    ("outputs.json", "outputs.json holds no preference"),
     ("outputs.json --against outputs.json", "need a judge"),
     ("+ --against broken.json", "is not valid JSON"),
     ("+ --against others.json", "no instruction in common"),
@@ -411,7 +411,7 @@ COMPARE: list[Fault] = [
 ]
 
 
-def posts(empty: str = "has the columns 'nothing'") -> list[Fault]:
+def posts(empty: str = "empty.csv is empty") -> list[Fault]:
     """Files of posts that can't be read."""
     return [
         ("+ --texts nothing.csv", "there is no file nothing.csv"),
@@ -424,7 +424,7 @@ def posts(empty: str = "has the columns 'nothing'") -> list[Fault]:
 PREDICTED: list[Fault] = [
     ("nothing.txt {}", "there is no file nothing.txt"),
     ("empty.txt {}", "empty.txt holds no posts"),
-    ("latin.txt {}", "latin.txt is not UTF-8"),
+    ("latin.txt {}", "row 1 of latin.txt is not id<TAB>"),
     ("broken.txt {}", "is not id<TAB>[characters]"),
     ("broken.jsonl {}", "is not valid JSON"),
     ("broken.conll {}", "is no tag"),
@@ -449,7 +449,7 @@ AUDIT_RUN: list[Fault] = [
     *models("{} --prompts prompts.txt"),
     *models("model --prompts prompts.txt --against {}"),
     ("+ --prompts nothing.txt", "there is no file nothing.txt"),
-    ("+ --prompts empty.txt", "empty.txt is empty"),
+    ("+ --prompts empty.txt", "empty.txt has no prompts"),
     ("+ --against model", "was given twice"),
     *SAMPLED,
     *taken(),
@@ -516,7 +516,7 @@ VOTE: list[Fault] = [
 SCORE: list[Fault] = [
     *[(words.format("posts.csv"), message) for words, message in PREDICTED],
     ("spans.txt nothing.csv", "there is no file nothing.csv"),
-    ("spans.txt empty.csv", "has the columns 'nothing'"),
+    ("spans.txt empty.csv", "empty.csv is empty"),
     ("fewer.txt posts.csv", "has 1 posts, the gold file 20"),
 ]
 CONVERT: list[Fault] = [

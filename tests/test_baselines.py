@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from remodeler.alignment.baselines import train_baseline
+from remodeler.alignment.baselines import prepared, train_baseline
 from remodeler.alignment.compare import CompareWish, compare_policies
 from remodeler.alignment.phases import Course
 from remodeler.alignment.trl_methods import settings
@@ -61,6 +62,17 @@ def test_a_killed_baseline_goes_on_to_the_same_weights(
     train_baseline(wish, tmp_path / "out", nothing)
     found = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out")]
     assert found[0] == found[1]
+
+
+def test_a_prompt_that_the_chat_template_refuses_costs_one_pair(wish: BaselineWish, tmp_path: Path) -> None:
+    shutil.copytree(wish.model, tmp_path / "picky")
+    tokenizer = load(wish.model, device="cpu").tokenizer
+    refusal = "{% if m.content == 'the cat 7' %}{{ raise_exception('No seventh cat') }}{% endif %}"
+    tokenizer.chat_template = "{% for m in messages %}" + refusal + "[{{ m.content }}]{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "picky")
+    job = prepared(replace(wish, model=str(tmp_path / "picky"), chat=True), "cpu")
+    assert job.data.dropped == {"the chat template refuses it: No seventh cat": 1}
+    assert len(job.data.train) + len(job.data.heldout) == 19
 
 
 @NEEDS_TRL

@@ -18,6 +18,7 @@ from remodeler.alignment.examples import answer
 from remodeler.alignment.filters import FILTERS, Candidate, Limits, refusal, repetition
 from remodeler.alignment.phases import Course
 from remodeler.alignment.preferences import read_preferences
+from remodeler.alignment.prepare import announce, divided
 from remodeler.alignment.prompts import read_prompts, read_responses
 from remodeler.alignment.reviser import probabilities, quality, reviser
 from remodeler.alignment.revising import revise_responses
@@ -253,6 +254,20 @@ def test_what_can_not_work_is_refused_before_it_starts(
     with pytest.raises(InputError, match=words):
         evolve_policy(replace(wish, **change), tmp_path / "out", nothing)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_ask_nothing_are_counted_before_it_starts(
+    wish: EvolveWish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[Any] = [{"messages": [{"role": "user", "content": f"the dog sat on {n}"}]} for n in range(30)]
+    rows.insert(4, {"messages": [{"role": "user", "content": None}]})
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = divided(replace(wish, prompts=str(tmp_path / "prompts.jsonl")), torch.device("cpu"))
+    assert sum(map(len, job.shards)) + len(job.probe) == 30
+    announce(job)
+    assert "left out: 1 (a message without text (its content is null); row 5)" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_a_dry_evolution_says_how_long_and_writes_nothing(

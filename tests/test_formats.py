@@ -88,6 +88,33 @@ def test_conll_without_places_is_joined_by_spaces(tmp_path: Path) -> None:
     assert bare(found) == [(0, [(4, 12)]), (1, [])]
 
 
+@pytest.mark.parametrize("tags", ["B-X I-X I-X O B-X", "I I I O I", "B-X I-X E-X O S-X", "B I L O U", "B M E O S"])
+def test_every_scheme_of_tags_is_the_same_spans(tags: str, tmp_path: Path) -> None:
+    words = zip(["you", "old", "fool", "said", "he"], tags.split(), strict=True)
+    (tmp_path / "a.conll").write_text("".join(f"{word} {tag}\n" for word, tag in words))
+    assert bare(read_predictions(tmp_path / "a.conll").rows) == [(0, [(0, 12), (18, 20)])]
+
+
+@pytest.mark.parametrize("tag", ["N", "O-X", "NN", "b"])
+def test_parts_of_speech_are_no_tags(tag: str, tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text(f"you O\nfool {tag}\n")
+    with pytest.raises(InputError, match="its last word is no tag"):
+        read_predictions(tmp_path / "a.conll")
+
+
+def test_line_ends_inside_a_text_come_back_in_every_kind(tmp_path: Path) -> None:
+    rows = [
+        Prediction(0, (Span(0, 3),), text)
+        for text in ["old\rfool", "old\r\nfool", "old\u2028\x85\x0cfool", "old # fool"]
+    ]
+    rows = [Prediction(number, row.spans, row.text) for number, row in enumerate(rows)]
+    for suffix in (".csv", ".jsonl", ".conll"):
+        write_predictions(tmp_path / f"a{suffix}", rows)
+        assert list(read_predictions(tmp_path / f"a{suffix}").rows) == rows
+    (tmp_path / "b.conll").write_text("you O\n# O\nfool B\n")
+    assert read_predictions(tmp_path / "b.conll").rows == (Prediction(0, (Span(6, 10),), "you # fool"),)
+
+
 def test_dicts_are_those_of_the_pipelines() -> None:
     found = as_dicts("an idiot", [Span(3, 8, 0.5)])
     assert found == [{"entity_group": "TOXIC", "score": 0.5, "word": "idiot", "start": 3, "end": 8}]
@@ -116,6 +143,8 @@ def test_spacy_groups_come_back() -> None:
     assert group is doc.spans["toxic"]
     assert of_group(group) == spans
     assert of_group(list(group)) == [Span(0, 4), Span(6, 8)]
+    to_doc(doc, [Span(0, 4, 0.5), Span(2, 8, 0.25), Span(2, 8, 0.75)])
+    assert of_group(doc.spans["toxic"]) == [Span(0, 8, 0.75)], "those of a group may overlap"
 
 
 BAD = [

@@ -13,11 +13,12 @@ from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 from forks import COMMAND, pair, said
+from remodeler.chat import ASSISTANT, USER, Turn
 from remodeler.checkpoints import load
 from remodeler.cli import app
-from remodeler.errors import InputError
+from remodeler.errors import InputError, LeftOut
 from remodeler.folders import partial
-from remodeler.fusion.corpus import Read, Rendered, conversations, pieces, read, rendered
+from remodeler.fusion.corpus import Conversation, Read, Rendered, conversations, pieces, read, rendered
 from remodeler.fusion.cross_tokenizer import align_bytes
 from remodeler.fusion.job import fuse_models
 from remodeler.fusion.targets import Fused, Rules, weights
@@ -33,6 +34,7 @@ from remodeler.training_state import CURVE_FILE
 from tiny import tiny_model, tiny_tokenizer
 from tiny_tokenizers import pieces as sentence_pieces
 
+ANSWERED = {"role": "assistant", "content": "on the mat"}
 STORY = "the cat sat on the mat and the dog on the log, naïve as ever. "
 
 
@@ -65,12 +67,8 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_only_responses_count_and_their_bytes_are_known() -> None:
     tokenizer = tiny_tokenizer()
-    talk = [
-        {"role": "user", "content": "the cat?"},
-        {"role": "assistant", "content": "the mat"},
-        {"role": "user", "content": "the dog?"},
-        {"role": "assistant", "content": "the log"},
-    ]
+    spoken = ("the cat?", "the mat", "the dog?", "the log")
+    talk = tuple(Turn(role, text) for role, text in zip((USER, ASSISTANT) * 2, spoken, strict=True))
     text = rendered(talk, tokenizer)
     parts = [text.text.encode()[start:end].decode() for start, end in text.spans]
     assert parts == ["the mat\n\n", "the log\n\n"]
@@ -94,15 +92,15 @@ def test_pieces_fit_every_tokenizer_and_lose_nothing(length: int) -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([{"conversations": []}], "conversation 1 of .* is empty"),
+        ([{"conversations": []}], "left out: 1 .an empty conversation"),
         ([{"messages": [{"role": "robot", "content": "x"}]}], "a turn of 'robot'"),
-        ([{"messages": [{"role": "user", "content": "x"}]}], "nobody answers in conversation 1"),
+        ([{"messages": [{"role": "user", "content": "x"}]}], "1 .nobody answers"),
     ],
 )
 def test_conversations_that_are_refused(rows: list[Any], words: str, tmp_path: Path) -> None:
     (tmp_path / "talks.json").write_text(json.dumps(rows))
     with pytest.raises(InputError, match=words):
-        conversations(str(tmp_path / "talks.json"), 10)
+        conversations(str(tmp_path / "talks.json"), 10, LeftOut())
 
 
 def test_both_forms_of_conversations_are_one(tmp_path: Path) -> None:
@@ -112,7 +110,8 @@ def test_both_forms_of_conversations_are_one(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(
         json.dumps([{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}])
     )
-    assert conversations(str(tmp_path / "a.json"), 1) == conversations(str(tmp_path / "b.json"), 1)
+    one, two = (conversations(str(tmp_path / name), 1, LeftOut()) for name in ("a.json", "b.json"))
+    assert one == two == [Conversation(1, (Turn(USER, "x"), Turn(ASSISTANT, "y")))]
 
 
 def test_a_tokenizer_of_another_model_is_refused() -> None:
@@ -350,6 +349,59 @@ def test_conversations_are_fused_by_their_responses(models: list[Path], tmp_path
     facts = load_record(tmp_path / "out").inputs["texts"]
     assert facts["windows"] == 11
     assert 0 < facts["tokens"] < 11 * 20
+
+
+def test_one_conversation_that_is_none_costs_one_row(
+    models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is counted in the dry run, while it is fused and in the record; and the others stay what they were."""
+    good = [{"messages": [{"role": "user", "content": f"the cat {n}?"}, ANSWERED]} for n in range(12)]
+    bad = [
+        {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": [{}]}]},
+        {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": ""}]},
+        {"messages": [{"role": "user", "content": "the cat " * 90}, ANSWERED]},
+    ]
+    (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (bad[0], *good, *bad[1:])))
+    asked = wish(models, tmp_path / "talks.jsonl", steps=1, length=64)
+    assert not fuse_models(asked, tmp_path / "out", nothing, dry=True)
+    told = " ".join(capsys.readouterr().err.split())
+    for reason in (
+        "1 (a tool call or its result; row 1)",
+        "1 (an empty answer; row 14)",
+        "1 (no answer within 64 tokens)",
+    ):
+        assert reason in told
+    assert fuse_models(asked, tmp_path / "out", nothing)
+    assert load_record(tmp_path / "out").inputs["texts"]["left out"] == {
+        "a tool call or its result": 1,
+        "an empty answer": 1,
+        "no answer within 64 tokens": 1,
+    }
+    (tmp_path / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad[:2] * 2))
+    with pytest.raises(InputError, match=r"left out: 2 .a tool call or its result; row 1 first., 2 .an empty answer"):
+        fuse_models(replace(asked, texts=str(tmp_path / "bad.jsonl")), tmp_path / "other", nothing, dry=True)
+
+
+def test_a_system_prompt_that_the_template_refuses_is_in_the_record(
+    models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('No system here') }}{% endif %}"
+        "[{{ m.role }}]{{ m.content }}{% endfor %}"
+    )
+    tiny_model("llama", 0, vocab_size=300).save_pretrained(tmp_path / "student")
+    tokenizer.save_pretrained(tmp_path / "student")
+    told = {"role": "system", "content": "be kind"}
+    rows = [{"messages": [told, {"role": "user", "content": f"the cat {n}?"}, ANSWERED]} for n in range(8)]
+    rows += [{"messages": [{"role": "user", "content": "x"}, ANSWERED, told]}]
+    (tmp_path / "talks.json").write_text(json.dumps(rows))
+    asked = wish([tmp_path / "student", *models[1:]], tmp_path / "talks.json", steps=1, length=64)
+    assert fuse_models(asked, tmp_path / "out", nothing)
+    facts = load_record(tmp_path / "out").inputs["texts"]
+    assert facts["system in the first turn"] == 8
+    assert facts["left out"] == {"the chat template refuses it: No system here": 1}
+    assert "system turns that the student's chat template does not take: 8" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from remodeler.auditing.formats import read_predictions
 from remodeler.auditing.lexicon import SHIPPED
 from remodeler.auditing.lexicon import load as load_lexicon
 from remodeler.auditing.posts import read_posts
+from remodeler.card import inherited
 from remodeler.checkpoints import check_files
 from remodeler.errors import InputError
 from remodeler.exporting.gguf_file import read_gguf
@@ -101,6 +102,7 @@ def weights(path: Path) -> None:
 GOOD: dict[str, bytes | Callable[[Path], None]] = {
     "removals.jsonl": lines(HEADER, STEP, STEP | {"step": 2, "removed": ["mlp.0"], "restored": ["attention.1"]}),
     "merge.yml": YAML,
+    "README.md": b"---\nlicense: mit\nlanguage: [en]\ndate: 2026-11-29\n---\n# A model\n",
     "record.json": json.dumps(RECORD).encode(),
     "journal.jsonl": lines({"of": 1}, {"row": 1}, {"row": 2}),
     "texts.txt": "one text\n\nanother text, naïve\n".encode(),
@@ -119,6 +121,7 @@ READERS: list[tuple[str, Read]] = [
     ("removals.jsonl", read_log),
     ("removals.jsonl", lambda path: gone_after(path, None)),
     ("merge.yml", of_file),
+    ("README.md", lambda path: inherited(path.parent)),
     ("record.json", lambda path: load_record(path.parent)),
     ("record.json", read_json),
     ("journal.jsonl", lambda path: taken_up(path, {"of": 1})),

@@ -107,7 +107,7 @@ def test_local_judges_are_antisymmetric_and_prefer_what_they_hold_likelier() -> 
 @pytest.mark.parametrize(
     ("name", "told", "words"),
     [
-        ("a.json", "{}", "no list of objects"),
+        ("a.json", "{}", "a.json holds no preference"),
         ("a.json", '[{"preference": 1.5}]', "no file of annotations"),
         ("a.jsonl", '{"model": "m"}\n', "no ratings of MT-Bench"),
     ],

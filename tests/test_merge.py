@@ -4,15 +4,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from typer.testing import CliRunner
 
-from remodeler.cli import app
+from merges import nothing, tensors, written
 from remodeler.errors import InputError
 from remodeler.folders import partial
 from remodeler.merging import stream
@@ -20,33 +21,11 @@ from remodeler.merging.files import create, lay_out, places
 from remodeler.merging.job import merge_models
 from remodeler.merging.settings import parsed
 from remodeler.merging.table import Method
-from remodeler.merging.wishes import Wish, of_file
+from remodeler.merging.tokens import gathered
+from remodeler.merging.wishes import Wish
 from remodeler.records import load_record, read_lines
 from remodeler.report import write_report
-from tiny import tiny_model, tiny_tokenizer
-
-
-def nothing(folder: Path) -> None:
-    """No report."""
-
-
-def written(
-    folder: Path, seed: int, name: str = "llama", shard: str = "5GB", words: tuple[str, ...] = (), **more: Any
-) -> Path:
-    """A tiny model that moved a little away from seed 0's, with its tokenizer."""
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens(list(words))
-    model: Any = tiny_model(name, **more)
-    if words:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if seed:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.01 * seed)
-    model.save_pretrained(folder, max_shard_size=shard)
-    tokenizer.save_pretrained(folder)
-    return folder
+from tiny import tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +33,6 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A base and two models."""
     root = tmp_path_factory.mktemp("family")
     return [str(written(root / f"m{seed}", seed, shard="40kB" if seed == 1 else "5GB")) for seed in range(3)]
-
-
-def tensors(folder: Path | str) -> dict[str, torch.Tensor]:
-    return {name: each for file in sorted(Path(folder).glob("*.safetensors")) for name, each in load_file(file).items()}
 
 
 def test_the_result_is_the_mean_and_loads(family: list[str], tmp_path: Path) -> None:
@@ -213,65 +188,12 @@ def test_rows_are_merged_by_token(tmp_path: Path) -> None:
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "union").config.vocab_size == union.shape[0]
 
 
-def test_a_mergekit_file_gives_the_same_merge(family: list[str], tmp_path: Path) -> None:
-    told = f"""
-merge_method: ties
-base_model: {family[0]}
-models:
-  - model: {family[0]}
-  - model: {family[1]}
-    parameters: {{weight: 0.5, density: [0.2, 0.8]}}
-  - model: {family[2]}
-    parameters: {{weight: [{{filter: mlp, value: 1}}, {{value: 0.3}}], density: 0.4}}
-parameters: {{normalize: false, lambda: 0.7, int8_mask: true}}
-dtype: float32
-tokenizer_source: base
-"""
-    (tmp_path / "merge.yml").write_text(told)
-    runner = CliRunner()
-    done = runner.invoke(app, ["merge", "--config", str(tmp_path / "merge.yml"), "--out", str(tmp_path / "file")])
-    assert done.exit_code == 0, done.output
-    given = ["merge", *family[1:], "--base", family[0], "--method", "ties", "--weight", "0.5", "--weight", "mlp=1,0.3"]
-    given += ["--density", "0.2:0.8", "--density", "0.4", "--no-normalize", "--scale", "0.7"]
-    done = runner.invoke(app, [*given, "--out", str(tmp_path / "options")])
-    assert done.exit_code == 0, done.output
-    one, two = tensors(tmp_path / "file"), tensors(tmp_path / "options")
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert (tmp_path / "file" / "report.html").exists()
-
-
-def test_slices_of_whole_models_are_read(family: list[str], tmp_path: Path) -> None:
-    told = {
-        "merge_method": "slerp",
-        "base_model": family[1],
-        "slices": [{"sources": [{"model": each, "layer_range": [0, 4]} for each in family[1:]]}],
-        "parameters": {"t": [{"filter": "self_attn", "value": [0, 1]}, {"value": 0.5}]},
-        "dtype": "bfloat16",
-    }
-    (tmp_path / "merge.yml").write_text(json.dumps(told))
-    wish = of_file(tmp_path / "merge.yml")
-    assert (wish.models, wish.base, wish.dtype) == (tuple(family[1:]), None, "bfloat16")
-    assert merge_models(wish, tmp_path / "out", nothing)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"merge_method": "passthrough"}, "merge_method passthrough .* is not known"),
-        ({"parameters": {"density": 0.5, "t": 1}}, "parameter t .* is none of ties"),
-        ({"models": None}, "lists no models"),
-        ({"modules": {}}, "has modules, which is not read here"),
-        ({"tokenizer_source": "other/model"}, "takes the tokenizer of other/model"),
-        ({"models": None, "slices": [{"sources": []}, {"sources": []}]}, "only whole models"),
-    ],
-)
-def test_what_of_a_mergekit_file_is_refused(
-    family: list[str], tmp_path: Path, change: dict[str, Any], words: str
-) -> None:
-    told = {"merge_method": "ties", "base_model": family[0], "models": [{"model": each} for each in family[1:]]}
-    (tmp_path / "merge.yml").write_text(json.dumps(told | change))
-    with pytest.raises(InputError, match=words):
-        of_file(tmp_path / "merge.yml")
+def test_rows_behind_a_missing_one_are_found() -> None:
+    """A token that a model lacks, before one that has its first row."""
+    stored: Any = SimpleNamespace(read=lambda start, stop: torch.arange(12.0)[start:stop])
+    found = gathered(stored, np.array([-1, 0, 1, -1, -1, 3, 2]), 3)
+    assert found[:, 0].tolist() == [0, 0, 3, 0, 0, 9, 6]
+    assert found[1].tolist() == [0, 1, 2]
 
 
 def spoiled(folder: str, target: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> str:

@@ -305,6 +305,7 @@ def test_settings_by_depth_and_name() -> None:
         ("della", {"density": [parsed("", "0.9")]}, "leaves 0 to 1"),
         ("linear", {"weight": [parsed("", "1"), parsed("", "-1"), parsed("", "0")]}, "sum to 0"),
         ("sce", {"variant": "other"}, "choose paper, fuseai, mergekit"),
+        ("dare_linear", {"variant": "fuseai"}, "choose paper, mergekit"),
     ],
 )
 def test_what_a_method_refuses(name: str, given_: dict[str, Any], words: str) -> None:

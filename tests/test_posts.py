@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from remodeler.auditing.posts import LONGEST, Post, read_posts, read_spans
+from remodeler.auditing.posts import LONGEST, Post, read_posts
+from remodeler.auditing.span_lists import read_spans
 from remodeler.auditing.spans import Span
 from remodeler.errors import InputError
 
@@ -51,8 +52,11 @@ BAD = [
     (HEADER + GOOD + '"[-1, 0]",short\n', "row 2 of .* has offsets -1 to 0 outside"),
     (HEADER + GOOD + "one,short\n", "row 2 of .* has spans 'one'"),
     (HEADER + GOOD + "[true],short\n", "row 2 of .* has spans"),
-    (HEADER + GOOD + '"[[3, 1]]",short\n', "is empty or overlaps"),
-    ((HEADER + GOOD).encode() + b"[0],caf\xe9\n", r"row 2 of .* is not UTF-8 text \(character 3\)"),
+    (HEADER + GOOD + '"[[3, 1]]",short\n', "is empty: ends are excluded"),
+    (
+        (HEADER + GOOD).encode() + b"[0],caf\xe9\n",
+        r"row 2 of .* is not UTF-8 text \(the byte 0xe9 at character 3, after 'caf'\)",
+    ),
     (HEADER + GOOD + "[0]," + "a" * 1_000_000 + "\n", f"row 2 of .* has 1,000,000 characters, at most {LONGEST:,}"),
 ]
 
@@ -75,15 +79,15 @@ def test_rows_after_a_bad_one_keep_their_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.csv", "span,txt\n[0],a\n", "has the columns 'span, txt': spans and text are needed"),
-        ("a.csv", "", "has the columns 'nothing'"),
+        ("a.csv", "span,txt\n[0],a\n", "row 1 of .* has span, txt and no text and no spans: name them so"),
+        ("a.csv", "", "is empty"),
         ("a.csv", HEADER, "is empty"),
         ("a.txt", "abc\n", "has texts without spans"),
-        ("a.xml", "abc\n", "is of no known kind: give .csv, .jsonl, .txt"),
+        ("a.xml", "abc\n", "ends in .xml: texts are read from .txt, .jsonl, .json, .csv, .parquet"),
         ("a.jsonl", "{\n", "row 1 of .* is not valid JSON"),
-        ("a.jsonl", '{"spans": []}\n', "row 1 of .* is no object with a text"),
-        ("a.jsonl", '{"text": "a"}\n', "row 1 of .* has no spans"),
-        ("a.jsonl", '{"text": "\\ud800", "spans": []}\n', "is not UTF-8 text"),
+        ("a.jsonl", '{"spans": []}\n', "row 1 of .* has spans and no text"),
+        ("a.jsonl", '{"text": "a"}\n', "row 1 of .* has text and no spans"),
+        ("a.jsonl", '{"text": "\\ud800", "spans": []}\n', "half a character, .ud800, at character 0 of a text"),
     ],
 )
 def test_files_that_are_refused(name: str, content: str, words: str, tmp_path: Path) -> None:
@@ -95,10 +99,10 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no file"):
         read_posts(tmp_path / "none.csv")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(InputError, match="can't be read"):
+    with pytest.raises(InputError, match="is a folder: give a file"):
         read_posts(tmp_path / "folder.csv")
 
 
 def test_deep_nesting_is_one_sentence() -> None:
     with pytest.raises(InputError, match="here has spans"):
-        read_spans("[" * 100_000, 5, "here")
+        read_spans("[" * 100_000, "short", "here")

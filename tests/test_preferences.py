@@ -8,9 +8,12 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from remodeler.alignment.preferences import Triple, compared, read_preferences, split
-from remodeler.alignment.shapes import Ranked
+from remodeler.alignment.shapes import SHAPES, Ranked, pairs
+from remodeler.chat import BadRow
 from remodeler.errors import InputError
 
 TRIPLE = Triple("why?", "because", "dunno")
@@ -43,6 +46,43 @@ SHAPED: dict[str, Any] = {
     },
     "corrections": {"question": "why?", "answer": "dunno", "correction": "because"},
     "revised outputs": {"instruction": "why?", "original_output": "dunno", "output": "because", "generator": "x"},
+    "parts": {
+        "prompt": [{"role": "user", "content": [{"type": "text", "text": "wh"}, {"type": "text", "text": "y?"}]}],
+        "chosen": [
+            {"role": "assistant", "content": [{"type": "text", "text": "be"}, {"type": "text", "text": "cause"}]}
+        ],
+        "rejected": [{"role": "assistant", "content": "dunno"}],
+    },
+    "messages as JSON text": {
+        "chosen": json.dumps([TURN, {"role": "assistant", "content": "because"}]),
+        "rejected": json.dumps([TURN, {"role": "assistant", "content": "dunno"}]),
+    },
+    "a question under another name": {"question": "why?", "chosen": "because", "rejected": "dunno"},
+    "a lone answer beside a conversation": {
+        "chosen": [TURN, {"role": "assistant", "content": "because"}],
+        "rejected": {"role": "assistant", "content": "dunno"},
+    },
+    "a transcript and its answers": {
+        "prompt": "\n\nHuman: why?\n\nAssistant:",
+        "chosen": " because",
+        "rejected": " dunno",
+    },
+    "a transcript in each": {
+        "prompt": "\n\nHuman: why?\n\nAssistant:",
+        "chosen": "\n\nHuman: why?\n\nAssistant: because",
+        "rejected": "\n\nHuman: why?\n\nAssistant: dunno",
+    },
+    "scores as texts": {
+        "instruction": "why?",
+        "completions": [{"response": "dunno", "overall_score": "3"}, {"response": "because", "overall_score": "7.5"}],
+    },
+    "one score unknown": {
+        "prompt": "why?",
+        "chosen": "because",
+        "rejected": "dunno",
+        "score_chosen": None,
+        "score_rejected": 9.0,
+    },
     "transcripts": {
         "chosen": "\n\nHuman: why?\n\nAssistant: because",
         "rejected": "\n\nHuman: why?\n\nAssistant: dunno",
@@ -94,6 +134,186 @@ def test_what_teaches_nothing_is_counted_by_its_reason(tmp_path: Path) -> None:
     }
 
 
+def talk(*texts: str, first: str = "user") -> list[dict[str, str]]:
+    """Turns of two speakers."""
+    roles = ("user", "assistant") if first == "user" else ("assistant", "user")
+    return [{"role": roles[place % 2], "content": text} for place, text in enumerate(texts)]
+
+
+SYSTEM = {"role": "system", "content": "Be kind."}
+NO_PAIRS: dict[str, tuple[dict[str, Any], str]] = {
+    "no answer": ({"chosen": talk("why?", "because"), "rejected": talk("why?")}, "an empty side"),
+    "a question behind the answer": (
+        {"chosen": talk("why?", "because"), "rejected": talk("why?", "dunno", "what?")},
+        "an empty side",
+    ),
+    "a blank answer": ({"chosen": talk("why?", "because"), "rejected": talk("why?", " ")}, "an empty side"),
+    "the user's words as an answer": (
+        {
+            "conversations": talk("why?"),
+            "chosen": {"from": "gpt", "value": "x"},
+            "rejected": {"from": "human", "value": "y"},
+        },
+        "an empty side",
+    ),
+    "another prompt": (
+        {"chosen": talk("why?", "because"), "rejected": talk("how?", "dunno")},
+        "two conversations that do not begin alike",
+    ),
+    "other turns before": (
+        {"chosen": talk("why?", "what?", "that", "because"), "rejected": talk("why?", "who?", "that", "dunno")},
+        "two conversations that do not begin alike",
+    ),
+    "a system prompt on one side": (
+        {"chosen": [SYSTEM, *talk("why?", "because")], "rejected": talk("why?", "dunno")},
+        "two conversations that do not begin alike",
+    ),
+    "not the row's prompt": (
+        {"prompt": "how?", "chosen": talk("why?", "because"), "rejected": talk("why?", "dunno")},
+        "an answer to another prompt than the row's",
+    ),
+    "the prompt in both answers": (
+        {"prompt": "why?", "chosen": "why? because", "rejected": "why? dunno"},
+        "answers that begin with their prompt",
+    ),
+    "a prompt that has its answer": (
+        {"conversations": talk("why?", "x"), "chosen": "because", "rejected": "dunno"},
+        "a prompt that ends in a turn of the assistant",
+    ),
+    "transcripts of two questions": (
+        {"chosen": "\n\nHuman: why?\n\nAssistant: because", "rejected": "\n\nHuman: how?\n\nAssistant: dunno"},
+        "two conversations that do not begin alike",
+    ),
+    "a transcript that goes on": (
+        {
+            "chosen": "\n\nHuman: why?\n\nAssistant: because",
+            "rejected": "\n\nHuman: why?\n\nAssistant: dunno\n\nHuman: really?\n\nAssistant: so",
+        },
+        "two conversations that do not begin alike",
+    ),
+    "a transcript that ends in a question": (
+        {"chosen": "\n\nHuman: why?\n\nAssistant: because", "rejected": "\n\nHuman: why?\n\nAssistant: x\n\nHuman: y"},
+        "an empty side",
+    ),
+    "a tie": (SHAPED["pairs"] | {"score_chosen": 4, "score_rejected": 4}, "no better answer"),
+    "a worse one chosen": (
+        SHAPED["pairs"] | {"chosen_rating": 2, "rejected_rating": 4},
+        "a chosen answer with the lower score",
+    ),
+    "no score": (
+        {"instruction": "why?", "completions": [{"response": "a", "overall_score": None}, {"response": "b"}]},
+        "an answer without a score that is a number",
+    ),
+    "one answer": ({"prompt": "why?", "answers": [{"answer": "a", "rank": 1}]}, "fewer than two answers"),
+    "equal behind the joining": (
+        {
+            "prompt": "why?",
+            "chosen": "because",
+            "rejected": [{"type": "text", "text": each} for each in ("be", "cause")],
+        },
+        "both sides the same",
+    ),
+    "a list of answers": (
+        {"prompt": "why?", "chosen": ["a", "b"], "rejected": ["c"]},
+        "a list of texts where one answer was expected",
+    ),
+    "a tool call": (
+        {"prompt": "why?", "chosen": {"role": "assistant", "content": None, "tool_calls": [1]}, "rejected": "x"},
+        "a tool call or its result",
+    ),
+    "a row of another kind": (
+        {"prompt": "why?", "completion": "x", "label": True},
+        "a row without the keys of a preference",
+    ),
+}
+
+
+@pytest.mark.parametrize(("row", "reason"), NO_PAIRS.values(), ids=list(NO_PAIRS))
+def test_what_is_no_pair_is_left_out_with_its_reason(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    good = {"prompt": "another?", "chosen": "yes", "rejected": "no"}
+    found, dropped = read_preferences(written(tmp_path / "rows.jsonl", [row, good]))
+    assert (found, dropped) == ([Triple("another?", "yes", "no")], {reason: 1})
+
+
+def test_what_stands_before_an_answer_belongs_to_its_prompt(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "why?", "chosen": [SYSTEM, *talk("why?", "a")], "rejected": [SYSTEM, *talk("why?", "b")]},
+        {"prompt": talk("why?"), "chosen": talk("what?", "that", "a", first="assistant"), "rejected": talk("b")[:0]},
+        {
+            "prompt": talk("why?"),
+            "chosen": talk("what?", "that", "a", first="assistant"),
+            "rejected": talk("what?", "that", "b", first="assistant"),
+        },
+        {"system": "Be kind.", "instruction": "Say", "input": "why", "chosen": "a", "rejected": "b"},
+    ]
+    found, dropped = read_preferences(written(tmp_path / "rows.jsonl", rows))
+    assert [each.prompt for each in found] == [
+        "System: Be kind.\n\nUser: why?",
+        "User: why?\n\nAssistant: what?\n\nUser: that",
+        "System: Be kind.\n\nUser: Say\nwhy",
+    ]
+    assert sum(dropped.values()) == 1
+
+
+def sharegpt(turns: list[dict[str, str]]) -> list[dict[str, str]]:
+    names = {"user": "human", "assistant": "gpt"}
+    return [{"from": names[turn["role"]], "value": turn["content"]} for turn in turns]
+
+
+def in_parts(turns: list[dict[str, str]]) -> list[dict[str, Any]]:
+    def cut(text: str) -> list[dict[str, str]]:
+        return [{"type": "text", "text": text[:1]}, {"type": "text", "text": text[1:]}]
+
+    return [turn | {"content": cut(turn["content"])} for turn in turns]
+
+
+FORMS: list[Any] = [list, sharegpt, in_parts, json.dumps, lambda turns: json.dumps(sharegpt(turns))]
+WORDS = st.text("abc ?", min_size=1, max_size=6).filter(str.strip)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(stem=st.lists(WORDS, min_size=1, max_size=5), answers=st.tuples(WORDS, WORDS), data=st.data())
+def test_any_conversation_is_read_exactly_or_not_at_all(
+    stem: list[str], answers: tuple[str, str], data: st.DataObject
+) -> None:
+    """Whatever form each value has; and where the turns before the answers differ, nothing is read."""
+    stem = stem if len(stem) % 2 else stem[:-1]
+    forms = [data.draw(st.sampled_from(FORMS)) for _ in range(3)]
+    whole = {"chosen": forms[0](talk(*stem, answers[0])), "rejected": forms[1](talk(*stem, answers[1]))}
+    apart = {
+        "prompt": forms[2](talk(*stem)),
+        "chosen": forms[0](talk(answers[0], first="assistant")),
+        "rejected": forms[1](talk(answers[1], first="assistant")),
+    }
+    roles = ("User", "Assistant")
+    prompt = stem[0] if len(stem) == 1 else "\n\n".join(f"{roles[n % 2]}: {text}" for n, text in enumerate(stem))
+    for row in (whole, whole | {"prompt": apart["prompt"]}):
+        found = pairs(row)
+        assert (found.prompt, [text for text, _ in found.answers]) == (prompt, list(answers))
+    if not all(answer.lstrip().startswith(stem[-1].strip()) for answer in answers):
+        assert pairs(apart) == found
+    other = [*stem[:-1], stem[-1] + "!"]
+    for row in (
+        whole | {"rejected": forms[1](talk(*other, answers[1]))},
+        whole | {"prompt": forms[2](talk(*other))},
+        whole | {"chosen": forms[0](talk(*stem))},
+    ):
+        with pytest.raises(BadRow):
+            pairs(row)
+
+
+def test_a_score_that_is_no_number_says_nothing_of_a_pair() -> None:
+    row = SHAPED["pairs"] | {"score_chosen": float("nan"), "score_rejected": 9.0}
+    assert [text for text, _ in pairs(row).answers] == ["because", "dunno"]
+    with pytest.raises(BadRow, match="a score that is a number"):
+        SHAPES["scored"][1]({"instruction": "why?", "completions": [{"response": "a", "score": float("nan")}] * 2})
+
+
+def test_an_answer_that_alone_begins_with_its_prompt_is_one(tmp_path: Path) -> None:
+    row = {"prompt": "Hi", "chosen": "Hi there", "rejected": "Go away"}
+    assert read_preferences(written(tmp_path / "rows.jsonl", [row]))[0] == [Triple("Hi", "Hi there", "Go away")]
+
+
 def test_the_best_answer_meets_the_others_the_worst_first() -> None:
     row = Ranked("p", (("c", 3.0), ("a", 9.0), ("b", 8.5), ("d", 1.0)))
     assert [each.rejected for each in compared(row, None, 0.0, Counter())] == ["d", "c", "b"]
@@ -116,7 +336,7 @@ def test_no_prompt_is_on_both_sides_and_other_prompts_do_not_change_the_order() 
     ("rows", "words"),
     [
         ([{"a": 1}], "row 1 of .* has a: one of these was expected"),
-        (["text"], "row 1 of .* has 'text'"),
+        (["text"], "row 1 of .* has text: one of these"),
         ([SHAPED["pairs"] | {"chosen": ""}], "no usable preference .left out: 1 .an empty side"),
         ([], "holds no usable preference .left out: nothing"),
     ],
@@ -129,7 +349,7 @@ def test_what_is_refused(rows: list[Any], words: str, tmp_path: Path) -> None:
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(SHAPED["pairs"]) + "\n{broken\n")
-    with pytest.raises(InputError, match=r"line 2 of .* is not valid JSON"):
+    with pytest.raises(InputError, match=r"row 2 of .* is not valid JSON"):
         read_preferences(str(path))
 
 

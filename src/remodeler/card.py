@@ -22,6 +22,8 @@ CAUTION = (
 )
 """After the warning of Detoxify's README."""
 INHERITED = ("license", "license_name", "license_link", "language")
+YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""PyYAML raises more than its own, for dates and tagged values that are none, and for what is nested too deeply."""
 
 
 def write_card(folder: Path, record: Record, source: str) -> None:
@@ -37,7 +39,7 @@ def inherited(source: Path) -> dict[str, Any]:
     _, marker, rest = readme.read_text(encoding="utf-8", errors="replace").partition("---\n")
     try:
         meta = yaml.safe_load(rest.partition("\n---")[0]) if marker else None
-    except yaml.YAMLError:
+    except YAML_ERRORS:
         return {}
     return {key: meta[key] for key in INHERITED if key in meta} if isinstance(meta, dict) else {}
 

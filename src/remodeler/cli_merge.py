@@ -17,7 +17,7 @@ def merge(
     out: opt.Out,
     models: mer.Models = None,
     base: mer.Base = None,
-    method: mer.MethodName = "linear",
+    method: mer.MethodName = None,
     config: mer.Config = None,
     tokenizer: mer.Tokens = None,
     weight: mer.Weight = None,
@@ -55,14 +55,22 @@ def merge(
     names = ("device", "seed", "shard_size", "trust_remote_code")
     common: dict[str, Any] = {name: given[name] for name in names}
     if config is not None:
-        if models or base:
-            raise InputError(f"models and --config {config} were given: give one of them")
+        _refuse_options_beside(config, given)
         wish = of_file(config, **common, **({"dtype": dtype} if dtype != "auto" else {}))
     else:
-        wish = Wish(tuple(models or ()), base, method, mer.parts(given), tokenizer, dtype, **common)
+        wish = Wish(tuple(models or ()), base, method or "linear", mer.parts(given), tokenizer, dtype, **common)
     if merge_models(wish, out, write_report, dry_run):
         _done(out)
         opt.published(out, push_to_hub)
+
+
+def _refuse_options_beside(config: Path, given: dict[str, Any]) -> None:
+    """Raise for options that say what the file says."""
+    if given["models"] or given["base"]:
+        raise InputError(f"models and --config {config} were given: give one of them")
+    options = ("method", *mer.NUMBERS, *mer.WORDS, "tokenizer")
+    if both := [name for name in options if given[name] not in (None, [])]:
+        raise InputError(f"--{both[0]} and --config {config} were given: say it in the file")
 
 
 def fuse(

@@ -1,5 +1,9 @@
 """The one error that is the user's: the input is wrong, not the program."""
 
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
 MOST = 220
 """Characters of a library's message that are shown."""
 
@@ -15,3 +19,35 @@ def one_line(error: BaseException) -> str:
     """A library's message on one line, short enough to read."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= MOST else text[: MOST - 3] + "..."
+
+
+class LeftOut(Counter[str]):
+    """How much was left out, by reason, and of each reason the first row, from 1, where rows are known."""
+
+    def __init__(self, *given: Any, **counts: int) -> None:
+        super().__init__(*given, **counts)
+        self.first: dict[str, int] = {}
+
+    def add(self, reason: object, row: int) -> None:
+        """Count a row."""
+        self[str(reason)] += 1
+        self.first[str(reason)] = min(row, self.first.get(str(reason), row))
+
+
+def counted(dropped: Mapping[str, int], most: int | None = None) -> str:
+    """How much was left out for which reason, in words; the commonest ``most`` reasons where that is given."""
+    rows = dropped.first if isinstance(dropped, LeftOut) else {}
+    found = sorted((reason, count) for reason, count in dropped.items() if count)
+    rest = 0
+    if most is not None and len(found) > most:
+        found.sort(key=lambda each: -each[1])
+        rest = sum(count for _, count in found[most:])
+        found = found[:most]
+    parts = [f"{count:,} ({reason}{_first(rows.get(reason), count)})" for reason, count in found]
+    return ", ".join([*parts, *([f"{rest:,} (for other reasons)"] if rest else [])]) or "nothing"
+
+
+def _first(row: int | None, count: int) -> str:
+    if row is None:
+        return ""
+    return f"; row {row}" if count == 1 else f"; row {row} first"

@@ -10,7 +10,8 @@ import typer
 DATA, HEAD, HOW, RULES = "Posts", "What stands on the encoder", "How it learns", "How spans are made"
 
 Texts = Annotated[
-    Path, typer.Option(help="Posts with spans: .csv (columns spans, text) or .jsonl.", rich_help_panel=DATA)
+    Path,
+    typer.Option(help="Posts with spans: .csv, .jsonl, .json, .parquet (text, spans).", rich_help_panel=DATA),
 ]
 Encoder = Annotated[
     str, typer.Option(help="Encoder to start from: a folder or a hub id, as BERT, ALBERT, RoBERTa, XLNet.")
@@ -92,7 +93,8 @@ Words = Annotated[
 Shortest = Annotated[int | None, typer.Option(help="Characters a span must have.", rich_help_panel=RULES)]
 
 Posts = Annotated[
-    Path, typer.Option("--texts", help="Posts: .csv (column text), .jsonl, or .txt (one a line).", show_default=False)
+    Path,
+    typer.Option("--texts", help="Posts: .csv, .jsonl, .json, .parquet, or .txt (one a line).", show_default=False),
 ]
 TaggerFolder = Annotated[
     Path,
@@ -114,7 +116,7 @@ Members = Annotated[list[Path], typer.Argument(help="Prediction files, or folder
 MemberTexts = Annotated[Path | None, typer.Option("--texts", help="Posts that taggers are to predict.")]
 Least = Annotated[int | None, typer.Option("--at-least", help="Votes that a character needs. [default: a majority]")]
 Predictions = Annotated[Path, typer.Argument(help="Predictions: .txt, .zip, .jsonl, .conll.", show_default=False)]
-Gold = Annotated[Path, typer.Argument(help="Gold spans: .csv, or as predictions.", show_default=False)]
+Gold = Annotated[Path, typer.Argument(help="Gold spans: .csv, .json, .parquet, or as predictions.", show_default=False)]
 Source = Annotated[Path, typer.Argument(help="Predictions or gold spans.", show_default=False)]
 Target = Annotated[Path, typer.Argument(help="New file: .txt, .zip, .jsonl, .conll or .csv.", show_default=False)]
 TextsOf = Annotated[Path | None, typer.Option("--texts", help="Posts, where the source has no texts.")]

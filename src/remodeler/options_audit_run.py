@@ -13,7 +13,7 @@ Model = Annotated[
 ]
 Texts = Annotated[
     Path | None,
-    typer.Option(help="Audit texts: .csv (column text), .jsonl, or .txt (one a line).", rich_help_panel=WHAT),
+    typer.Option(help="Audit texts: .csv, .jsonl, .json, .parquet, or .txt (one a line).", rich_help_panel=WHAT),
 ]
 Prompts = Annotated[
     str | None,

@@ -18,7 +18,10 @@ Base = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(help="A YAML file written for mergekit, in place of models and options.", rich_help_panel=WHAT),
+    typer.Option(
+        help="A YAML file written for mergekit, in place of models and options; with mergekit's defaults.",
+        rich_help_panel=WHAT,
+    ),
 ]
 Tokens = Annotated[
     str | None,
@@ -29,12 +32,13 @@ Tokens = Annotated[
     ),
 ]
 MethodName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--method",
         help="linear, slerp, task_arithmetic, ties, breadcrumbs, breadcrumbs_ties, dare_linear, dare_ties, della, "
-        "della_linear, varm, sce.",
+        "della_linear, varm, sce.  [default: linear]",
         rich_help_panel=HOW,
+        show_default=False,
     ),
 ]
 
@@ -67,7 +71,10 @@ Rescale = Annotated[
     bool | None, _how("Of dare, della: make up for what was dropped. [default: yes]", "--rescale/--no-rescale")
 ]
 Select = Annotated[str | None, _how("Of sce: share of elements, those that vary most.  [default: 0.1]")]
-Variant = Annotated[str | None, _how("Of sce: paper, fuseai or mergekit.  [default: paper]")]
+Variant = Annotated[
+    str | None,
+    _how("Of sce: paper, fuseai or mergekit; of slerp, dare, della: paper or mergekit.  [default: paper]"),
+]
 Granularity = Annotated[str | None, _how("Of varm: one weight a tensor, layer or model.  [default: tensor]")]
 Dtype = Annotated[
     str, typer.Option(help="Of the result: auto (as the base), float32, bfloat16, float16.", rich_help_panel=RESULT)

@@ -1,103 +1,138 @@
 """Prompts as the usual collections write them: a text, a turn, a conversation; under whatever name a row has it."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from remodeler.chat import (
+    HISTORY,
+    NOT_UTF8,
+    SPEAKERS,
+    USER,
+    BadRow,
+    Talk,
+    Turn,
+    as_prompt,
+    is_talk,
+    kind,
+    messages_of,
+    question,
+    refuse_beside,
+    text_of,
+    turns_of,
+    with_system,
+)
 from remodeler.errors import InputError
-from remodeler.sources import rows_of
+from remodeler.lines import Row
+from remodeler.rows import source_rows
+from remodeler.sources import STREAMED
 
-KEYS = ("prompt", "instruction", "question", "turns", "messages", "text", "goal")
+KEYS = ("prompt", "instruction", "question", "turns", "messages", "conversations", "text", "goal")
 """Tried in this order; of MT-Bench's turns the first is taken."""
-WORDS = ("content", "value", "text")
-"""Where a turn says something: messages, ShareGPT, and the prompts of RealToxicityPrompts."""
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-"""ShareGPT's names of speakers, and those of messages."""
+NOTHING = "nothing is asked"
+"""Why a row without any of these is left out."""
+MORE = ("input", "context")
+"""What an instruction is about, where a row has that beside it: Alpaca's and Dolly's names."""
 MANY = 10**6
 """Rows of a data set on the hub, where nobody says how many are wanted."""
 
 
-class BadRow(ValueError):
-    """A row that does not hold what its keys promise."""
-
-
-def text_of(value: Any) -> str:
-    """A text, or what a message or a prompt with figures says.
+def prompt_turns(value: Any) -> Talk:
+    """A prompt as turns: a text is the user's; a conversation ends where the answer begins.
 
     Raises:
-        BadRow: for anything else.
+        BadRow: for what is neither.
     """
-    if isinstance(value, Mapping):
-        value = next((value[key] for key in WORDS if key in value), None)
-    if isinstance(value, Sequence) and not isinstance(value, str) and value:
-        return text_of(value[-1])  # of a conversation its last turn
-    if not isinstance(value, str):
-        raise BadRow("a text or a message was expected")
-    return value
+    found = messages_of(value)
+    if isinstance(found, Mapping) and any(key in found for key in SPEAKERS):
+        found = [found]
+    if not is_talk(found):
+        return (Turn(USER, text_of(found)),)
+    turns = turns_of(found)
+    if turns[-1].role != USER:
+        raise BadRow(f"a prompt that ends in a turn of the {turns[-1].role}")
+    return turns
 
 
 def prompt_of(value: Any) -> str:
-    """A text, or a conversation as one: a lone turn of the user as it is, several with their speakers' names."""
-    if isinstance(value, str | Mapping):
-        return text_of(value)
-    if not isinstance(value, Sequence) or not value:
-        raise BadRow("a prompt or messages were expected")
-    turns = [(ROLES.get(str(each.get("role", each.get("from")))), text_of(each)) for each in value]
-    if any(role is None for role, _ in turns):
-        raise BadRow(f"speakers other than {', '.join(ROLES)}")
-    if len(turns) == 1:
-        return turns[0][1]
-    return "\n\n".join(f"{str(role).capitalize()}: {text}" for role, text in turns)
+    """A text, or a conversation as one: a lone turn of the user as it is, several with their speakers' names.
+
+    Raises:
+        BadRow: for what is neither.
+    """
+    return as_prompt(prompt_turns(value))
+
+
+def instruction_of(row: Mapping[str, Any], key: str = "instruction") -> Talk:
+    """An instruction with what it is about, on a line of its own, as LLaMA-Factory joins them.
+
+    Raises:
+        BadRow: for a row without one, or with a history of turns beside it.
+    """
+    turns = prompt_turns(row[key])
+    if row.get("history"):
+        raise BadRow("a history beside the instruction")
+    about = [text_of(row[name]) for name in MORE if row.get(name)]
+    text = "\n".join([turns[-1].text, *(each for each in about if each.strip())])
+    return (*turns[:-1], replace(turns[-1], text=text))
+
+
+def asks(row: Any) -> str:
+    """What a row asks; a bare text asks itself.
+
+    Raises:
+        BadRow: when it asks nothing, with the reason.
+    """
+    if isinstance(row, str):
+        return text_of(row)
+    named = [each for each in KEYS if isinstance(row, Mapping) and row.get(each) is not None]
+    if not named:
+        raise BadRow(NOTHING)
+    key = next((each for each in named if row[each] not in ("", [])), named[0])
+    refuse_beside(row)
+    return as_prompt(with_system(row, _turns(row, key)))
+
+
+def _turns(row: Mapping[str, Any], key: str) -> Talk:
+    if key in HISTORY:
+        return question(turns_of(row[key]))
+    if key == "instruction":
+        return instruction_of(row)
+    if key == "turns" and not is_talk(row[key]):
+        if not isinstance(row[key], list | tuple) or not row[key]:
+            raise BadRow(f"{kind(row[key])} where turns were expected")
+        return prompt_turns(row[key][0])
+    return prompt_turns(row[key])
 
 
 def asked(source: str, number: int, row: Any) -> str:
-    """What a row asks; a bare text asks itself.
+    """The same, as a sentence where it asks nothing.
 
     Raises:
         InputError: when it asks nothing.
     """
-    if isinstance(row, str):
-        return row
-    key = next((each for each in KEYS if isinstance(row, Mapping) and row.get(each) is not None), None)
     try:
-        found = prompt_of(row[key][0] if key == "turns" else row[key]) if key is not None else None
-    except (BadRow, AttributeError, TypeError, IndexError, KeyError):
-        found = None
-    if found is None:
-        raise InputError(f"row {number} of {source} has no prompt: name it {', '.join(KEYS)}")
-    if not found.isascii() and any("\ud800" <= letter <= "\udfff" for letter in found):
-        raise InputError(f"row {number} of {source} is not UTF-8 text: convert the file")
-    return found
+        return asks(row)
+    except BadRow as reason:
+        where = f"row {number} of {source}"
+        if str(reason) == NOT_UTF8:
+            raise InputError(f"{where} is not UTF-8 text: convert the file") from None
+        if str(reason) == NOTHING:
+            raise InputError(f"{where} has no prompt: name it {', '.join(KEYS)}") from None
+        raise InputError(f"{where} has no prompt that can be asked ({reason}): correct it") from None
 
 
 def rows(source: str, samples: int | None = None) -> Iterator[Any]:
-    """The rows of a source, one at a time; only files of JSON lines are never in memory as a whole.
+    """The rows of a source, one at a time, as :mod:`remodeler.rows` reads them; of ``.txt`` a row is a line.
 
     Of a data set on the hub no more are read than are enough for some samples.
+
+    Raises:
+        InputError: for a source that can't be read, or a row that is broken.
     """
-    path = Path(source)
-    if path.suffix.lower() != ".jsonl" or not path.is_file():
-        yield from rows_of(source, min(samples or MANY, MANY))
-        return
-    with path.open(encoding="utf-8-sig") as file, utf8(path):
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _parsed(path, number, line)
+    return (row.checked() for row in numbered(source, samples))
 
 
-@contextmanager
-def utf8(path: Path) -> Iterator[None]:
-    """A file in another encoding, as one sentence."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 ({error}): convert it") from None
-
-
-def _parsed(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise InputError(f"line {number} of {path} is not valid JSON ({error}): restore or remove it") from None
+def numbered(source: str, samples: int | None = None) -> Iterator[Row]:
+    """The same with their numbers; a row that is broken says so, and the others follow."""
+    return source_rows(source, STREAMED * min(samples or MANY, MANY))

@@ -4,7 +4,6 @@ Which form a file has is told by the keys of its first row: FORMS. Deviation: th
 2304.01933) has no passages, so its questions are asked without; the figure is not that of lm-eval's ``boolq``.
 """
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.errors import InputError
+from remodeler.lines import listed, short, whole_text
+from remodeler.rows import json_rows
 
 SUFFIXES = (".jsonl", ".json")
 OPTION = re.compile(r"\s*\b(?:Answer|Option|Solution|Ending)\d+: ")  # of LLM-Adapters
@@ -38,16 +39,12 @@ def read_questions(path: Path) -> list[Question]:
 
 def _rows(path: Path) -> list[Row]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        listed = text.lstrip().startswith("[")
-        rows = json.loads(text) if listed else [json.loads(line) for line in text.split("\n") if line.strip()]
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}: give a file of questions or the name of an lm-eval task") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read ({error}): give JSON lines or one JSON list of questions") from None
-    if not rows or not isinstance(rows[0], dict):
+        rows = [row.checked() for row in json_rows(path)]
+    except InputError as error:
+        raise InputError(f"{error}; questions are JSON lines, one JSON list, or the name of an lm-eval task") from None
+    if not rows:
         raise InputError(f"{path} holds no questions: give JSON lines or one JSON list of objects")
-    return list(rows)
+    return rows
 
 
 def _with_labels(path: Path, rows: list[Row]) -> list[Row]:
@@ -55,7 +52,7 @@ def _with_labels(path: Path, rows: list[Row]) -> list[Row]:
     beside = path.with_name(f"{path.stem}-labels.lst")
     if "label" in rows[0] or not beside.is_file():
         return rows
-    labels = beside.read_text(encoding="utf-8").split()
+    labels = whole_text(beside).split()
     if len(labels) != len(rows):
         raise InputError(f"{beside} holds {len(labels)} labels for {len(rows)} questions: get both files again")
     return [row | {"label": label} for row, label in zip(rows, labels, strict=True)]
@@ -66,7 +63,7 @@ def _form(path: Path, row: Row) -> Callable[[Row], Question]:
         if all(any(key in row for key in need.split("|")) for need in needs.split()):
             return convert
     known = "; ".join(needs.replace(" ", ", ") for needs, _ in FORMS)
-    raise InputError(f"{path} has rows with {', '.join(row)}: give one of these forms: {known}")
+    raise InputError(f"{path} has rows with {listed(row)}: give one of these forms: {known}")
 
 
 def _question(path: Path, number: int, row: Row, convert: Callable[[Row], Question]) -> Question:
@@ -85,38 +82,42 @@ def _question(path: Path, number: int, row: Row, convert: Callable[[Row], Questi
 
 def _choices(row: Row) -> Question:
     """Prompt, choices and answer of any benchmark; a query that starts ``Question:`` gets lm-eval's ``Answer:``."""
-    choices = [choice.strip() for choice in _one_of(row, "choices|endings")]
-    prompt = f"Question: {row['question']}" if "question" in row else _one_of(row, "query|ctx|context")
+    choices = [choice.strip() for choice in _texts(_one_of(row, "choices|endings"))]
+    prompt = f"Question: {_text(row, 'question')}" if "question" in row else _text(row, "query|ctx|context")
     ask = prompt.startswith("Question:") and "Answer:" not in prompt
     return Question(prompt.rstrip() + "\nAnswer:" * ask, choices, _gold(_one_of(row, "gold|label|answer"), choices))
 
 
 def _contexts(row: Row) -> Question:
-    return Question("", list(row["context_options"]), int(row["gold"]), row["continuation"].strip())
+    return Question("", _texts(row["context_options"]), _number(row["gold"]), _text(row, "continuation").strip())
 
 
 def _winogrande(row: Row) -> Question:
-    return _blank(row["sentence"], [row["option1"], row["option2"]], int(row["answer"]) - 1)
+    options = [_text(row, "option1"), _text(row, "option2")]
+    return _blank(_text(row, "sentence"), options, _number(row["answer"]) - 1)
 
 
 def _piqa(row: Row) -> Question:
-    return Question(f"Question: {row['goal']}\nAnswer:", [row["sol1"], row["sol2"]], int(row["label"]))
+    choices = [_text(row, "sol1"), _text(row, "sol2")]
+    return Question(f"Question: {_text(row, 'goal')}\nAnswer:", choices, _number(row["label"]))
 
 
 def _boolq(row: Row) -> Question:
-    prompt = f"{row['passage']}\nQuestion: {row['question'].rstrip('?')}?\nAnswer:"
-    return Question(prompt, ["no", "yes"], int(_one_of(row, "answer|label")))
+    prompt = f"{_text(row, 'passage')}\nQuestion: {_text(row, 'question').rstrip('?')}?\nAnswer:"
+    return Question(prompt, ["no", "yes"], _number(_one_of(row, "answer|label")))
 
 
 def _arc(row: Row) -> Question:
-    choices = row["choices"]
-    return Question(f"Question: {row['question']}\nAnswer:", choices["text"], choices["label"].index(row["answerKey"]))
+    choices, labels = _texts(row["choices"]["text"]), row["choices"]["label"]
+    if not isinstance(labels, list) or len(labels) != len(choices) or len({*labels}) < len(labels):
+        raise ValueError(f"the labels {labels} of {len(choices)} choices")
+    return Question(f"Question: {_text(row, 'question')}\nAnswer:", choices, labels.index(row["answerKey"]))
 
 
 def _hellaswag(row: Row) -> Question:
-    context = f"{row['ctx_a']} {row['ctx_b'].capitalize()}" if "ctx_a" in row else row["ctx"]
-    titled = f"{row['activity_label']}: {context}" if "activity_label" in row else context
-    return Question(_plain(titled), [_plain(ending) for ending in row["endings"]], int(row["label"]))
+    parts = f"{_text(row, 'ctx_a')} {_text(row, 'ctx_b').capitalize()}" if "ctx_a" in row else _text(row, "ctx")
+    titled = f"{_text(row, 'activity_label')}: {parts}" if "activity_label" in row else parts
+    return Question(_plain(titled), [_plain(ending) for ending in _texts(row["endings"])], _number(row["label"]))
 
 
 def _adapters(row: Row) -> Question:
@@ -134,7 +135,9 @@ def _adapters(row: Row) -> Question:
 
 def _blank(sentence: str, options: list[str], gold: int) -> Question:
     """WinoGrande's partial evaluation: each option fills the blank, and the rest of the sentence is scored."""
-    before, _, after = sentence.partition("_")
+    before, blank, after = sentence.partition("_")
+    if not blank:
+        raise ValueError("a sentence without a blank, _")
     return Question("", [before + option for option in options], gold, after.strip())
 
 
@@ -142,12 +145,33 @@ def _one_of(row: Row, keys: str) -> Any:
     return row[next((key for key in keys.split("|") if key in row), keys)]
 
 
+def _text(row: Row, keys: str) -> str:
+    """What the first of these keys says; None and numbers are no text."""
+    value = _one_of(row, keys)
+    if not isinstance(value, str):
+        raise ValueError(f"{short(value)} where a text was expected")
+    return value
+
+
+def _texts(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{short(value)} where a list of texts was expected")
+    return list(value)
+
+
+def _number(value: Any) -> int:
+    """A whole number, also in words of digits; true is 1."""
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"{value} where a whole number was expected")
+    return int(value)
+
+
 def _gold(answer: Any, choices: list[str]) -> int:
     """The right choice by its text, its number from 0, or its letter."""
     if isinstance(answer, str) and answer.strip() in choices:
         return choices.index(answer.strip())
     letter = isinstance(answer, str) and len(answer) == 1 and answer.isalpha()
-    return ord(answer.upper()) - ord("A") if letter else int(answer)
+    return ord(answer.upper()) - ord("A") if letter else _number(answer)
 
 
 def _plain(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from remodeler.chat_templates import asked_in_chat
 from remodeler.checkpoints import Checkpoint
 from remodeler.console import Listen
 from remodeler.decoding import Choice, Continued, continued
@@ -24,6 +25,7 @@ from remodeler.logprobs import vocabulary
 from remodeler.minibatches import device_of, enough_memory
 from remodeler.records import append_lines, digest, taken_up
 from remodeler.streaming import room
+from remodeler.texts import tokenizer_errors
 
 ON_CPU, MOST = 64, 256
 """Rows of a batch on a CPU, and the most on a GPU."""
@@ -179,7 +181,8 @@ def read(checkpoint: Checkpoint, prompts: Sequence[str], how: Sampling) -> list[
 def prompt_ids(checkpoint: Checkpoint, prompt: str) -> list[int]:
     """A prompt as it starts a text, without the token with which some tokenizers end one."""
     tokenizer = checkpoint.tokenizer
-    ids = list(tokenizer(prompt, verbose=False)["input_ids"])
+    with tokenizer_errors(tokenizer):
+        ids = list(tokenizer(prompt, verbose=False)["input_ids"])
     while ids and ids[-1] == tokenizer.eos_token_id and not prompt.endswith(str(tokenizer.eos_token)):
         ids.pop()
     first = next((each for each in (tokenizer.bos_token_id, tokenizer.eos_token_id) if each is not None), None)
@@ -190,11 +193,9 @@ def prompt_ids(checkpoint: Checkpoint, prompt: str) -> list[int]:
 
 def templated(checkpoint: Checkpoint, prompts: Sequence[str]) -> list[list[int]]:
     """Token ids of prompts as turns of a user, up to where the answer begins; needs a tokenizer with a template."""
-    tokenizer = checkpoint.tokenizer
-    if not tokenizer.chat_template:
-        raise InputError(f"the tokenizer of {checkpoint.name} has no chat template: leave out --chat")
-    talks = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    found: Any = tokenizer.apply_chat_template(talks, add_generation_prompt=True, return_dict=False)
+    texts = [asked_in_chat(checkpoint.tokenizer, checkpoint.name, prompt) for prompt in prompts]
+    with tokenizer_errors(checkpoint.tokenizer):
+        found = checkpoint.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     return [list(row) for row in found]
 
 

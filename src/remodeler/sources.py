@@ -5,27 +5,29 @@ calibrates on rows of the *test* part of WikiText-2, blank ones too, and measure
 of its train part that hold text, and keep the whole test part for measuring.
 """
 
-import json
-import logging
+import os
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from remodeler import pydocs
 from remodeler.errors import InputError
+from remodeler.hub import load, on_hub
+from remodeler.lines import listed, whole_text
+from remodeler.rows import read_rows, source_rows
 
 NAMES = ("alpaca", "wikitext2", "c4", "python")
 SEPARATOR = "<|endoftext|>"
+TALKS = ("conversations", "messages")
 ALPACA_COLUMNS = ("instruction", "output")
 COLUMNS = ("content", "sentence", "document", "article", "story")  # tried after "text" and Alpaca's, before a lone one
 ALPACA_SEED = 42  # the official split is fixed; only the drawing from it has a seed of the user's
 SMALLEST_ALPACA = 100  # below this a tenth of the file is too little to calibrate on
 STREAMED = 100  # of a hub data set of any size this many rows per wanted sample are looked at
+NAME = re.compile(r"\S{1,40}")  # what the only column of a CSV is called, and a text is not
 HELD_OUT = 5  # one text in so many is held out when the texts are too few for what was asked
 
 Row = dict[str, Any]
@@ -105,17 +107,23 @@ def _pools(source: str | Path | Sequence[str], samples: int, training: bool = Fa
 
 
 def rows_of(source: str | Path, samples: int) -> list[Row]:
-    """The rows of a file, or of a data set on the hub, of which no more are read than are enough for some samples."""
-    wanted = STREAMED * samples
-    if source == "alpaca":
-        return _hub("tatsu-lab/alpaca", split="train")
-    if source == "c4":
-        shard = {"validation": "en/c4-validation.00000-of-00008.json.gz"}
-        return _hub("allenai/c4", split="validation", first=wanted, data_files=shard)
-    if isinstance(source, str) and source.startswith("hf:"):
-        name, config, split = _hub_name(source)
-        return _hub(name, config, split=split, first=wanted)
-    return _read(Path(source))
+    """The rows of a file, or of a data set on the hub, of which no more are read than are enough for some samples.
+
+    Of a ``.txt`` a row is a text: a paragraph, or what stands between two lines ``<|endoftext|>``.
+    """
+    if not on_hub(str(source)):
+        return _read(Path(source))
+    return [row.checked() for row in source_rows(str(source), STREAMED * samples)]
+
+
+def _read(path: Path) -> list[Row]:
+    """The rows of a file; of ``.txt`` its texts."""
+    if not os.path.isfile(path):
+        found = f"{path} is a folder" if os.path.isdir(path) else f"there is no file {path}"
+        raise InputError(f"{found}: give a file, {', '.join(NAMES)} or hf:NAME[:CONFIG][:SPLIT]")
+    if path.suffix.lower() == ".txt":
+        return _split(whole_text(path))
+    return [row.checked() for row in read_rows(path)]
 
 
 def _draw(texts: list[str], samples: int, generator: random.Random) -> list[str]:
@@ -141,11 +149,12 @@ def _alpaca_halves(texts: list[str], training: bool) -> tuple[list[str], list[st
 
 
 def _texts(rows: list[Row], name: str) -> list[str]:
-    """The text of every row that has one."""
+    """The text of every row that has one; null and blank ones are left out."""
     if not rows:
         raise InputError(f"{name} holds no text: give a source with at least one")
     column = _text_column(name, rows[0])
-    texts = [_alpaca_text(name, row) if column is None else _cell(name, row, column) for row in rows]
+    numbered = [(f"row {number} of {name}", row) for number, row in enumerate(rows, 1)]
+    texts = [_alpaca_text(where, row) if column is None else _cell(where, row, column) for where, row in numbered]
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise InputError(f"{name} holds no text, only {len(rows)} blank rows: give a source with at least one")
@@ -160,136 +169,48 @@ def _text_column(name: str, first: Row) -> str | None:
         return None
     strings = [column for column, value in first.items() if isinstance(value, str)]
     usual = [column for column in COLUMNS if column in strings]
-    if usual or len(strings) == 1:
-        return (usual or strings)[0]
+    lone = strings if len(strings) == 1 and not _around_rows(first) else []
+    if not usual and lone and name.lower().endswith(".csv") and not NAME.fullmatch(lone[0]):
+        raise InputError(f"the first line of {name}, {lone[0][:40]!r}, names no column: put a line 'text' before it")
+    if usual or lone:
+        return (usual or lone)[0]
     raise InputError(
-        f"{name} has the columns {', '.join(first)}: it is not clear which holds the text, name that one 'text'"
+        f"{name} has the columns {listed(first)}: it is not clear which holds the text, name that one 'text'"
     )
 
 
-def _cell(name: str, row: Row, column: str) -> str:
+def _around_rows(row: Row) -> bool:
+    """Whether it is a conversation, or an object around the rows, as ``{"name": ..., "data": [{...}, ...]}``."""
+    lists = [value for value in row.values() if isinstance(value, list)]
+    return not row.keys().isdisjoint(TALKS) or any(value and isinstance(value[0], dict) for value in lists)
+
+
+def _cell(where: str, row: Row, column: str, needed: bool = True) -> str:
+    if needed and column not in row:
+        raise InputError(f"{where} has {listed(row)} and no {listed([column])}, as the first has: add it")
     value = row.get(column)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise InputError(f"column {column} of {name} holds {value!r:.40}, a text was expected: give texts there")
+        raise InputError(
+            f"column {listed([column])} of {where} holds {value!r:.40}, a text was expected: give texts there"
+        )
     return value
 
 
-def _alpaca_text(name: str, row: Row) -> str:
-    cells = {column: _cell(name, row, column) for column in (*ALPACA_COLUMNS, "input")}
+def _alpaca_text(where: str, row: Row) -> str:
+    cells = {column: _cell(where, row, column) for column in ALPACA_COLUMNS}
+    cells["input"] = _cell(where, row, "input", needed=False)
     example = alpaca_example(cells)
     return example.prompt + example.response if cells["instruction"] else ""
 
 
-def _read(path: Path) -> list[Row]:
-    if not path.is_file():
-        found = f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
-        raise InputError(f"{found}: give a file, {', '.join(NAMES)} or hf:NAME[:CONFIG][:SPLIT]")
-    if path.suffix.lower() not in READERS:
-        raise InputError(f"{path} ends in {path.suffix or 'nothing'}: texts are read from {', '.join(READERS)}")
-    try:
-        return READERS[path.suffix.lower()](path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read as {path.suffix} ({_line(error)}): check the file") from None
-
-
-def _read_text(path: Path) -> list[Row]:
+def _split(whole: str) -> list[Row]:
     """A text between two lines ``<|endoftext|>``; without any such line a text is a paragraph (blank lines between)."""
-    whole = path.read_text(encoding="utf-8-sig")
-    marked = re.split(rf"^{re.escape(SEPARATOR)}$", whole, flags=re.MULTILINE)
+    marked = re.split(rf"^{re.escape(SEPARATOR)}[ \t]*$", whole, flags=re.MULTILINE)
     pieces = marked if len(marked) > 1 else re.split(r"\n(?:[^\S\n]*\n)+", whole)
     return [{"text": piece.strip()} for piece in pieces]
 
 
-def _read_json(path: Path) -> list[Row]:
-    """A JSON array or one JSON value a line, of objects or of plain texts: all go by either ending."""
-    whole = path.read_text(encoding="utf-8-sig")
-    values = json.loads(whole) if whole.lstrip().startswith("[") else list(_json_lines(path, whole))
-    rows = [{"text": value} if isinstance(value, str) else value for value in values]
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise InputError(f"entry {number} of {path} is {row!r:.40}: an object with a text in it was expected")
-    return rows
-
-
-def _json_lines(path: Path, whole: str) -> Iterator[Any]:
-    for number, line in enumerate(whole.split("\n"), 1):
-        try:
-            if line.strip():
-                yield json.loads(line)
-        except ValueError as error:
-            raise InputError(f"line {number} of {path} is not valid JSON ({error}): restore or remove it") from None
-
-
-def _read_csv(path: Path) -> list[Row]:
-    import pandas  # takes half a second to import
-
-    # As strings: "NA" and "1.0" are texts, not numbers.
-    rows: list[Row] = pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").to_dict("records")
-    return rows
-
-
-def _read_parquet(path: Path) -> list[Row]:
-    import pyarrow.parquet  # takes half a second to import
-
-    rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
-    return rows
-
-
-READERS: dict[str, Callable[[Path], list[Row]]] = {
-    ".txt": _read_text,
-    ".jsonl": _read_json,
-    ".json": _read_json,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
-
-
 def _wikitext(split: str) -> list[str]:
-    return [row["text"] for row in _hub("Salesforce/wikitext", "wikitext-2-raw-v1", split=split)]
-
-
-def _hub_name(source: str) -> tuple[str, str | None, str]:
-    """The parts of ``hf:NAME[:CONFIG][:SPLIT]``; a lone train, validation or test is a split."""
-    name, *rest = source.removeprefix("hf:").split(":")
-    if not name or len(rest) > 2:
-        raise InputError(f"{source} was given, hf:NAME[:CONFIG][:SPLIT] was expected: write it like that")
-    if len(rest) == 1 and rest[0] in ("train", "validation", "test"):
-        return name, None, rest[0]
-    config, split = [*rest, "", ""][:2]
-    return name, config or None, split or "train"
-
-
-def _hub(name: str, config: str | None = None, *, split: str, first: int | None = None, **options: Any) -> list[Row]:
-    """Rows of a hub data set: all, downloaded and kept in the cache, or streamed up to ``first``."""
-    import datasets
-
-    try:
-        with _quiet():
-            found = datasets.load_dataset(name, config, split=split, streaming=first is not None, **options)
-            return list(islice(found, first))
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        advice = "check the name, the split and the network, or give a local file"
-        raise InputError(f"the data set {name} can't be read from the hub ({_line(error)}): {advice}") from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no retry warnings of the hub libraries; their settings come back."""
-    import datasets
-    from huggingface_hub.utils import logging as hub_logging
-
-    shown, level = not datasets.are_progress_bars_disabled(), hub_logging.get_verbosity()
-    datasets.disable_progress_bars()
-    hub_logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        hub_logging.set_verbosity(level)
-        if shown:
-            datasets.enable_progress_bars()
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return [row["text"] for row in load("Salesforce/wikitext", "wikitext-2-raw-v1", split=split)]

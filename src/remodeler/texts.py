@@ -8,7 +8,8 @@ Deviation: that code does not score a token that equals the padding token; nothi
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from remodeler.errors import InputError
+from remodeler.errors import InputError, one_line
 from remodeler.sources import NAMES, Example, Sampled, alpaca_example, read_texts, sample
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "read_texts",
     "sample",
     "seq2seq",
+    "tokenizer_errors",
     "windows",
 ]
 
@@ -145,8 +147,21 @@ def _per_text(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: 
 
 def _tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest: int | None = None) -> list[list[int]]:
     """Ids with the tokenizer's own special tokens, without its warning that a data set is longer than its maximum."""
-    read = tokenizer(list(texts), truncation=longest is not None, max_length=longest, verbose=False)
+    with tokenizer_errors(tokenizer):
+        read = tokenizer(list(texts), truncation=longest is not None, max_length=longest, verbose=False)
     return [list(row) for row in read["input_ids"]]
+
+
+@contextmanager
+def tokenizer_errors(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """What a tokenizer raises over a text, in one sentence: the library's own kinds have no common name."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(
+            f"the tokenizer of {tokenizer.name_or_path} can't read a text ({one_line(error)}): "
+            "give another text, or the complete tokenizer"
+        ) from error
 
 
 def _shifted(ids: Tensor) -> Tensor:

@@ -20,9 +20,10 @@ from remodeler.alignment.preferences import LONG, Preferences, Triple, digest_of
 from remodeler.alignment.trl_methods import dpo, orpo
 from remodeler.alignment.wishes import RUN, BaselineWish, options, same_run
 from remodeler.card_align import write_baseline_card
+from remodeler.chat_templates import RefusedPromptError
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import note
-from remodeler.errors import InputError
+from remodeler.errors import InputError, counted
 from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.logprobs import mean_nll, perplexity
 from remodeler.minibatches import enough_memory
@@ -87,6 +88,7 @@ def train_baseline(wish: BaselineWish, out: Path, finish: Finish, dry: bool = Fa
         job = prepared(wish, device)
         if processes.first():
             note(f"{len(job.data.train):,} triples to learn from, {len(job.data.heldout):,} held out")
+            note(f"left out: {counted(job.data.dropped)}")
         if dry:
             return False
         done = processes.shared(whole(partial(out), RUN, options(wish, out)))
@@ -115,17 +117,28 @@ def prepared(wish: BaselineWish, device: str) -> Job:
     fitting = _fitting(policy, triples, length, wish.chat, dropped)
     train, heldout = split(fitting, wish.heldout, wish.seed)
     known = {"weights": fingerprint(policy.model), "before": _scores(policy, heldout, wish.chat)}
-    return Job(wish, Preferences(train, heldout, dict(dropped)), known, place)
+    return Job(wish, Preferences(train, heldout, dropped), known, place)
 
 
 def _fitting(
     policy: Checkpoint, triples: Sequence[Triple], length: int, chat: bool, dropped: Counter[str]
 ) -> list[Triple]:
-    sides = [(_rows(policy, [each], chat)[0], answer(policy, each.prompt, each.rejected, chat)) for each in triples]
-    found = [each for each, rows in zip(triples, sides, strict=True) if max(len(row.ids) for row in rows) <= length]
-    dropped[LONG] += len(triples) - len(found)
+    found: list[Triple] = []
+    for each in triples:
+        try:
+            sides = [answer(policy, each.prompt, text, chat) for text in (each.chosen, each.rejected)]
+        except RefusedPromptError as error:
+            dropped[error.reason] += 1
+            continue
+        if max(len(row.ids) for row in sides) <= length:
+            found.append(each)
+        else:
+            dropped[LONG] += 1
     if not found:
-        raise InputError(f"none of {len(triples)} triples fits {length} tokens: shorten them or raise --length")
+        raise InputError(
+            f"none of {len(triples)} triples fits {length} tokens: shorten them or raise --length "
+            f"(left out: {counted(dropped)})"
+        )
     return found
 
 
@@ -152,7 +165,7 @@ def _complete(job: Job, done: Path, work: Path, out: Path) -> None:
     results = {
         "student": job.known["before"],
         "fused": _scores(job.load(done), data.heldout, wish.chat),
-        "triples": {"train": len(data.train), "held out": len(data.heldout), "left out": data.dropped},
+        "triples": {"train": len(data.train), "held out": len(data.heldout), "left out": dict(data.dropped)},
         **provenance(work),
     }
     record = Record("align baseline", options(wish, out), inputs, wish.seed, versions(), results)

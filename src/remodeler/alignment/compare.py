@@ -20,7 +20,7 @@ from remodeler.alignment.scoring import mean_logprobs
 from remodeler.alignment.wishes import Loading, options
 from remodeler.checkpoints import Checkpoint, fingerprint, look, pick_device
 from remodeler.console import bar, note
-from remodeler.errors import InputError
+from remodeler.errors import InputError, counted
 from remodeler.folders import empty, new_folder, refuse_existing
 from remodeler.logprobs import bits_per_byte, perplexity
 from remodeler.records import Record, append_line, command_line, digest, save_record, taken_up, versions
@@ -55,12 +55,13 @@ def compare_policies(wish: CompareWish, out: Path | None, finish: Finish) -> Rec
     if out is not None:
         refuse_existing(out)
     _refuse(wish)
-    triples, _ = read_preferences(wish.preferences, wish.samples, 1)
-    note(f"{wish.preferences}: {len(triples):,} pairs, {len(wish.policies)} policies")
+    triples, dropped = read_preferences(wish.preferences, wish.samples, 1)
+    note(f"{wish.preferences}: {len(triples):,} pairs, {len(wish.policies)} policies; left out: {counted(dropped)}")
     with ExitStack() as after:
         work = after.enter_context(new_folder(out, True)) if out else Path(after.enter_context(TemporaryDirectory()))
         empty(work, (FOUND, *(path.name for path in work.glob("answers-*.jsonl"))))
         record = _record(wish, triples, _measured(wish, triples, work), out)
+        record.inputs["preferences"] |= {"left out": dict(dropped)} if dropped else {}
         if out is not None:
             save_record(work, record)
             finish(work)

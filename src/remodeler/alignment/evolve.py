@@ -218,6 +218,7 @@ def _described(job: Job, results: dict[str, Any], work: Path, out: Path) -> None
             "name": job.wish.prompts,
             "count": sum(map(len, job.shards)),
             "too long": job.dropped,
+            **({"left out": dict(job.bad)} if job.bad else {}),
             "sha256": digest(each for part in job.shards for each in part),
         },
     }

@@ -23,7 +23,7 @@ from remodeler.logprobs import vocabulary
 from remodeler.losses import Loss, head_sum
 from remodeler.minibatches import Batch
 from remodeler.sampling import prompt_ids, templated
-from remodeler.texts import IGNORED, Windows, padded, padding_id
+from remodeler.texts import IGNORED, Windows, padded, padding_id, tokenizer_errors
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def end_of(checkpoint: Checkpoint) -> int:
 
 def plain(checkpoint: Checkpoint, text: str) -> list[int]:
     """A text without special tokens."""
-    return list(checkpoint.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    with tokenizer_errors(checkpoint.tokenizer):
+        return list(checkpoint.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 # A reviser ------------------------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from remodeler.alignment.prompts import read_prompts
 from remodeler.alignment.reviser import load_reviser
 from remodeler.alignment.wishes import Loading
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
-from remodeler.console import bar
-from remodeler.errors import InputError
+from remodeler.console import bar, note
+from remodeler.errors import InputError, LeftOut, counted
 from remodeler.folders import refuse_existing
 from remodeler.records import write_json
 from remodeler.sampling import Sampling, completions
@@ -71,7 +71,11 @@ def answer_questions(wish: AnswerWish, out: Path) -> int:
 def _asked(wish: AnswerWish) -> dict[int, list[str]]:
     """The turns of every question, by its number."""
     if wish.form == FORMS[0]:
-        return {number: [prompt] for number, prompt in enumerate(read_prompts(wish.questions, wish.limit))}
+        dropped = LeftOut()
+        found = read_prompts(wish.questions, wish.limit, dropped)
+        if dropped:
+            note(f"rows left out: {counted(dropped)}")
+        return {number: [prompt] for number, prompt in enumerate(found)}
     return {int(row["question_id"]): list(row["turns"]) for row in questions(Path(wish.questions))[: wish.limit]}
 
 

@@ -22,7 +22,8 @@ from remodeler.alignment.reviser import Judge, Reviser, probabilities, quality
 from remodeler.alignment.scoring import mean_logprobs
 from remodeler.checkpoints import Checkpoint
 from remodeler.errors import InputError
-from remodeler.records import read_json, read_lines, to_json, write_json, write_text
+from remodeler.records import to_json, write_json, write_text
+from remodeler.rows import json_rows
 
 DRAW = 1.5
 RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
@@ -65,6 +66,8 @@ def annotated(path: Path) -> WinRate:
         InputError: for a file that is none.
     """
     rows = [row for row in _rows(path) if row.get("preference") is not None]
+    if not rows:
+        raise InputError(f"{path} holds no preference: AlpacaEval's output_1, output_2 and preference were expected")
     try:
         value, error = win_rate([float(row["preference"]) for row in rows])
         lengths = [fmean(len(row[key]) for row in rows) for key in ("output_2", "output_1")]
@@ -79,10 +82,14 @@ def outputs(path: Path) -> dict[str, str]:
     Raises:
         InputError: for a file that is none.
     """
-    found = {row.get("instruction"): row.get("output") for row in _rows(path)}
-    if not found or not all(isinstance(each, str) for pair in found.items() for each in pair):
+    pairs = [(row.get("instruction"), row.get("output")) for row in _rows(path)]
+    if not pairs or not all(isinstance(each, str) for pair in pairs for each in pair):
         raise InputError(f"{path} holds no model outputs: a list of instruction, output, generator was expected")
-    return {str(key): str(value) for key, value in found.items()}
+    found: dict[str, str] = {}
+    for asked, said in pairs:
+        if found.setdefault(str(asked), str(said)) != said:
+            raise InputError(f"{path} answers {asked!r:.40} twice, and otherwise: leave one answer to each instruction")
+    return found
 
 
 def write_outputs(path: Path, answers: Sequence[tuple[str, str]], name: str) -> None:
@@ -114,10 +121,8 @@ def _preference(gap: float) -> float:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    found = read_json(path)
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise InputError(f"{path} is no list of objects: an AlpacaEval file was expected")
-    return found
+    """The objects of a file of JSON."""
+    return [row.checked() for row in json_rows(path)]
 
 
 # MT-Bench -------------------------------------------------------------------------------------------------------------
@@ -129,10 +134,20 @@ def questions(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: for a file that holds others.
     """
-    found = read_lines(path)
-    if not found or not all(isinstance(each, dict) and each.get("turns") and "question_id" in each for each in found):
+    found = _rows(path)
+    if not found or not all(map(_is_question, found)):
         raise InputError(f"{path} holds no questions of MT-Bench: question_id and turns were expected")
+    if len({each["question_id"] for each in found}) < len(found):
+        raise InputError(f"{path} has a question_id twice: give each question its own")
     return found
+
+
+def _is_question(row: Any) -> bool:
+    """A whole number, and texts."""
+    if not isinstance(row, dict) or type(row.get("question_id")) is not int:
+        return False
+    turns = row.get("turns")
+    return isinstance(turns, list) and bool(turns) and all(isinstance(each, str) and each for each in turns)
 
 
 def write_answers(path: Path, answers: Mapping[int, Sequence[str]], name: str, stamp: float) -> None:
@@ -170,9 +185,11 @@ def rated(path: Path) -> dict[str, float]:
         InputError: for a file without a rating.
     """
     found: dict[str, list[float]] = {}
-    for row in read_lines(path):
+    for number, row in enumerate(_rows(path), 1):
         score = row.get("score")
         score = rating(str(row.get("judgment", ""))) if score is None else score
+        if isinstance(score, bool) or not isinstance(score, int | float | None):
+            raise InputError(f"line {number} of {path} has the score {score!r:.40}: a number was expected")
         if score is not None and score >= 0:  # -1 is FastChat's word for a text without a rating
             found.setdefault(str(row.get("model", row.get("model_id"))), []).append(float(score))
     if not found:

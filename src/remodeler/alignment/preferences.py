@@ -7,24 +7,21 @@ used is left out and counted by its reason; prompts, not pairs, are held out, so
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 
-from remodeler.alignment.shapes import SHAPES, Ranked
-from remodeler.errors import InputError
-from remodeler.prompts import BadRow, rows
+from remodeler.alignment.shapes import EMPTY, SHAPES, Ranked
+from remodeler.chat import BadRow, refuse_beside
+from remodeler.errors import InputError, LeftOut, counted
+from remodeler.prompts import rows
 from remodeler.records import digest
 
-EMPTY, SAME, REPEATED, LEVEL, BROKEN, LONG = (
-    "an empty side",
-    "both sides the same",
-    "repeated",
-    "no better answer",
-    "a row without a prompt and two texts",
-    "longer than the context",
-)
+SAME, REPEATED, LEVEL, LONG = ("both sides the same", "repeated", "no better answer", "longer than the context")
 """Why something was left out."""
+SHAPELESS = "a row without the keys of a preference"
+MOST = 4
+"""Reasons that a sentence names."""
 LEAST = 2
 """Prompts: one to learn from, one to hold out."""
 
@@ -64,10 +61,10 @@ def read_preferences(
     for name, value in (("samples", samples), ("pairs", lower)):
         if value is not None and value < 1:
             raise InputError(f"--{name} {value} was given, at least 1 was expected: raise it")
-    dropped: Counter[str] = Counter()
-    found = list(islice(cleaned(_told(source, samples, lower, gap, dropped), dropped), samples))
+    dropped = LeftOut()
+    found = list(islice(cleaned(_compared_rows(source, samples, lower, gap, dropped), dropped), samples))
     if not found:
-        raise InputError(f"{source} holds no usable preference (left out: {counted(dropped)}): give another file")
+        raise InputError(f"{source} holds no usable preference (left out: {counted(dropped, MOST)}): give another file")
     return found, dropped
 
 
@@ -76,26 +73,35 @@ def digest_of(triples: Iterable[Triple]) -> str:
     return digest(text for each in triples for text in asdict(each).values())
 
 
-def counted(dropped: Mapping[str, int]) -> str:
-    """What was left out, in words."""
-    return ", ".join(f"{count} ({reason})" for reason, count in sorted(dropped.items()) if count) or "nothing"
-
-
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
-def _told(source: str, samples: int | None, lower: int | None, gap: float, dropped: Counter[str]) -> Iterator[Triple]:
-    """Every pair of a better and a worse answer."""
+def _compared_rows(
+    source: str, samples: int | None, lower: int | None, gap: float, dropped: LeftOut
+) -> Iterator[Triple]:
+    """Every pair of a better and a worse answer; rows that hold none are counted."""
+    unknown, usable = None, 0
     for number, row in enumerate(rows(source, samples), 1):
         reader = next((read for keys, read in SHAPES.values() if isinstance(row, dict) and row.keys() >= {*keys}), None)
         if reader is None:
-            given = ", ".join(row) if isinstance(row, dict) else repr(row)[:40]
-            wanted = "; ".join(", ".join(keys) for keys, _ in SHAPES.values())
-            raise InputError(f"row {number} of {source} has {given}: one of these was expected: {wanted}")
+            unknown = unknown or _unknown_shape(source, number, row)
+            dropped.add(SHAPELESS, number)
+            continue
+        usable += 1
         try:
+            refuse_beside(row)
             yield from compared(reader(row), lower, gap, dropped)
-        except (BadRow, KeyError, TypeError, ValueError, AttributeError):
-            dropped[BROKEN] += 1
+        except BadRow as reason:
+            dropped.add(reason, number)
+    if unknown and not usable:
+        raise InputError(unknown)
+
+
+def _unknown_shape(source: str, number: int, row: object) -> str:
+    """A row of no known shape, in a sentence."""
+    given = ", ".join(map(str, row)) or "no key" if isinstance(row, dict) else repr(row)[:40]
+    wanted = "; ".join(", ".join(keys) for keys, _ in SHAPES.values())
+    return f"row {number} of {source} has {given}: one of these was expected: {wanted}"
 
 
 def compared(row: Ranked, lower: int | None, gap: float, dropped: Counter[str]) -> Iterator[Triple]:

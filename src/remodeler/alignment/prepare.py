@@ -11,9 +11,10 @@ from remodeler.alignment.preferences import ordered
 from remodeler.alignment.prompts import read_prompts
 from remodeler.alignment.reviser import Reviser, load_reviser
 from remodeler.alignment.wishes import EvolveWish
+from remodeler.chat_templates import RefusedPromptError, asked_in_chat
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import duration, note
-from remodeler.errors import InputError
+from remodeler.errors import InputError, LeftOut, counted
 from remodeler.sampling import expected_seconds, prompt_ids, read, templated
 from remodeler.trainees import as_stored
 
@@ -28,6 +29,8 @@ class Job:
     probe: tuple[str, ...]
     dropped: int
     """Prompts that leave no room for an answer."""
+    bad: LeftOut
+    """Rows that ask nothing, by reason."""
     policy: dict[str, Any]
     """Name, fingerprint and size of the first one."""
     device: torch.device
@@ -55,7 +58,8 @@ def divided(wish: EvolveWish, place: torch.device) -> Job:
     if policy.anatomy.family.task != "causal":
         raise InputError(f"{wish.model} is no causal language model: only those answer")
     end_of(policy)
-    prompts = read_prompts(wish.prompts, wish.limit)
+    bad = LeftOut()
+    prompts = _askable(policy, read_prompts(wish.prompts, wish.limit, bad), wish, bad)
     short = [each for each in prompts if _has_room(policy, each, wish)]
     short.sort(key=lambda prompt: ordered(prompt, wish.seed))
     probe = min(wish.probe, len(short) // 10)
@@ -64,10 +68,23 @@ def divided(wish: EvolveWish, place: torch.device) -> Job:
         raise InputError(
             f"{wish.prompts} has {len(pool)} prompts that leave room for {wish.sampling.tokens} tokens of an answer, "
             f"{count} rounds need one each: give more or shorter prompts, or lower --tokens"
+            + (f" (left out: {counted(bad)})" if bad else "")
         )
     shards = tuple(tuple(pool[len(pool) * n // count : len(pool) * (n + 1) // count]) for n in range(count))
     known = {"name": wish.model, "weights": fingerprint(policy.model), "size": as_stored(policy)}
-    return Job(wish, shards, tuple(short[:probe]), len(prompts) - len(short), known, place)
+    return Job(wish, shards, tuple(short[:probe]), len(prompts) - len(short), bad, known, place)
+
+
+def _askable(policy: Checkpoint, prompts: list[str], wish: EvolveWish, bad: LeftOut) -> list[str]:
+    """Prompts that the policy's chat template takes, where one is used; the others are counted."""
+    found = []
+    for prompt in prompts if wish.sampling.chat else ():
+        try:
+            asked_in_chat(policy.tokenizer, policy.name, prompt)
+            found.append(prompt)
+        except RefusedPromptError as error:
+            bad[error.reason] += 1
+    return found if wish.sampling.chat else prompts
 
 
 def _has_room(policy: Checkpoint, prompt: str, wish: EvolveWish) -> bool:
@@ -79,6 +96,8 @@ def announce(job: Job) -> None:
     """Prompts of every round, and how many answers."""
     told = ", ".join(f"{kind} {len(part):,}" for kind, part in zip(job.wish.rounds, job.shards, strict=True))
     note(f"{job.wish.prompts}: prompts by round: {told}; {len(job.probe)} to look at, {job.dropped} too long")
+    if job.bad:
+        note(f"rows left out: {counted(job.bad)}")
     note(f"{job.wish.sampling.samples} answers to each prompt, of {job.wish.sampling.tokens} tokens at most")
 
 

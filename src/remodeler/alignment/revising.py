@@ -15,6 +15,7 @@ from remodeler.alignment.template import LABELS
 from remodeler.alignment.wishes import ReviseWish, options
 from remodeler.checkpoints import fingerprint, pick_device
 from remodeler.console import bar, note
+from remodeler.errors import LeftOut, counted
 from remodeler.folders import empty, new_folder, refuse_existing
 from remodeler.records import Record, command_line, digest, save_record, versions
 from remodeler.sampling import Sampling, refuse_size
@@ -34,17 +35,21 @@ def revise_responses(wish: ReviseWish, out: Path, finish: Finish, dry: bool = Fa
     refuse_limit(wish.limit)
     refuse_size(wish.size)
     Sampling(wish.tokens).checked()
-    given = read_responses(wish.responses)[: wish.limit]
+    dropped = LeftOut()
+    given = read_responses(wish.responses, dropped)[: wish.limit]
     device = pick_device(wish.loading.device)
     reviser = load_reviser(wish.reviser, **wish.loading.how(wish.reviser, device))
     long = sum(not fits(reviser, (each.prompt, each.response)) for each in given)
     note(f"{wish.responses}: {len(given):,} responses, {long} of them too long for the reviser: these stay as they are")
+    if dropped:
+        note(f"rows left out: {counted(dropped)}")
     if dry:
         return None
     with new_folder(out, keep=True) as work:
         empty(work, (REVISIONS,))
         rows = _rows(wish, reviser, given, work)
         record = _record(wish, reviser, given, rows, out)
+        record.inputs["responses"] |= {"left out": dict(dropped)} if dropped else {}
         save_record(work, record)
         finish(work)
     return record
@@ -54,7 +59,7 @@ def _rows(wish: ReviseWish, reviser: Reviser, given: Sequence[Response], work: P
     """A line a response, written as they are made."""
     texts = digest(text for each in given for text in (each.prompt, each.response))
     header = {"responses": texts, "reviser": fingerprint(reviser.checkpoint.model), "tokens": wish.tokens}
-    numbered = list(enumerate(given))
+    numbered = [(each.row, each) for each in given]
     with bar("revising") as hear:
         return mapped(work / REVISIONS, header, numbered, lambda chunk: _chunk(wish, reviser, chunk), hear)
 

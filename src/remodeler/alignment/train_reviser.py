@@ -30,7 +30,6 @@ from remodeler.alignment.preferences import (
     LONG,
     Preferences,
     Triple,
-    counted,
     digest_of,
     ordered,
     read_preferences,
@@ -43,7 +42,7 @@ from remodeler.alignment.wishes import RUN, ReviserWish, options, same_run
 from remodeler.card_align import write_reviser_card
 from remodeler.checkpoints import Checkpoint, fingerprint, pick_device
 from remodeler.console import bar, note
-from remodeler.errors import InputError
+from remodeler.errors import InputError, counted
 from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.minibatches import enough_memory
 from remodeler.records import Record, read_lines, save_record, versions
@@ -125,7 +124,7 @@ def prepared(wish: ReviserWish, device: str) -> Job:
     train, heldout = split(fitting, wish.heldout, wish.seed)
     weights = fingerprint(model.model)
     model.model.to("meta")  # every phase loads what it trains; here only the tokenizer and the config are needed
-    return Job(wish, model, weights, template, Preferences(train, heldout, dict(dropped)), place)
+    return Job(wish, model, weights, template, Preferences(train, heldout, dropped), place)
 
 
 def _fitting(
@@ -229,7 +228,11 @@ def _complete(job: Job, work: Path, out: Path) -> None:
     write_settings(work, job.template, trained.marks, facts)
     results: dict[str, Any] = {
         "reviser": as_stored(trained.checkpoint),
-        "triples": {"train": len(job.data.train), "held out": len(job.data.heldout), "left out": job.data.dropped},
+        "triples": {
+            "train": len(job.data.train),
+            "held out": len(job.data.heldout),
+            "left out": dict(job.data.dropped),
+        },
         "labels": {"threshold": limit, "train": counts(taught), "held out": counts(looked)},
         "agreement of measures": agreement(known),
         **_looked(trained, job.data.heldout, looked, job.wish.seed),

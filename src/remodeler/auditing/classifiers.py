@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedTokenizerBase
 
 from remodeler.auditing.labels import Pieces, batches, cut, joined, likelihoods
+from remodeler.auditing.span_lists import HARMLESS
 from remodeler.auditing.spans import Span, of_mask
 from remodeler.checkpoints import check_files, context_of, one_sentence, pick_device, pick_dtype, read_tokenizer
 from remodeler.errors import InputError
@@ -29,11 +30,6 @@ from remodeler.repositories import note_adapter, without_adapter
 from remodeler.texts import padded, padding_id
 
 AUTO = {"tokens": AutoModelForTokenClassification, "sentences": AutoModelForSequenceClassification}
-HARMLESS = (
-    *("o", "label_0", "non-toxic", "non_toxic", "nontoxic", "not toxic", "not_toxic", "neutral", "normal", "safe"),
-    *("none", "clean", "ok", "non-hate", "not-hate", "nothate", "non-offensive", "not-offensive", "acceptable"),
-)
-"""Names of labels, in lower case, that say there is nothing: they never count by themselves."""
 LONGEST = 512
 """Pieces a window, where neither the model nor its tokenizer has a lower limit."""
 HALF = 0.5

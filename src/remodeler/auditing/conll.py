@@ -6,12 +6,17 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from remodeler.auditing.span_lists import refuse_harmless
 from remodeler.auditing.spans import Span
 from remodeler.errors import InputError
+from remodeler.strict_json import parse_json
 
 LABEL = "TOXIC"
 WORDS = re.compile(r"\w+|[^\w\s]+")
-TAG = re.compile(r"[A-Z](-.+)?")
+TAG = re.compile(r"O|[BIESLUM](-.+)?")
+"""Of IO, BIO, BIOES, BILOU and BMES; other capital letters are parts of speech."""
+INSIDE = "IELM"
+"""What goes on with the span before: inside, end, last, middle."""
 
 
 def tagged_words(text: str, spans: Sequence[Span]) -> list[tuple[int, int, str]]:
@@ -30,11 +35,11 @@ def tagged_words(text: str, spans: Sequence[Span]) -> list[tuple[int, int, str]]
 
 
 def of_words(words: Sequence[tuple[int, int, str]]) -> list[Span]:
-    """The spans of tagged words: ``I`` goes on with what is between, ``B`` begins."""
+    """The spans of tagged words: ``I`` (``E``, ``L``, ``M``) goes on with what is between, another begins."""
     found: list[Span] = []
     before = "O"
     for start, end, tag in words:
-        if tag.startswith("I") and before != "O":
+        if tag[0] in INSIDE and before != "O":
             found[-1] = Span(found[-1].start, end)
         elif tag != "O":
             found.append(Span(start, end))
@@ -59,15 +64,30 @@ def read_post(block: str, where: str, number: int) -> tuple[int, str, list[Span]
             identity = int(line[7:]) if line[7:].strip().isdigit() else number
         elif line.startswith("# text = "):
             text = _text(line.removeprefix("# text = "), where)
-        elif not line.startswith("# "):
+        elif not line.startswith("# ") or TAG.fullmatch(line[2:]):  # a lone # may be a word
             words.append(_word(line, words[-1][2] + 1 if words else 0, where))
     spans = of_words([word[1:] for word in words])
-    return identity, " ".join(word[0] for word in words) if text is None else text, spans
+    whole = " ".join(word[0] for word in words) if text is None else text
+    _refuse_elsewhere(words, whole, where)
+    return identity, whole, spans
+
+
+def _refuse_elsewhere(words: Sequence[tuple[str, int, int, str]], text: str, where: str) -> None:
+    """Raise where a word is not at its place in the text."""
+    for word, start, end, _ in words:
+        if text[start:end] != word:
+            told = (
+                f"{where} has the word {word[:40]!r} at {start} to {end}, where its text has {text[start:end][:40]!r}"
+            )
+            raise InputError(f"{told}: count code points from 0, ends excluded")
 
 
 def _text(written: str, where: str) -> str:
     try:
-        return str(json.loads(written))
+        text = parse_json(written)
+        if isinstance(text, str):
+            return text
+        raise ValueError("no text")
     except ValueError as error:
         raise InputError(f"{where} has a text that is no JSON string ({error}): correct it") from None
 
@@ -77,6 +97,10 @@ def _word(line: str, place: int, where: str) -> tuple[str, int, int, str]:
     parts = line.split("\t") if "\t" in line else line.split()
     if len(parts) > 1 and not TAG.fullmatch(parts[-1]):
         raise InputError(f"{where} has the line {line[:40]!r}: its last word is no tag, as O, B or I-name")
+    try:
+        refuse_harmless([parts[-1][2:]])
+    except ValueError as error:
+        raise InputError(f"{where} has the line {line[:40]!r}: {error}") from None
     if len(parts) == 4 and parts[1].isdigit() and parts[2].isdigit():
         return parts[0], int(parts[1]), int(parts[2]), parts[3]
     if len(parts) < 2:

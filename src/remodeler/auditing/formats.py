@@ -11,26 +11,29 @@ Deviation: the organisers' script takes a list that can't be read for an empty o
 
 import csv
 import io
-import json
 import re
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from remodeler.auditing.conll import LABEL, post_lines, read_post
-from remodeler.auditing.posts import read_posts, read_spans
+from remodeler.auditing.likelihoods import packed, unpacked
+from remodeler.auditing.posts import read_posts
 from remodeler.auditing.rules import Likely
+from remodeler.auditing.span_lists import read_spans
 from remodeler.auditing.spans import Span, characters
 from remodeler.errors import InputError
+from remodeler.lines import Row, refuse_missing, short, text_lines, whole_text
 from remodeler.records import to_json, write_bytes
+from remodeler.rows import json_rows
 
 SUBMISSION = "spans-pred.txt"
+TABLES = (".csv", ".json", ".parquet")
+"""Gold spans: read as posts are."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +65,11 @@ def read_predictions(path: Path, skip_bad: bool = False) -> Predictions:
     Raises:
         InputError: for a file that can't be read, and for a bad row without ``skip_bad``.
     """
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in TABLES:
         return _posts(path, skip_bad)
     kind = _kind(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}: check the path") from None
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): give a file") from None
-    found = kind.read(path, content, skip_bad)
+    refuse_missing(path)
+    found = kind.read(path, skip_bad)
     if not found.rows and not found.bad:
         raise InputError(f"{path} holds no posts: give a file with at least one")
     counted = Counter(row.id for row in found.rows)
@@ -107,28 +105,34 @@ def _write_zip(rows: Sequence[Prediction]) -> bytes:
     return packed.getvalue()
 
 
-def _read_zip(path: Path, content: bytes, skip_bad: bool) -> Predictions:
+def _read_zip(path: Path, skip_bad: bool) -> Predictions:
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return _read_submission(path, archive.read(SUBMISSION), skip_bad)
-    except (zipfile.BadZipFile, KeyError) as error:
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read(SUBMISSION)
+    except (zipfile.BadZipFile, KeyError, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise InputError(f"{path} is no submission ({error}): it is a zip with {SUBMISSION} at its root") from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror or error}): give a file") from None
+    return _collected(path, text_lines(path, content), skip_bad, _submitted)
 
 
-def _read_submission(path: Path, content: bytes, skip_bad: bool) -> Predictions:
-    return _lines(path, content, skip_bad, _submitted)
+def _read_submission(path: Path, skip_bad: bool) -> Predictions:
+    return _collected(path, text_lines(path), skip_bad, _submitted)
 
 
-def _submitted(line: str, where: str, number: int) -> Prediction:
+def _submitted(row: Row, where: str) -> Prediction | None:
+    line: str = row.checked()["text"]
+    if not line.strip():
+        return None
     parts = line.split("\t")
     if len(parts) != 2 or not re.fullmatch(r"\s*\d+\s*", parts[0]):
         raise InputError(f"{where} is not id<TAB>[characters]: correct it")
     return Prediction(int(parts[0]), tuple(read_spans(parts[1], None, where)))
 
 
-def _emptied(line: str, number: int) -> Prediction | None:
+def _emptied(row: Row) -> Prediction | None:
     """A row whose list can't be read counts as an empty one, if it has an id."""
-    found = re.match(r"\s*(\d+)\t", line)
+    found = re.match(r"\s*(\d+)\t", str(row.values.get("text")))
     return Prediction(int(found[1]), ()) if found else None
 
 
@@ -158,42 +162,38 @@ def to_row(row: Prediction) -> dict[str, Any]:
     if row.text is None:
         return {"id": row.id, "spans": [{"start": each.start, "end": each.end} for each in row.spans]}
     value = {"id": row.id, "text": row.text, "spans": as_dicts(row.text, row.spans)}
-    return value if row.likely is None else value | {"likely": _packed(row.likely)}
+    return value if row.likely is None else value | {"likely": packed(row.likely)}
 
 
-def _packed(likely: Likely) -> list[list[float]]:
-    """Runs of equal likelihoods, to four digits."""
-    return [[len(list(group)), value] for value, group in groupby(np.round(likely, 4).tolist())]
-
-
-def _unpacked(runs: Sequence[Sequence[float]]) -> Likely:
-    values = np.array([value for _, value in runs], dtype=np.float64)
-    return np.repeat(values, np.array([count for count, _ in runs], dtype=np.int64))
-
-
-def _read_jsonl(path: Path, content: bytes, skip_bad: bool) -> Predictions:
-    return _lines(path, content, skip_bad, _object)
-
-
-def _object(line: str, where: str, number: int) -> Prediction:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not valid JSON ({error}): correct it") from None
-    return from_row(value, where, number)
+def _read_jsonl(path: Path, skip_bad: bool) -> Predictions:
+    return _collected(
+        path, json_rows(path), skip_bad, lambda row, where: from_row(row.checked(), where, row.number), emptied=False
+    )
 
 
 def from_row(value: Any, where: str, number: int) -> Prediction:
-    """A prediction from an object of a JSON line; without an id, the place of the line is its id."""
+    """A prediction from an object of a JSON line; without an id, the place of the row is its id."""
     try:
         text, spans, likely = value.get("text"), value["spans"], value.get("likely")
-        unpacked = None if likely is None else _unpacked(likely)
-        if unpacked is not None and (text is None or len(unpacked) != len(text)):
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"its text is {short(text)}")
+        found = None if likely is None else unpacked(likely)
+        if found is not None and (text is None or len(found) != len(text)):
             raise ValueError("likelihoods of another text")
-        identity = int(value.get("id", number - 1))
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise InputError(f"{where} is no prediction ({error}): write {{'id': ..., 'spans': [...]}}") from None
-    return Prediction(identity, tuple(read_spans(spans, None if text is None else len(text), where)), text, unpacked)
+        identity = _identity(value.get("id", number - 1))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{where} is no prediction ({reason}): write {{'id': ..., 'spans': [...]}}") from None
+    return Prediction(identity, tuple(read_spans(spans, text, where)), text, found)
+
+
+def _identity(value: Any) -> int:
+    """A whole number, also as a text of digits."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if not isinstance(value, int | float) or isinstance(value, bool) or int(value) != value:
+        raise ValueError(f"its id is {short(value)}, not a whole number")
+    return int(value)
 
 
 # CoNLL ----------------------------------------------------------------------------------------------------------------
@@ -204,15 +204,15 @@ def _write_conll(rows: Sequence[Prediction]) -> bytes:
     return "\n".join("".join(f"{line}\n" for line in post) for post in posts).encode()
 
 
-def _read_conll(path: Path, content: bytes, skip_bad: bool) -> Predictions:
-    blocks = [block.strip("\n") for block in re.split(r"\n\s*\n", _text(path, content)) if block.strip()]
+def _read_conll(path: Path, skip_bad: bool) -> Predictions:
+    blocks = [block.strip("\n") for block in re.split(r"\n\s*\n", whole_text(path)) if block.strip()]
     rows, bad = [], []
     for number, block in enumerate(blocks):
         where = f"post {number + 1} of {path}"
         try:
             identity, text, found = read_post(block, where, number)
             listed = [{"start": each.start, "end": each.end} for each in found]
-            rows.append(Prediction(identity, tuple(read_spans(listed, len(text), where)), text))
+            rows.append(Prediction(identity, tuple(read_spans(listed, text, where)), text))
         except InputError as error:
             if not skip_bad:
                 raise
@@ -227,30 +227,29 @@ def _text_of(row: Prediction) -> str:
     return row.text
 
 
-# Lines, and tables of kinds -------------------------------------------------------------------------------------------
+# Rows, and tables of kinds --------------------------------------------------------------------------------------------
 
 
-def _lines(path: Path, content: bytes, skip_bad: bool, one: Callable[[str, str, int], Prediction]) -> Predictions:
+def _collected(
+    path: Path,
+    found: Iterable[Row],
+    skip_bad: bool,
+    one: Callable[[Row, str], Prediction | None],
+    emptied: bool = True,
+) -> Predictions:
+    """The predictions of rows; of a bad one nothing, or an empty one, if it has an id and may."""
     rows: list[Prediction] = []
     bad: list[str] = []
-    for number, line in enumerate(_text(path, content).split("\n"), 1):
-        if not line.strip():
-            continue
+    for row in found:
         try:
-            rows.append(one(line, f"row {number} of {path}", number))
+            made = one(row, f"row {row.number} of {path}")
         except InputError as error:
             if not skip_bad:
                 raise InputError(f"{error}; or take such rows for empty ones with --skip-bad") from None
             bad.append(str(error))
-            rows += [row for row in [_emptied(line, number)] if row]
+            made = _emptied(row) if emptied else None
+        rows += [made] if made else []
     return Predictions(tuple(rows), tuple(bad))
-
-
-def _text(path: Path, content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}): convert it") from None
 
 
 def _posts(path: Path, skip_bad: bool) -> Predictions:
@@ -261,9 +260,11 @@ def _posts(path: Path, skip_bad: bool) -> Predictions:
 def _write_csv(rows: Sequence[Prediction]) -> bytes:
     written = io.StringIO(newline="")
     writer = csv.writer(written, lineterminator="\n")
+    quoted = csv.writer(written, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(["spans", "text"])
     for row in rows:
-        writer.writerow([characters(row.spans), _text_of(row)])
+        chosen = quoted if "\r" in _text_of(row) else writer  # Python 3.11 leaves a lone carriage return unquoted
+        chosen.writerow([characters(row.spans), _text_of(row)])
     return written.getvalue().encode()
 
 
@@ -272,7 +273,7 @@ class Kind:
     """How a kind of file is written and read."""
 
     write: Callable[[Sequence[Prediction]], bytes]
-    read: Callable[[Path, bytes, bool], Predictions]
+    read: Callable[[Path, bool], Predictions]
 
 
 KINDS: dict[str, Kind] = {
@@ -280,7 +281,7 @@ KINDS: dict[str, Kind] = {
     ".zip": Kind(_write_zip, _read_zip),
     ".jsonl": Kind(_write_jsonl, _read_jsonl),
     ".conll": Kind(_write_conll, _read_conll),
-    ".csv": Kind(_write_csv, lambda path, content, skip_bad: _posts(path, skip_bad)),
+    ".csv": Kind(_write_csv, _posts),
 }
 
 

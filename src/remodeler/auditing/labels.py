@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from remodeler.auditing.spans import Span, mask
 from remodeler.errors import InputError
+from remodeler.texts import tokenizer_errors
 
 SCHEMES: dict[str, tuple[str, ...]] = {"io": ("O", "I"), "bio": ("O", "B", "I")}
 """The tags of a scheme, in the order of a head's outputs."""
@@ -65,15 +66,16 @@ def cut(texts: Sequence[str], tokenizer: Any, length: int, stride: int) -> Piece
     if not texts:
         return Pieces((), ())
     tokenizer.truncation_side = "right"
-    found = tokenizer(
-        list(texts),
-        truncation=True,
-        max_length=length,
-        stride=stride,
-        return_overflowing_tokens=True,
-        return_offsets_mapping=True,
-        return_special_tokens_mask=True,
-    )
+    with tokenizer_errors(tokenizer):
+        found = tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=length,
+            stride=stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+        )
     return _pieces(texts, found, step)
 
 

@@ -6,10 +6,7 @@ from pathlib import Path
 
 from remodeler.auditing.posts import read_posts
 from remodeler.errors import InputError
-from remodeler.prompts import asked, rows
-
-BY_LINES = (".csv", ".txt")
-"""Read as posts are: a row or a line each."""
+from remodeler.prompts import asked, numbered
 
 
 @dataclass(frozen=True)
@@ -32,22 +29,22 @@ def read_prompts(source: str, words: int | None = None, limit: int | None = None
     """The prompts of a source, blank ones left out.
 
     Args:
-        source: ``.txt`` (a line each), ``.csv`` (the column ``text``), ``.jsonl``, ``.json``, ``.parquet``, or
+        source: ``.txt`` (a line each), ``.csv``, ``.jsonl``, ``.json``, ``.parquet``, or
             ``hf:NAME[:CONFIG][:SPLIT]``.
         words: keep the first words of each.
         limit: keep the first prompts.
-        skip_bad: leave out rows that have no prompt, or, of ``.txt`` and ``.csv``, can't be read.
+        skip_bad: leave out rows that have no prompt or can't be read.
 
     Raises:
         InputError: for a source that can't be read or has no prompt.
     """
     if (words is not None and words < 1) or (limit is not None and limit < 1):
         raise InputError(f"--prompt-words {words} and --limit {limit} were given: each must be at least 1")
-    by_lines = Path(source).suffix.lower() in BY_LINES
-    found = read_texts(Path(source), None, skip_bad) if by_lines else _from_rows(source, limit, skip_bad)
+    found = _from_rows(source, limit, skip_bad)
     kept = [pair for pair in zip(found.texts, found.rows, strict=True) if pair[0].strip()][:limit]
     if not kept:
-        raise InputError(f"{source} has no prompts: give a file with at least one")
+        left_out = f" ({len(found.bad)} bad rows; the first: {found.bad[0]})" if found.bad else ""
+        raise InputError(f"{source} has no prompts{left_out}: give a file with at least one")
     texts, rows = zip(*kept, strict=True)
     return Given(tuple(beginning(text, words) for text in texts) if words else texts, rows, found.bad)
 
@@ -56,9 +53,9 @@ def _from_rows(source: str, limit: int | None, skip_bad: bool) -> Given:
     """What each row asks, blank or not."""
     texts: dict[int, str] = {}
     bad: list[str] = []
-    for number, row in enumerate(rows(source, limit), 1):
+    for row in numbered(source, limit):
         try:
-            texts[number - 1] = asked(source, number, row)
+            texts[row.number - 1] = asked(source, row.number, row.checked())
         except InputError as error:
             if not skip_bad:
                 raise InputError(f"{error}; or leave such rows out with --skip-bad") from None

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from remodeler.auditing.conll import LABEL
+from remodeler.auditing.span_lists import united
 from remodeler.auditing.spans import Span
 
 KEY = "toxic"
@@ -20,8 +21,11 @@ def to_doc(doc: Any, spans: Sequence[Span], key: str = KEY, label: str = LABEL) 
 
 
 def of_group(group: Iterable[Any], scores: Sequence[float] | None = None) -> list[Span]:
-    """The spans of a group, or of any objects with ``start_char`` and ``end_char``; their own scores, if any."""
+    """The spans of a group, or of any objects with ``start_char`` and ``end_char``; their own scores, if any.
+
+    Those of a group may overlap; such ones are united.
+    """
     entries = list(group)
     found = getattr(group, "attrs", {}).get("scores") if scores is None else scores
     values = [1.0] * len(entries) if found is None else [float(each) for each in found]
-    return sorted(Span(each.start_char, each.end_char, score) for each, score in zip(entries, values, strict=True))
+    return united([Span(each.start_char, each.end_char, score) for each, score in zip(entries, values, strict=True)])

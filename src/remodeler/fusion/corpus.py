@@ -6,29 +6,24 @@ model (FuseLLM cuts the longest tokenization and decodes it, which may cut chara
 long the end is left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from remodeler.errors import InputError
+from remodeler.chat import HISTORY, BadRow, Talk, answered, conversation_of
+from remodeler.chat_templates import PLAIN, answer_spans, rendered_turns, template_of
+from remodeler.errors import InputError, LeftOut, counted
 from remodeler.fusion.offsets import Cut, cut
-from remodeler.sources import rows_of
+from remodeler.sources import NAMES, rows_of
 from remodeler.texts import IGNORED, Windows, padded, padding_id
 
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-"""ShareGPT's names of speakers, and those of messages."""
-PLAIN = "{% for m in messages %}### {{ m['role'] }}:\n{{ m['content'] }}\n\n{% endfor %}" + (
-    "{% if add_generation_prompt %}### assistant:\n{% endif %}"
-)
-"""For a student without a chat template."""
+MOST = 4
+"""Reasons that a sentence names."""
 MARGIN = 8
 """Tokens of a window that are left for what a tokenizer adds, and for a cut that falls otherwise in a piece alone."""
-
-Message = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -40,6 +35,8 @@ class Rendered:
     """Bytes that count: ``[start, end)``, in order."""
     marks: bool
     """Whether the text has its start mark already, from a template."""
+    moved: bool = False
+    """Whether the system's text stands in the user's first turn, since the template takes no other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,55 +61,66 @@ def _bytes(found: Cut, positions: np.ndarray) -> int:
 # Conversations --------------------------------------------------------------------------------------------------------
 
 
-def conversations(source: str, samples: int) -> list[list[Message]] | None:
-    """The conversations of a file or hub data set, in ShareGPT's or in messages' form; None where it holds texts.
+@dataclass(frozen=True)
+class Conversation:
+    """Turns, and the row that they stand in, from 1."""
+
+    row: int
+    turns: Talk
+
+
+def conversations(source: str, samples: int, dropped: LeftOut) -> list[Conversation] | None:
+    """The conversations of a file or hub data set, in any form that is known; None where most rows are texts.
+
+    Rows that hold none from which something can be learned are left out, and counted by their reason.
 
     Raises:
-        InputError: for an empty conversation, an unknown speaker, or one in which nobody answers.
+        InputError: when none is left.
     """
-    if source in ("python", "wikitext2", "c4", "alpaca"):
+    if source in NAMES:
         return None
-    found = rows_of(source, samples)
-    key = next((key for key in ("conversations", "messages") if found and key in found[0]), None)
-    if key is None:
+    found, talks = rows_of(source, samples), []
+    if 2 * sum(any(row.get(key) is not None for key in HISTORY) for row in found) < max(1, len(found)):
         return None
-    return [_messages(source, number, row.get(key)) for number, row in enumerate(found, 1)]
+    for number, row in enumerate(found, 1):
+        try:
+            talks.append(Conversation(number, answered(conversation_of(row))))
+        except BadRow as reason:
+            dropped.add(reason, number)
+    if not talks:
+        raise InputError(none_left(source, dropped))
+    return talks
 
 
-def _messages(source: str, number: int, turns: Any) -> list[Message]:
-    """One conversation as messages."""
-    if not turns:
-        raise InputError(f"conversation {number} of {source} is empty: remove it")
-    messages: list[Message] = []
-    for turn in turns:
-        role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-        if role not in ROLES or not isinstance(content, str):
-            raise InputError(f"conversation {number} of {source} has a turn of {role!r}: {', '.join(ROLES)} are known")
-        messages.append({"role": ROLES[role], "content": content})
-    if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
-        raise InputError(f"nobody answers in conversation {number} of {source}: remove it, or give it a response")
-    return messages
+def none_left(source: str, dropped: Mapping[str, int]) -> str:
+    """Says why nothing of a source can be learned from."""
+    reasons = counted(dropped, MOST)
+    return f"{source} holds no conversation that can be learned from (left out: {reasons}): correct it, or give another"
 
 
-def rendered(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """A conversation by the tokenizer's chat template, with the bytes of its responses and the marks that end them."""
-    how: dict[str, Any] = {"chat_template": None if tokenizer.chat_template else PLAIN, "tokenize": False}
+def rendered(turns: Talk, tokenizer: PreTrainedTokenizerBase) -> Rendered:
+    """A conversation by the tokenizer's chat template, with the bytes of its responses and the marks that end them.
 
-    def written(count: int, prompt: bool = False) -> str:
-        turns = [dict(message) for message in messages[:count]]
-        return str(tokenizer.apply_chat_template(turns, **how, add_generation_prompt=prompt))
+    Raises:
+        BadRow: for one that the template refuses, or of which it leaves something out, with the reason.
+        InputError: for a template that is none.
+    """
+    own = template_of(tokenizer)
+    taken, whole = rendered_turns(tokenizer, turns, own or PLAIN)
+    spans = answer_spans(tokenizer, taken, own or PLAIN, whole)
+    in_bytes = tuple((len(whole[:start].encode()), len(whole[:end].encode())) for start, end in spans)
+    return Rendered(whole, in_bytes, own is not None, taken is not turns)
 
-    whole, spans = written(len(messages)), []
-    for place, message in enumerate(messages):
-        if message["role"] == "assistant":
-            before, after = written(place, True), written(place + 1)
-            if not (whole.startswith(before) and whole.startswith(after)):
-                raise InputError(
-                    "the student's chat template writes a turn otherwise once others follow: give conversations of "
-                    "one turn each, or a student with another template"
-                )
-            spans.append((len(before.encode()), len(after.encode())))
-    return Rendered(whole, tuple(spans), bool(tokenizer.chat_template))
+
+def all_rendered(
+    talks: Iterable[Conversation], tokenizer: PreTrainedTokenizerBase, dropped: LeftOut
+) -> Iterator[Rendered]:
+    """Conversations one after the other; those that the template does not take are counted."""
+    for talk in talks:
+        try:
+            yield rendered(talk.turns, tokenizer)
+        except BadRow as reason:
+            dropped.add(reason, talk.row)
 
 
 # Texts ----------------------------------------------------------------------------------------------------------------

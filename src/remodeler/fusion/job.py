@@ -160,7 +160,7 @@ def _described(job: Job, results: dict[str, Any], digest: str, work: Path, out: 
     windows = job.ours.windows
     inputs = {
         "model": {"name": job.student.name, "weights": digest},
-        "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint()},
+        "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint(), **_read(job)},
         **{f"teacher {number}": {"name": name} for number, name in enumerate(job.wish.teachers, 1)},
     }
     results |= {"auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}
@@ -168,6 +168,16 @@ def _described(job: Job, results: dict[str, Any], digest: str, work: Path, out: 
     record = Record("fuse", _options(job, out), inputs, job.wish.seed, versions(), results)
     save_record(work, record)
     write_fusion_card(work, record)
+
+
+def _read(job: Job) -> dict[str, Any]:
+    """What became of rows that were not taken as they stand."""
+    facts = {
+        "system in the first turn": job.moved,
+        "left out": dict(job.dropped),
+        "held out, left out": dict(job.apart),
+    }
+    return {name: value for name, value in facts.items() if value}
 
 
 def _options(job: Job, out: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from remodeler.errors import InputError
+from remodeler.texts import tokenizer_errors
 
 Ints = NDArray[np.int64]
 
@@ -150,7 +151,8 @@ def cut(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_to
     if not texts:
         return []
     given: dict[str, Any] = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
-    read = tokenizer(list(texts), add_special_tokens=add_special_tokens, **given)
+    with tokenizer_errors(tokenizer):
+        read = tokenizer(list(texts), add_special_tokens=add_special_tokens, **given)
     rows, hidden = read["input_ids"], opaque(tokenizer)
     used = {each for row in rows for each in row}
     contents = {each: None if each in hidden else spelled.read(core.id_to_token(each)) for each in used}

@@ -1,16 +1,18 @@
 """A fusion looked at and made ready: the student, the texts as it reads them, the plan of its training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 
 from remodeler.checkpoints import Checkpoint, load, look, pick_device, read_settings, read_tokenizer
 from remodeler.console import duration, note
-from remodeler.errors import InputError
+from remodeler.errors import InputError, LeftOut, counted
 from remodeler.evaluation import evaluation_texts
 from remodeler.families import FAMILIES
-from remodeler.fusion.corpus import Read, Rendered, conversations, pieces, read, rendered
+from remodeler.fusion.corpus import Conversation, Read, Rendered, all_rendered, conversations, none_left, pieces, read
 from remodeler.fusion.wishes import Wish
 from remodeler.logprobs import bits_per_byte, mean_nll, perplexity, vocabulary
 from remodeler.losses import Loss
@@ -42,6 +44,12 @@ class Job:
     plan: Training
     length: int
     device: torch.device
+    dropped: LeftOut
+    """Rows that were left out, by reason."""
+    apart: LeftOut
+    """Of a file of its own that is held out."""
+    moved: int
+    """Conversations whose system's text stands in the user's first turn."""
 
     @property
     def look(self) -> Windows | None:
@@ -71,10 +79,12 @@ def prepared(wish: Wish, device: str) -> Job:
     if student.anatomy.family.task != "causal":
         raise InputError(f"{wish.student} is no causal language model: only those can be fused")
     length = wish.length or min(LENGTH, student.context or LENGTH)
-    texts, rest = _texts(wish, student, length)
-    ours = read(texts, student.tokenizer, length, vocabulary(student.model))
-    heldout = read(rest, student.tokenizer, length, vocabulary(student.model)) if rest else None
-    return Job(wish, student, texts, ours, heldout, _plan(wish, len(texts), place), length, place)
+    found = _texts(wish, student, length)
+    texts, ours = _counting(found.learned, student, length, found.dropped)
+    heldout = read(found.heldout, student.tokenizer, length, vocabulary(student.model)) if found.heldout else None
+    moved = sum(each.moved for each in (*texts, *found.heldout))
+    plan = _plan(wish, len(texts), place)
+    return Job(wish, student, texts, ours, heldout, plan, length, place, found.dropped, found.apart, moved)
 
 
 def _loaded(wish: Wish, name: str, dtype: str, device: torch.device) -> Checkpoint:
@@ -84,23 +94,65 @@ def _loaded(wish: Wish, name: str, dtype: str, device: torch.device) -> Checkpoi
     return load(name, dtype=dtype, device=str(device), family=like, trust_remote_code=wish.trust_remote_code)
 
 
-def _texts(wish: Wish, student: Checkpoint, length: int) -> tuple[list[Rendered], list[Rendered]]:
-    """What is learned from, and what is held out."""
+@dataclass(frozen=True)
+class Texts:
+    """What is learned from, what is held out, and what of the rows was left out."""
+
+    learned: list[Rendered]
+    heldout: list[Rendered]
+    dropped: LeftOut
+    apart: LeftOut
+    """Of a file of its own that is held out."""
+
+
+def _texts(wish: Wish, student: Checkpoint, length: int) -> Texts:
+    """Texts, or conversations as the student's chat template writes them."""
+    dropped = LeftOut()
+    talks = conversations(wish.texts, wish.samples, dropped)
+    if talks is not None:
+        return _conversations(wish, student, talks, dropped)
     tokenizers = [student.tokenizer]
     tokenizers += [read_tokenizer(name, trust_remote_code=wish.trust_remote_code) for name in wish.teachers]
-    talks = conversations(wish.texts, wish.samples)
-    if talks is None:
-        sampled = sample(wish.texts, wish.samples, wish.seed, training=True)
-        rest = evaluation_texts(wish.heldout) if wish.heldout else sampled.heldout
-        return pieces(sampled.calibration, tokenizers, length), pieces(rest[:HELD_OUT], tokenizers, length)
+    sampled = sample(wish.texts, wish.samples, wish.seed, training=True)
+    rest = evaluation_texts(wish.heldout) if wish.heldout else sampled.heldout
+    made = [pieces(texts, tokenizers, length) for texts in (sampled.calibration, rest[:HELD_OUT])]
+    return Texts(made[0], made[1], dropped, LeftOut())
+
+
+def _conversations(wish: Wish, student: Checkpoint, talks: Sequence[Conversation], dropped: LeftOut) -> Texts:
+    """Conversations in an order that the seed decides; the first of them are held out where no others are given."""
     order = torch.randperm(len(talks), generator=torch.Generator().manual_seed(wish.seed)).tolist()
     apart = 0 if wish.heldout or len(talks) < 2 else max(1, min(HELD_OUT, len(talks) // 10))
-    chosen = [talks[place] for place in order[apart : apart + wish.samples]]
-    others = conversations(wish.heldout, HELD_OUT) if wish.heldout else [talks[place] for place in order[:apart]]
+    made = all_rendered((talks[place] for place in order), student.tokenizer, dropped)
+    rest = list(islice(made, apart))
+    chosen = list(islice(made, wish.samples))
+    if not chosen:
+        chosen, rest = rest, []
+    if not chosen:
+        raise InputError(none_left(wish.texts, dropped))
+    others = LeftOut()
+    return Texts(chosen, _others(wish, student, others) if wish.heldout else rest, dropped, others)
+
+
+def _others(wish: Wish, student: Checkpoint, dropped: LeftOut) -> list[Rendered]:
+    """Conversations of another file, to judge by."""
+    others = conversations(str(wish.heldout), HELD_OUT, dropped)
     if others is None:
         raise InputError(f"--held-out {wish.heldout} holds no conversations, as --texts does: give some")
-    made = [[rendered(talk, student.tokenizer) for talk in each] for each in (chosen, others[:HELD_OUT])]
-    return made[0], made[1]
+    found = list(islice(all_rendered(others, student.tokenizer, dropped), HELD_OUT))
+    if not found:
+        raise InputError(none_left(str(wish.heldout), dropped))
+    return found
+
+
+def _counting(texts: list[Rendered], student: Checkpoint, length: int, dropped: LeftOut) -> tuple[Any, Read]:
+    """The texts of which something counts within the length, and how the student reads them."""
+    read_all = read(texts, student.tokenizer, length, vocabulary(student.model))
+    kept = [text for text, places in zip(texts, read_all.positions, strict=True) if len(places)]
+    if len(kept) == len(texts):
+        return texts, read_all
+    dropped[f"no answer within {length} tokens"] += len(texts) - len(kept)
+    return kept, read(kept, student.tokenizer, length, vocabulary(student.model))
 
 
 def _plan(wish: Wish, windows: int, device: torch.device) -> Training:
@@ -124,6 +176,14 @@ def announce(job: Job, loss: Loss) -> None:
         f"{len(windows)} windows with {windows.tokens:,} tokens that count, {windows.bytes:,} bytes; "
         f"{len(job.heldout.windows) if job.heldout else 0} windows are held out"
     )
+    for name, dropped in ((job.wish.texts, job.dropped), (f"--held-out {job.wish.heldout}", job.apart)):
+        if dropped:
+            note(f"{name}: rows left out: {counted(dropped)}")
+    if job.moved:
+        note(
+            f"system turns that the student's chat template does not take: {job.moved:,}; their texts stand at the "
+            "beginning of the user's first turn"
+        )
     note(f"{plan.steps} steps of {plan.batch} windows: {plan.steps * plan.batch / len(windows):.2g} epochs")
     seconds = step_seconds(job.student.anatomy, loss, windows, plan) * plan.steps
     note(f"training takes about {duration(seconds)}; asking every teacher, one pass over the texts each")

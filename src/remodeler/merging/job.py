@@ -7,6 +7,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,9 @@ def _bytes(text: str) -> int:
 
 def _header(plan: Plan) -> dict[str, Any]:
     """What makes this merge another than the next."""
-    options = {name: _plain(value) for name, value in plan.options.items()}
+    options: dict[str, Any] = {name: _plain(value) for name, value in plan.options.items()}
+    if plan.wish.mergekit:
+        options["mergekit"] = asdict(plan.wish.mergekit)
     dtypes = sorted({str(place.dtype) for place in plan.shapes.values()})
     return {
         "models": {model.name: model.digest for model in plan.everybody},
@@ -178,6 +181,7 @@ def _described(
         **{name: _plain(value) for name, value in plan.options.items()},
         "tokenizer": wish.tokenizer,
         "dtype": wish.dtype,
+        "mergekit": asdict(wish.mergekit) if wish.mergekit else None,
         "out": str(out),
     }
     known = {key: {"name": model.name, "digest": model.digest} for key, model in inputs.items() if model}

@@ -4,12 +4,12 @@ A method combines one piece of a tensor after the other. What it must know of th
 by walking the pieces. Task arithmetic and its kin are one formula with two switches: which changes stay (all, the
 largest, a random part), and whether models that disagree in sign with the weighted majority have a say.
 
-Deviations. DARE (Yu et al. 2023, arXiv 2311.03099) and DELLA (Deep et al. 2024, arXiv 2406.11617) rescale what stays by
-the inverse of its probability, as in the papers; mergekit's code matches norms instead, which is equal in expectation.
-VaRM (FuseChat, arXiv 2402.16107, eq. 7) compares with the base, as the equation says; weights are equal only where no
-model changed anything, where FuseAI's code has them equal as soon as one did not. SCE (arXiv 2408.07990) has three
-variants: ``paper``; ``fuseai``, whose mask counts for the coefficients only; ``mergekit``, which divides by the
-coefficients that survive. All take sums exactly and test for 0, where mergekit's code takes sums below 1e-6 for 0.
+Deviations. VaRM (FuseChat, arXiv 2402.16107, eq. 7) compares with the base, as the equation says; weights are equal
+only where no model changed anything, where FuseAI's code has them equal as soon as one did not. SCE (arXiv 2408.07990)
+has three variants: ``paper``; ``fuseai``, whose mask counts for the coefficients only; ``mergekit``, which divides by
+the coefficients that survive, and weighs models equally where the sum of their mean squared changes is below 1e-6.
+Slerp's ``mergekit`` takes a tensor of zeros to lie at a right angle to the other, where ``paper`` goes straight. All
+take sums exactly, and else test for 0 itself.
 """
 
 import math
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from remodeler.merging.pieces import Piece, Walk, in_order, scratch, squares, totals, uniform
+from remodeler.merging.pieces import Piece, Walk, in_order, scratch, squares, totals
 from remodeler.merging.selection import Cutoff, largest, largest_only
 
 Facts = Mapping[str, Any]
@@ -34,6 +34,10 @@ Each = Sequence[float]
 
 PARALLEL = 0.9995
 """Cosine from which slerp is a straight line, as in mergekit."""
+ZERO_WEIGHT = 1e-8
+"""A sum of weights below which nothing is divided by it, as in mergekit."""
+ZERO_SQUARES = 1e-6
+"""Mean squares below which the variant mergekit of SCE weighs all models equally, and the least it divides by."""
 
 
 def weighted(rows: Iterable[Tensor], weight: Each) -> Tensor:
@@ -56,7 +60,8 @@ def added(piece: Piece, changes: Tensor, weight: Each, scale: float, *, consensu
     assert piece.base is not None
     if not consensus:
         total = weighted(changes, weight)
-        return piece.base + scale * (total / sum(weight) if normalize else total)
+        divisor = sum(weight)
+        return piece.base + scale * (total / divisor if normalize and abs(divisor) >= ZERO_WEIGHT else total)
     parts = scratch("parts", len(changes), changes.shape[1], changes.device)
     torch.mul(changes, torch.tensor(weight, dtype=torch.float32, device=changes.device)[:, None], out=parts)
     sign = elect(parts)
@@ -96,11 +101,11 @@ def linear(piece: Piece, facts: Facts, *, weight: Each, normalize: bool) -> Tens
     return total / sum(weight) if normalize else total
 
 
-def angle(walk: Walk, *, t: float) -> Facts:
-    """Shares of the two ends of an arc at ``t``."""
+def angle(walk: Walk, *, t: float, variant: str) -> Facts:
+    """Shares of the two ends of an arc at ``t``; zeros lie at a right angle to everything in the variant mergekit."""
     firsts, seconds, products = totals(walk, lambda piece: _products(*piece.tensors.double()))
     lengths = math.sqrt(firsts * seconds)
-    cosine = max(-1.0, min(1.0, products / lengths)) if lengths else 1.0
+    cosine = max(-1.0, min(1.0, products / lengths)) if lengths else float(variant != "mergekit")
     if abs(cosine) > PARALLEL:
         return {"shares": (1 - t, t)}
     theta = math.acos(cosine)
@@ -111,7 +116,7 @@ def _products(first: Tensor, second: Tensor) -> Tensor:
     return torch.stack([first * first, second * second, first * second])
 
 
-def slerp(piece: Piece, facts: Facts, *, t: float) -> Tensor:
+def slerp(piece: Piece, facts: Facts) -> Tensor:
     """On the arc between two models (Shoemake 1985), their lengths kept: t = 0 is the first."""
     return weighted(piece.tensors, facts["shares"])
 
@@ -127,13 +132,13 @@ def largest_changes(walk: Walk, *, density: Each) -> Facts:
 
 
 def held(share: float, count: int) -> int:
-    """Elements that a density keeps: rounded down as in mergekit, but at least one."""
-    return max(1, int(share * count))
+    """Elements that a density keeps: rounded down as in mergekit, but at least one, unless it is 0."""
+    return max(1, int(share * count)) if share > 0 else 0
 
 
 def middle_changes(walk: Walk, *, density: Each, gamma: Each) -> Facts:
     """By model where its ``gamma`` largest changes end, which go, and where the ``density`` largest behind them do."""
-    kept = [held(share, walk.count) for share in density]
+    kept = [int(share * walk.count) for share in density]
     dropped = [min(int(share * walk.count), walk.count - keep) for share, keep in zip(gamma, kept, strict=True)]
     ends = [drop + keep for drop, keep in zip(dropped, kept, strict=True)]
     found = largest(walk, lambda piece: piece.deltas.abs().repeat(2, 1), [*dropped, *ends])
@@ -164,59 +169,6 @@ def breadcrumbs(
 ) -> Tensor:
     """Neither the very largest changes nor the small ones (Davari and Belilovsky 2023, arXiv 2312.06795)."""
     return added(piece, among(piece, facts), weight, scale, consensus=consensus, normalize=normalize)
-
-
-def dare(
-    piece: Piece,
-    facts: Facts,
-    *,
-    weight: Each,
-    density: Each,
-    scale: float,
-    normalize: bool,
-    rescale: bool,
-    consensus: bool = False,
-) -> Tensor:
-    """A random part of the changes, made as much larger as it is smaller (DARE)."""
-    probability = torch.tensor(density, dtype=torch.float32, device=piece.deltas.device)[:, None]
-    kept = _drawn(piece.deltas, piece, probability.expand_as(piece.deltas), rescale)
-    return added(piece, kept, weight, scale, consensus=consensus, normalize=normalize)
-
-
-def della(
-    piece: Piece,
-    facts: Facts,
-    *,
-    weight: Each,
-    density: Each,
-    epsilon: Each,
-    scale: float,
-    normalize: bool,
-    rescale: bool,
-    consensus: bool = False,
-) -> Tensor:
-    """As DARE, larger changes of a row being likelier to stay: density - epsilon to density + epsilon (DELLA)."""
-    middle, reach = (torch.tensor(each, device=piece.deltas.device)[:, None] for each in (density, epsilon))
-    probability = middle - reach + 2 * reach * rank_in_row(piece.deltas.abs(), piece.row)
-    kept = _drawn(piece.deltas, piece, probability, rescale)
-    return added(piece, kept, weight, scale, consensus=consensus, normalize=normalize)
-
-
-def _drawn(changes: Tensor, piece: Piece, probability: Tensor, rescale: bool) -> Tensor:
-    """Changes that random numbers of the piece let stay."""
-    drawn = torch.stack([uniform(piece, model) for model in range(len(changes))])
-    staying = changes * torch.lt(drawn, probability, out=torch.empty_like(drawn))
-    return staying / nonzero(probability) if rescale else staying
-
-
-def rank_in_row(sizes: Tensor, row: int) -> Tensor:
-    """0 for the smallest of a row, 1 for the largest, 1/2 where it is alone: [models, elements], of whole rows."""
-    if row == 1:
-        return torch.full_like(sizes, 0.5)
-    rows = sizes.unflatten(1, (-1, row))
-    rank = rows.argsort(stable=True, dim=2).argsort(dim=2)
-    scaled: Tensor = rank.flatten(1).float() / (row - 1)
-    return scaled
 
 
 # Of FuseChat ----------------------------------------------------------------------------------------------------------
@@ -254,6 +206,8 @@ def select_and_calculate(walk: Walk, *, select: float, variant: str) -> Facts:
             varying = int(totals(walk, lambda piece: positive(variance(piece.deltas)))[0])
         cutoffs = largest(walk, lambda piece: variance(piece.deltas), [int(select * varying)])
     found = squares(walk, lambda piece: masked(piece, cutoffs))
+    if variant == "mergekit" and math.fsum(found) < ZERO_SQUARES * walk.count:
+        found = [1.0] * len(found)
     return {"cutoffs": cutoffs, "squares": found}
 
 
@@ -283,5 +237,6 @@ def sce(piece: Piece, facts: Facts, *, select: float, variant: str) -> Tensor:
     sign = elect(changes)
     total = weighted(changes, coefficients)
     if variant != "paper":
-        total /= nonzero(weighted(map(positive, changes), coefficients))
+        left = weighted(map(positive, changes), coefficients)
+        total /= left.clamp_min(ZERO_SQUARES) if variant == "mergekit" else nonzero(left)
     return piece.base + total * sign

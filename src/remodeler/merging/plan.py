@@ -4,7 +4,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from remodeler.errors import InputError
 from remodeler.measurements import size as sized
 from remodeler.merging.files import Place
 from remodeler.merging.inputs import Model, Outline, opened, refuse_strangers
-from remodeler.merging.settings import completed, values
+from remodeler.merging.settings import Setting, completed, values
 from remodeler.merging.table import Method, method_named
-from remodeler.merging.tokens import Vocabulary, common_vocabulary, warn_of_strangers
+from remodeler.merging.tokens import MergekitRules, Vocabulary, common_vocabulary, warn_of_strangers
 from remodeler.merging.wishes import Wish
 
 LAYER = re.compile(r"\.(\d+)\.")
@@ -49,9 +49,13 @@ class Plan:
         return (*([self.base] if self.base else []), *self.models)
 
     @cached_property
-    def last_layer(self) -> int:
-        """The highest number of a layer."""
-        return max((int(each.group(1)) for name in self.shapes if (each := LAYER.search(name))), default=0)
+    def last_layers(self) -> Mapping[str, int]:
+        """The highest number of a layer, by what the names of a stack of layers begin with."""
+        found: dict[str, int] = {}
+        for each in filter(None, map(LAYER.search, self.shapes)):
+            stack = each.string[: each.start()]
+            found[stack] = max(found.get(stack, 0), int(each.group(1)))
+        return found
 
     @cached_property
     def behind(self) -> frozenset[str]:
@@ -89,11 +93,36 @@ def prepared(wish: Wish) -> Plan:
     base, models = (every[0], every[1:]) if wish.base else (None, every)
     name = wish.method if isinstance(wish.method, str) else "this method"
     options = completed(method, name, wish.options, len(models))
-    shapes = _shapes(wish, every[0], outline, vocabulary)
+    shapes = _shapes(wish, every, outline, vocabulary)
     plan = Plan(wish, method, tuple(models), base, outline, vocabulary, options, shapes)
+    _refuse_layers(plan)
     for each in shapes:  # now, not in the middle
         plan.values(each)
+    _note_unmatched(plan)
     return plan
+
+
+def _refuse_layers(plan: Plan) -> None:
+    """Raise for a file that takes some of the layers."""
+    wanted = plan.wish.mergekit.layers if plan.wish.mergekit else None
+    found = max(plan.last_layers.values(), default=-1) + 1
+    if wanted not in (None, found):
+        raise InputError(
+            f"layer_range takes {wanted} layers of {plan.lender.name}, which has {found}: only whole models are merged"
+        )
+
+
+def _note_unmatched(plan: Plan) -> None:
+    """Say which filters are part of no tensor's name: most often they are misspelt."""
+    settings = [(option, each) for option, value in plan.options.items() for each in _settings(value)]
+    parts = dict.fromkeys((option, part) for option, each in settings for part, _ in each.alternatives)
+    for option, part in parts:
+        if not any(part in name for name in plan.shapes):
+            note(f"the filter {part!r} of {option} is in no tensor's name of {plan.lender.name}: it changes nothing")
+
+
+def _settings(value: Any) -> list[Setting]:
+    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, Setting)]
 
 
 def _refuse_wish(wish: Wish, method: Method) -> None:
@@ -117,26 +146,38 @@ def _vocabulary(wish: Wish, every: Sequence[Model], outline: Outline) -> Vocabul
         warn_of_strangers(folders, wish.trust_remote_code)
         return None
     sizes = [model.places[outline.embeddings[0]].shape[0] for model in every]
-    return common_vocabulary(folders, sizes, wish.tokenizer == "union", wish.trust_remote_code)
+    rules = None
+    if extra := wish.mergekit:
+        names = [model.name for model in every]
+        rules = MergekitRules(extra.pad_to_multiple_of, extra.has_base, extra.tokens, names)
+    return common_vocabulary(folders, sizes, wish.tokenizer == "union", wish.trust_remote_code, rules)
 
 
-def _shapes(wish: Wish, lender: Model, outline: Outline, vocabulary: Vocabulary | None) -> dict[str, Place]:
-    """What the result's tensors look like, in the order of the lender's files."""
-    dtype = pick_dtype(wish.dtype)
+def _shapes(wish: Wish, every: Sequence[Model], outline: Outline, vocabulary: Vocabulary | None) -> dict[str, Place]:
+    """What the result's tensors look like, in the order of the first model's files."""
     shapes = {}
-    for name, place in lender.places.items():
+    for name, place in every[0].places.items():
         rows = (vocabulary.rows, *place.shape[1:]) if vocabulary and name in outline.embeddings else place.shape
-        stored = dtype if isinstance(dtype, torch.dtype) and place.dtype.is_floating_point else place.dtype
-        shapes[name] = replace(place, shape=rows, dtype=stored)
+        shapes[name] = replace(place, shape=rows, dtype=_dtype(wish, [model.places[name].dtype for model in every]))
     return shapes
 
 
+def _dtype(wish: Wish, stored: Sequence[torch.dtype]) -> torch.dtype:
+    """What a tensor is written in, of those that the models have."""
+    if not stored[0].is_floating_point:
+        return stored[0]
+    if isinstance(dtype := pick_dtype(wish.dtype), torch.dtype):
+        return dtype
+    return reduce(torch.promote_types, stored) if wish.mergekit else stored[0]
+
+
 def depth_of(plan: Plan, name: str) -> float:
-    """Where a tensor is between the first layer (0) and the last (1)."""
+    """Where a tensor is between the first layer of its stack (0) and the last (1)."""
     found = LAYER.search(name)
     if found:
-        return int(found.group(1)) / plan.last_layer if plan.last_layer else 1.0
-    return float(name in plan.behind)
+        last = plan.last_layers[name[: found.start()]]
+        return int(found.group(1)) / last if last else 1.0
+    return float(name in plan.behind and not plan.wish.mergekit)
 
 
 def announce(plan: Plan) -> None:

@@ -11,24 +11,38 @@ from dataclasses import dataclass
 from typing import Any
 
 from remodeler.errors import InputError
-from remodeler.merging.table import CHOICES, PER_MODEL, Method
+from remodeler.merging.methods import ZERO_WEIGHT
+from remodeler.merging.table import PER_MODEL, Method
+
+Alternatives = tuple[tuple[str, tuple[float, ...]], ...]
+"""Filters (an empty one lets every name through) and values along the depth."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A number that may depend on a tensor's name and depth."""
+    """A number that may depend on a tensor's name and depth; 1 and 0 stand for true and false."""
 
-    alternatives: tuple[tuple[str, tuple[float, ...]], ...]
-    """Filters (an empty one lets every name through) and values along the depth."""
+    alternatives: Alternatives
+    required: bool = False
+    """Whether a tensor that no filter lets through is an error; else it has the method's default."""
 
     def __str__(self) -> str:
         told = [(f"{name}=" if name else "") + ":".join(f"{each:g}" for each in row) for name, row in self.alternatives]
         return ",".join(told)
 
+    def row(self, name: str) -> tuple[float, ...] | None:
+        """The values along the depth for a tensor; None where no filter lets it through."""
+        return next((values for part, values in self.alternatives if part in name), None)
+
     def at(self, name: str, depth: float) -> float | None:
         """The number for a tensor, at a depth from 0 to 1; None where no filter lets it through."""
-        values = next((values for part, values in self.alternatives if part in name), None)
+        values = self.row(name)
         return None if values is None else along(values, depth)
+
+    def is_on(self, name: str, depth: float) -> bool:
+        """Whether it is true for a tensor: of several values along the depth, the last that is reached."""
+        values = self.row(name)
+        return values is not None and bool(values[int(depth * (len(values) - 1))])
 
 
 def along(values: Sequence[float], depth: float) -> float:
@@ -54,25 +68,8 @@ def parsed(option: str, text: str) -> Setting:
     return Setting(tuple(alternatives))
 
 
-def from_yaml(option: str, value: Any) -> Setting:
-    """A setting as mergekit's files have it: a number, a list of numbers, or conditions with filters."""
-    try:
-        if isinstance(value, Mapping):
-            value = [value]
-        if isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
-            return Setting(tuple((_filter(each), _numbers(each["value"])) for each in value))
-        return Setting((("", _numbers(value)),))
-    except (TypeError, ValueError, KeyError, AttributeError):
-        raise InputError(f"parameter {option} is {value!r:.60}: a number, numbers or filters were expected") from None
-
-
-def _filter(condition: Mapping[str, Any]) -> str:
-    name = str(condition.get("filter") or "")
-    return "" if name == "*" else name
-
-
-def _numbers(value: Any) -> tuple[float, ...]:
-    numbers = tuple(float(each) for each in (value if isinstance(value, list) else [value]))
+def _numbers(texts: Sequence[str]) -> tuple[float, ...]:
+    numbers = tuple(map(float, texts))
     if not all(map(math.isfinite, numbers)):
         raise ValueError("NaN or infinity")
     return numbers
@@ -95,7 +92,7 @@ def completed(method: Method, name: str, given: Mapping[str, Any], models: int) 
     for option, default in method.options.items():
         value = given.get(option, default)
         if isinstance(default, bool | str):
-            options[option] = _word(option, value, default)
+            options[option] = _word(option, value, method)
         elif option in PER_MODEL:
             options[option] = _each(option, value, models)
         else:
@@ -103,11 +100,12 @@ def completed(method: Method, name: str, given: Mapping[str, Any], models: int) 
     return options
 
 
-def _word(option: str, value: Any, default: bool | str) -> bool | str:
-    if isinstance(default, bool):
-        return bool(value)
-    if value not in CHOICES[option]:
-        raise InputError(f"--{option} {value!r} is not known: choose {', '.join(CHOICES[option])}")
+def _word(option: str, value: Any, method: Method) -> bool | str | Setting:
+    if isinstance(method.options[option], bool):
+        return value if isinstance(value, Setting) else bool(value)
+    choices = method.choices.get(option)
+    if choices is not None and value not in choices:
+        raise InputError(f"--{option} {value!r} is not known: choose {', '.join(choices)}")
     return str(value)
 
 
@@ -128,6 +126,8 @@ def values(method: Method, options: Options, name: str, depth: float) -> dict[st
     for option, value in options.items():
         if isinstance(value, list):
             found[option] = [_at(option, each, name, depth, method) for each in value]
+        elif isinstance(value, Setting) and isinstance(method.options[option], bool):
+            found[option] = value.is_on(name, depth)
         elif isinstance(value, Setting):
             found[option] = _at(option, value, name, depth, method)
         else:
@@ -138,6 +138,10 @@ def values(method: Method, options: Options, name: str, depth: float) -> dict[st
 
 def _at(option: str, setting: Setting, name: str, depth: float, method: Method) -> float:
     value = setting.at(name, depth)
+    if value is None and setting.required:
+        raise InputError(
+            f"{option} is not given for {name}, and mergekit has no default for it: add one without filter"
+        )
     return float(method.options[option]) if value is None else value
 
 
@@ -148,12 +152,11 @@ def _refuse(method: Method, found: Mapping[str, Any], name: str) -> None:
     for option, (low, high) in RANGES.items():
         for value in found[option] if isinstance(found.get(option), list) else [found.get(option, low)]:
             if not low <= value <= high:
-                raise InputError(f"--{option} is {value:g} for {name}: choose a number from {low:g} to {high:g}")
+                known = "select (select_topk in mergekit's files)" if option == "select" else option
+                raise InputError(f"{known} is {value:g} for {name}: choose a number from {low:g} to {high:g}")
     if "epsilon" in found:
         for density, reach in zip(found["density"], found["epsilon"], strict=True):
-            if density - reach < 0 or density + reach > 1:
-                raise InputError(
-                    f"--density {density:g} with --epsilon {reach:g} leaves 0 to 1: choose a smaller --epsilon"
-                )
-    if not method.needs_base and "weight" in found and found["normalize"] and not sum(found["weight"]):
-        raise InputError(f"the weights of {name} sum to 0: give others, or --no-normalize")
+            if 0 < density < 1 and (density - reach < 0 or density + reach > 1):
+                raise InputError(f"density {density:g} with epsilon {reach:g} leaves 0 to 1: choose a smaller epsilon")
+    if not method.needs_base and "weight" in found and found["normalize"] and abs(sum(found["weight"])) < ZERO_WEIGHT:
+        raise InputError(f"the weights of {name} sum to 0: give others, or do not normalize")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remodeler.errors import InputError
+from remodeler.merging.dropping import dare, della, rescale_factors
 from remodeler.merging.methods import (
     Combine,
     Facts,
@@ -12,8 +13,6 @@ from remodeler.merging.methods import (
     angle,
     breadcrumbs,
     changed_squares,
-    dare,
-    della,
     largest_changes,
     linear,
     middle_changes,
@@ -45,30 +44,43 @@ class Method:
     """How often a tensor's bytes are read, where it is too large to be kept."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Options that make this row of a function."""
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of the options that are words: what they may be."""
 
 
 PER_MODEL = ("weight", "density", "gamma", "epsilon")
-CHOICES = {"variant": ("paper", "fuseai", "mergekit"), "granularity": ("tensor", "layer", "model")}
+PAPER = {"variant": ("paper", "mergekit")}
+SCE = {"variant": ("paper", "fuseai", "mergekit")}
+UNITS = {"granularity": ("tensor", "layer", "model")}
 ARITHMETIC: dict[str, float | bool | str] = {"weight": 1.0, "scale": 1.0}
 MEAN: dict[str, float | bool | str] = ARITHMETIC | {"normalize": True}
 SUM: dict[str, float | bool | str] = ARITHMETIC | {"normalize": False}
 CRUMBS = SUM | {"density": 0.9, "gamma": 0.01}
+DROPPED: dict[str, float | bool | str] = {"density": 0.5, "rescale": True, "variant": "paper"}
+BY_RANK = DROPPED | {"epsilon": 0.15}
 CONSENSUS = {"consensus": True}
+ONCE = "1, or 2 in the variant mergekit"
 
 MERGE_METHODS: dict[str, Method] = {
     "linear": Method(linear, {"weight": 1.0, "normalize": True}, needs_base=False),
-    "slerp": Method(slerp, {"t": 0.5}, angle, needs_base=False, models=2, passes="2"),
+    "slerp": Method(
+        slerp, {"t": 0.5, "variant": "paper"}, angle, needs_base=False, models=2, passes="2", choices=PAPER
+    ),
     "task_arithmetic": Method(task_arithmetic, SUM),
     "ties": Method(ties, MEAN | {"density": 0.2}, largest_changes, passes="3, or 4 where equal changes are cut"),
     "breadcrumbs": Method(breadcrumbs, CRUMBS, middle_changes, passes="3 or 4"),
     "breadcrumbs_ties": Method(breadcrumbs, CRUMBS, middle_changes, passes="3 or 4", fixed=CONSENSUS),
-    "dare_linear": Method(dare, SUM | {"density": 0.5, "rescale": True}),
-    "dare_ties": Method(dare, SUM | {"density": 0.5, "rescale": True}, fixed=CONSENSUS),
-    "della_linear": Method(della, SUM | {"density": 0.5, "epsilon": 0.15, "rescale": True}, by_rows=True),
-    "della": Method(della, MEAN | {"density": 0.5, "epsilon": 0.15, "rescale": True}, by_rows=True, fixed=CONSENSUS),
-    "varm": Method(varm, {"granularity": "tensor"}, changed_squares, together, passes="2"),
+    "dare_linear": Method(dare, SUM | DROPPED, rescale_factors, passes=ONCE, choices=PAPER),
+    "dare_ties": Method(dare, SUM | DROPPED, rescale_factors, passes=ONCE, choices=PAPER, fixed=CONSENSUS),
+    "della_linear": Method(della, SUM | BY_RANK, rescale_factors, by_rows=True, passes=ONCE, choices=PAPER),
+    "della": Method(della, MEAN | BY_RANK, rescale_factors, by_rows=True, passes=ONCE, choices=PAPER, fixed=CONSENSUS),
+    "varm": Method(varm, {"granularity": "tensor"}, changed_squares, together, passes="2", choices=UNITS),
     "sce": Method(
-        sce, {"select": 0.1, "variant": "paper"}, select_and_calculate, passes="2 with select 1, else 4 to 6"
+        sce,
+        {"select": 0.1, "variant": "paper"},
+        select_and_calculate,
+        passes="2 with select 1, else 4 to 6",
+        choices=SCE,
     ),
 }
 

@@ -7,6 +7,7 @@ as a mark of its own (``<|im_start|>``) is one token again.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from torch import Tensor
 from remodeler.checkpoints import read_tokenizer
 from remodeler.console import note
 from remodeler.errors import InputError
+from remodeler.merging.mergekit_tokens import TokenRow, resolve_rows
 from remodeler.merging.pieces import Source, Stored
 
+ROWS_AT_ONCE = 4096
+"""Rows that are added up at once."""
 Order = np.ndarray
 """[rows of the result] int64: the row of a model that goes there, -1 where it has none."""
 
@@ -31,6 +35,10 @@ class Rows:
     order: Order
     others: Sequence[tuple[Stored, Order]]
     """Where missing rows come from: the base alone first, then all models."""
+    tokens: int
+    """Rows that stand for tokens; those behind them are padding, the mean of these."""
+    sources: Mapping[int, tuple[Stored, int] | None]
+    """Where single missing rows come from instead: a model's row of another number, or zeros."""
 
     def read(self, start: int, stop: int, keep: bool = True) -> Tensor:
         """Elements ``start`` to ``stop`` of the tensor in its new order, flat, float32."""
@@ -39,12 +47,23 @@ class Rows:
         rows = self._rows(first, last, width)
         return rows.flatten()[start - first * width : stop - first * width]
 
+    @cached_property
+    def padding(self) -> Tensor:
+        """The mean of the rows of all tokens: [width]."""
+        width = self.stored.place.count // self.stored.place.shape[0]
+        total = torch.zeros(width, dtype=torch.float64)
+        for first in range(0, self.tokens, ROWS_AT_ONCE):
+            total += self._rows(first, min(first + ROWS_AT_ONCE, self.tokens), width).sum(0, dtype=torch.float64)
+        return (total / self.tokens).float()
+
     def _rows(self, first: int, last: int, width: int) -> Tensor:
-        rows = gathered(self.stored, self.order[first:last], width)
-        missing = self.order[first:last] < 0
+        end = min(last, self.tokens)
+        rows = gathered(self.stored, self.order[first:end], width)
+        missing = self.order[first:end] < 0
         if missing.any():
             rows[torch.from_numpy(missing)] = self._others(np.flatnonzero(missing) + first, width)
-        return rows
+        extra = last - max(first, end)
+        return torch.cat([rows, self.padding.expand(extra, -1)]) if extra > 0 else rows
 
     def _others(self, places: np.ndarray, width: int) -> Tensor:
         base, *models = self.others
@@ -58,13 +77,21 @@ class Rows:
             )
             counts = torch.from_numpy(sum((own >= 0).astype(np.float32) for own in owners))
             found[torch.from_numpy(lacking)] = total / counts.clamp_min(1)[:, None]
+        for place in self.sources.keys() & set(places.tolist()):
+            found[torch.from_numpy(places == place)] = self._single(self.sources[place], width)
         return found
+
+    def _single(self, source: tuple[Stored, int] | None, width: int) -> Tensor:
+        if source is None:
+            return torch.zeros(width)
+        stored, row = source
+        return stored.read(row * width, (row + 1) * width).float()
 
 
 def gathered(stored: Stored, order: Order, width: int) -> Tensor:
     """Rows of a tensor in an order, zeros where there is none: [rows, width] float32. Neighbours are read together."""
     rows = torch.zeros(len(order), width)
-    cuts = np.flatnonzero(np.diff(order) != 1) + 1
+    cuts = np.flatnonzero((np.diff(order) != 1) | (order[:-1] < 0)) + 1
     for begin, end in zip([0, *cuts], [*cuts, len(order)], strict=True):
         if end > begin and order[begin] >= 0:
             first = int(order[begin])
@@ -83,10 +110,33 @@ class Vocabulary:
     rows: int
     orders: tuple[Order, ...]
     """Of the base, then of each model."""
+    tokens: int
+    """Rows before the padding."""
+    by_base: bool
+    """Whether the base, or else the first model, comes before the others where a model lacks a token."""
+    sources: Mapping[int, tuple[int, int] | None]
+    """By row of the result a model and its row, which stands in where a model has none; None for zeros."""
+
+
+@dataclass(frozen=True)
+class MergekitRules:
+    """What mergekit does: no rows of the models that stand for no token, and rows from where a file says."""
+
+    multiple: int = 1
+    """The number of rows is one of it."""
+    by_base: bool = True
+    """Whether the first model's row stands in where a model lacks a token; else the mean of those that have it."""
+    tokens: Sequence[TokenRow] = ()
+    names: Sequence[str] = ()
+    """Of the models, the base first."""
 
 
 def common_vocabulary(
-    folders: Sequence[Path], sizes: Sequence[int], union: bool, trust_remote_code: bool = False
+    folders: Sequence[Path],
+    sizes: Sequence[int],
+    union: bool,
+    trust_remote_code: bool = False,
+    rules: MergekitRules | None = None,
 ) -> Vocabulary:
     """One vocabulary for models whose own differ.
 
@@ -95,6 +145,7 @@ def common_vocabulary(
         sizes: rows of their embeddings.
         union: add the tokens of the models to those of the base.
         trust_remote_code: of tokenizers.
+        rules: mergekit's; None for the base's rows behind its tokens, and where a model lacks a token.
     """
     tokenizers = [read_tokenizer(str(folder), trust_remote_code=trust_remote_code) for folder in folders]
     words = [tokenizer.get_vocab() for tokenizer in tokenizers]
@@ -107,10 +158,36 @@ def common_vocabulary(
     merged = tokenizers[0]
     if union:
         merged.add_tokens(_news(tokenizers, words))
+    if rules and (new := {each.token for each in rules.tokens} - merged.get_vocab().keys()):
+        merged.add_tokens(sorted(new))
     final = merged.get_vocab()
-    rows = max(sizes[0], max(final.values()) + 1)
-    orders = [_order(final, known, rows, size) for known, size in zip(words, sizes, strict=True)]
-    return Vocabulary(merged, rows, tuple(orders))
+    tokens = max(final.values()) + 1 if rules else max(sizes[0], max(final.values()) + 1)
+    orders = tuple(_order(final, known, tokens, size) for known, size in zip(words, sizes, strict=True))
+    if rules is None:
+        return Vocabulary(merged, tokens, orders, tokens, True, {})
+    sources = _sources(rules, final, words, sizes, orders)
+    rows = -(-tokens // rules.multiple) * rules.multiple
+    return Vocabulary(merged, rows, orders, tokens, rules.by_base, sources)
+
+
+def _sources(
+    rules: MergekitRules,
+    final: Mapping[str, int],
+    words: Sequence[Mapping[str, int]],
+    sizes: Sequence[int],
+    orders: Sequence[Order],
+) -> dict[int, tuple[int, int] | None]:
+    """Where rows come from, by their number; those that are forced are taken out of the orders."""
+    known = [each for each in rules.tokens if each.zero or each.model is not None]
+    for each in rules.tokens:
+        row = final[each.token]
+        if each not in known and (each.force or any(order[row] < 0 for order in orders)):
+            raise InputError(f"the row of {each.token!r} is not in every model, or forced, and has no source: give one")
+        if each.force:
+            for order in orders:
+                order[row] = -1
+    found = resolve_rows(known, rules.names, words, sizes)
+    return {final[token]: source for token, source in found.items()}
 
 
 def _news(tokenizers: Sequence[Any], words: Sequence[Mapping[str, int]]) -> list[Any]:
@@ -153,4 +230,7 @@ def warn_of_strangers(folders: Sequence[Path], trust_remote_code: bool) -> None:
 def embeddings(stored: Sequence[Stored], vocabulary: Vocabulary) -> list[Source]:
     """The tensors of the base and the models in the order of the common vocabulary."""
     pairs = list(zip(stored, vocabulary.orders, strict=True))
-    return [Rows(each, order, [pairs[0], *pairs[1:]]) for each, order in pairs]
+    nobody = (stored[0], np.full_like(vocabulary.orders[0], -1))
+    others = pairs if vocabulary.by_base else [nobody, *pairs]
+    sources = {place: source and (stored[source[0]], source[1]) for place, source in vocabulary.sources.items()}
+    return [Rows(each, order, others, vocabulary.tokens, sources) for each, order in pairs]

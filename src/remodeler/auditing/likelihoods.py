@@ -1,0 +1,23 @@
+"""Likelihoods of all characters of a text as a file holds them: runs ``[count, likelihood]``."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+
+from remodeler.auditing.rules import Likely
+
+
+def packed(likely: Likely) -> list[list[float]]:
+    """Runs of equal likelihoods, to four digits."""
+    return [[len(list(group)), value] for value, group in groupby(np.round(likely, 4).tolist())]
+
+
+def unpacked(runs: Sequence[Sequence[float]]) -> Likely:
+    """The likelihood of every character.
+
+    Raises:
+        ValueError, TypeError: for anything that is no list of runs.
+    """
+    values = np.array([value for _, value in runs], dtype=np.float64)
+    return np.repeat(values, np.array([count for count, _ in runs], dtype=np.int64))

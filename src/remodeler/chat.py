@@ -1,0 +1,291 @@
+"""Chat messages as the usual collections write them, read in one place: OpenAI's, ShareGPT's, content in parts.
+
+What a row says is taken as it stands, or the row is no conversation and says why: a reader of files counts such rows by
+that reason. Nothing that a conversation holds is passed over: tool calls, images, reasoning beside the answer and
+unknown roles make a row unreadable here. Names of speakers, ids and whatever a data set adds for itself are not read.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+ROLES = {
+    "system": SYSTEM,
+    "developer": SYSTEM,
+    "user": USER,
+    "human": USER,
+    "assistant": ASSISTANT,
+    "gpt": ASSISTANT,
+}
+"""ShareGPT's names of speakers, and those of messages."""
+TOOLS = ("tool", "function", "function_call", "observation", "tool_call", "tool_response", "tool_calls", "ipython")
+"""Roles of what a program called or answered."""
+SPEAKERS, WORDS = ("role", "from"), ("content", "value", "text")
+"""Keys of who speaks, and of what: messages, ShareGPT, and the prompts of RealToxicityPrompts."""
+BESIDE = {
+    **{key: "tools that may be called" for key in ("tools", "functions")},
+    **{key: f"{key} beside the text" for key in ("image", "images", "video", "videos", "audio", "audios")},
+}
+"""Keys of a row or a message whose content would be lost, and what they hold."""
+UNREAD = BESIDE | {
+    **{key: "a tool call or its result" for key in ("tool_calls", "function_call", "tool_call_id")},
+    **{key: "reasoning beside the answer" for key in ("reasoning_content", "reasoning", "thinking")},
+}
+"""The same of a message."""
+PARTS = ("text", "input_text", "output_text")
+"""Types of parts that are text."""
+SWITCHES = ("weight", "train", "training", "loss")
+"""Keys by which OpenAI, axolotl and ms-swift say whether an answer is learned from."""
+HISTORY = ("conversations", "messages")
+"""Keys of a whole conversation."""
+SYSTEMS = ("system", "system_prompt")
+"""Keys of a row that holds the system's text beside the conversation."""
+PACKED = re.compile(r"\s*\[\s*\{\s*[\"'](?:role|from|content|value)[\"']\s*:")
+"""How a list of messages begins that was stored as a text."""
+EMPTY_ANSWER = "an empty answer"
+NOT_UTF8 = "text that is not UTF-8 (half of a surrogate pair)"
+
+
+class BadRow(ValueError):
+    """A row that does not hold what its keys promise; the message is the reason, in a few words."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Who says what."""
+
+    role: str
+    """``system``, ``user`` or ``assistant``."""
+    text: str
+    learned: bool = True
+    """Whether an answer is learned from, where that is asked for."""
+
+    def message(self) -> dict[str, str]:
+        """As chat templates read it."""
+        return {"role": self.role, "content": self.text}
+
+
+Talk = tuple[Turn, ...]
+
+
+def text_of(value: Any) -> str:
+    """A text, a list of parts that are text, a message, or a prompt with figures beside its text.
+
+    Raises:
+        BadRow: for anything else, and for letters that UTF-8 does not have.
+    """
+    return _content(_said(value) if isinstance(value, Mapping) else value)
+
+
+def _said(message: Mapping[str, Any]) -> Any:
+    """What a message says, as it has it."""
+    refuse_beside(message, UNREAD)
+    found = [message[key] for key in WORDS if message.get(key) is not None]
+    if not found:
+        raise BadRow("a message without text (its content is null)")
+    if any(each != found[0] for each in found):
+        raise BadRow("a message with two different texts")
+    return found[0]
+
+
+def _content(value: Any) -> str:
+    """A text, or parts of one, which are joined."""
+    if isinstance(value, list | tuple):
+        if not value:
+            raise BadRow("a message without text (its content is an empty list)")
+        return "".join(map(_part, value))
+    if not isinstance(value, str):
+        raise BadRow("no text" if value is None else f"{kind(value)} where a text was expected")
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise BadRow(NOT_UTF8)
+    return value
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, str):
+        return _content(part)
+    if not isinstance(part, Mapping):
+        raise BadRow(f"{kind(part)} where a part of a message was expected")
+    form = part.get("type", PARTS[0])
+    others = [key for key, value in part.items() if str(key).endswith("_url") and value]
+    if form not in PARTS or others:
+        raise BadRow(f"a part of the type {others[0] if others else form!r:.30}, no text")
+    text = _said(part)
+    if not isinstance(text, str):
+        raise BadRow(f"{kind(text)} where a text was expected")
+    return _content(text)
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, in words."""
+    names = {bool: "true or false", int: "a number", float: "a number", type(None): "nothing", str: "a text"}
+    names |= {dict: "an object", list: "a list", tuple: "a list"}
+    return names.get(type(value), type(value).__name__)
+
+
+def refuse_beside(found: Mapping[str, Any], keys: Mapping[str, str] = BESIDE) -> None:
+    """Raise for what would be lost; empty and null are as good as absent.
+
+    Raises:
+        BadRow: for a key that holds something.
+    """
+    for key, reason in keys.items():
+        value = found.get(key)
+        if value and not (isinstance(value, str) and value.strip() in ("", "[]", "{}", "null")):
+            raise BadRow(reason)
+
+
+# Conversations --------------------------------------------------------------------------------------------------------
+
+
+def messages_of(value: Any) -> Any:
+    """The list behind a list of messages that was stored as JSON text; anything else as it is.
+
+    Raises:
+        BadRow: for such a text that is no JSON.
+    """
+    if not isinstance(value, str) or not PACKED.match(value):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise BadRow("messages stored as a text that is not JSON") from None
+
+
+def is_talk(value: Any) -> bool:
+    """Whether it is a list of messages with speakers, not of parts of one text."""
+    listed = value if isinstance(value, list | tuple) else ()
+    return any(isinstance(each, Mapping) and any(key in each for key in SPEAKERS) for each in listed)
+
+
+def turns_of(value: Any) -> Talk:
+    """A conversation as turns, whatever its form.
+
+    Raises:
+        BadRow: for what is none, with the reason.
+    """
+    found = messages_of(value)
+    if not isinstance(found, list | tuple):
+        raise BadRow(f"{kind(found)} where messages were expected")
+    if not found:
+        raise BadRow("an empty conversation")
+    return tuple(map(turn_of, found))
+
+
+def turn_of(message: Any) -> Turn:
+    """One message.
+
+    Raises:
+        BadRow: for what is none, with the reason.
+    """
+    if not isinstance(message, Mapping):
+        raise BadRow(f"{kind(message)} where a message was expected")
+    role = _role(message)
+    text = text_of(message)
+    if role != SYSTEM and not text.strip():
+        raise BadRow(EMPTY_ANSWER if role == ASSISTANT else "an empty turn of the user")
+    return Turn(role, text, _learned(message))
+
+
+def _role(message: Mapping[str, Any]) -> str:
+    given = [message[key] for key in SPEAKERS if message.get(key) is not None]
+    if not given:
+        raise BadRow("a message without a role")
+    names = [each.strip().lower() if isinstance(each, str) else kind(each) for each in given]
+    if any(name in TOOLS for name in names):
+        raise BadRow("a tool call or its result")
+    unknown = next((name for name in names if name not in ROLES), None)
+    if unknown is not None:
+        raise BadRow(f"a turn of {unknown!r:.40} ({', '.join(ROLES)} are known)")
+    if len({ROLES[name] for name in names}) > 1:
+        raise BadRow("a message with two different roles")
+    return ROLES[names[0]]
+
+
+def _learned(message: Mapping[str, Any]) -> bool:
+    values = [(key, message[key]) for key in SWITCHES if message.get(key) is not None]
+    for key, value in values:
+        if value not in (0, 1):
+            raise BadRow(f"a {key} of {value!r:.20} (0 and 1 are known)")
+    return all(value for _, value in values)
+
+
+def conversation_of(row: Any) -> Talk:
+    """The conversation of a row, with the system's text where the row has it beside.
+
+    Raises:
+        BadRow: for a row that holds none, with the reason.
+    """
+    if not isinstance(row, Mapping):
+        raise BadRow(f"{kind(row)} where an object with messages was expected")
+    key = next((key for key in HISTORY if row.get(key) is not None), None)
+    if key is None:
+        raise BadRow("no messages")
+    refuse_beside(row)
+    return with_system(row, turns_of(row[key]))
+
+
+def with_system(row: Mapping[str, Any], turns: Talk) -> Talk:
+    """Turns behind the system's text, where a row has it beside them."""
+    texts = {text_of(row[key]) for key in SYSTEMS if row.get(key)} - {""}
+    if not texts:
+        return turns
+    begun = [turn.text for turn in turns[:1] if turn.role == SYSTEM]
+    if len(texts) > 1 or (begun and begun != [*texts]):
+        raise BadRow("two different system prompts")
+    return turns if begun else (Turn(SYSTEM, texts.pop()), *turns)
+
+
+def answered(turns: Talk) -> Talk:
+    """Itself, where there is something to learn: a question, and an answer to it.
+
+    Raises:
+        BadRow: where there is not.
+    """
+    spoken = [turn for turn in turns if turn.role != SYSTEM]
+    if spoken and spoken[0].role == ASSISTANT:
+        raise BadRow("the assistant speaks first")
+    if not any(turn.role == ASSISTANT for turn in spoken):
+        raise BadRow("nobody answers")
+    if not any(turn.role == ASSISTANT and turn.learned for turn in spoken):
+        raise BadRow("no answer that is to be learned from (weight 0)")
+    return turns
+
+
+def question(turns: Talk) -> Talk:
+    """What is asked: the turns up to the last of the user's; the answer behind it is left off.
+
+    Raises:
+        BadRow: when nobody asks.
+    """
+    last = max((place for place, turn in enumerate(turns) if turn.role == USER), default=None)
+    if last is None:
+        raise BadRow("no turn of the user")
+    if any(turn.role != ASSISTANT for turn in turns[last + 1 :]):
+        raise BadRow("a system prompt behind the last question")
+    return turns[: last + 1]
+
+
+def as_prompt(turns: Talk) -> str:
+    """A conversation as one text: a lone turn of the user as it is, several with their speakers' names."""
+    if len(turns) == 1:
+        return turns[0].text
+    return "\n\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in turns)
+
+
+def system_in_user(turns: Talk) -> Talk:
+    """The same without a system's turn: its text stands at the beginning of the user's first."""
+    system = "\n\n".join(turn.text for turn in turns if turn.role == SYSTEM and turn.text.strip())
+    rest = [turn for turn in turns if turn.role != SYSTEM]
+    place = next((place for place, turn in enumerate(rest) if turn.role == USER), None)
+    if system and place is not None:
+        rest[place] = replace(rest[place], text=f"{system}\n\n{rest[place].text}")
+    return tuple(rest)
+
+
+def beginning_alike(one: Iterable[Turn], two: Iterable[Turn]) -> bool:
+    """Whether two conversations say the same, white space around a turn aside."""
+    return [(each.role, each.text.strip()) for each in one] == [(each.role, each.text.strip()) for each in two]
