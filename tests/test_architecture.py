@@ -27,14 +27,16 @@ FLOORS = (
     (
         *("errors", "chat", "records", "folders", "families", "pydocs", "lines", "strict_json", "hub", "rows"),
         *("sources", "prompts", "questions", "streams", "console", "compatibility"),
+        *("file_checks", "diagnosis", "mismatches"),
     ),
     (
-        *("chat_templates", "texts", "packed", "blocks", "structures", "processes", "threads", "shards", "streaming"),
+        *("chat_templates", "texts", "packed", "blocks", "structures", "processes", "threads"),
+        *("open_files", "weights", "renaming", "shards", "streaming"),
         *("layerwise", "tracing", "minibatches", "logprobs"),
     ),
     (
-        *("measurements", "cliff", "publishing", "card_text", "card", "card_align", "checkpoints", "sizes"),
-        *("companions", "widths", "configs", "forms", "saving"),
+        *("measurements", "cliff", "publishing", "card_text", "card", "card_align"),
+        *("repositories", "checkpoints", "sizes", "companions", "widths", "configs", "forms", "saving"),
         *("tasks", "losses", "predictions", "adapters"),
         *("training_plan", "training_state", "training", "evaluation", "decoding", "sampling", "trainees"),
     ),

@@ -50,9 +50,9 @@ def models(words: str = "{}") -> list[Fault]:
     """Folders that are no whole model."""
     told = {
         "no/where/here": "is no folder",
-        "hollow": "the config of hollow can't be loaded",
+        "hollow": "hollow is empty",
         "damaged": "truncated or damaged",
-        "misconfigured": "not a valid JSON file",
+        "misconfigured": "misconfigured/config.json is not valid JSON",
     }
     return [(words.format(name), message) for name, message in told.items()]
 
@@ -77,7 +77,7 @@ PRUNE: list[Fault] = [
     ("quantised", "the checkpoint is quantised"),
     ("wordless", "the tokenizer of wordless can't be loaded"),
     ("texts.jsonl", "is a file: give a model folder"),
-    ("encoder", "weights that the model needs are not in encoder"),
+    ("encoder", "encoder has no head"),
     *texts(),
     *taken(),
     ("+ --out taken.txt/out", "can't be used"),
@@ -174,7 +174,6 @@ MERGE: list[Fault] = [
     ("", "0 models were given"),
     ("model wider", "only equal shapes can be merged"),
     ("model gpt", "only one ties its embeddings"),
-    ("wordless wordless", "the tokenizer of wordless can't be loaded"),
     ("model quantised", "is quantised"),
     *taken(),
     ("+ --method magic", "method 'magic' is not known"),
@@ -305,7 +304,7 @@ ALIGNED: list[Fault] = [
 ]
 REVISER: list[Fault] = [
     *ALIGNED,
-    ("encoder", "weights that the model needs"),
+    ("encoder", "encoder has no head"),
     ("+ --template nothing.json", "there is no file nothing.json"),
     ("+ --template broken.json", "is not valid JSON"),
     ("+ --template list.json", "is another one"),
@@ -355,7 +354,7 @@ WHOLE: list[Fault] = [
     *texts("--prompts", "has no prompts"),
     *taken(),
     ("+ --out new/out --template broken.json", "is not valid JSON"),
-    ("+ --reviser-model hollow", "the config of hollow"),
+    ("+ --reviser-model hollow", "hollow is empty"),
     ("+ --rounds magic", "--rounds magic was given"),
     ("+ --temperature -1", "temperature -1"),
     ("+ --tokens 256", "0 prompts that leave room for 256 tokens"),
@@ -367,7 +366,7 @@ REVISE: list[Fault] = [
     *texts("--responses", "is empty", "jsonl"),
     ("+ --responses prompts.txt", "has no response"),
     ("+ --reviser model", "model has no reviser.json"),
-    ("+ --reviser hollow", "the config of hollow"),
+    ("+ --reviser hollow", "hollow is empty"),
     *taken(),
     ("+ --tokens 0", "0 tokens and"),
     ("+ --limit 0", "--limit 0 was given"),
@@ -440,7 +439,7 @@ AUDIT_RUN: list[Fault] = [
     ("--texts posts.csv --detector broken.json", "is not valid JSON"),
     ("--texts posts.csv --detector list.json", "is no lexicon"),
     ("--texts posts.csv --detector model", "finds no spans"),
-    ("--texts posts.csv --detector hollow", "the config of hollow"),
+    ("--texts posts.csv --detector hollow", "hollow is empty"),
     ("--texts posts.csv --labels toxic", "has none of"),
     ("--texts posts.csv --threshold 2", "it is a probability"),
     ("--texts posts.csv --limit 0", "--limit 0 was given"),
@@ -463,7 +462,7 @@ AUDIT_RUN: list[Fault] = [
 TRAIN: list[Fault] = [
     *posts(),
     ("+ --texts prompts.txt", "has texts without spans"),
-    ("+ --encoder hollow", "the config of hollow"),
+    ("+ --encoder hollow", "hollow is empty"),
     ("+ --encoder damaged-encoder", "truncated or damaged"),
     ("+ --encoder tagger", "is a tagger already"),
     *taken(),

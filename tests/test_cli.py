@@ -241,6 +241,11 @@ def without_shard(model: Path, folder: Path) -> Path:
     return folder
 
 
+def broken_index(model: Path, folder: Path) -> Path:
+    (written(model, folder, "model.safetensors.index.json", "{") / "model.safetensors").unlink()
+    return folder
+
+
 def without_weight(model: Path, folder: Path) -> Path:
     shutil.copytree(model, folder)
     tensors = load_file(folder / "model.safetensors")
@@ -259,10 +264,10 @@ def not_finite(model: Path, folder: Path) -> Path:
 
 MODELS = {
     "unknown type": (lambda m, f: spoilt(m, f, model_type="mamba2"), "'mamba2' is not known here (llama"),
-    "config is a list": (lambda m, f: written(m, f, "config.json", "[1]"), "the config of"),
-    "broken index": (lambda m, f: written(m, f, "model.safetensors.index.json", "{"), "is not valid JSON"),
+    "config is a list": (lambda m, f: written(m, f, "config.json", "[1]"), "holds a list, an object"),
+    "broken index": (broken_index, "is not valid JSON"),
     "large tokenizer": (lambda m, f: spoilt(small_vocabulary(m, f), None, vocab_size=200), "its model knows 200"),
-    "other shape": (lambda m, f: spoilt(m, f, vocab_size=310), "weights that the model needs are not in"),
+    "other shape": (lambda m, f: spoilt(m, f, vocab_size=310), "has 300 rows in the files and 310 in config.json"),
     "missing shard": (
         without_shard,
         "model-00002-of-00002.safetensors named in model.safetensors.index.json is missing",

@@ -220,8 +220,8 @@ def broken(found: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (narrower, r"model.norm.weight is \[32\] in .* and \[31\] in"),
-        (without, "model.norm.weight is in .* and not in"),
+        (narrower, r"model.norm.weight of .*bad is \[31\] in the files and \[32\] by config.json"),
+        (without, "1 weights that the model needs are not in .*bad .the first: model.norm.weight"),
         (broken, "model.norm.weight becomes no finite number"),
     ],
 )

@@ -28,9 +28,10 @@ from remodeler.pruning.search import Search, prune
 from remodeler.pruning.sweep import Unit, window_scores
 from remodeler.records import read_lines
 from remodeler.saving import save_pruned
-from remodeler.shards import INDEX, tensor_files, write_shards
+from remodeler.shards import write_shards
 from remodeler.sizes import memory
 from remodeler.sources import read_texts
+from remodeler.weights import INDEX, tensor_files
 from tiny import LAYERS, tiny_model, tiny_tokenizer, tiny_windows
 
 A: Kind = "attention"
@@ -384,7 +385,7 @@ def test_weights_that_went_away_are_one_sentence(tmp_path: Path) -> None:
 def test_other_formats_are_refused(tmp_path: Path) -> None:
     source = written(tmp_path, "llama")
     (source / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="no safetensors"):
+    with pytest.raises(InputError, match="has no weights, neither"):
         load(source, stream=True)
 
 

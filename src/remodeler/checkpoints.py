@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -26,13 +26,17 @@ from transformers.utils import logging as transformers_logging
 
 import remodeler.packed  # noqa: F401  registers the packed model types
 from remodeler.blocks import Anatomy
-from remodeler.console import ERR, note
+from remodeler.console import ERR
+from remodeler.diagnosis import tokenizer_fault
 from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.families import FAMILIES, Family, family
+from remodeler.mismatches import settle
 from remodeler.records import disk_errors
-from remodeler.shards import INDEX, stored_dtype, tensor_files, weight_map
+from remodeler.repositories import downloaded, note_adapter, refuse_no_model, refuse_other_models, without_adapter
+from remodeler.shards import stored_dtype
 from remodeler.streaming import open_model, tensors_by_name
 from remodeler.tracing import probe, trace
+from remodeler.weights import tensor_files
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
 PIPELINES = {"causal": "text-generation", "masked": "fill-mask", "seq2seq": "text2text-generation"}
@@ -145,9 +149,12 @@ def load(
     name = str(name)
     where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     target, number_type = pick_device(device), pick_dtype(dtype)
-    row = row_of(read_settings(name, revision), family)
-    config = read_config(name, **where)
+    settings = read_settings(name, revision)
+    refuse_other_models(name, settings)
+    row = row_of(settings, family)
     check_files(Path(name))
+    note_adapter(Path(name))
+    config = read_config(name, **where)
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, target)
     model = read_model(name, row, number_type, reader, **where).eval()
     anatomy = trace(model, row, probe(row, target))
@@ -161,6 +168,7 @@ def look(name: str, task: str | None = None, revision: str | None = None) -> Non
         InputError: in one sentence; also when it is a model for another task.
     """
     settings = read_settings(name, revision)
+    refuse_other_models(name, settings)
     check_files(Path(name))
     known = FAMILIES.get(str(settings["model_type"]))
     if task and known and known.task != task:
@@ -210,22 +218,22 @@ def _advice(name: str, error: BaseException) -> str:
         return "if you trust that code, say so with --trust-remote-code (and --family)"
     if Path(name).is_dir():
         return "check that the folder is complete"
+    if "use_safetensors" in text:
+        return "the repository has no safetensors, convert a copy with transformers' save_pretrained and give that"
     return "check the hub id or path, --revision and the network"
 
 
 def read_settings(name: str, revision: str | None) -> dict[str, Any]:
     """What ``config.json`` says, whatever the model type."""
     with disk_errors(Path(name)):
-        local, file = Path(name).is_dir(), Path(name).is_file()
-    if file or (not local and (Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1)):
-        what = "is a file" if file else "is no folder"
-        raise InputError(f"{name} {what}: give a model folder or a hub id like org/name")
+        local = Path(name).is_dir()
     if local and revision:
         raise InputError(f"--revision {revision} was given for the folder {name}, which has none: leave it out")
     with one_sentence(name, "the config"):
-        settings: Any = PreTrainedConfig.get_config_dict(name, revision=revision)[0]
-        if not isinstance(settings, dict) or not settings.get("model_type"):
-            raise OSError("it has no config.json with a model_type")
+        refuse_no_model(name, revision)
+        settings: dict[str, Any] = PreTrainedConfig.get_config_dict(name, revision=revision)[0]
+        if not isinstance(settings.get("model_type"), str):
+            raise InputError(f"config.json of {name} says no model_type: give the folder of a transformers model")
     return settings
 
 
@@ -239,16 +247,20 @@ def read_config(name: str, **where: Any) -> PreTrainedConfig:
 def read_tokenizer(name: str, **where: Any) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint."""
     with one_sentence(name, "the tokenizer"):
-        return AutoTokenizer.from_pretrained(name, **where)
+        try:
+            return AutoTokenizer.from_pretrained(name, **where)
+        except LIBRARY_ERRORS:
+            if Path(name).is_dir() and (why := tokenizer_fault(Path(name))):
+                raise InputError(f"the tokenizer of {name} can't be loaded: {why}") from None
+            raise
 
 
 def whole_model(device: torch.device, name: str, row: Family, dtype: torch.dtype | str, **where: Any) -> Any:
     """A model in memory, and what transformers says of its loading."""
     if device.type != "cpu":
         where["device_map"] = device  # straight to the device, shard by shard
-    return AUTO[row.task].from_pretrained(
-        name, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **where
-    )
+    where |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    return AUTO[row.task].from_pretrained(name, dtype=dtype, **where, **without_adapter(name))
 
 
 def streamed_model(
@@ -262,41 +274,20 @@ def streamed_model(
     **code: bool,
 ) -> Any:
     """A model whose layers stay on disk, and what transformers says of its loading."""
-    files = ["*.safetensors", "*.json"]
-    folder = name if Path(name).is_dir() else snapshot_download(name, revision=revision, allow_patterns=files)
-    return open_model(AUTO[row.task], config, Path(folder), row, dtype, device, memory, **code)
+    folder = Path(name) if Path(name).is_dir() else downloaded(name, revision)
+    return open_model(AUTO[row.task], config, folder, row, dtype, device, memory, **code)
 
 
 def read_model(name: str, row: Family, dtype: torch.dtype | str, reader: Callable[..., Any], **where: Any) -> nn.Module:
     """The model of a checkpoint; refuses one of which some weights would be random."""
     with one_sentence(name, "the weights"):
         model, info = reader(name, row, dtype, **where)
-    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
-    if missing:
-        raise InputError(
-            f"{len(missing)} weights that the model needs are not in {name} (the first: {missing[0]}): "
-            "get the complete checkpoint"
-        )
-    unused = sorted(info["unexpected_keys"])
-    if unused:
-        note(f"{len(unused)} weights of {name} have no place in its model and are left out (the first: {unused[0]})")
+    settle(name, model, info)
     loaded: nn.Module = model
     return loaded
 
 
 def check_files(folder: Path) -> None:
-    """Missing shards and truncated files of a local folder, found before minutes are spent on loading."""
-    if not folder.is_dir():
-        return
-    index = folder / INDEX
-    named = sorted(set(weight_map(index).values())) if index.exists() else []
-    for file in [folder / name for name in named] or sorted(folder.glob("*.safetensors")):
-        if not file.exists():
-            raise InputError(
-                f"shard {file.name} named in {index.name} is missing from {folder}: get the complete checkpoint"
-            )
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except SafetensorError as error:
-            raise InputError(f"{file} is truncated or damaged ({one_line(error)}): get the file again") from None
+    """Missing shards and damaged files of a local folder, found before minutes are spent on loading."""
+    if folder.is_dir():
+        tensor_files(folder)

@@ -138,7 +138,7 @@ def _check_ids(checkpoint: Checkpoint, chosen: Windows) -> None:
     rows, highest = checkpoint.model.get_input_embeddings().weight.shape[0], int(chosen.ids.max())
     if highest >= rows:
         said = f"the tokenizer of {checkpoint.name} gives token {highest}, its model knows {rows}"
-        raise InputError(f"{said}: they don't belong together, get the right tokenizer")
+        raise InputError(f"{said}: get the right tokenizer, or, if tokens were added, resize_token_embeddings and save")
 
 
 def _masked(checkpoint: Checkpoint, plain: Windows) -> Windows:

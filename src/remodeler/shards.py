@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from remodeler.errors import InputError
-from remodeler.records import read_json, write_json
+from remodeler.open_files import OpenFiles
+from remodeler.records import write_json
+from remodeler.weights import INDEX
 
-INDEX = "model.safetensors.index.json"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SHARD_BYTES = 5 * 10**8
 """Of a file that is written from a model larger than memory."""
@@ -24,45 +24,25 @@ SHARD_BYTES = 5 * 10**8
 
 @dataclass(frozen=True)
 class Counted:
-    """A tensor in a file: reading it is written down."""
+    """A tensor in a file, which is opened for it: reading it is written down."""
 
-    piece: Any
+    files: OpenFiles[Any]
+    file: Path
     key: str
     read: Counter[str]
 
     def __getitem__(self, part: Any) -> Tensor:
-        tensor: Tensor = self.piece[part]
+        with self.files.reading(self.file) as opened:
+            tensor: Tensor = opened.get_slice(self.key)[part]
         self.read[self.key] += tensor.nbytes
         return tensor
 
-
-def tensor_files(folder: Path) -> dict[str, Path]:
-    """Names of the tensors in a folder's safetensors, and which file each is in.
-
-    Raises:
-        InputError: when there are none, or one is damaged.
-    """
-    index = folder / INDEX
-    if index.exists():
-        return {key: folder / name for key, name in weight_map(index).items()}
-    found: dict[str, Path] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt") as opened:
-                found |= dict.fromkeys(opened.keys(), file)
-        except SafetensorError as error:
-            raise InputError(f"{file} is damaged ({error}): get it again") from None
-    if not found:
-        raise InputError(f"{folder} has no safetensors, which are what --stream reads: convert the checkpoint first")
-    return found
-
-
-def weight_map(index: Path) -> dict[str, str]:
-    """File names by tensor, as an index has them."""
-    try:
-        return {str(key): str(name) for key, name in read_json(index)["weight_map"].items()}
-    except (TypeError, KeyError, AttributeError):
-        raise InputError(f"{index} has no weight_map: get the complete checkpoint") from None
+    @property
+    def stored_as(self) -> tuple[str, int]:
+        """Its dtype, as the file calls it, and how many elements it has."""
+        with self.files.reading(self.file) as opened:
+            piece = opened.get_slice(self.key)
+            return piece.get_dtype(), prod(piece.get_shape())
 
 
 def stored_dtype(files: dict[str, Path]) -> torch.dtype:
@@ -70,21 +50,19 @@ def stored_dtype(files: dict[str, Path]) -> torch.dtype:
     counts: Counter[torch.dtype] = Counter()
     with ExitStack() as opened:
         for _, counted in pieces(opened, files, files, Counter()):
-            if dtype := FLOATS.get(counted.piece.get_dtype()):
-                counts[dtype] += prod(counted.piece.get_shape())
+            kind, elements = counted.stored_as
+            if dtype := FLOATS.get(kind):
+                counts[dtype] += elements
     return max(counts, key=counts.__getitem__, default=torch.float32)
 
 
 def pieces(
     opened: ExitStack, files: dict[str, Path], keys: Iterable[str], read: Counter[str]
 ) -> Iterator[tuple[str, Counted]]:
-    """Tensors on disk, read when they are asked for."""
-    handles: dict[Path, Any] = {}
+    """Tensors on disk, read when they are asked for; ``opened`` ends that."""
+    handles: OpenFiles[Any] = opened.enter_context(OpenFiles(_open, lambda handle: handle.__exit__(None, None, None)))
     for key in keys:
-        file = files[key]
-        if file not in handles:
-            handles[file] = opened.enter_context(_open(file))
-        yield key, Counted(handles[file].get_slice(key), key, read)
+        yield key, Counted(handles, files[key], key, read)
 
 
 def _open(file: Path) -> Any:

@@ -22,9 +22,9 @@ from remodeler.folders import free_space, partial
 from remodeler.logprobs import vocabulary
 from remodeler.measurements import short, size
 from remodeler.minibatches import device_of
-from remodeler.shards import tensor_files
 from remodeler.streaming import streamed
 from remodeler.tracing import same_inputs
+from remodeler.weights import tensor_files
 
 CACHED = 2  # tokens read to measure the cache: fewer than any sliding window holds
 STATE_BYTES = 2 * 3 * 4
@@ -48,10 +48,9 @@ def stored(checkpoint: Checkpoint) -> Stored:
     counted = Counter[str]()
     with suppress(InputError):  # it has no safetensors of its own
         counted = bytes_by_dtype(tensor_files(folder)) if folder else counted
-    floats = {name: count for name, count in counted.items() if name in DTYPES}
-    if floats:
-        return Stored(counted.total(), DTYPES[max(floats, key=lambda name: floats[name])])
     dtype = min(checkpoint.stored_dtype or checkpoint.model.dtype, checkpoint.model.dtype, key=lambda d: d.itemsize)
+    if counted:
+        return Stored(counted.total(), checkpoint.stored_dtype or dtype)
     return Stored(sum(value.numel() for value in checkpoint.model.parameters()) * dtype.itemsize, dtype)
 
 

@@ -25,12 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import (
-    WeightConverter,
-    WeightRenaming,
-    convert_and_load_state_dict_in_model,
-    rename_source_key,
-)
+from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.initialization import meta_device_safe_creation_ops
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging as transformers_logging
@@ -38,7 +33,9 @@ from transformers.utils import logging as transformers_logging
 from remodeler import processes
 from remodeler.errors import InputError
 from remodeler.families import Family
-from remodeler.shards import pieces, stored_dtype, tensor_files
+from remodeler.renaming import made_of
+from remodeler.shards import pieces, stored_dtype
+from remodeler.weights import tensor_files
 
 try:
     import resource
@@ -144,8 +141,7 @@ def open_model(
         dtype_plan=model._get_dtype_plan(number_type),
         weight_mapping=rules,
     )
-    known = model.state_dict()
-    targets = {key: _targets(key, known, model.base_model_prefix, settings) for key in files}
+    targets = {key: made.names for key, made in made_of(model, files).items()}
     lists = [stack.layers for stack in row.stacks]
     paths = tuple(f"{path}.{name}" for path in lists for name, _ in model.get_submodule(path).named_children())
     weights = Weights(model, paths, files, targets, settings, memory)
@@ -224,20 +220,6 @@ def _load_outside(weights: Weights) -> dict[str, Any]:
     with _no_bars():
         report: dict[str, Any] = PreTrainedModel._finalize_model_loading(model, weights.settings, info).to_dict()
     return report
-
-
-def _targets(key: str, known: dict[str, Tensor], prefix: str, settings: LoadStateDictConfig) -> frozenset[str]:
-    """Names in the model that a stored tensor becomes, or a part of; those that don't exist included."""
-    rules = settings.weight_mapping or []
-    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
-    converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
-    name, pattern = rename_source_key(key, renamings, converters, prefix, known)
-    if name not in known and key in known:
-        name, pattern = rename_source_key(key, [], [], prefix, known)
-    if pattern is None:
-        return frozenset([name])
-    made = next(rule.target_patterns for rule in converters if pattern in rule.source_patterns)
-    return frozenset(name.replace(made[0], other) for other in made)
 
 
 def _empty_parameters(layer: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:

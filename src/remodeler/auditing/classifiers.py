@@ -26,6 +26,7 @@ from remodeler.auditing.spans import Span, of_mask
 from remodeler.checkpoints import check_files, context_of, one_sentence, pick_device, pick_dtype, read_tokenizer
 from remodeler.errors import InputError
 from remodeler.minibatches import CACHED_TOKENS, MOST_TOKENS, device_of, enough_memory
+from remodeler.repositories import note_adapter, without_adapter
 from remodeler.texts import padded, padding_id
 
 AUTO = {"tokens": AutoModelForTokenClassification, "sentences": AutoModelForSequenceClassification}
@@ -82,13 +83,14 @@ def opened(name: str, kind: str, settings: Settings) -> Classifier:
     where: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code}
     tokenizer = read_tokenizer(name, **where)
     check_files(Path(name))
+    note_adapter(Path(name))
     options: dict[str, Any] = {
         "use_safetensors": True,
         "output_loading_info": True,
         "dtype": pick_dtype(settings.dtype),
     }
     with one_sentence(name, "the classifier"):
-        model, info = AUTO[kind].from_pretrained(name, **options, **where)
+        model, info = AUTO[kind].from_pretrained(name, **options, **where, **without_adapter(name))
     if info["missing_keys"]:
         first = min(info["missing_keys"])
         raise InputError(f"{name} is no trained classifier of {kind}: {first} is not in it, choose another --detector")

@@ -16,6 +16,7 @@ from remodeler.companions import write_tokenizer
 from remodeler.compatibility import complete_config
 from remodeler.errors import InputError
 from remodeler.records import read_json, write_json
+from remodeler.repositories import note_adapter, without_adapter
 
 SETTINGS_FILE, HEAD_FILE = "tagger.json", "head.safetensors"
 SHIPPED = "small-tagger"
@@ -108,6 +109,7 @@ def _built(name: str, settings: Settings, device: str, trust: bool, complete: bo
     if kind.get("is_encoder_decoder"):
         raise InputError(f"{name} is an encoder with a decoder: give an encoder, as BERT, ALBERT, RoBERTa or XLNet")
     check_files(Path(name))
+    note_adapter(Path(name))
     tokenizer = read_tokenizer(name, trust_remote_code=trust)
     if not tokenizer.is_fast:
         raise InputError(
@@ -115,9 +117,8 @@ def _built(name: str, settings: Settings, device: str, trust: bool, complete: bo
             "choose an encoder with a tokenizer.json"
         )
     with one_sentence(name, "the encoder"):
-        encoder, told = AutoModel.from_pretrained(
-            name, dtype=torch.float32, trust_remote_code=trust, use_safetensors=True, output_loading_info=True
-        )
+        where: dict[str, Any] = {"trust_remote_code": trust, "use_safetensors": True, "output_loading_info": True}
+        encoder, told = AutoModel.from_pretrained(name, dtype=torch.float32, **where, **without_adapter(name))
     missing = [key for key in told["missing_keys"] if complete or "pooler" not in key]
     if missing:
         raise InputError(f"{len(missing)} weights are not in {name} (the first: {missing[0]}): get the complete one")

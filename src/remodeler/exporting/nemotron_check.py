@@ -19,6 +19,7 @@ from remodeler.logprobs import vocabulary
 from remodeler.packed import Nothing
 from remodeler.records import read_json
 from remodeler.saving import STEP_TOLERANCE
+from remodeler.weights import weight_files
 
 TOKENS = 16
 
@@ -54,7 +55,7 @@ def reread(folder: Path) -> Any:
     for layer, block in zip(model.model.layers, blocks, strict=True):
         _shape(layer, block, told)
     tensors: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         tensors |= load_file(file)
     missing, extra = model.load_state_dict(tensors, strict=False, assign=True)
     left = [name for name in missing if not (name == "lm_head.weight" and told.get("tie_word_embeddings"))]

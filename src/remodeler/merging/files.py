@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from remodeler.errors import InputError
 from remodeler.records import disk_errors, write_json
-from remodeler.shards import INDEX, tensor_files
+from remodeler.weights import INDEX, tensor_files
 
 DTYPES = {
     "F64": torch.float64,
@@ -70,9 +70,27 @@ def places(folder: Path) -> dict[str, Place]:
     found: dict[str, Place] = {}
     for file in sorted(set(wanted.values())):
         found |= {name: place for name, place in _in_file(file) if wanted.get(name) == file}
-    if missing := sorted(wanted.keys() - found.keys()):
-        raise InputError(f"{missing[0]} is in the index of {folder} and in none of its files: get the complete folder")
     return found
+
+
+def same_values(one: Place, two: Place, dtype: torch.dtype | None = None, size: int = 2**22) -> bool:
+    """Whether two tensors are equal, in ``dtype`` or else the wider of theirs; read by pieces of ``size`` elements."""
+    common = dtype or torch.promote_types(one.dtype, two.dtype)
+    if one.shape != two.shape:
+        return False
+    with disk_errors(one.file), one.file.open("rb") as first, disk_errors(two.file), two.file.open("rb") as second:
+        for start in range(0, one.count, size):
+            parts = (_part(file, place, start, size) for file, place in ((first, one), (second, two)))
+            left, right = (part.to(common) for part in parts)
+            if not torch.equal(left, right):
+                return False
+    return True
+
+
+def _part(file: BinaryIO, place: Place, start: int, size: int) -> torch.Tensor:
+    file.seek(place.start + start * place.dtype.itemsize)
+    data = bytearray(file.read(min(size, place.count - start) * place.dtype.itemsize))
+    return torch.frombuffer(data, dtype=place.dtype)
 
 
 def _in_file(file: Path) -> Iterator[tuple[str, Place]]:

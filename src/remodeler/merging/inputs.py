@@ -1,6 +1,7 @@
 """The checkpoints of a merge: found, looked at and held against each other before anything is written."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,20 +9,21 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import snapshot_download
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from remodeler.checkpoints import LIBRARY_ERRORS, check_files, one_sentence, read_settings
 from remodeler.errors import InputError
-from remodeler.merging.files import Place, places
-
-FILES = ["*.safetensors", "*.json", "*.py", "*.txt", "*.model", "*.jinja", "README.md"]
+from remodeler.merging.files import Place, places, same_values
+from remodeler.mismatches import Fit, refuse_misfit
+from remodeler.renaming import made_of
+from remodeler.repositories import downloaded, note_adapter
+from remodeler.weights import absent
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a model's class says of its tensors; empty where the class is not known."""
+    """What a model's class says of the tensors in its files; empty where the class is not known."""
 
     tied: Mapping[str, str]
     """Names that are another tensor once more, and that tensor's name."""
@@ -29,6 +31,10 @@ class Outline:
     """Tensors with a row a token."""
     order: tuple[str, ...]
     """All names, in the order in which the model has them."""
+    untied: bool = False
+    """Its config ties what is stored twice, with other numbers: transformers does not tie it then."""
+    built: Any = None
+    """The model without numbers."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,17 @@ def opened(
     if settings.get("quantization_config"):
         raise InputError(f"{name} is quantised: merge the unquantised checkpoints, and quantise the result")
     with one_sentence(name, "the files"):
-        folder = Path(name) if Path(name).is_dir() else Path(snapshot_download(name, allow_patterns=FILES))
+        folder = Path(name) if Path(name).is_dir() else downloaded(name)
     check_files(folder)
+    note_adapter(folder)
     same = like is not None and _shape(like[0].settings) == _shape(settings)
-    outline = like[1] if like and same else outline_of(name, folder, trust_remote_code)
-    return Model(name, folder, settings, once(places(folder), outline.tied)), outline
+    built = like[1].built if like and same else built_of(folder, trust_remote_code)
+    found = places(folder)
+    outline = outline_of(built, found)
+    refuse_misfit(_fit(name, settings, built, found))
+    if built is None and (lost := absent(folder, found)):
+        raise InputError(f"{lost[0]} is in the index of {name} and in none of its files: get the complete folder")
+    return Model(name, folder, settings, once(found, outline.tied)), outline
 
 
 def _shape(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,24 +85,63 @@ def _shape(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def outline_of(name: str, folder: Path, trust_remote_code: bool) -> Outline:
-    """Names of a model's tensors from its class, built without numbers; nothing, for a class that can't be had."""
+def built_of(folder: Path, trust_remote_code: bool) -> Any:
+    """The model of a folder, of its class and without numbers; None for a class that can't be had."""
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             model = _built(config, trust_remote_code)
         model.tie_weights()
     except LIBRARY_ERRORS:
+        return None
+    return model
+
+
+def outline_of(model: Any, found: Mapping[str, Place]) -> Outline:
+    """What a class says of the tensors in files, under the names that they have there.
+
+    Args:
+        model: without numbers; None where its class is not known.
+        found: the tensors in the files.
+    """
+    if model is None:
         return Outline({}, (), ())
+    stored = {made.name: key for key, made in made_of(model, found).items()}
     names: dict[int, str] = {}
-    tied = {}
+    twice = {}
     for each, parameter in model.named_parameters(remove_duplicate=False):
         first = names.setdefault(id(parameter), each)
         if first != each:
-            tied[each] = first
+            twice[stored.get(each, each)] = stored.get(first, first)
+    other = [copy for copy, first in twice.items() if _differ(found, copy, first, model.config.dtype)]
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]
     rows = {id(value) for end in ends if isinstance(end, nn.Module) for value in end.parameters()}
-    return Outline(tied, tuple(each for key, each in names.items() if key in rows), tuple(names.values()))
+    embeddings = [stored.get(each, each) for key, each in names.items() if key in rows]
+    embeddings += [copy for copy in other if twice[copy] in embeddings]
+    order = (*(stored.get(each, each) for each in names.values()), *other)
+    tied = {copy: first for copy, first in twice.items() if copy not in other}
+    return Outline(tied, tuple(embeddings), order, bool(other), model)
+
+
+def _differ(found: Mapping[str, Place], copy: str, first: str, dtype: Any) -> bool:
+    """Whether both of two tied tensors are stored, and are not the same in the dtype that the model has."""
+    return copy in found and first in found and not same_values(found[copy], found[first], dtype)
+
+
+def _fit(name: str, settings: Mapping[str, Any], model: Any, found: Mapping[str, Place]) -> Fit:
+    """What is stored, held against what the model has."""
+    if model is None:
+        return Fit(name, settings, unexpected=tuple(found))
+    made = made_of(model, found)
+    known = {each: tuple(tensor.shape) for each, tensor in model.state_dict().items()}
+    filled = frozenset[str]().union(*(each.names for each in made.values()))
+    tensors = {id(tensor) for each, tensor in model.named_parameters(remove_duplicate=False) if each in filled}
+    ignored = [re.compile(each) for each in model._keys_to_ignore_on_load_missing or ()]
+    lacking = [each for each, tensor in model.named_parameters() if id(tensor) not in tensors]
+    missing = [each for each in lacking if not any(pattern.search(each) for pattern in ignored)]
+    unexpected = [key for key, each in made.items() if not each.names & known.keys()]
+    renamed = [(each.name, found[key].shape) for key, each in made.items() if each.name in known]
+    return Fit(name, settings, missing, unexpected, [(to, has, known[to]) for to, has in renamed if has != known[to]])
 
 
 def _built(config: Any, trust_remote_code: bool) -> Any:
@@ -109,18 +160,22 @@ def once(found: Mapping[str, Place], tied: Mapping[str, str]) -> dict[str, Place
 # Held against each other ----------------------------------------------------------------------------------------------
 
 
-def refuse_strangers(first: Model, others: Sequence[Model], embeddings: Sequence[str] = ()) -> None:
+def refuse_strangers(
+    first: Model, others: Sequence[Model], embeddings: Sequence[str] = (), by_token: bool = False
+) -> None:
     """Raise for models that do not have the same tensors.
 
     Args:
         first: what the others are held against: the base, if there is one.
         others: the models.
-        embeddings: tensors that may have another number of rows.
+        embeddings: tensors with a row a token.
+        by_token: whether those are merged by token, so that they may have another number of rows.
     """
     for other in others:
         _refuse_names(first, other)
         for name, place in first.places.items():
-            _refuse_shape(name, (first, place.shape), (other, other.places[name].shape), name in embeddings)
+            shapes = (first, place.shape), (other, other.places[name].shape)
+            _refuse_shape(name, *shapes, by_token if name in embeddings else None)
 
 
 def _refuse_names(first: Model, other: Model) -> None:
@@ -133,11 +188,12 @@ def _refuse_names(first: Model, other: Model) -> None:
 
 
 def _refuse_shape(
-    name: str, one: tuple[Model, tuple[int, ...]], two: tuple[Model, tuple[int, ...]], rows: bool
+    name: str, one: tuple[Model, tuple[int, ...]], two: tuple[Model, tuple[int, ...]], by_token: bool | None
 ) -> None:
+    """Refuse two shapes that differ; ``by_token`` is None where rows are no tokens."""
     (first, shape), (second, other) = one, two
-    if shape == other or (rows and shape[1:] == other[1:]):
+    rows = by_token is not None and shape[1:] == other[1:]
+    if shape == other or (rows and by_token):
         return
-    tokens = shape[1:] == other[1:] and len(shape) == 2
-    advice = "--tokenizer base or union merges them by token" if tokens else "only equal shapes can be merged"
+    advice = "--tokenizer base or union merges them by token" if rows else "only equal shapes can be merged"
     raise InputError(f"{name} is {list(shape)} in {first.name} and {list(other)} in {second.name}: {advice}")

@@ -7,7 +7,6 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from remodeler.merging.stream import Task, checksum, merge_tensors
 from remodeler.merging.tokens import embeddings
 from remodeler.merging.verification import Verified, has_tokenizer, verify
 from remodeler.merging.wishes import Wish
+from remodeler.open_files import OpenFiles
 from remodeler.records import Record, command_line, disk_errors, read_json, save_record, versions, write_json
 
 Finish = Callable[[Path], object]
@@ -66,9 +66,8 @@ def merge_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
 def _fill(plan: Plan, work: Path, out: Path) -> None:
     layout = lay_out(plan.shapes.items(), work, _bytes(plan.wish.shard_size))
     create(layout)
-    with ExitStack() as after, bar("merging") as hear:
-        handles: dict[Path, int] = {}
-        tasks = [_task(plan, name, place, after, handles) for name, place in layout.items()]
+    with OpenFiles(lambda file: os.open(file, os.O_RDONLY), os.close) as files, bar("merging") as hear:
+        tasks = [_task(plan, name, place, files) for name, place in layout.items()]
         device = pick_device(plan.wish.device)
         lines = merge_tensors(tasks, plan.method, _header(plan), work, device, PIECE, hear)
     note("reading back")
@@ -80,8 +79,8 @@ def _fill(plan: Plan, work: Path, out: Path) -> None:
     _described(plan, lines, layout, work, out, verified)
 
 
-def _task(plan: Plan, name: str, place: Place, after: ExitStack, handles: dict[Path, int]) -> Task:
-    stored = [_stored(model.places[name], after, handles) for model in plan.everybody]
+def _task(plan: Plan, name: str, place: Place, files: OpenFiles[int]) -> Task:
+    stored = [Stored(model.places[name], files) for model in plan.everybody]
     sources: list[Source] = list(stored)
     if plan.vocabulary and name in plan.outline.embeddings:
         sources = embeddings(stored, plan.vocabulary)
@@ -89,14 +88,6 @@ def _task(plan: Plan, name: str, place: Place, after: ExitStack, handles: dict[P
     unit = {"tensor": name, "layer": layer_of(name), "model": ""}.get(plan.options.get("granularity", "tensor"), name)
     key = zlib.crc32(name.encode()) << 32 | plan.wish.seed & 0xFFFFFFFF
     return Task(name, place, base, models, plan.values(name), unit, key)
-
-
-def _stored(place: Place, after: ExitStack, handles: dict[Path, int]) -> Stored:
-    """A tensor of a file that is opened once for all."""
-    if place.file not in handles:
-        handles[place.file] = os.open(place.file, os.O_RDONLY)
-        after.callback(os.close, handles[place.file])
-    return Stored(place, handles[place.file])
 
 
 def _bytes(text: str) -> int:
@@ -143,13 +134,22 @@ def _companions(plan: Plan, work: Path) -> None:
     config = read_json(plan.lender.folder / "config.json")
     dtypes = [place.dtype for place in plan.shapes.values() if place.dtype.is_floating_point]
     config["dtype"] = str(max(set(dtypes), key=dtypes.count)).removeprefix("torch.")
-    if plan.vocabulary:
-        config["vocab_size"] = plan.vocabulary.rows
-    write_json(work / "config.json", with_older_names(config))
+    write_json(work / "config.json", with_older_names(_settled(plan, config)))
     if plan.vocabulary:
         write_tokenizer(plan.vocabulary.tokenizer, work, None)
     else:
         complete_tokenizer(work)
+
+
+def _settled(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
+    """A config that says of the weights what is true of those that are written: rows, ties, and where they are."""
+    changes: dict[str, Any] = {"vocab_size": plan.vocabulary.rows} if plan.vocabulary else {}
+    if plan.outline.untied and not plan.outline.tied:
+        changes["tie_word_embeddings"] = False
+    text = config.get("text_config")
+    nested = {"text_config": text | changes} if isinstance(text, dict) else {}
+    told = {key: value for key, value in changes.items() if not nested or key in config}
+    return {key: value for key, value in config.items() if key != "transformers_weights"} | told | nested
 
 
 # Describing -----------------------------------------------------------------------------------------------------------

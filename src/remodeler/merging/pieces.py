@@ -23,6 +23,7 @@ from torch import Tensor
 
 from remodeler.errors import InputError
 from remodeler.merging.files import Place
+from remodeler.open_files import OpenFiles
 
 T = TypeVar("T")
 
@@ -81,19 +82,26 @@ class Stored:
     """A tensor as it lies in a file."""
 
     place: Place
-    handle: int
-    """The opened file."""
+    files: OpenFiles[int]
+    """Opens it."""
 
     def read(self, start: int, stop: int, keep: bool = True) -> Tensor:
         """Elements ``start`` to ``stop``, flat, as stored; without ``keep`` good until the thread's next reading."""
         size = self.place.dtype.itemsize
         buffer = np.empty((stop - start) * size, dtype=np.uint8) if keep else raw_scratch((stop - start) * size)
         done, offset = 0, self.place.start + start * size
-        while done < len(buffer):
-            got = os.preadv(self.handle, [buffer[done:].data], offset + done)
-            if got == 0:
-                raise InputError(f"{self.place.file} became shorter while it was read: run the same command again")
-            done += got
+        try:
+            with self.files.reading(self.place.file) as handle:
+                while done < len(buffer):
+                    got = os.preadv(handle, [buffer[done:].data], offset + done)
+                    if got == 0:
+                        raise OSError("it became shorter")
+                    done += got
+        except OSError as error:
+            why = error.strerror or error
+            raise InputError(
+                f"{self.place.file} can't be read again ({why}): put it back, run the same command"
+            ) from None
         return torch.from_numpy(buffer).view(self.place.dtype)
 
 

@@ -86,7 +86,9 @@ def prepared(wish: Wish) -> Plan:
     for model, other in seen[1:]:
         if bool(other.tied) != bool(outline.tied):
             raise InputError(f"of {every[0].name} and {model.name} only one ties its embeddings: they can't be merged")
-    refuse_strangers(every[0], every[1:], outline.embeddings if wish.tokenizer else ())
+    if wish.tokenizer and not outline.embeddings:
+        raise InputError(f"which tensors of {every[0].name} have a row a token is not known: leave --tokenizer out")
+    refuse_strangers(every[0], every[1:], outline.embeddings, wish.tokenizer is not None)
     vocabulary = _vocabulary(wish, every, outline)
     base, models = (every[0], every[1:]) if wish.base else (None, every)
     name = wish.method if isinstance(wish.method, str) else "this method"
@@ -143,8 +145,6 @@ def _vocabulary(wish: Wish, every: Sequence[Model], outline: Outline) -> Vocabul
     if wish.tokenizer is None:
         warn_of_strangers(folders, wish.trust_remote_code)
         return None
-    if not outline.embeddings:
-        raise InputError(f"which tensors of {every[0].name} have a row a token is not known: leave --tokenizer out")
     sizes = [model.places[outline.embeddings[0]].shape[0] for model in every]
     rules = None
     if extra := wish.mergekit:

@@ -151,7 +151,10 @@ def common_vocabulary(
     words = [tokenizer.get_vocab() for tokenizer in tokenizers]
     for folder, known, size in zip(folders, words, sizes, strict=True):
         if max(known.values()) >= size:
-            raise InputError(f"the tokenizer of {folder} has more tokens than the model's {size} rows: it is another's")
+            raise InputError(
+                f"the tokenizer of {folder} has {max(known.values()) + 1} tokens and the model {size} rows, as after "
+                "adding tokens without resize_token_embeddings: resize and save the model, or restore its tokenizer"
+            )
     merged = tokenizers[0]
     if union:
         merged.add_tokens(_news(tokenizers, words))

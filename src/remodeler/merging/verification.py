@@ -19,6 +19,7 @@ from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.families import FAMILIES
 from remodeler.merging.inputs import Model
+from remodeler.repositories import classes, predicts_tokens
 from remodeler.saving import one_pass
 
 IN_MEMORY = 2**26
@@ -52,7 +53,8 @@ def verify(source: Model, work: Path, parameters: int, trust_remote_code: bool) 
     Raises:
         InputError: when it does not load, or predicts no finite numbers.
     """
-    if source.settings.get("model_type") in FAMILIES and has_tokenizer(work):
+    known = source.settings.get("model_type") in FAMILIES
+    if known and predicts_tokens(source.settings) and has_tokenizer(work):
         again = load(
             work, dtype="float32", device="cpu", trust_remote_code=trust_remote_code, stream=parameters > IN_MEMORY
         )
@@ -60,8 +62,14 @@ def verify(source: Model, work: Path, parameters: int, trust_remote_code: bool) 
             raise InputError("the merged model predicts no finite numbers: these models do not mix by this method")
         return Verified(True, ("logits",))
     parts = (*_tokenizer(work, trust_remote_code), *_shapes(source, work, parameters))
-    note(f"the result was not computed ({source.settings.get('model_type')} is no known family); {_told(parts)}")
+    note(f"the result was not computed ({_why_not(source, known)}); {_told(parts)}")
     return Verified(False, parts)
+
+
+def _why_not(source: Model, known: bool) -> str:
+    if not known:
+        return f"{source.settings.get('model_type')} is no known family"
+    return "it has no tokenizer" if predicts_tokens(source.settings) else "it predicts no tokens"
 
 
 def _told(parts: tuple[str, ...]) -> str:
@@ -77,8 +85,8 @@ def _tokenizer(work: Path, trust_remote_code: bool) -> tuple[str, ...]:
 
 def _shapes(source: Model, work: Path, parameters: int) -> tuple[str, ...]:
     """Load by the class that the config names, if transformers has it."""
-    named = (source.settings.get("architectures") or [""])[0]
-    model_class: Any = getattr(transformers, str(named), None)
+    named = classes(source.settings)
+    model_class: Any = getattr(transformers, named[0], None) if named else None
     if source.settings.get("model_type") not in CONFIG_MAPPING or model_class is None:
         return ()
     read_config(str(work))
