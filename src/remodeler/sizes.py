@@ -29,8 +29,6 @@ from remodeler.weights import tensor_files
 CACHED = 2  # tokens read to measure the cache: fewer than any sliding window holds
 STATE_BYTES = 2 * 3 * 4
 """Of a trained number on the disk: itself and two moments in float32, in a new state beside the one before."""
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""Of floating-point numbers, as safetensors names them."""
 
 
 @dataclass(frozen=True)
