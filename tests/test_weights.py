@@ -328,9 +328,9 @@ NAMES: dict[str, tuple[Callable[[Tensors], Tensors], dict[str, Any], str]] = {
     "peft's prefix": (
         renamed(lambda key: f"base_model.model.{key}"),
         {},
-        r"inside peft, save what its merge_and_unload\(\)",
+        r"inside peft: save what its merge_and_unload\(\)",
     ),
-    "compiled": (renamed(lambda key: f"_orig_mod.{key}"), {}, r"inside torch.compile, save model._orig_mod"),
+    "compiled": (renamed(lambda key: f"_orig_mod.{key}"), {}, r"inside torch.compile: save model._orig_mod"),
     "parallel": (renamed(lambda key: f"module.{key}"), {}, r"inside another module, whose 'module.'"),
     "adapters inside": (
         lambda t: t | {"model.layers.0.mlp.up_proj.lora_A.default.weight": torch.zeros(1)},

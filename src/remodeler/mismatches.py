@@ -18,10 +18,10 @@ QUANTISED = re.compile(
     r"\.(qweight|qzeros|SCB|absmax|quant_map|weight_packed|weight_scale|weight_scale_inv|g_idx)$|\.quant_"
 )
 WRAPPERS = {
-    "base_model.model": "peft, save what its merge_and_unload() returns",
-    "_orig_mod": "torch.compile, save model._orig_mod",
-    "_fsdp_wrapped_module": "FSDP, save its full state dict",
-    "_forward_module": "Lightning, save the model in it",
+    "base_model.model": "peft: save what its merge_and_unload() returns",
+    "_orig_mod": "torch.compile: save model._orig_mod",
+    "_fsdp_wrapped_module": "FSDP: save its full state dict",
+    "_forward_module": "Lightning: save the model in it",
 }
 """By the part of a name that a wrapper adds: which wrapper, and what to do."""
 WRAPPER = re.compile(rf"^(?:\w+\.)*?({'|'.join(map(re.escape, WRAPPERS))})\.")
@@ -57,7 +57,7 @@ def _one(pattern: re.Pattern[str]) -> Callable[[Fit], str]:
 def _wrapped(fit: Fit) -> str:
     """The part of the names that a wrapper added, and what to do."""
     part = next((found.group(1) for name in fit.unexpected if (found := WRAPPER.match(name))), None)
-    return f"'{part}.', which is in their names: they are from inside {WRAPPERS[part]}" if part else ""
+    return f"'{part}.', as they were saved from inside {WRAPPERS[part]}" if part else ""
 
 
 def _prefix(fit: Fit) -> str:
@@ -111,10 +111,7 @@ ALWAYS: tuple[Row, ...] = (
         "the weights of {fit.name} hold adapters that are not merged ({found}): merge them first (peft: "
         "merge_and_unload(), then save_pretrained)",
     ),
-    (
-        _wrapped,
-        "the weights of {fit.name} do not fit for {found}",
-    ),
+    (_wrapped, "the weights of {fit.name} have names that begin with {found}"),
     (_one(QUANTISED), "the weights of {fit.name} are quantised ({found}): give the unquantised checkpoint"),
 )
 """What is wrong even where the model lacks nothing."""
