@@ -1,4 +1,4 @@
-"""Where a path of removals stops being of use: curves whose answer is known, and the command that follows from it."""
+"""Where a path of removals stops being usable: curves whose answer is known, and the command that follows from it."""
 
 import math
 import random
@@ -145,6 +145,6 @@ def test_a_ruined_result_says_so_everywhere_and_its_command_makes_one_of_use(
     assert f"{given['text']}: {given['command']}" in capsys.readouterr().err.splitlines()
     card, page = (Path("ruined [x]", name).read_text("utf-8") for name in ("README.md", "report.html"))
     assert given["command"] in card
-    assert "<strong>Warning:</strong> this result is of little use" in page
+    assert "<strong>Warning:</strong> this result is not usable" in page
     run(*shlex.split(given["command"])[1:])
     assert "warning" not in load_record(Path(shlex.split(given["command"])[-1])).results

@@ -261,7 +261,7 @@ def warned(results: dict[str, Any]) -> list[str]:
     given = results.get("warning")
     if not given:
         return []
-    again = ["", "A result of use:", "", *fenced([given["command"]])] if given.get("command") else []
+    again = ["", "To stop before that:", "", *fenced([given["command"]])] if given.get("command") else []
     return ["", f"> **Warning:** {plain(given['text'])}.", *again]
 
 

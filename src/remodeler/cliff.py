@@ -1,4 +1,4 @@
-"""Where a path of removals stops being of use: the step at which perplexity jumps, and the command that stops before.
+"""Where a path of removals stops being usable: the step at which perplexity jumps, and the command that stops before.
 
 Perplexity is 2 to the power of the bits that a token costs. A step that doubles it costs one bit of every token at
 once, a result at four times the intact model's two bits: text of such a model breaks up. Above the number of tokens in
@@ -57,10 +57,10 @@ def ruined(perplexities: Sequence[float], vocabulary: int | None = None) -> bool
 
 
 def usable_steps(perplexities: Sequence[float], vocabulary: int | None = None) -> int | None:
-    """After how many steps a path should have stopped; None where its end is of use.
+    """After how many steps a path should have stopped; None where its end is usable.
 
     That is before a cliff; of a path that is ruined little by little, the last step at which perplexity was less than
-    twice the intact model's. What is left by then is of use by the same measure.
+    twice the intact model's. What is left by then is usable by the same measure.
     """
     end = len(perplexities) - 1
     while (stop := _stop(perplexities[: end + 1], vocabulary)) is not None:
@@ -92,7 +92,7 @@ def _number(value: float) -> str:
 
 
 def warning(text: str, before: float, after: float, command: str | None = None) -> dict[str, Any]:
-    """A warning as a record holds it: what happened, and the command that makes a result of use."""
+    """A warning as a record holds it: what happened, and the command that makes a usable result."""
     found = {"text": text, "perplexity_before": before, "perplexity_after": after, "command": command}
     return {key: value for key, value in found.items() if value is not None}
 
@@ -120,7 +120,7 @@ def cut_command(options: Values, steps: int, source: str | None = None) -> str:
 
 
 def path_warning(path: Sequence[Point], vocabulary: int | None, options: Values) -> dict[str, Any] | None:
-    """The warning of a search or a cut; None where its result is of use.
+    """The warning of a search or a cut; None where its result is usable.
 
     Args:
         path: the intact model, and what every step left.
@@ -133,7 +133,7 @@ def path_warning(path: Sequence[Point], vocabulary: int | None, options: Values)
         return None
     sudden = steps == cliff(perplexities)
     before, after = (perplexities[steps], path[steps + 1]) if sudden else (perplexities[0], path[-1])
-    text = f"this result is of little use: perplexity rises {risen(before, after.perplexity)}"
+    text = f"this result is not usable: perplexity rises {risen(before, after.perplexity)}"
     text += f" {after.words}" if sudden else " over all steps"
     if after is not path[-1]:
         text += f", and is {_number(perplexities[-1])} in the end"
@@ -161,16 +161,16 @@ def guessing_warning(
 def result_warning(
     before: float, after: float, vocabulary: int | None, what: str, command: str | None = None
 ) -> dict[str, Any] | None:
-    """The warning of a result whose path is not known, as after training; None where it is of use.
+    """The warning of a result whose path is not known, as after training; None where it is usable.
 
     Args:
         before: perplexity of the intact model.
         after: of the result.
         vocabulary: tokens that the model can predict.
         what: on which text.
-        command: what makes a result of use.
+        command: what makes a usable result.
     """
     if not ruined([before, after], vocabulary):
         return None
-    text = f"this result is of little use: {what} perplexity rises {risen(before, after)}"
+    text = f"this result is not usable: {what} perplexity rises {risen(before, after)}"
     return warning(text + ("; remove less" if command else ""), before, after, command)

@@ -175,7 +175,7 @@ def _log_warning(wish: Wish) -> dict[str, Any] | None:
     steps = usable_steps(path) if path and all("perplexity" in line for line in lines) else None
     if steps is None:
         return None
-    text = f"this result is of little use: perplexity rises {risen(path[0], path[-1])}"
+    text = f"this result is not usable: perplexity rises {risen(path[0], path[-1])}"
     return warning(f"{text}; stop after step {steps}" if steps else text, path[0], path[-1])
 
 

@@ -168,7 +168,7 @@ def _facts(job: Job, lines: list[dict[str, Any]], results: dict[str, Any]) -> di
 
 
 def _warned(job: Job, results: dict[str, Any]) -> dict[str, Any]:
-    """The warning that a result is still of no use, as a part of its record; nothing where it is of use or unknown."""
+    """The warning that a result is still of no use, as a part of its record; nothing where it is usable or unknown."""
     source, key = Path(job.student.name), "heldout_perplexity"
     dense, recovered = (results.get(name, {}).get(key) for name in ("dense", "recovered"))
     if dense is None or recovered is None:
@@ -179,7 +179,7 @@ def _warned(job: Job, results: dict[str, Any]) -> dict[str, Any]:
 
 
 def source_command(folder: Path) -> str | None:
-    """The command that makes a result of use, of which this folder is another: its own warning's, or half as many."""
+    """The command that makes a usable result, of which this folder is another: its own warning's, or half as many."""
     if not (folder / RECORD_FILE).exists():
         return None
     record = load_record(folder)
