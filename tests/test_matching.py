@@ -74,7 +74,7 @@ def test_predictions_of_other_texts_are_refused(tmp_path: Path) -> None:
 def test_a_submission_of_longer_texts_gets_no_others(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("0\t[70]\n1\t[]\n")
     gold = written(tmp_path / "gold.jsonl", SHUFFLED)
-    with pytest.raises(InputError, match="the post with the id 0 of .* has offsets 70 to 70 outside its text of 10"):
+    with pytest.raises(InputError, match=r"the post with the id 0 of .* has offsets 70 to 70 outside its text of 10"):
         convert_file(tmp_path / "p.txt", tmp_path / "out.jsonl", gold)
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -82,5 +82,5 @@ def test_a_submission_of_longer_texts_gets_no_others(tmp_path: Path) -> None:
 def test_likelihoods_that_are_no_shares_are_refused(tmp_path: Path) -> None:
     for value in (None, 1.5, -0.1, "x"):
         path = written(tmp_path / "a.jsonl", [{"text": "abc", "spans": [], "likely": [[3, value]]}])
-        with pytest.raises(InputError, match="row 1 of .* is no prediction"):
+        with pytest.raises(InputError, match=r"row 1 of .* is no prediction"):
             read_predictions(path)

@@ -163,9 +163,7 @@ def test_rows_without_an_id_are_counted_and_ids_may_be_digits(tmp_path: Path) ->
     assert [row.id for row in read_predictions(tmp_path / "a.jsonl").rows] == [0, 1, 7, 8]
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "word"), [(7, 12, "a fool"), (0, 4, "fool"), (5, 9, "moron"), (6, 10, "foo!")]
-)
+@pytest.mark.parametrize(("start", "end", "word"), [(7, 12, "a fool"), (0, 4, "fool"), (5, 9, "moron")])
 def test_a_word_that_is_not_where_its_object_says_is_refused(start: int, end: int, word: str) -> None:
     for name in ("word", "text"):
         with pytest.raises(InputError, match=rf"'{word}' is not at {start} to {end}"):
