@@ -207,6 +207,32 @@ def test_conversations_are_no_texts(tmp_path: Path) -> None:
     assert read_texts(written(path, json.dumps([{"lyrics": "La.", "tags": ["a"]}]))) == ["La."], "one text is"
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question_id": 81, "category": "writing", "turns": ["Write.", "Again."]},
+        {"filename": "0-a.txt", "prompt": {"text": "Once"}, "continuation": {"text": "more"}},
+        {"guid": 1, "sentence_id": "s1", "label": 0},
+        {"url": "http://a", "label": 1},
+        {"split": "train", "tokens": ["a", "b"], "tags": [0, 1]},
+    ],
+)
+def test_names_of_rows_are_no_texts(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = written(tmp_path / "a.json", json.dumps([row]))
+    with pytest.raises(InputError, match="it is not clear which holds the text"):
+        read_texts(path)
+
+
+@pytest.mark.parametrize("name", ["history", "system", "system_prompt"])
+def test_what_alpacas_template_has_no_place_for_is_refused(tmp_path: Path, name: str) -> None:
+    row = {"instruction": "Add.", "input": "1, 2", "output": "3", "id": 7, "lang": None}
+    for blank in (None, "", []):
+        assert len(read_texts(written(tmp_path / "a.json", json.dumps([row, row | {name: blank}])))) == 2
+    path = written(tmp_path / "a.json", json.dumps([row, row | {name: "Be short."}]))
+    with pytest.raises(InputError, match=rf"row 2 of .* has a {name} beside its instruction"):
+        read_texts(path)
+
+
 def test_names_in_a_sentence_stay_on_one_line(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", '"a\nb","c\x1b[0m"\n1,2\n')
     for read in (read_texts, read_posts):

@@ -21,12 +21,15 @@ from remodeler.rows import read_rows, source_rows
 
 NAMES = ("alpaca", "wikitext2", "c4", "python")
 SEPARATOR = "<|endoftext|>"
-TALKS = ("conversations", "messages")
+LISTS = ("conversations", "messages", "turns", "tokens", "words")  # columns of texts in parts
+ALPACA_BESIDE = ("history", "system", "system_prompt")  # what Alpaca's template has no place for
 ALPACA_COLUMNS = ("instruction", "output")
 COLUMNS = ("content", "sentence", "document", "article", "story")  # tried after "text" and Alpaca's, before a lone one
 ALPACA_SEED = 42  # the official split is fixed; only the drawing from it has a seed of the user's
 SMALLEST_ALPACA = 100  # below this a tenth of the file is too little to calibrate on
 STREAMED = 100  # of a hub data set of any size this many rows per wanted sample are looked at
+# What the only column of texts is called where it only names or sorts the rows.
+NO_TEXT = re.compile(r"(.*[_-])?(id|uuid|key|hash|url|file|filename|path|label|category|lang|language|source|date)")
 NAME = re.compile(r"\S{1,40}")  # what the only column of a CSV is called, and a text is not
 HELD_OUT = 5  # one text in so many is held out when the texts are too few for what was asked
 
@@ -169,7 +172,7 @@ def _text_column(name: str, first: Row) -> str | None:
         return None
     strings = [column for column, value in first.items() if isinstance(value, str)]
     usual = [column for column in COLUMNS if column in strings]
-    lone = strings if len(strings) == 1 and not _around_rows(first) else []
+    lone = strings if len(strings) == 1 and not NO_TEXT.fullmatch(strings[0].lower()) and not _in_parts(first) else []
     if not usual and lone and name.lower().endswith(".csv") and not NAME.fullmatch(lone[0]):
         raise InputError(f"the first line of {name}, {lone[0][:40]!r}, names no column: put a line 'text' before it")
     if usual or lone:
@@ -179,10 +182,11 @@ def _text_column(name: str, first: Row) -> str | None:
     )
 
 
-def _around_rows(row: Row) -> bool:
-    """Whether it is a conversation, or an object around the rows, as ``{"name": ..., "data": [{...}, ...]}``."""
-    lists = [value for value in row.values() if isinstance(value, list)]
-    return not row.keys().isdisjoint(TALKS) or any(value and isinstance(value[0], dict) for value in lists)
+def _in_parts(row: Row) -> bool:
+    """Whether it is a conversation or a text in parts, or around either, as ``{"name": ..., "data": [{...}, ...]}``."""
+    inner = [value[0] if isinstance(value, list) and value else value for value in row.values()]
+    objects = [(value, each) for value, each in zip(row.values(), inner, strict=True) if isinstance(each, dict)]
+    return not row.keys().isdisjoint(LISTS) or any(isinstance(value, list) or "text" in each for value, each in objects)
 
 
 def _cell(where: str, row: Row, column: str, needed: bool = True) -> str:
@@ -201,6 +205,10 @@ def _cell(where: str, row: Row, column: str, needed: bool = True) -> str:
 def _alpaca_text(where: str, row: Row) -> str:
     cells = {column: _cell(where, row, column) for column in ALPACA_COLUMNS}
     cells["input"] = _cell(where, row, "input", needed=False)
+    beside = [column for column in ALPACA_BESIDE if row.get(column)]
+    if beside:
+        told = f"{where} has a {beside[0]} beside its instruction, which Alpaca's template has no place for"
+        raise InputError(f"{told}: give such rows as messages, or without it")
     example = alpaca_example(cells)
     return example.prompt + example.response if cells["instruction"] else ""
 
