@@ -9,16 +9,8 @@ from hypothesis import strategies as st
 
 from remodeler.alignment.prompts import read_prompts, read_responses
 from remodeler.alignment.shapes import SHAPES
-from remodeler.chat import (
-    BadRow,
-    Turn,
-    answered,
-    as_prompt,
-    conversation_of,
-    question,
-    system_in_user,
-    text_of,
-)
+from remodeler.chat import BadRow, Turn, text_of
+from remodeler.conversations import answered, as_prompt, conversation_of, question, system_in_user
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.prompts import asks
 
@@ -67,7 +59,11 @@ def said(*messages: Any, **more: Any) -> dict[str, Any]:
 NONE: dict[str, tuple[Any, str]] = {
     "content null": (said(USER, ANSWER | {"content": None}), "content is null"),
     "a refusal": (said(USER, {"role": "assistant", "content": None, "refusal": "I can't"}), "content is null"),
-    "no content": (said(USER, {"role": "assistant"}), "content is null"),
+    "no content": (said(USER, {"role": "assistant"}), "it has role, no content"),
+    "Gemini's parts": (said({"role": "user", "parts": [{"text": "x"}]}, ANSWER), "it has role, parts, no content"),
+    "ChatGPT's parts": (said(USER | {"content": {"content_type": "text", "parts": ["x"]}}, ANSWER), "no content"),
+    "two conversations": (said(USER, ANSWER, conversations=[USER | {"content": "x"}, ANSWER]), "that differ"),
+    "names twice in a text": ({"messages": '[{"role": "user", "content": "a", "content": "b"}]'}, "not JSON"),
     "no parts": (said(USER, ANSWER | {"content": []}), "empty list"),
     "a call with null": (said(USER, ANSWER | {"content": None, "tool_calls": [{"id": "c1"}]}), "tool call"),
     "a call beside a text": (said(USER, ANSWER | {"tool_calls": [{"id": "c1"}]}), "tool call"),
@@ -152,6 +148,15 @@ def test_a_system_prompt_moves_into_the_first_question() -> None:
         ({"turns": [USER, ANSWER, USER]}, "User: Which river?\n\nAssistant: The Rhine.\n\nUser: Which river?"),
         ({"turns": ["Which river?", "And why?"]}, "Which river?"),
         ({"prompt": "", "messages": [USER]}, "Which river?"),
+        (said(USER, ANSWER, conversations=[{"from": "human", "value": "Which river?"}, ANSWER]), "Which river?"),
+        (said(conversations=[USER]), "Which river?"),
+        ({"prompt": ["Which river?"]}, "Which river?"),
+        ({"prompt": {"type": "text", "text": "Which river?"}}, "Which river?"),
+        ({"prompt": json.dumps([{"id": 1, "role": "user", "content": "Which river?"}])}, "Which river?"),
+        ({"prompt": '[{"role": "admin"}]'}, '[{"role": "admin"}]'),
+        ({"question": "Which river?", "context": "Bonn."}, "Which river?\nBonn."),
+        ({"text": "Which river?", "role": "prompter"}, "Which river?"),
+        ({"text": "Which river?", "role": 3}, "Which river?"),
         ("Which river?", "Which river?"),
     ],
 )
@@ -167,7 +172,12 @@ def test_what_a_row_asks(row: Any, prompt: str) -> None:
         (said(ANSWER), "no turn of the user"),
         (said(USER, {"role": "system", "content": "x"}), "behind the last question"),
         ({"turns": "Which river?"}, "a text where turns"),
-        ({"turns": []}, "a list where turns"),
+        ({"turns": []}, "no turns"),
+        ({"prompt": ["Which river?", "And why?"]}, "a list of texts where one prompt"),
+        ({"prompt": "x", "history": [["a", "b"]]}, "a history beside the prompt"),
+        ({"question": "x", "history": [["a", "b"]]}, "a history beside the question"),
+        ({"text": "The Rhine.", "role": "assistant"}, "a message of the 'assistant', no prompt"),
+        (said(USER, conversations=[USER | {"content": "x"}]), "that differ"),
         ({"instruction": "x", "history": [["a", "b"]]}, "a history"),
         ({"prompt": "What is that?", "image": "a.png"}, "image beside"),
         ({"prompt": ANSWER}, "ends in a turn of the assistant"),
@@ -213,12 +223,14 @@ def test_responses_are_the_last_answer_where_none_stands_beside(tmp_path: Any) -
         said(USER),
         {"prompt": [USER], "completion": [ANSWER]},
         {"prompt": "Which river?", "response": [USER, ANSWER]},
+        said(USER, ANSWER, ANSWER),
     ]
     dropped = LeftOut()
     found = read_responses(file_of(tmp_path / "r.jsonl", *rows), dropped)
     assert [(each.row, each.response) for each in found] == [(0, "The Rhine."), (2, "The Rhine.")]
     assert found[0].prompt == "User: Which river?\n\nAssistant: The Rhine.\n\nUser: Sure?"
-    assert sum(dropped.values()) == 2
+    assert sum(dropped.values()) == 3
+    assert dropped["no response (an answer behind a turn of the assistant)"] == 1
 
 
 def test_reasons_are_told_the_commonest_first() -> None:

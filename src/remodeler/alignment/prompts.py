@@ -6,18 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remodeler.chat import (
-    ASSISTANT,
-    HISTORY,
-    BadRow,
-    as_prompt,
-    conversation_of,
-    is_talk,
-    messages_of,
-    question,
-    text_of,
-    turns_of,
-)
+from remodeler.chat import ASSISTANT, USER, BadRow, is_talk, messages_of, text_of, turns_of
+from remodeler.conversations import HISTORY, as_prompt, conversation_of, question
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.prompts import KEYS, asks, rows
 
@@ -121,6 +111,8 @@ def _answered(row: Any) -> tuple[str, str]:
         turns = conversation_of(row)
         if turns[-1].role != ASSISTANT:
             raise BadRow("the conversation ends in a question")
+        if turns[-2:-1] and turns[-2].role != USER:
+            raise BadRow(f"an answer behind a turn of the {turns[-2].role}")
         return as_prompt(question(turns)), turns[-1].text
 
 

@@ -14,24 +14,20 @@ from typing import Any
 from remodeler.chat import (
     ASSISTANT,
     EMPTY_ANSWER,
-    HISTORY,
     SPEAKERS,
     SYSTEM,
     USER,
     BadRow,
     Talk,
     Turn,
-    as_prompt,
-    beginning_alike,
     is_talk,
     kind,
     messages_of,
-    question,
     text_of,
     turns_of,
-    with_system,
 )
-from remodeler.prompts import instruction_of, prompt_of, prompt_turns
+from remodeler.conversations import HISTORY, as_prompt, beginning_alike, history_of, question, with_system
+from remodeler.prompts import ABOUT, instruction_of, prompt_of, prompt_turns, refuse_history
 
 Row = Mapping[str, Any]
 HUMAN, TURN = "\n\nHuman:", "\n\nAssistant:"
@@ -105,8 +101,11 @@ def _given(row: Row, key: str | None) -> Talk | None:
     if key is None:
         return None
     if key in HISTORY and is_talk(messages_of(row[key])):
-        return turns_of(row[key])
-    return instruction_of(row) if key == "instruction" else prompt_turns(row[key])
+        return history_of(row)
+    if key in ABOUT:
+        return instruction_of(row, key)
+    refuse_history(row, key)
+    return prompt_turns(row[key])
 
 
 def _side(value: Any) -> Side:
@@ -125,6 +124,8 @@ def _side(value: Any) -> Side:
         raise BadRow(EMPTY if str(reason) == EMPTY_ANSWER else str(reason)) from None
     if turns[-1].role != ASSISTANT:
         raise BadRow(EMPTY)
+    if not turns[-1].learned:
+        raise BadRow("an answer that is not to be learned from (weight 0)")
     return Side(turns[:-1], turns[-1].text)
 
 

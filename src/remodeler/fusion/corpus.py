@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from remodeler.chat import HISTORY, BadRow, Talk, answered, conversation_of
+from remodeler.chat import BadRow, Talk
 from remodeler.chat_templates import PLAIN, answer_spans, rendered_turns, template_of
+from remodeler.conversations import HISTORY, answered, conversation_of
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.fusion.offsets import Cut, cut
 from remodeler.sources import NAMES, rows_of
