@@ -121,7 +121,7 @@ REFUSED: list[tuple[str, str | bytes, str]] = [
     ("a.txt", lzma.compress(b"one"), "is compressed with xz"),
     ("a.csv", b"PK\x03\x04\x14\0", "is a zip archive"),
     ("a.jsonl.gz", gzip.compress(b'"one"'), "ends in .gz: unpack it"),
-    ("a.jsonl", '{"text": "one"}\n{"text": "two", "score": NaN}\n', "row 2 of .* .NaN, which JSON has no word for"),
+    ("a.jsonl", '[{"text": "one"}]\n[{"text": "two"}]\n', "behind row 1: more behind .*: give one list, or one object"),
     ("a.jsonl", '{"text": "one", "score": -Infinity}\n', "row 1 of .* .-Infinity, which JSON has no word for"),
     ("a.jsonl", '{"text": "one", "score": 1e999}\n', "row 1 of .* .the number 1e999, which is too large"),
     ("a.jsonl", '{"text": "one", "n": ' + "9" * 5000 + "}\n", "row 1 of .* .a number of 5000 digits"),
@@ -155,6 +155,19 @@ def test_what_can_not_be_read_is_refused_by_every_verb(
             read(path)
 
 
+def test_nan_in_json_is_a_missing_value_as_in_parquet(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "a.json"):
+        rows = '{"text": "one", "score": NaN}', '{"text": NaN, "score": 1.0}'
+        path = written(tmp_path / name, "\n".join(rows) if name == "a.jsonl" else f"[{', '.join(rows)}]")
+        assert [row.values for row in read_rows(path)] == [
+            {"text": "one", "score": None},
+            {"text": None, "score": 1.0},
+        ]
+        assert read_texts(path) == ["one"]
+    with pytest.raises(InputError, match="has spans"):
+        read_posts(written(path, '{"text": "one", "spans": [0, NaN]}'), known=True)
+
+
 def test_a_folder_a_missing_file_and_a_text_in_the_place_of_one(tmp_path: Path) -> None:
     (tmp_path / "a.csv").mkdir()
     for read in VERBS.values():
@@ -170,7 +183,7 @@ def test_a_folder_a_missing_file_and_a_text_in_the_place_of_one(tmp_path: Path) 
     [
         ("a.csv", "x, y,1\n", "one,1\n"),
         ("a.csv", '"x"y,1\n', "one,1\n"),
-        ("a.jsonl", '{"text": "x", "n": NaN}\n', '{"text": "one"}\n'),
+        ("a.jsonl", '{"text": "x", "n": Infinity}\n', '{"text": "one"}\n'),
         ("a.jsonl", '{"text": "\\ud800"}\n', '{"text": "one"}\n'),
         ("a.json", '{"text": "x", "text": "y"},', '{"text": "one"},'),
     ],

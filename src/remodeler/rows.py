@@ -15,7 +15,7 @@ from typing import Any
 from remodeler.errors import InputError, one_line
 from remodeler.hub import hub_rows, on_hub
 from remodeler.lines import Row, decoded_lines, fault_of, listed, refuse_missing, short, text_lines
-from remodeler.strict_json import BLANK, BREAKS_OFF, elements, parse_json
+from remodeler.strict_json import BEHIND, BLANK, BREAKS_OFF, elements, parse_json
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 LONGEST_CELL = 2**31 - 1
@@ -177,7 +177,8 @@ def _listed(path: Path, text: str) -> Iterator[Row]:
             else:
                 yield _object(where, number, value)
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON (behind row {number}: {error}): restore it") from None
+        advice = "give one list, or one object a line" if BEHIND in str(error) else "restore it"
+        raise InputError(f"{path} is not valid JSON (behind row {number}: {error}): {advice}") from None
 
 
 def _object(where: str, number: int, value: Any) -> Row:
