@@ -236,14 +236,17 @@ def test_names_of_rows_are_no_texts(tmp_path: Path, row: dict[str, Any]) -> None
         read_texts(path)
 
 
-@pytest.mark.parametrize("name", ["history", "system", "system_prompt"])
-def test_what_alpacas_template_has_no_place_for_is_refused(tmp_path: Path, name: str) -> None:
+def test_alpacas_rows_keep_what_llama_factory_has_beside_them(tmp_path: Path) -> None:
     row = {"instruction": "Add.", "input": "1, 2", "output": "3", "id": 7, "lang": None}
-    for blank in (None, "", []):
-        assert len(read_texts(written(tmp_path / "a.json", json.dumps([row, row | {name: blank}])))) == 2
-    path = written(tmp_path / "a.json", json.dumps([row, row | {name: "Be short."}]))
-    with pytest.raises(InputError, match=rf"row 2 of .* has a {name} beside its instruction"):
-        read_texts(path)
+    path = tmp_path / "a.json"
+    blank = row | {"history": [], "system": "", "system_prompt": None}
+    plain, same = read_texts(written(path, json.dumps([row, blank])))
+    assert plain == same
+    for name in ("system", "system_prompt"):
+        (text,) = read_texts(written(path, json.dumps([row | {name: "Be short."}])))
+        assert text == "Be short.\n\n### Instruction" + plain.split("### Instruction")[1]
+    with pytest.raises(InputError, match=r"row 2 of .* has a history beside its instruction"):
+        read_texts(written(path, json.dumps([row, row | {"history": [["a", "b"]]}])))
 
 
 def test_names_in_a_sentence_stay_on_one_line(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from remodeler.rows import read_rows, source_rows
 NAMES = ("alpaca", "wikitext2", "c4", "python")
 SEPARATOR = "<|endoftext|>"
 LISTS = ("conversations", "messages", "turns", "tokens", "words")  # columns of texts in parts
-ALPACA_BESIDE = ("history", "system", "system_prompt")  # what Alpaca's template has no place for
+SYSTEM = ("system", "system_prompt")  # beside Alpaca's columns: what stands in the place of the template's first words
 ALPACA_COLUMNS = ("instruction", "output")
 COLUMNS = ("content", "sentence", "document", "article", "story")  # tried after "text" and Alpaca's, before a lone one
 ALPACA_SEED = 42  # the official split is fixed; only the drawing from it has a seed of the user's
@@ -81,12 +81,15 @@ def read_texts(path: str | Path) -> list[str]:
 
 
 def alpaca_example(row: Row) -> Example:
-    """An instruction in the words of the official Alpaca template; prompt + response is its ``text`` column."""
-    given = row.get("input")
+    """An instruction in the words of the official Alpaca template; prompt + response is its ``text`` column.
+
+    Where a row has a ``system``, that stands in the place of the first words, as in LLaMA-Factory and axolotl.
+    """
+    given, system = row.get("input"), next((row[key] for key in SYSTEM if row.get(key)), None)
     more = ", paired with an input that provides further context" if given else ""
     start = f"Below is an instruction that describes a task{more}."
     parts = [
-        f"{start} Write a response that appropriately completes the request.",
+        system or f"{start} Write a response that appropriately completes the request.",
         f"### Instruction:\n{row['instruction']}",
         *([f"### Input:\n{given}"] if given else []),
         "### Response:\n",
@@ -204,11 +207,10 @@ def _cell(where: str, row: Row, column: str, needed: bool = True) -> str:
 
 def _alpaca_text(where: str, row: Row) -> str:
     cells = {column: _cell(where, row, column) for column in ALPACA_COLUMNS}
-    cells["input"] = _cell(where, row, "input", needed=False)
-    beside = [column for column in ALPACA_BESIDE if row.get(column)]
-    if beside:
-        told = f"{where} has a {beside[0]} beside its instruction, which Alpaca's template has no place for"
-        raise InputError(f"{told}: give such rows as messages, or without it")
+    cells |= {column: _cell(where, row, column, needed=False) for column in ("input", *SYSTEM)}
+    if row.get("history"):
+        told = f"{where} has a history beside its instruction, which Alpaca's template has no place for"
+        raise InputError(f"{told}: give such rows as messages")
     example = alpaca_example(cells)
     return example.prompt + example.response if cells["instruction"] else ""
 
