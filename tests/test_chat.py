@@ -64,6 +64,7 @@ NONE: dict[str, tuple[Any, str]] = {
     "ChatGPT's parts": (said(USER | {"content": {"content_type": "text", "parts": ["x"]}}, ANSWER), "no content"),
     "two conversations": (said(USER, ANSWER, conversations=[USER | {"content": "x"}, ANSWER]), "that differ"),
     "names twice in a text": ({"messages": '[{"role": "user", "content": "a", "content": "b"}]'}, "not JSON"),
+    "a call in an object": (said(USER, ANSWER | {"function_call": {"name": "f", "arguments": None}}), "tool call"),
     "no parts": (said(USER, ANSWER | {"content": []}), "empty list"),
     "a call with null": (said(USER, ANSWER | {"content": None, "tool_calls": [{"id": "c1"}]}), "tool call"),
     "a call beside a text": (said(USER, ANSWER | {"tool_calls": [{"id": "c1"}]}), "tool call"),
@@ -106,6 +107,14 @@ NONE: dict[str, tuple[Any, str]] = {
 def test_what_is_no_conversation_says_why(row: Any, reason: str) -> None:
     with pytest.raises(BadRow, match=reason):
         answered(conversation_of(row))
+
+
+def test_what_holds_nothing_is_as_good_as_absent() -> None:
+    """Arrow gives every row all names of all rows, with null in them."""
+    part = {"type": None, "text": "Which river?", "image_url": {"url": None, "detail": ""}}
+    empty = {"tool_calls": [], "function_call": {"name": None, "arguments": None}, "images": [{"bytes": None}]}
+    row = said(USER | {"content": [part]} | empty, ANSWER | empty | {"reasoning_content": None}, tools=[], images=None)
+    assert conversation_of(row) == (ASKED, SAID)
 
 
 def test_answers_of_weight_0_are_turns_that_are_not_learned() -> None:

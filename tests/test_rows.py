@@ -99,6 +99,8 @@ U16, U32 = "text\none\n".encode("utf-16"), "text\none\n".encode("utf-32")
 REFUSED: list[tuple[str, str | bytes, str]] = [
     ("a.csv", "text,n\none,1\nthe end, my friend,2\n", "row 2 of .*a.csv .line 3. has 3 columns, the header 2: quote"),
     ("a.csv", "text,n\none\n", "row 1 of .* has 1 columns, the header 2"),
+    ("a.csv", 'text,n\none,1\nText,"n"\ntwo,2\n', "row 2 of .* .line 3. repeats the header"),
+    ("a.csv", '"text,n"\n"one,1"\n', "has one column, 'text,n'"),
     ("a.csv", "text,n,\none,1,\nthe end, my friend,2\n", "row 2 of .* has '2' in a column without a name"),
     ("a.csv", "text;n\none, two;1\n", "has one column, 'text;n': separate columns by commas"),
     ("a.csv", "text\tn\none\t1\n", "has one column, 'text.tn'"),

@@ -113,8 +113,8 @@ def _part(part: Any) -> str:
         return _content(part)
     if not isinstance(part, Mapping):
         raise BadRow(f"{kind(part)} where a part of a message was expected")
-    form = part.get("type", PARTS[0])
-    others = [key for key, value in part.items() if str(key).endswith("_url") and value]
+    form = part.get("type") or PARTS[0]
+    others = [key for key, value in part.items() if str(key).endswith("_url") and not _is_empty(value)]
     if form not in PARTS or others:
         raise BadRow(f"a part of the type {others[0] if others else form!r:.30}, no text")
     text = _said(part)
@@ -131,15 +131,23 @@ def kind(value: Any) -> str:
 
 
 def refuse_beside(found: Mapping[str, Any], keys: Mapping[str, str] = BESIDE) -> None:
-    """Raise for what would be lost; empty and null are as good as absent.
+    """Raise for what would be lost; empty and null are as good as absent, also deep inside, as Arrow fills objects.
 
     Raises:
         BadRow: for a key that holds something.
     """
     for key, reason in keys.items():
-        value = found.get(key)
-        if value and not (isinstance(value, str) and value.strip() in ("", "[]", "{}", "null")):
+        if not _is_empty(found.get(key)):
             raise BadRow(reason)
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a value holds nothing at any depth."""
+    if isinstance(value, str):
+        return value.strip() in ("", "[]", "{}", "null")
+    if isinstance(value, Mapping):
+        return all(map(_is_empty, value.values()))
+    return all(map(_is_empty, value)) if isinstance(value, list | tuple) else not value
 
 
 # Conversations --------------------------------------------------------------------------------------------------------

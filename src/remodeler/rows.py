@@ -20,7 +20,7 @@ from remodeler.strict_json import BEHIND, BLANK, BREAKS_OFF, elements, parse_jso
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 LONGEST_CELL = 2**31 - 1
 """Characters; the csv library's own limit is 131,072."""
-DELIMITERS = re.compile("[;\t|]")
+DELIMITERS = re.compile("[;\t|,]")
 """What separates the columns of files that are called CSV and are none."""
 
 
@@ -117,6 +117,8 @@ def _csv_row(where: str, number: int, names: list[str], cells: list[str]) -> Row
         told = f"has {len(cells)} columns, the header {len(names)}: quote texts that contain commas"
         return Row(number, fault=f"{where} {told}")
     fault = next((fault for fault in (fault_of(where, cell) for cell in cells) if fault), None)
+    if len(names) > 1 and [cell.strip().lower() for cell in cells] == names:
+        fault = f"{where} repeats the header, as joined files do: take it out"
     stray = next((cell for place, cell in enumerate(cells) if place and cell.strip() and not names[place]), None)
     if stray is not None:
         fault = f"{where} has {short(stray)} in a column without a name: name it, and quote texts that contain commas"
