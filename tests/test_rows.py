@@ -238,6 +238,14 @@ def test_names_of_rows_are_no_texts(tmp_path: Path, row: dict[str, Any]) -> None
         read_texts(path)
 
 
+def test_a_text_that_is_missing_in_the_first_row_is_not_looked_for_elsewhere(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"title": "One", "body": None}, {"title": "Two", "body": "It was."}]
+    with pytest.raises(InputError, match="it is not clear which holds the text"):
+        read_texts(written(tmp_path / "a.json", json.dumps(rows)))
+    rows = [{"n": 1, "content": None}, {"n": 2, "content": "It was."}]
+    assert read_texts(written(tmp_path / "a.json", json.dumps(rows))) == ["It was."]
+
+
 def test_alpacas_rows_keep_what_llama_factory_has_beside_them(tmp_path: Path) -> None:
     row = {"instruction": "Add.", "input": "1, 2", "output": "3", "id": 7, "lang": None}
     path = tmp_path / "a.json"

@@ -158,7 +158,7 @@ def _texts(rows: list[Row], name: str) -> list[str]:
     """The text of every row that has one; null and blank ones are left out."""
     if not rows:
         raise InputError(f"{name} holds no text: give a source with at least one")
-    column = _text_column(name, rows[0])
+    column = _text_column(name, rows)
     numbered = [(f"row {number} of {name}", row) for number, row in enumerate(rows, 1)]
     texts = [_alpaca_text(where, row) if column is None else _cell(where, row, column) for where, row in numbered]
     texts = [text for text in texts if text.strip()]
@@ -167,15 +167,17 @@ def _texts(rows: list[Row], name: str) -> list[str]:
     return texts
 
 
-def _text_column(name: str, first: Row) -> str | None:
+def _text_column(name: str, rows: list[Row]) -> str | None:
     """The column that holds the text; None for Alpaca's columns, which make one together."""
+    first = rows[0]
     if "text" in first:
         return "text"
     if first.keys() >= set(ALPACA_COLUMNS):
         return None
-    strings = [column for column, value in first.items() if isinstance(value, str)]
+    strings = list(dict.fromkeys(column for row in rows for column, value in row.items() if isinstance(value, str)))
     usual = [column for column in COLUMNS if column in strings]
-    lone = strings if len(strings) == 1 and not NO_TEXT.fullmatch(strings[0].lower()) and not _in_parts(first) else []
+    named = len(strings) == 1 and not NO_TEXT.fullmatch(strings[0].lower())
+    lone = strings if named and not any(map(_in_parts, rows)) else []
     if not usual and lone and name.lower().endswith(".csv") and not NAME.fullmatch(lone[0]):
         raise InputError(f"the first line of {name}, {lone[0][:40]!r}, names no column: put a line 'text' before it")
     if usual or lone:
