@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from remodeler.alignment.prompts import read_prompts, read_responses
 from remodeler.alignment.shapes import SHAPES
 from remodeler.chat import BadRow, Turn, text_of
-from remodeler.conversations import answered, as_prompt, conversation_of, question, system_in_user
+from remodeler.conversations import answered, as_prompt, conversation_of, learned_from, question, system_in_user
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.prompts import asks
 
@@ -109,6 +109,26 @@ def test_what_is_no_conversation_says_why(row: Any, reason: str) -> None:
         answered(conversation_of(row))
 
 
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (said(USER, ANSWER, label=False), "marked as a bad one"),
+        (said(USER, ANSWER, kto_tag=False), "marked as a bad one"),
+        (said(USER, ANSWER, USER, chosen=ANSWER, rejected=ANSWER), "a chosen answer beside"),
+        (said(USER, ANSWER, documents=[{"text": "x"}]), "documents beside"),
+        (said(USER, ANSWER | {"train_detail": [{"begin_offset": 0, "end_offset": 3, "train": False}]}), "not to be"),
+    ],
+)
+def test_what_is_not_to_be_learned_is_left_out(row: Any, reason: str) -> None:
+    with pytest.raises(BadRow, match=reason):
+        learned_from(row)
+
+
+@pytest.mark.parametrize("more", [{"label": True}, {"label": 0}, {"label": None}, {"chosen": [USER, ANSWER]}])
+def test_other_marks_of_a_row_change_nothing(more: dict[str, Any]) -> None:
+    assert learned_from(said(USER, ANSWER, **more)) == (ASKED, SAID)
+
+
 def test_what_holds_nothing_is_as_good_as_absent() -> None:
     """Arrow gives every row all names of all rows, with null in them."""
     part = {"type": None, "text": "Which river?", "image_url": {"url": None, "detail": ""}}
@@ -160,6 +180,8 @@ def test_a_system_prompt_moves_into_the_first_question() -> None:
         (said(USER, ANSWER, conversations=[{"from": "human", "value": "Which river?"}, ANSWER]), "Which river?"),
         (said(conversations=[USER]), "Which river?"),
         ({"prompt": ["Which river?"]}, "Which river?"),
+        ({"instruction": "", "input": "Which river?"}, "Which river?"),
+        (said({"role": "system", "content": ""}, USER), "Which river?"),
         ({"prompt": {"type": "text", "text": "Which river?"}}, "Which river?"),
         ({"prompt": json.dumps([{"id": 1, "role": "user", "content": "Which river?"}])}, "Which river?"),
         ({"prompt": '[{"role": "admin"}]'}, '[{"role": "admin"}]'),
@@ -182,7 +204,7 @@ def test_what_a_row_asks(row: Any, prompt: str) -> None:
         (said(USER, {"role": "system", "content": "x"}), "behind the last question"),
         ({"turns": "Which river?"}, "a text where turns"),
         ({"turns": []}, "no turns"),
-        ({"prompt": ["Which river?", "And why?"]}, "a list of texts where one prompt"),
+        ({"prompt": ["Which river?", "And why?"]}, "a list of texts where one"),
         ({"prompt": "x", "history": [["a", "b"]]}, "a history beside the prompt"),
         ({"question": "x", "history": [["a", "b"]]}, "a history beside the question"),
         ({"text": "The Rhine.", "role": "assistant"}, "a message of the 'assistant', no prompt"),
@@ -233,12 +255,16 @@ def test_responses_are_the_last_answer_where_none_stands_beside(tmp_path: Any) -
         {"prompt": [USER], "completion": [ANSWER]},
         {"prompt": "Which river?", "response": [USER, ANSWER]},
         said(USER, ANSWER, ANSWER),
+        {"question": "Which river?", "answer": ["Rhine", "The Rhine"]},
+        {"prompt": " ", "response": "The Rhine."},
     ]
     dropped = LeftOut()
     found = read_responses(file_of(tmp_path / "r.jsonl", *rows), dropped)
     assert [(each.row, each.response) for each in found] == [(0, "The Rhine."), (2, "The Rhine.")]
     assert found[0].prompt == "User: Which river?\n\nAssistant: The Rhine.\n\nUser: Sure?"
-    assert sum(dropped.values()) == 3
+    assert sum(dropped.values()) == 5
+    assert dropped["no response (a list of texts where one was expected)"] == 1
+    assert dropped["no prompt (nothing is asked)"] == 1
     assert dropped["no response (an answer behind a turn of the assistant)"] == 1
 
 

@@ -215,7 +215,7 @@ NO_PAIRS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a list of answers": (
         {"prompt": "why?", "chosen": ["a", "b"], "rejected": ["c"]},
-        "a list of texts where one answer was expected",
+        "a list of texts where one was expected",
     ),
     "a tool call": (
         {"prompt": "why?", "chosen": {"role": "assistant", "content": None, "tool_calls": [1]}, "rejected": "x"},
@@ -334,7 +334,7 @@ def test_every_reason_has_the_first_of_its_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        ({"prompt": ["why?", "really?"]}, "a list of texts where one prompt was expected"),
+        ({"prompt": ["why?", "really?"]}, "a list of texts where one was"),
         ({"history": [["a", "b"]]}, "a history beside the prompt"),
         ({"chosen": [{"role": "assistant", "content": "because", "weight": 0}]}, "weight 0"),
         (

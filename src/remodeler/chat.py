@@ -29,12 +29,14 @@ SPEAKERS, WORDS = ("role", "from"), ("content", "value", "text")
 """Keys of who speaks, and of what: messages, ShareGPT, and the prompts of RealToxicityPrompts."""
 BESIDE = {
     **{key: "tools that may be called" for key in ("tools", "functions")},
+    **{key: f"{key} beside the text" for key in ("documents", "attachments", "chat_template_kwargs")},
     **{key: f"{key} beside the text" for key in ("image", "images", "video", "videos", "audio", "audios")},
 }
 """Keys of a row or a message whose content would be lost, and what they hold."""
 UNREAD = BESIDE | {
     **{key: "a tool call or its result" for key in ("tool_calls", "function_call", "tool_call_id")},
     **{key: "reasoning beside the answer" for key in ("reasoning_content", "reasoning", "thinking")},
+    **{key: "parts that are not to be learned from" for key in ("train_detail", "training_detail")},
 }
 """The same of a message."""
 PARTS = ("text", "input_text", "output_text")
@@ -77,6 +79,8 @@ def text_of(value: Any) -> str:
     Raises:
         BadRow: for anything else, and for letters that UTF-8 does not have.
     """
+    if isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(each, str) for each in value):
+        raise BadRow("a list of texts where one was expected")
     return _content(_said(value) if isinstance(value, Mapping) else value)
 
 

@@ -50,6 +50,20 @@ def with_system(row: Mapping[str, Any], turns: Talk) -> Talk:
     return turns if begun else (Turn(SYSTEM, texts.pop()), *turns)
 
 
+def learned_from(row: Mapping[str, Any]) -> Talk:
+    """The conversation of a row, where its answers are to be learned from.
+
+    Raises:
+        BadRow: where they are not, or where none stands there, with the reason.
+    """
+    turns = answered(conversation_of(row))
+    if row.get("label") is False or row.get("kto_tag") is False:
+        raise BadRow("an answer that is marked as a bad one (label false)")
+    if turns[-1].role == USER and row.get("chosen") is not None:
+        raise BadRow("a chosen answer beside the conversation")
+    return turns
+
+
 def answered(turns: Talk) -> Talk:
     """Itself, where there is something to learn: a question, and an answer to it.
 
@@ -82,9 +96,10 @@ def question(turns: Talk) -> Talk:
 
 def as_prompt(turns: Talk) -> str:
     """A conversation as one text: a lone turn of the user as it is, several with their speakers' names."""
-    if len(turns) == 1:
-        return turns[0].text
-    return "\n\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in turns)
+    said = [turn for turn in turns if turn.role != SYSTEM or turn.text.strip()]
+    if len(said) == 1:
+        return said[0].text
+    return "\n\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in said)
 
 
 def system_in_user(turns: Talk) -> Talk:

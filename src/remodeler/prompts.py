@@ -47,8 +47,6 @@ def prompt_turns(value: Any) -> Talk:
     if isinstance(found, Mapping) and any(key in found for key in SPEAKERS):
         found = [found]
     if not is_talk(found):
-        if isinstance(found, list | tuple) and len(found) > 1 and all(isinstance(each, str) for each in found):
-            raise BadRow("a list of texts where one prompt was expected (turns are asked by their first)")
         return (Turn(USER, text_of(found)),)
     turns = turns_of(found)
     if turns[-1].role != USER:
@@ -74,7 +72,7 @@ def instruction_of(row: Mapping[str, Any], key: str = "instruction") -> Talk:
     refuse_history(row, key)
     turns = prompt_turns(row[key])
     about = [text_of(row[name]) for name in MORE if row.get(name)]
-    text = "\n".join([turns[-1].text, *(each for each in about if each.strip())])
+    text = "\n".join(each for each in (turns[-1].text, *about) if each.strip())
     return (*turns[:-1], replace(turns[-1], text=text))
 
 

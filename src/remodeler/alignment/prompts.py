@@ -102,6 +102,8 @@ def _answered(row: Any) -> tuple[str, str]:
     """What is asked, and the answer: beside it, or at the end of a conversation."""
     with _named("no prompt"):
         prompt = asks(row)
+        if not prompt.strip():
+            raise BadRow("nothing is asked")
     with _named("no response"):
         key = next((each for each in RESPONSES if isinstance(row, Mapping) and row.get(each) is not None), None)
         if key is not None:

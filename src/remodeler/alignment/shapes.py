@@ -115,8 +115,6 @@ def _side(value: Any) -> Side:
     if isinstance(value, Mapping) and any(key in value for key in SPEAKERS):
         value = [value]
     if not is_talk(value):
-        if isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(each, str) for each in value):
-            raise BadRow("a list of texts where one answer was expected")
         return Side((), text_of(value))
     try:
         turns = turns_of(value)

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from remodeler.chat import BadRow, Talk
 from remodeler.chat_templates import PLAIN, answer_spans, rendered_turns, template_of
-from remodeler.conversations import HISTORY, answered, conversation_of
+from remodeler.conversations import HISTORY, learned_from
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.fusion.offsets import Cut, cut
 from remodeler.sources import NAMES, rows_of
@@ -85,7 +85,7 @@ def conversations(source: str, samples: int, dropped: LeftOut) -> list[Conversat
         return None
     for number, row in enumerate(found, 1):
         try:
-            talks.append(Conversation(number, answered(conversation_of(row))))
+            talks.append(Conversation(number, learned_from(row)))
         except BadRow as reason:
             dropped.add(reason, number)
     if not talks:
