@@ -132,7 +132,7 @@ def test_other_marks_of_a_row_change_nothing(more: dict[str, Any]) -> None:
 def test_what_holds_nothing_is_as_good_as_absent() -> None:
     """Arrow gives every row all names of all rows, with null in them."""
     part = {"type": None, "text": "Which river?", "image_url": {"url": None, "detail": ""}}
-    empty = {"tool_calls": [], "function_call": {"name": None, "arguments": None}, "images": [{"bytes": None}]}
+    empty = {"tool_calls": [], "function_call": {"name": None, "arguments": None}, "image": {"bytes": None}}
     row = said(USER | {"content": [part]} | empty, ANSWER | empty | {"reasoning_content": None}, tools=[], images=None)
     assert conversation_of(row) == (ASKED, SAID)
 
@@ -185,6 +185,10 @@ def test_a_system_prompt_moves_into_the_first_question() -> None:
         ({"prompt": {"type": "text", "text": "Which river?"}}, "Which river?"),
         ({"prompt": json.dumps([{"id": 1, "role": "user", "content": "Which river?"}])}, "Which river?"),
         ({"prompt": '[{"role": "admin"}]'}, '[{"role": "admin"}]'),
+        ({"prompt": json.dumps(USER)}, "Which river?"),
+        ({"prompt": '{"role": "admin"}'}, '{"role": "admin"}'),
+        ({"prompt": "{role}, which river?"}, "{role}, which river?"),
+        ({"prompt": "Which river?", "system_message": "Be short."}, "System: Be short.\n\nUser: Which river?"),
         ({"question": "Which river?", "context": "Bonn."}, "Which river?\nBonn."),
         ({"text": "Which river?", "role": "prompter"}, "Which river?"),
         ({"text": "Which river?", "role": 3}, "Which river?"),

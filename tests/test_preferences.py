@@ -350,6 +350,12 @@ def test_what_would_be_read_in_part_is_no_pair(tmp_path: Path, more: dict[str, A
     assert reason in counted(dropped)
 
 
+def test_a_message_as_json_text_is_a_message(tmp_path: Path) -> None:
+    sides = {key: json.dumps(SHAPED["messages"][key][-1]) for key in ("chosen", "rejected")}
+    row = {"prompt": [], "messages": [TURN]} | sides
+    assert read_preferences(written(tmp_path / "rows.jsonl", [row]))[0] == [TRIPLE]
+
+
 def test_a_question_keeps_what_it_is_about(tmp_path: Path) -> None:
     row = {"question": "why?", "context": "It rains.", "chosen": "because", "rejected": "dunno"}
     found, _ = read_preferences(written(tmp_path / "rows.jsonl", [row]))

@@ -45,8 +45,8 @@ SWITCHES = ("weight", "train", "training", "loss")
 """Keys by which OpenAI, axolotl and ms-swift say whether an answer is learned from."""
 PACKED = re.compile(r"\s*\[\s*\{\s*[\"'](?:role|from|content|value)[\"']\s*:")
 """How a list of messages begins that was stored as a text, by JSON or by Python."""
-PACKED_LIST = re.compile(r"\s*\[\s*\{")
-"""How any list of objects begins in a text."""
+PACKED_OBJECT = re.compile(r"\s*(?:\[\s*)?\{")
+"""How any object, or list of objects, begins in a text."""
 EMPTY_ANSWER = "an empty answer"
 NOT_UTF8 = "text that is not UTF-8 (half of a surrogate pair)"
 
@@ -135,7 +135,7 @@ def kind(value: Any) -> str:
 
 
 def refuse_beside(found: Mapping[str, Any], keys: Mapping[str, str] = BESIDE) -> None:
-    """Raise for what would be lost; empty and null are as good as absent, also deep inside, as Arrow fills objects.
+    """Raise for what would be lost; empty and null are as good as absent, and so is an object of them, as Arrow fills rows.
 
     Raises:
         BadRow: for a key that holds something.
@@ -146,24 +146,22 @@ def refuse_beside(found: Mapping[str, Any], keys: Mapping[str, str] = BESIDE) ->
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether a value holds nothing at any depth."""
+    """Whether a value holds nothing; an object may do so by its names' values."""
     if isinstance(value, str):
         return value.strip() in ("", "[]", "{}", "null")
-    if isinstance(value, Mapping):
-        return all(map(_is_empty, value.values()))
-    return all(map(_is_empty, value)) if isinstance(value, list | tuple) else not value
+    return all(map(_is_empty, value.values())) if isinstance(value, Mapping) else not value
 
 
 # Conversations --------------------------------------------------------------------------------------------------------
 
 
 def messages_of(value: Any) -> Any:
-    """The list behind a list of messages that was stored as JSON text; anything else as it is.
+    """The list behind messages, or one message, stored as JSON text; anything else as it is.
 
     Raises:
         BadRow: for such a text that is no JSON.
     """
-    if not isinstance(value, str) or not PACKED_LIST.match(value):
+    if not isinstance(value, str) or not PACKED_OBJECT.match(value):
         return value
     try:
         found = parse_json(value)
@@ -171,13 +169,14 @@ def messages_of(value: Any) -> Any:
         if PACKED.match(value):
             raise BadRow("messages stored as a text that is not JSON") from None
         return value
-    return found if _are_messages(found) else value
+    listed = found if isinstance(found, list) else [found]
+    return listed if _are_messages(listed) else value
 
 
-def _are_messages(listed: Any) -> bool:
-    """Whether all elements say who speaks, or what is said: other lists are an answer in JSON."""
+def _are_messages(found: list[Any]) -> bool:
+    """Whether all elements say who speaks and what is said: anything else is an answer in JSON."""
     keys = (*SPEAKERS, "content", "value")
-    return all(isinstance(each, Mapping) and sum(key in each for key in keys) > 1 for each in listed)
+    return all(isinstance(each, Mapping) and sum(key in each for key in keys) > 1 for each in found)
 
 
 def is_talk(value: Any) -> bool:

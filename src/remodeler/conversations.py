@@ -9,7 +9,7 @@ from remodeler.chat import ASSISTANT, SYSTEM, USER, BadRow, Talk, Turn, kind, re
 HISTORY = ("conversations", "messages")
 """Keys of a whole conversation."""
 DIFFERENT = "messages and conversations that differ"
-SYSTEMS = ("system", "system_prompt")
+SYSTEMS = ("system", "system_prompt", "system_message")
 """Keys of a row that holds the system's text beside the conversation."""
 
 

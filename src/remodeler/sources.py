@@ -22,7 +22,11 @@ from remodeler.rows import read_rows, source_rows
 NAMES = ("alpaca", "wikitext2", "c4", "python")
 SEPARATOR = "<|endoftext|>"
 LISTS = ("conversations", "messages", "turns", "tokens", "words")  # columns of texts in parts
-SYSTEM = ("system", "system_prompt")  # beside Alpaca's columns: what stands in the place of the template's first words
+SYSTEM = (
+    "system",
+    "system_prompt",
+    "system_message",
+)  # beside Alpaca's columns: what stands in the place of the template's first words
 ALPACA_COLUMNS = ("instruction", "output")
 COLUMNS = ("content", "sentence", "document", "article", "story")  # tried after "text" and Alpaca's, before a lone one
 ALPACA_SEED = 42  # the official split is fixed; only the drawing from it has a seed of the user's

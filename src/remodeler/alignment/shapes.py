@@ -75,7 +75,7 @@ def _pair(prompt: str, better: str, worse: str, scores: tuple[float, float] = (m
 def pairs(row: Row) -> Ranked:
     """{chosen, rejected}, and the prompt beside them under any usual name, or in both of them before the answer."""
     chosen, rejected = (messages_of(row[key]) for key in ("chosen", "rejected"))
-    key = next((key for key in ASKED if row.get(key) is not None), None)
+    key = next((key for key in ASKED if row.get(key) is not None and row[key] != []), None)
     found = _transcribed(row[key] if key else None, chosen, rejected)
     if found is None:
         sides = _side(chosen), _side(rejected)
@@ -258,8 +258,10 @@ def scored(row: Row) -> Ranked:
 
 def _listed(value: Any, key: str) -> list[tuple[Row, str]]:
     """Answers with what is known of each."""
-    if not isinstance(value, list | tuple) or not all(isinstance(each, Mapping) for each in value):
+    if not isinstance(value, list | tuple):
         raise BadRow(f"{kind(value)} where a list of answers was expected")
+    if not all(isinstance(each, Mapping) for each in value):
+        raise BadRow("a list of answers without ranks or scores")
     if len(value) < 2:
         raise BadRow("fewer than two answers")
     return [(each, text_of(each.get(key))) for each in value]
