@@ -135,7 +135,7 @@ def kind(value: Any) -> str:
 
 
 def refuse_beside(found: Mapping[str, Any], keys: Mapping[str, str] = BESIDE) -> None:
-    """Raise for what would be lost; empty and null are as good as absent, and so is an object of them, as Arrow fills rows.
+    """Raise for what would be lost; what is empty or null, or an object of such, as Arrow fills rows, is absent.
 
     Raises:
         BadRow: for a key that holds something.
