@@ -82,5 +82,5 @@ def test_a_submission_of_longer_texts_gets_no_others(tmp_path: Path) -> None:
 def test_likelihoods_that_are_no_shares_are_refused(tmp_path: Path) -> None:
     for value in (None, 1.5, -0.1, "x"):
         path = written(tmp_path / "a.jsonl", [{"text": "abc", "spans": [], "likely": [[3, value]]}])
-        with pytest.raises(InputError, match=r"row 1 of .* is no prediction"):
+        with pytest.raises(InputError, match=r"row 1 of .* is no prediction.*or leave such rows out with --skip-bad"):
             read_predictions(path)

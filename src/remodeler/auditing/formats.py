@@ -234,7 +234,8 @@ def _collected(
             made = one(row, f"row {row.number} of {path}")
         except InputError as error:
             if not skip_bad:
-                raise InputError(f"{error}; or take such rows for empty ones with --skip-bad") from None
+                what = "take such rows for empty ones" if emptied else "leave such rows out"
+                raise InputError(f"{error}; or {what} with --skip-bad") from None
             bad.append(str(error))
             made = _emptied(row) if emptied else None
         rows += [made] if made else []
