@@ -87,6 +87,12 @@ def test_conll_without_places_is_joined_by_spaces(tmp_path: Path) -> None:
     assert bare(found) == [(0, [(4, 12)]), (1, [])]
 
 
+def test_white_space_that_is_no_space_is_part_of_a_word(tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("old\u00a0man  O\na\u2028moron B-TOX\n", encoding="utf-8")
+    (row,) = read_predictions(tmp_path / "a.conll").rows
+    assert (row.text, row.spans) == ("old\u00a0man a\u2028moron", (Span(8, 15),))
+
+
 def test_marks_of_documents_are_no_posts_and_numbers_no_words(tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_text("-DOCSTART- -X- O O\n\na DT B-NP O\nmoron NN I-NP B-TOX\n")
     (row,) = read_predictions(tmp_path / "a.conll").rows

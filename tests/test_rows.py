@@ -242,6 +242,7 @@ def test_a_text_that_is_missing_in_the_first_row_is_not_looked_for_elsewhere(tmp
     rows: list[dict[str, Any]] = [{"title": "One", "body": None}, {"title": "Two", "body": "It was."}]
     with pytest.raises(InputError, match="it is not clear which holds the text"):
         read_texts(written(tmp_path / "a.json", json.dumps(rows)))
+    assert read_texts(written(tmp_path / "a.json", '[{"body": "It was.", "tokens": 3}]')) == ["It was."]
     rows = [{"n": 1, "content": None}, {"n": 2, "content": "It was."}]
     assert read_texts(written(tmp_path / "a.json", json.dumps(rows))) == ["It was."]
 

@@ -21,7 +21,8 @@ from remodeler.rows import read_rows, source_rows
 
 NAMES = ("alpaca", "wikitext2", "c4", "python")
 SEPARATOR = "<|endoftext|>"
-LISTS = ("conversations", "messages", "turns", "tokens", "words")  # columns of texts in parts
+TALKS = ("conversations", "messages")
+LISTS = ("turns", "tokens", "words")  # columns of texts in parts, where they are lists
 SYSTEM = (
     "system",
     "system_prompt",
@@ -195,7 +196,8 @@ def _in_parts(row: Row) -> bool:
     """Whether it is a conversation or a text in parts, or around either, as ``{"name": ..., "data": [{...}, ...]}``."""
     inner = [value[0] if isinstance(value, list) and value else value for value in row.values()]
     objects = [(value, each) for value, each in zip(row.values(), inner, strict=True) if isinstance(each, dict)]
-    return not row.keys().isdisjoint(LISTS) or any(isinstance(value, list) or "text" in each for value, each in objects)
+    parted = not row.keys().isdisjoint(TALKS) or any(isinstance(row.get(column), list) for column in LISTS)
+    return parted or any(isinstance(value, list) or "text" in each for value, each in objects)
 
 
 def _cell(where: str, row: Row, column: str, needed: bool = True) -> str:

@@ -98,7 +98,8 @@ def _text(written: str, where: str) -> str:
 
 def _word(line: str, place: int, where: str) -> tuple[str, int, int, str]:
     """A word, where it is, and its tag."""
-    parts = line.split("\t") if "\t" in line else line.split()
+    # White space that is no space is part of a word.
+    parts = line.split("\t") if "\t" in line else [part for part in line.split(" ") if part]
     if len(parts) > 1 and not TAG.fullmatch(parts[-1]):
         raise InputError(f"{where} has the line {line[:40]!r}: its last word is no tag, as O, B or I-name")
     try:
