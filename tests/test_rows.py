@@ -157,6 +157,17 @@ def test_what_can_not_be_read_is_refused_by_every_verb(
             read(path)
 
 
+def test_a_header_that_ends_in_commas_names_nothing_there(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "text,n,,\none,1,,\ntwo,2\nthree,3,\n")
+    assert [row.values for row in read_rows(path)] == [
+        {"text": "one", "n": "1"},
+        {"text": "two", "n": "2"},
+        {"text": "three", "n": "3"},
+    ]
+    with pytest.raises(InputError, match=r"row 1 of .* has 1 columns, the header 4"):
+        read_texts(written(path, "text,n,,\none\n"))
+
+
 def test_nan_in_json_is_a_missing_value_as_in_parquet(tmp_path: Path) -> None:
     for name in ("a.jsonl", "a.json"):
         rows = '{"text": "one", "score": NaN}', '{"text": NaN, "score": 1.0}'

@@ -127,9 +127,10 @@ def _arc(row: Row) -> Question:
     choices, labels = _texts(row["choices"]["text"]), row["choices"]["label"]
     if not isinstance(labels, list) or len(labels) != len(choices) or len({*labels}) < len(labels):
         raise ValueError(f"the labels {labels} of {len(choices)} choices")
-    if row["answerKey"] not in labels:
-        raise ValueError(f"the answer {short(row['answerKey'])} of the labels {', '.join(map(str, labels))}")
-    return Question(f"Question: {_text(row, 'question')}\nAnswer:", choices, labels.index(row["answerKey"]))
+    labels, key = list(map(str, labels)), str(row["answerKey"])
+    if key not in labels:
+        raise ValueError(f"the answer {short(key)} of the labels {', '.join(labels)}")
+    return Question(f"Question: {_text(row, 'question')}\nAnswer:", choices, labels.index(key))
 
 
 def _hellaswag(row: Row) -> Question:

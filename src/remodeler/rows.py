@@ -113,6 +113,8 @@ def _header(path: Path, reader: Any) -> list[str]:
 
 
 def _csv_row(where: str, number: int, names: list[str], cells: list[str]) -> Row:
+    if not any(names[len(cells) :]):  # a header that ends in commas names nothing behind the last
+        cells = [*cells, *names[len(cells) :]]
     if len(cells) != len(names):
         told = f"has {len(cells)} columns, the header {len(names)}: quote texts that contain commas"
         return Row(number, fault=f"{where} {told}")
