@@ -33,9 +33,10 @@ BESIDE = {
     **{key: f"{key} beside the text" for key in ("image", "images", "video", "videos", "audio", "audios")},
 }
 """Keys of a row or a message whose content would be lost, and what they hold."""
+REASONING = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
 UNREAD = BESIDE | {
     **{key: "a tool call or its result" for key in ("tool_calls", "function_call", "tool_call_id")},
-    **{key: "reasoning beside the answer" for key in ("reasoning_content", "reasoning", "thinking")},
+    **{key: "reasoning beside the answer" for key in REASONING},
     **{key: "parts that are not to be learned from" for key in ("train_detail", "training_detail")},
 }
 """The same of a message."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from remodeler.chat import ASSISTANT, SYSTEM, USER, BadRow, Talk, Turn, kind, refuse_beside, text_of, turns_of
 
-HISTORY = ("conversations", "messages")
-"""Keys of a whole conversation."""
+HISTORY = ("conversations", "messages", "conversation")
+"""Keys of a whole conversation; the last is LMSYS's and WildChat's, and elsewhere that of a plain text."""
 DIFFERENT = "messages and conversations that differ"
 SYSTEMS = ("system", "system_prompt", "system_message")
 """Keys of a row that holds the system's text beside the conversation."""
@@ -31,12 +31,21 @@ def history_of(row: Mapping[str, Any]) -> Talk:
     Raises:
         BadRow: for a row that holds none, or two, with the reason.
     """
-    found = [turns_of(row[key]) for key in HISTORY if row.get(key) is not None and row[key] != []]
+    values = histories(row)
+    if not values:
+        raise BadRow("no messages")
+    found = [turns_of(each) for each in values if each != []]
     if not found:
-        raise BadRow("an empty conversation" if any(row.get(key) is not None for key in HISTORY) else "no messages")
-    if len(found) > 1 and not beginning_alike(*found):
+        raise BadRow("an empty conversation")
+    if not all(beginning_alike(found[0], each) for each in found):
         raise BadRow(DIFFERENT)
     return found[0]
+
+
+def histories(row: Mapping[str, Any]) -> list[Any]:
+    """What a row has under the keys of a conversation."""
+    plain = isinstance(row.get(HISTORY[-1]), str)
+    return [row[key] for key in HISTORY[: len(HISTORY) - plain] if row.get(key) is not None]
 
 
 def with_system(row: Mapping[str, Any], turns: Talk) -> Talk:

@@ -25,7 +25,7 @@ from remodeler.lines import Row
 from remodeler.rows import source_rows
 from remodeler.sources import STREAMED
 
-KEYS = ("prompt", "instruction", "question", "turns", "messages", "conversations", "text", "goal")
+KEYS = ("prompt", "instruction", "question", "turns", "messages", "conversations", "text", "goal", "conversation")
 """Tried in this order; of MT-Bench's turns the first is taken."""
 NOTHING = "nothing is asked"
 """Why a row without any of these is left out."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.chat import ASSISTANT, USER, BadRow, is_talk, messages_of, text_of, turns_of
-from remodeler.conversations import HISTORY, as_prompt, conversation_of, question
+from remodeler.conversations import as_prompt, conversation_of, histories, question
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.prompts import KEYS, asks, rows
 
@@ -108,7 +108,7 @@ def _answered(row: Any) -> tuple[str, str]:
         key = next((each for each in RESPONSES if isinstance(row, Mapping) and row.get(each) is not None), None)
         if key is not None:
             return prompt, _answer(messages_of(row[key]))
-        if not any(isinstance(row, Mapping) and row.get(each) is not None for each in HISTORY):
+        if not isinstance(row, Mapping) or not histories(row):
             raise BadRow("nothing is answered")
         turns = conversation_of(row)
         if turns[-1].role != ASSISTANT:

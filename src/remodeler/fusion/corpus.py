@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from remodeler.chat import BadRow, Talk
 from remodeler.chat_templates import PLAIN, answer_spans, rendered_turns, template_of
-from remodeler.conversations import HISTORY, learned_from
+from remodeler.conversations import histories, learned_from
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.fusion.offsets import Cut, cut
 from remodeler.sources import NAMES, rows_of
@@ -81,7 +81,7 @@ def conversations(source: str, samples: int, dropped: LeftOut) -> list[Conversat
     if source in NAMES:
         return None
     found, talks = rows_of(source, samples), []
-    if 2 * sum(any(row.get(key) is not None for key in HISTORY) for row in found) < max(1, len(found)):
+    if 2 * sum(bool(histories(row)) for row in found) < max(1, len(found)):
         return None
     for number, row in enumerate(found, 1):
         try:
