@@ -182,6 +182,7 @@ def test_a_system_prompt_moves_into_the_first_question() -> None:
         (said(USER, ANSWER, conversations=[{"from": "human", "value": "Which river?"}, ANSWER]), "Which river?"),
         (said(conversations=[USER]), "Which river?"),
         ({"conversation": [USER, ANSWER], "conversation_id": "x", "model": "m"}, "Which river?"),
+        ({"conversation": json.dumps([USER, ANSWER])}, "Which river?"),
         ({"conversation": "A: x", "text": "Which river?"}, "Which river?"),
         ({"prompt": ["Which river?"]}, "Which river?"),
         ({"instruction": "", "input": "Which river?"}, "Which river?"),

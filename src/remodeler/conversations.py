@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from remodeler.chat import ASSISTANT, SYSTEM, USER, BadRow, Talk, Turn, kind, refuse_beside, text_of, turns_of
+from remodeler.chat import ASSISTANT, PACKED, SYSTEM, USER, BadRow, Talk, Turn, kind, refuse_beside, text_of, turns_of
 
 HISTORY = ("conversations", "messages", "conversation")
 """Keys of a whole conversation; the last is LMSYS's and WildChat's, and elsewhere that of a plain text."""
@@ -44,7 +44,8 @@ def history_of(row: Mapping[str, Any]) -> Talk:
 
 def histories(row: Mapping[str, Any]) -> list[Any]:
     """What a row has under the keys of a conversation."""
-    plain = isinstance(row.get(HISTORY[-1]), str)
+    last = row.get(HISTORY[-1])
+    plain = isinstance(last, str) and not PACKED.match(last)
     return [row[key] for key in HISTORY[: len(HISTORY) - plain] if row.get(key) is not None]
 
 
