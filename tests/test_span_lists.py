@@ -28,6 +28,7 @@ DAFT, FOOL = Span(7, 11), Span(16, 20)
         [(7, 11), (16, 20)],
         [[7, 11, "insult"], [16, 20, "TOXIC"]],
         [[7, 10, "a"], [8, 11, "b"], [16, 20, "a"], [16, 20, "b"]],
+        [[7, 11, ["insult", "threat"]], [16, 20, None]],
         [{"start": 7, "end": 11, "label": "insult"}, {"start": 8, "end": 11}, {"start": 16, "end": 20}],
         [{"start": 16, "end": 20, "labels": ["insult", "threat"], "text": "fool"}, {"start": 7.0, "end": 11.0}],
         [{"start": 7, "end": 11, "token_start": 2, "annotator": "a"}, {"start": 16, "end": 20, "word": "FOOL"}],
@@ -179,3 +180,10 @@ def test_a_word_in_other_letters_is_not_compared() -> None:
     text = "caf\u00e9s"
     for word in ("cafes", "caf\u00c3\u00a9s"):
         assert read_spans([{"start": 0, "end": 5, "word": word}], text, "row 1") == [Span(0, 5)]
+
+
+def test_a_harmless_label_among_several_is_refused() -> None:
+    with pytest.raises(InputError, match="labelled 'neutral'"):
+        read_spans([[7, 11, ["insult", "neutral"]]], TEXT, "row 1")
+    with pytest.raises(InputError, match="is neither"):
+        read_spans([[7, 11, ["insult", 3]]], TEXT, "row 1")
