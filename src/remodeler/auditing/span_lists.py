@@ -129,7 +129,7 @@ def _span(each: Any, text: str | None) -> Span:
 
 def _of_pair(each: Sequence[Any]) -> Span:
     """``[start, end]`` or ``[start, end, label]``, of which there may be several, or none."""
-    labels = [name for name in each[2:] if name is not None]
+    labels: Sequence[Any] = [name for name in each[2:] if name is not None]
     labels = labels[0] if labels and isinstance(labels[0], list | tuple) else labels
     if len(each) not in (2, 3) or not all(isinstance(name, str) for name in labels):
         raise ValueError(f"{short(each)} is neither [start, end] nor [start, end, label]")
