@@ -215,6 +215,8 @@ def test_what_a_row_asks(row: Any, prompt: str) -> None:
         ({"turns": []}, "no turns"),
         ({"prompt": ["Which river?", "And why?"]}, "a list of texts where one"),
         ({"prompt": "x", "history": [["a", "b"]]}, "a history beside the prompt"),
+        ({"question": "x", "context": {"title": ["a"]}}, "an object as the context of the question"),
+        ({"instruction": "x", "input": ["a", "b"]}, "a list as the input of the instruction"),
         ({"question": "x", "history": [["a", "b"]]}, "a history beside the question"),
         ({"text": "The Rhine.", "role": "assistant"}, "a message of the 'assistant', no prompt"),
         (said(USER, conversations=[USER | {"content": "x"}]), "that differ"),

@@ -94,7 +94,7 @@ def test_white_space_that_is_no_space_is_part_of_a_word(tmp_path: Path) -> None:
 
 
 def test_marks_of_documents_are_no_posts_and_numbers_no_words(tmp_path: Path) -> None:
-    (tmp_path / "a.conll").write_text("-DOCSTART- -X- O O\n\na DT B-NP O\nmoron NN I-NP B-TOX\n")
+    (tmp_path / "a.conll").write_text("-DOCSTART- -X- O O\n\n-DOCSTART-\n\na DT B-NP O\nmoron NN I-NP B-TOX\n")
     (row,) = read_predictions(tmp_path / "a.conll").rows
     assert (row.id, row.text) == (0, "a moron")
     (tmp_path / "b.conll").write_text("1\ta\t_\tO\n2\tmoron\t_\tB-TOX\n")

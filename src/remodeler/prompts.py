@@ -71,9 +71,16 @@ def instruction_of(row: Mapping[str, Any], key: str = "instruction") -> Talk:
     """
     refuse_history(row, key)
     turns = prompt_turns(row[key])
-    about = [text_of(row[name]) for name in MORE if row.get(name)]
+    about = [_about(row, name, key) for name in MORE if row.get(name)]
     text = "\n".join(each for each in (turns[-1].text, *about) if each.strip())
     return (*turns[:-1], replace(turns[-1], text=text))
+
+
+def _about(row: Mapping[str, Any], name: str, key: str) -> str:
+    try:
+        return text_of(row[name])
+    except BadRow:
+        raise BadRow(f"{kind(row[name])} as the {name} of the {key}, where a text was expected") from None
 
 
 def refuse_history(row: Mapping[str, Any], key: str) -> None:

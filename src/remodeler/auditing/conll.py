@@ -15,7 +15,7 @@ LABEL = "TOXIC"
 WORDS = re.compile(r"\w+|[^\w\s]+")
 TAG = re.compile(r"O|[BIESLUM](-.+)?")
 """Of IO, BIO, BIOES, BILOU and BMES; other capital letters are parts of speech."""
-DOCUMENT = re.compile(r"-DOCSTART-\s.*")
+DOCUMENT = re.compile(r"-DOCSTART-(\s.*)?")
 """A block that says that a document begins, and is no text."""
 INSIDE = "IELM"
 """What goes on with the span before: inside, end, last, middle."""
