@@ -9,16 +9,8 @@ from hypothesis import strategies as st
 
 from remodeler.alignment.prompts import read_prompts, read_responses
 from remodeler.alignment.shapes import SHAPES
-from remodeler.chat import (
-    BadRow,
-    Turn,
-    answered,
-    as_prompt,
-    conversation_of,
-    question,
-    system_in_user,
-    text_of,
-)
+from remodeler.chat import BadRow, Turn, text_of
+from remodeler.conversations import answered, as_prompt, conversation_of, learned_from, question, system_in_user
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.prompts import asks
 
@@ -67,7 +59,12 @@ def said(*messages: Any, **more: Any) -> dict[str, Any]:
 NONE: dict[str, tuple[Any, str]] = {
     "content null": (said(USER, ANSWER | {"content": None}), "content is null"),
     "a refusal": (said(USER, {"role": "assistant", "content": None, "refusal": "I can't"}), "content is null"),
-    "no content": (said(USER, {"role": "assistant"}), "content is null"),
+    "no content": (said(USER, {"role": "assistant"}), "it has role, no content"),
+    "Gemini's parts": (said({"role": "user", "parts": [{"text": "x"}]}, ANSWER), "it has role, parts, no content"),
+    "ChatGPT's parts": (said(USER | {"content": {"content_type": "text", "parts": ["x"]}}, ANSWER), "no content"),
+    "two conversations": (said(USER, ANSWER, conversations=[USER | {"content": "x"}, ANSWER]), "that differ"),
+    "names twice in a text": ({"messages": '[{"role": "user", "content": "a", "content": "b"}]'}, "not JSON"),
+    "a call in an object": (said(USER, ANSWER | {"function_call": {"name": "f", "arguments": None}}), "tool call"),
     "no parts": (said(USER, ANSWER | {"content": []}), "empty list"),
     "a call with null": (said(USER, ANSWER | {"content": None, "tool_calls": [{"id": "c1"}]}), "tool call"),
     "a call beside a text": (said(USER, ANSWER | {"tool_calls": [{"id": "c1"}]}), "tool call"),
@@ -95,6 +92,8 @@ NONE: dict[str, tuple[Any, str]] = {
     "nothing to learn": (said(USER, ANSWER | {"weight": 0}), "weight 0"),
     "half a weight": (said(USER, ANSWER | {"weight": 0.5}), "weight of 0.5"),
     "no messages": ({"text": "a story"}, "no messages"),
+    "a transcript": ({"conversation": "A: x"}, "no messages"),
+    "details of reasoning": (said(USER, ANSWER | {"reasoning_details": [{"text": "x"}]}), "reasoning beside"),
     "empty": (said(), "an empty conversation"),
     "a text": ({"messages": "hello"}, "a text where messages"),
     "text of another language": ({"messages": str([USER, ANSWER])}, "not JSON"),
@@ -110,6 +109,34 @@ NONE: dict[str, tuple[Any, str]] = {
 def test_what_is_no_conversation_says_why(row: Any, reason: str) -> None:
     with pytest.raises(BadRow, match=reason):
         answered(conversation_of(row))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (said(USER, ANSWER, label=False), "marked as a bad one"),
+        (said(USER, ANSWER, kto_tag=False), "marked as a bad one"),
+        (said(USER, ANSWER, USER, chosen=ANSWER, rejected=ANSWER), "a chosen answer beside"),
+        (said(USER, ANSWER, documents=[{"text": "x"}]), "documents beside"),
+        (said(USER, ANSWER | {"train_detail": [{"begin_offset": 0, "end_offset": 3, "train": False}]}), "not to be"),
+    ],
+)
+def test_what_is_not_to_be_learned_is_left_out(row: Any, reason: str) -> None:
+    with pytest.raises(BadRow, match=reason):
+        learned_from(row)
+
+
+@pytest.mark.parametrize("more", [{"label": True}, {"label": 0}, {"label": None}, {"chosen": [USER, ANSWER]}])
+def test_other_marks_of_a_row_change_nothing(more: dict[str, Any]) -> None:
+    assert learned_from(said(USER, ANSWER, **more)) == (ASKED, SAID)
+
+
+def test_what_holds_nothing_is_as_good_as_absent() -> None:
+    """Arrow gives every row all names of all rows, with null in them."""
+    part = {"type": None, "text": "Which river?", "image_url": {"url": None, "detail": ""}}
+    empty = {"tool_calls": [], "function_call": {"name": None, "arguments": None}, "image": {"bytes": None}}
+    row = said(USER | {"content": [part]} | empty, ANSWER | empty | {"reasoning_content": None}, tools=[], images=None)
+    assert conversation_of(row) == (ASKED, SAID)
 
 
 def test_answers_of_weight_0_are_turns_that_are_not_learned() -> None:
@@ -152,6 +179,24 @@ def test_a_system_prompt_moves_into_the_first_question() -> None:
         ({"turns": [USER, ANSWER, USER]}, "User: Which river?\n\nAssistant: The Rhine.\n\nUser: Which river?"),
         ({"turns": ["Which river?", "And why?"]}, "Which river?"),
         ({"prompt": "", "messages": [USER]}, "Which river?"),
+        (said(USER, ANSWER, conversations=[{"from": "human", "value": "Which river?"}, ANSWER]), "Which river?"),
+        (said(conversations=[USER]), "Which river?"),
+        ({"conversation": [USER, ANSWER], "conversation_id": "x", "model": "m"}, "Which river?"),
+        ({"conversation": json.dumps([USER, ANSWER])}, "Which river?"),
+        ({"conversation": "A: x", "text": "Which river?"}, "Which river?"),
+        ({"prompt": ["Which river?"]}, "Which river?"),
+        ({"instruction": "", "input": "Which river?"}, "Which river?"),
+        (said({"role": "system", "content": ""}, USER), "Which river?"),
+        ({"prompt": {"type": "text", "text": "Which river?"}}, "Which river?"),
+        ({"prompt": json.dumps([{"id": 1, "role": "user", "content": "Which river?"}])}, "Which river?"),
+        ({"prompt": '[{"role": "admin"}]'}, '[{"role": "admin"}]'),
+        ({"prompt": json.dumps(USER)}, "Which river?"),
+        ({"prompt": '{"role": "admin"}'}, '{"role": "admin"}'),
+        ({"prompt": "{role}, which river?"}, "{role}, which river?"),
+        ({"prompt": "Which river?", "system_message": "Be short."}, "System: Be short.\n\nUser: Which river?"),
+        ({"question": "Which river?", "context": "Bonn."}, "Which river?\nBonn."),
+        ({"text": "Which river?", "role": "prompter"}, "Which river?"),
+        ({"text": "Which river?", "role": 3}, "Which river?"),
         ("Which river?", "Which river?"),
     ],
 )
@@ -167,7 +212,14 @@ def test_what_a_row_asks(row: Any, prompt: str) -> None:
         (said(ANSWER), "no turn of the user"),
         (said(USER, {"role": "system", "content": "x"}), "behind the last question"),
         ({"turns": "Which river?"}, "a text where turns"),
-        ({"turns": []}, "a list where turns"),
+        ({"turns": []}, "no turns"),
+        ({"prompt": ["Which river?", "And why?"]}, "a list of texts where one"),
+        ({"prompt": "x", "history": [["a", "b"]]}, "a history beside the prompt"),
+        ({"question": "x", "context": {"title": ["a"]}}, "an object as the context of the question"),
+        ({"instruction": "x", "input": ["a", "b"]}, "a list as the input of the instruction"),
+        ({"question": "x", "history": [["a", "b"]]}, "a history beside the question"),
+        ({"text": "The Rhine.", "role": "assistant"}, "a message of the 'assistant', no prompt"),
+        (said(USER, conversations=[USER | {"content": "x"}]), "that differ"),
         ({"instruction": "x", "history": [["a", "b"]]}, "a history"),
         ({"prompt": "What is that?", "image": "a.png"}, "image beside"),
         ({"prompt": ANSWER}, "ends in a turn of the assistant"),
@@ -213,12 +265,18 @@ def test_responses_are_the_last_answer_where_none_stands_beside(tmp_path: Any) -
         said(USER),
         {"prompt": [USER], "completion": [ANSWER]},
         {"prompt": "Which river?", "response": [USER, ANSWER]},
+        said(USER, ANSWER, ANSWER),
+        {"question": "Which river?", "answer": ["Rhine", "The Rhine"]},
+        {"prompt": " ", "response": "The Rhine."},
     ]
     dropped = LeftOut()
     found = read_responses(file_of(tmp_path / "r.jsonl", *rows), dropped)
     assert [(each.row, each.response) for each in found] == [(0, "The Rhine."), (2, "The Rhine.")]
     assert found[0].prompt == "User: Which river?\n\nAssistant: The Rhine.\n\nUser: Sure?"
-    assert sum(dropped.values()) == 2
+    assert sum(dropped.values()) == 5
+    assert dropped["no response (a list of texts where one was expected)"] == 1
+    assert dropped["no prompt (nothing is asked)"] == 1
+    assert dropped["no response (an answer behind a turn of the assistant)"] == 1
 
 
 def test_reasons_are_told_the_commonest_first() -> None:

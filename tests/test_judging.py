@@ -104,11 +104,21 @@ def test_local_judges_are_antisymmetric_and_prefer_what_they_hold_likelier() -> 
         assert first != 0
 
 
+JUDGED = '{"output_1": "a", "output_2": "b", "preference": %s}'
+
+
 @pytest.mark.parametrize(
     ("name", "told", "words"),
     [
         ("a.json", "{}", "a.json holds no preference"),
-        ("a.json", '[{"preference": 1.5}]', "no file of annotations"),
+        ("a.json", '[{"preference": 1.5}]', "row 1 of .* is no annotation"),
+        (
+            "a.json",
+            f"[{JUDGED % 1}, {JUDGED % 'true'}]",
+            "row 2 of .* is no annotation",
+        ),
+        ("a.json", f"[{JUDGED % 1}]".replace('"a"', "null"), "row 1 of .* is no annotation"),
+        ("a.jsonl", '{"score": 3}\n', "line 1 of .* names no model"),
         ("a.jsonl", '{"model": "m"}\n', "no ratings of MT-Bench"),
     ],
 )
@@ -116,6 +126,33 @@ def test_files_that_are_refused(name: str, told: str, words: str, tmp_path: Path
     (tmp_path / name).write_text(told)
     with pytest.raises(InputError, match=words):
         judge_answers(JudgeWish(tmp_path / name), None)
+
+
+def test_outputs_keep_what_an_instruction_is_about_and_name_a_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "outputs.json"
+    rows = [{"instruction": "Add.", "input": each, "output": "3"} for each in ("1, 2", "0, 3", "")]
+    path.write_text(json.dumps(rows))
+    assert [*outputs(path)] == ["Add.\n1, 2", "Add.\n0, 3", "Add."]
+    for bad, reason in (
+        ({"output": None}, "no text"),
+        ({"instruction": 5}, "a number where"),
+        ({"output": 5}, "a number"),
+    ):
+        path.write_text(json.dumps([rows[0], rows[1] | bad]))
+        with pytest.raises(InputError, match=rf"row 2 of .* holds no model output .{reason}"):
+            outputs(path)
+    path.write_text('{"error": "x"}')
+    with pytest.raises(InputError, match=r"row 1 of .* holds no model output .no instruction"):
+        outputs(path)
+
+
+@pytest.mark.parametrize("bad", [{"question_id": "82"}, {"turns": []}, {"turns": ["a", None]}, {}])
+def test_a_question_that_is_none_is_named(bad: dict[str, Any], tmp_path: Path) -> None:
+    good = {"question_id": 81, "turns": ["the cat"]}
+    second = good | {"question_id": 82} | bad if bad else {"turns": ["a"]}
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (good, second)))
+    with pytest.raises(InputError, match="no questions of MT-Bench in row 2"):
+        questions(tmp_path / "a.jsonl")
 
 
 def test_answers_are_written_for_both_judges_and_judged_here(model: Path, tmp_path: Path) -> None:

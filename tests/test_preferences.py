@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from remodeler.alignment.preferences import Triple, compared, read_preferences, split
 from remodeler.alignment.shapes import SHAPES, Ranked, pairs
 from remodeler.chat import BadRow
-from remodeler.errors import InputError
+from remodeler.errors import InputError, counted
 
 TRIPLE = Triple("why?", "because", "dunno")
 TURN = {"role": "user", "content": "why?"}
@@ -215,7 +215,7 @@ NO_PAIRS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a list of answers": (
         {"prompt": "why?", "chosen": ["a", "b"], "rejected": ["c"]},
-        "a list of texts where one answer was expected",
+        "a list of texts where one was expected",
     ),
     "a tool call": (
         {"prompt": "why?", "chosen": {"role": "assistant", "content": None, "tool_calls": [1]}, "rejected": "x"},
@@ -316,10 +316,50 @@ def test_an_answer_that_alone_begins_with_its_prompt_is_one(tmp_path: Path) -> N
 
 def test_the_best_answer_meets_the_others_the_worst_first() -> None:
     row = Ranked("p", (("c", 3.0), ("a", 9.0), ("b", 8.5), ("d", 1.0)))
-    assert [each.rejected for each in compared(row, None, 0.0, Counter())] == ["d", "c", "b"]
-    assert [each.rejected for each in compared(row, 1, 0.0, Counter())] == ["d"]
-    assert [each.rejected for each in compared(row, None, 1.0, Counter())] == ["d", "c"]
-    assert {each.chosen for each in compared(row, None, 0.0, Counter())} == {"a"}
+    assert [each.rejected for each in compared(row, None, 0.0)] == ["d", "c", "b"]
+    assert [each.rejected for each in compared(row, 1, 0.0)] == ["d"]
+    assert [each.rejected for each in compared(row, None, 1.0)] == ["d", "c"]
+    assert {each.chosen for each in compared(row, None, 0.0)} == {"a"}
+
+
+def test_every_reason_has_the_first_of_its_rows(tmp_path: Path) -> None:
+    good = {"prompt": "why?", "chosen": "because", "rejected": "dunno"}
+    level = {"instruction": "why?", "completions": [{"response": each, "overall_score": 5} for each in "ab"]}
+    rows = [good, good, good | {"rejected": " "}, good | {"rejected": "because"}, level, good]
+    dropped = read_preferences(written(tmp_path / "rows.jsonl", rows))[1]
+    told = "1 (an empty side; row 3), 1 (both sides the same; row 4), 1 (no better answer; row 5), "
+    assert counted(dropped) == told + "2 (repeated; row 2 first)"
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"prompt": ["why?", "really?"]}, "a list of texts where one was"),
+        ({"history": [["a", "b"]]}, "a history beside the prompt"),
+        ({"chosen": [{"role": "assistant", "content": "because", "weight": 0}]}, "weight 0"),
+        (
+            {"prompt": None, "messages": [TURN], "conversations": [{"from": "human", "value": "who?"}]},
+            "messages and conversations that differ",
+        ),
+    ],
+)
+def test_what_would_be_read_in_part_is_no_pair(tmp_path: Path, more: dict[str, Any], reason: str) -> None:
+    good = {"prompt": "why?", "chosen": "because", "rejected": "dunno"}
+    found, dropped = read_preferences(written(tmp_path / "rows.jsonl", [good, good | more]))
+    assert found == [TRIPLE]
+    assert reason in counted(dropped)
+
+
+def test_a_message_as_json_text_is_a_message(tmp_path: Path) -> None:
+    sides = {key: json.dumps(SHAPED["messages"][key][-1]) for key in ("chosen", "rejected")}
+    row = {"prompt": [], "messages": [TURN]} | sides
+    assert read_preferences(written(tmp_path / "rows.jsonl", [row]))[0] == [TRIPLE]
+
+
+def test_a_question_keeps_what_it_is_about(tmp_path: Path) -> None:
+    row = {"question": "why?", "context": "It rains.", "chosen": "because", "rejected": "dunno"}
+    found, _ = read_preferences(written(tmp_path / "rows.jsonl", [row]))
+    assert found == [Triple("why?\nIt rains.", "because", "dunno")]
 
 
 def test_no_prompt_is_on_both_sides_and_other_prompts_do_not_change_the_order() -> None:

@@ -67,6 +67,15 @@ FORMS: dict[str, tuple[Row, Question]] = {
         {"passage": "Snow is ice.", "question": "is snow white", "answer": True},
         Question("Snow is ice.\nQuestion: is snow white?\nAnswer:", ["no", "yes"], 1),
     ),
+    "a question about a text": (
+        {"passage": "Red is warm.", "context": None, "question": COLOUR, "choices": SKY.choices, "answer": 1},
+        Question(f"Red is warm.\n{SKY.prompt}", SKY.choices, 1),
+    ),
+    "a question about a context": (
+        {"question": COLOUR, "context": "Red is warm.", "choices": SKY.choices, "label": 1, "answer": "blue"},
+        Question(f"Red is warm.\n{SKY.prompt}", SKY.choices, 1),
+    ),
+    "a list and a letter": ({"question": COLOUR, "choices": SKY.choices, "answerKey": "B"}, SKY),
     "LLM-Adapters BoolQ": (adapters(JUDGE, "is snow white?", "", "true"), SNOW),
 }
 
@@ -127,6 +136,12 @@ def test_hellaswag_is_cleaned_as_lm_eval_does(tmp_path: Path) -> None:
         ('{"question": "?", "choices": {"text": ["a", "b"], "label": ["A"]}, "answerKey": "A"}', "of 2 choices"),
         ('{"sentence": "No blank.", "option1": "a", "option2": "b", "answer": "1"}', "a sentence without a blank"),
         ('{"query": "?", "choices": ["a", "b"], "gold": 0, "gold": 1}', "the name 'gold' twice"),
+        ('{"query": "?", "choices": ["a", "b"], "label": 0, "answer": "b"}', "label and answer name different choices"),
+        ('{"query": "?", "choices": ["a", "b"], "gold": null}', "'None' where a whole number was expected"),
+        ('{"passage": "P.", "question": "?", "answer": "false"}', "'false' where a whole number was expected"),
+        ('{"question": "?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "C"}', "answer 'C' of"),
+        ('{"instruction": "Write: a poem.", "answer": "No."}', "as LLM-Adapters write them"),
+        ('{"instruction": null, "answer": "answer1"}', "'None' where a text was expected"),
     ],
 )
 def test_what_is_no_question_is_refused_in_one_sentence(tmp_path: Path, content: str, message: str) -> None:

@@ -99,6 +99,8 @@ U16, U32 = "text\none\n".encode("utf-16"), "text\none\n".encode("utf-32")
 REFUSED: list[tuple[str, str | bytes, str]] = [
     ("a.csv", "text,n\none,1\nthe end, my friend,2\n", "row 2 of .*a.csv .line 3. has 3 columns, the header 2: quote"),
     ("a.csv", "text,n\none\n", "row 1 of .* has 1 columns, the header 2"),
+    ("a.csv", 'text,n\none,1\nText,"n"\ntwo,2\n', "row 2 of .* .line 3. repeats the header"),
+    ("a.csv", '"text,n"\n"one,1"\n', "has one column, 'text,n'"),
     ("a.csv", "text,n,\none,1,\nthe end, my friend,2\n", "row 2 of .* has '2' in a column without a name"),
     ("a.csv", "text;n\none, two;1\n", "has one column, 'text;n': separate columns by commas"),
     ("a.csv", "text\tn\none\t1\n", "has one column, 'text.tn'"),
@@ -121,7 +123,7 @@ REFUSED: list[tuple[str, str | bytes, str]] = [
     ("a.txt", lzma.compress(b"one"), "is compressed with xz"),
     ("a.csv", b"PK\x03\x04\x14\0", "is a zip archive"),
     ("a.jsonl.gz", gzip.compress(b'"one"'), "ends in .gz: unpack it"),
-    ("a.jsonl", '{"text": "one"}\n{"text": "two", "score": NaN}\n', "row 2 of .* .NaN, which JSON has no word for"),
+    ("a.jsonl", '[{"text": "one"}]\n[{"text": "two"}]\n', "behind row 1: more behind .*: give one list, or one object"),
     ("a.jsonl", '{"text": "one", "score": -Infinity}\n', "row 1 of .* .-Infinity, which JSON has no word for"),
     ("a.jsonl", '{"text": "one", "score": 1e999}\n', "row 1 of .* .the number 1e999, which is too large"),
     ("a.jsonl", '{"text": "one", "n": ' + "9" * 5000 + "}\n", "row 1 of .* .a number of 5000 digits"),
@@ -155,6 +157,30 @@ def test_what_can_not_be_read_is_refused_by_every_verb(
             read(path)
 
 
+def test_a_header_that_ends_in_commas_names_nothing_there(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "text,n,,\none,1,,\ntwo,2\nthree,3,\n")
+    assert [row.values for row in read_rows(path)] == [
+        {"text": "one", "n": "1"},
+        {"text": "two", "n": "2"},
+        {"text": "three", "n": "3"},
+    ]
+    with pytest.raises(InputError, match=r"row 1 of .* has 1 columns, the header 4"):
+        read_texts(written(path, "text,n,,\none\n"))
+
+
+def test_nan_in_json_is_a_missing_value_as_in_parquet(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "a.json"):
+        rows = '{"text": "one", "score": NaN}', '{"text": NaN, "score": 1.0}'
+        path = written(tmp_path / name, "\n".join(rows) if name == "a.jsonl" else f"[{', '.join(rows)}]")
+        assert [row.values for row in read_rows(path)] == [
+            {"text": "one", "score": None},
+            {"text": None, "score": 1.0},
+        ]
+        assert read_texts(path) == ["one"]
+    with pytest.raises(InputError, match="has spans"):
+        read_posts(written(path, '{"text": "one", "spans": [0, NaN]}'), known=True)
+
+
 def test_a_folder_a_missing_file_and_a_text_in_the_place_of_one(tmp_path: Path) -> None:
     (tmp_path / "a.csv").mkdir()
     for read in VERBS.values():
@@ -170,7 +196,7 @@ def test_a_folder_a_missing_file_and_a_text_in_the_place_of_one(tmp_path: Path) 
     [
         ("a.csv", "x, y,1\n", "one,1\n"),
         ("a.csv", '"x"y,1\n', "one,1\n"),
-        ("a.jsonl", '{"text": "x", "n": NaN}\n', '{"text": "one"}\n'),
+        ("a.jsonl", '{"text": "x", "n": Infinity}\n', '{"text": "one"}\n'),
         ("a.jsonl", '{"text": "\\ud800"}\n', '{"text": "one"}\n'),
         ("a.json", '{"text": "x", "text": "y"},', '{"text": "one"},'),
     ],
@@ -205,6 +231,44 @@ def test_conversations_are_no_texts(tmp_path: Path) -> None:
             read_texts(path)
         assert rows_of(path, 1) == [given_row]
     assert read_texts(written(path, json.dumps([{"lyrics": "La.", "tags": ["a"]}]))) == ["La."], "one text is"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question_id": 81, "category": "writing", "turns": ["Write.", "Again."]},
+        {"filename": "0-a.txt", "prompt": {"text": "Once"}, "continuation": {"text": "more"}},
+        {"guid": 1, "sentence_id": "s1", "label": 0},
+        {"url": "http://a", "label": 1},
+        {"split": "train", "tokens": ["a", "b"], "tags": [0, 1]},
+    ],
+)
+def test_names_of_rows_are_no_texts(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = written(tmp_path / "a.json", json.dumps([row]))
+    with pytest.raises(InputError, match="it is not clear which holds the text"):
+        read_texts(path)
+
+
+def test_a_text_that_is_missing_in_the_first_row_is_not_looked_for_elsewhere(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"title": "One", "body": None}, {"title": "Two", "body": "It was."}]
+    with pytest.raises(InputError, match="it is not clear which holds the text"):
+        read_texts(written(tmp_path / "a.json", json.dumps(rows)))
+    assert read_texts(written(tmp_path / "a.json", '[{"body": "It was.", "tokens": 3}]')) == ["It was."]
+    rows = [{"n": 1, "content": None}, {"n": 2, "content": "It was."}]
+    assert read_texts(written(tmp_path / "a.json", json.dumps(rows))) == ["It was."]
+
+
+def test_alpacas_rows_keep_what_llama_factory_has_beside_them(tmp_path: Path) -> None:
+    row = {"instruction": "Add.", "input": "1, 2", "output": "3", "id": 7, "lang": None}
+    path = tmp_path / "a.json"
+    blank = row | {"history": [], "system": "", "system_prompt": None}
+    plain, same = read_texts(written(path, json.dumps([row, blank])))
+    assert plain == same
+    for name in ("system", "system_prompt"):
+        (text,) = read_texts(written(path, json.dumps([row | {name: "Be short."}])))
+        assert text == "Be short.\n\n### Instruction" + plain.split("### Instruction")[1]
+    with pytest.raises(InputError, match=r"row 2 of .* has a history beside its instruction"):
+        read_texts(written(path, json.dumps([row, row | {"history": [["a", "b"]]}])))
 
 
 def test_names_in_a_sentence_stay_on_one_line(tmp_path: Path) -> None:

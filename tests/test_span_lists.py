@@ -28,6 +28,7 @@ DAFT, FOOL = Span(7, 11), Span(16, 20)
         [(7, 11), (16, 20)],
         [[7, 11, "insult"], [16, 20, "TOXIC"]],
         [[7, 10, "a"], [8, 11, "b"], [16, 20, "a"], [16, 20, "b"]],
+        [[7, 11, ["insult", "threat"]], [16, 20, None]],
         [{"start": 7, "end": 11, "label": "insult"}, {"start": 8, "end": 11}, {"start": 16, "end": 20}],
         [{"start": 16, "end": 20, "labels": ["insult", "threat"], "text": "fool"}, {"start": 7.0, "end": 11.0}],
         [{"start": 7, "end": 11, "token_start": 2, "annotator": "a"}, {"start": 16, "end": 20, "word": "FOOL"}],
@@ -161,3 +162,28 @@ def test_rows_without_an_id_are_counted_and_ids_may_be_digits(tmp_path: Path) ->
         '{"spans": [4.0]}\n\n{"spans": []}\n{"id": "7", "spans": []}\n{"id": 8.0, "spans": []}\n'
     )
     assert [row.id for row in read_predictions(tmp_path / "a.jsonl").rows] == [0, 1, 7, 8]
+
+
+@pytest.mark.parametrize(("start", "end", "word"), [(7, 12, "a fool"), (0, 4, "fool"), (5, 9, "moron")])
+def test_a_word_that_is_not_where_its_object_says_is_refused(start: int, end: int, word: str) -> None:
+    for name in ("word", "text"):
+        with pytest.raises(InputError, match=rf"'{word}' is not at {start} to {end}"):
+            read_spans([{"start": start, "end": end, name: word}], "Such a fool", "row 1")
+
+
+@pytest.mark.parametrize("word", ["FOOL", "##fool", " fool", "f o o l", "[UNK]", None])
+def test_a_word_may_be_written_as_tokenizers_do(word: str | None) -> None:
+    assert read_spans([{"start": 7, "end": 11, "word": word}], "Such a fool", "row 1") == [Span(7, 11)]
+
+
+def test_a_word_in_other_letters_is_not_compared() -> None:
+    text = "caf\u00e9s"
+    for word in ("cafes", "caf\u00c3\u00a9s"):
+        assert read_spans([{"start": 0, "end": 5, "word": word}], text, "row 1") == [Span(0, 5)]
+
+
+def test_a_harmless_label_among_several_is_refused() -> None:
+    with pytest.raises(InputError, match="labelled 'neutral'"):
+        read_spans([[7, 11, ["insult", "neutral"]]], TEXT, "row 1")
+    with pytest.raises(InputError, match="is neither"):
+        read_spans([[7, 11, ["insult", 3]]], TEXT, "row 1")

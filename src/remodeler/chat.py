@@ -5,11 +5,12 @@ that reason. Nothing that a conversation holds is passed over: tool calls, image
 unknown roles make a row unreadable here. Names of speakers, ids and whatever a data set adds for itself are not read.
 """
 
-import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from remodeler.strict_json import parse_json
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 ROLES = {
@@ -17,34 +18,36 @@ ROLES = {
     "developer": SYSTEM,
     "user": USER,
     "human": USER,
+    "prompter": USER,
     "assistant": ASSISTANT,
     "gpt": ASSISTANT,
 }
-"""ShareGPT's names of speakers, and those of messages."""
+"""Names of speakers: those of messages, of ShareGPT and of OpenAssistant."""
 TOOLS = ("tool", "function", "function_call", "observation", "tool_call", "tool_response", "tool_calls", "ipython")
 """Roles of what a program called or answered."""
 SPEAKERS, WORDS = ("role", "from"), ("content", "value", "text")
 """Keys of who speaks, and of what: messages, ShareGPT, and the prompts of RealToxicityPrompts."""
 BESIDE = {
     **{key: "tools that may be called" for key in ("tools", "functions")},
+    **{key: f"{key} beside the text" for key in ("documents", "attachments", "chat_template_kwargs")},
     **{key: f"{key} beside the text" for key in ("image", "images", "video", "videos", "audio", "audios")},
 }
 """Keys of a row or a message whose content would be lost, and what they hold."""
+REASONING = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
 UNREAD = BESIDE | {
     **{key: "a tool call or its result" for key in ("tool_calls", "function_call", "tool_call_id")},
-    **{key: "reasoning beside the answer" for key in ("reasoning_content", "reasoning", "thinking")},
+    **{key: "reasoning beside the answer" for key in REASONING},
+    **{key: "parts that are not to be learned from" for key in ("train_detail", "training_detail")},
 }
 """The same of a message."""
 PARTS = ("text", "input_text", "output_text")
 """Types of parts that are text."""
 SWITCHES = ("weight", "train", "training", "loss")
 """Keys by which OpenAI, axolotl and ms-swift say whether an answer is learned from."""
-HISTORY = ("conversations", "messages")
-"""Keys of a whole conversation."""
-SYSTEMS = ("system", "system_prompt")
-"""Keys of a row that holds the system's text beside the conversation."""
 PACKED = re.compile(r"\s*\[\s*\{\s*[\"'](?:role|from|content|value)[\"']\s*:")
-"""How a list of messages begins that was stored as a text."""
+"""How a list of messages begins that was stored as a text, by JSON or by Python."""
+PACKED_OBJECT = re.compile(r"\s*(?:\[\s*)?\{")
+"""How any object, or list of objects, begins in a text."""
 EMPTY_ANSWER = "an empty answer"
 NOT_UTF8 = "text that is not UTF-8 (half of a surrogate pair)"
 
@@ -77,6 +80,8 @@ def text_of(value: Any) -> str:
     Raises:
         BadRow: for anything else, and for letters that UTF-8 does not have.
     """
+    if isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(each, str) for each in value):
+        raise BadRow("a list of texts where one was expected")
     return _content(_said(value) if isinstance(value, Mapping) else value)
 
 
@@ -84,6 +89,8 @@ def _said(message: Mapping[str, Any]) -> Any:
     """What a message says, as it has it."""
     refuse_beside(message, UNREAD)
     found = [message[key] for key in WORDS if message.get(key) is not None]
+    if not found and not any(key in message for key in WORDS):
+        raise BadRow(f"a message without text (it has {', '.join(map(str, message))[:40] or 'nothing'}, no content)")
     if not found:
         raise BadRow("a message without text (its content is null)")
     if any(each != found[0] for each in found):
@@ -92,7 +99,9 @@ def _said(message: Mapping[str, Any]) -> Any:
 
 
 def _content(value: Any) -> str:
-    """A text, or parts of one, which are joined."""
+    """A text, a part of one, or parts, which are joined."""
+    if isinstance(value, Mapping):
+        return _part(value)
     if isinstance(value, list | tuple):
         if not value:
             raise BadRow("a message without text (its content is an empty list)")
@@ -109,8 +118,8 @@ def _part(part: Any) -> str:
         return _content(part)
     if not isinstance(part, Mapping):
         raise BadRow(f"{kind(part)} where a part of a message was expected")
-    form = part.get("type", PARTS[0])
-    others = [key for key, value in part.items() if str(key).endswith("_url") and value]
+    form = part.get("type") or PARTS[0]
+    others = [key for key, value in part.items() if str(key).endswith("_url") and not _is_empty(value)]
     if form not in PARTS or others:
         raise BadRow(f"a part of the type {others[0] if others else form!r:.30}, no text")
     text = _said(part)
@@ -127,32 +136,48 @@ def kind(value: Any) -> str:
 
 
 def refuse_beside(found: Mapping[str, Any], keys: Mapping[str, str] = BESIDE) -> None:
-    """Raise for what would be lost; empty and null are as good as absent.
+    """Raise for what would be lost; what is empty or null, or an object of such, as Arrow fills rows, is absent.
 
     Raises:
         BadRow: for a key that holds something.
     """
     for key, reason in keys.items():
-        value = found.get(key)
-        if value and not (isinstance(value, str) and value.strip() in ("", "[]", "{}", "null")):
+        if not _is_empty(found.get(key)):
             raise BadRow(reason)
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a value holds nothing; an object may do so by its names' values."""
+    if isinstance(value, str):
+        return value.strip() in ("", "[]", "{}", "null")
+    return all(map(_is_empty, value.values())) if isinstance(value, Mapping) else not value
 
 
 # Conversations --------------------------------------------------------------------------------------------------------
 
 
 def messages_of(value: Any) -> Any:
-    """The list behind a list of messages that was stored as JSON text; anything else as it is.
+    """The list behind messages, or one message, stored as JSON text; anything else as it is.
 
     Raises:
         BadRow: for such a text that is no JSON.
     """
-    if not isinstance(value, str) or not PACKED.match(value):
+    if not isinstance(value, str) or not PACKED_OBJECT.match(value):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        raise BadRow("messages stored as a text that is not JSON") from None
+        found = parse_json(value)
+    except ValueError:
+        if PACKED.match(value):
+            raise BadRow("messages stored as a text that is not JSON") from None
+        return value
+    listed = found if isinstance(found, list) else [found]
+    return listed if _are_messages(listed) else value
+
+
+def _are_messages(found: list[Any]) -> bool:
+    """Whether all elements say who speaks and what is said: anything else is an answer in JSON."""
+    keys = (*SPEAKERS, "content", "value")
+    return all(isinstance(each, Mapping) and sum(key in each for key in keys) > 1 for each in found)
 
 
 def is_talk(value: Any) -> bool:
@@ -211,81 +236,3 @@ def _learned(message: Mapping[str, Any]) -> bool:
         if value not in (0, 1):
             raise BadRow(f"a {key} of {value!r:.20} (0 and 1 are known)")
     return all(value for _, value in values)
-
-
-def conversation_of(row: Any) -> Talk:
-    """The conversation of a row, with the system's text where the row has it beside.
-
-    Raises:
-        BadRow: for a row that holds none, with the reason.
-    """
-    if not isinstance(row, Mapping):
-        raise BadRow(f"{kind(row)} where an object with messages was expected")
-    key = next((key for key in HISTORY if row.get(key) is not None), None)
-    if key is None:
-        raise BadRow("no messages")
-    refuse_beside(row)
-    return with_system(row, turns_of(row[key]))
-
-
-def with_system(row: Mapping[str, Any], turns: Talk) -> Talk:
-    """Turns behind the system's text, where a row has it beside them."""
-    texts = {text_of(row[key]) for key in SYSTEMS if row.get(key)} - {""}
-    if not texts:
-        return turns
-    begun = [turn.text for turn in turns[:1] if turn.role == SYSTEM]
-    if len(texts) > 1 or (begun and begun != [*texts]):
-        raise BadRow("two different system prompts")
-    return turns if begun else (Turn(SYSTEM, texts.pop()), *turns)
-
-
-def answered(turns: Talk) -> Talk:
-    """Itself, where there is something to learn: a question, and an answer to it.
-
-    Raises:
-        BadRow: where there is not.
-    """
-    spoken = [turn for turn in turns if turn.role != SYSTEM]
-    if spoken and spoken[0].role == ASSISTANT:
-        raise BadRow("the assistant speaks first")
-    if not any(turn.role == ASSISTANT for turn in spoken):
-        raise BadRow("nobody answers")
-    if not any(turn.role == ASSISTANT and turn.learned for turn in spoken):
-        raise BadRow("no answer that is to be learned from (weight 0)")
-    return turns
-
-
-def question(turns: Talk) -> Talk:
-    """What is asked: the turns up to the last of the user's; the answer behind it is left off.
-
-    Raises:
-        BadRow: when nobody asks.
-    """
-    last = max((place for place, turn in enumerate(turns) if turn.role == USER), default=None)
-    if last is None:
-        raise BadRow("no turn of the user")
-    if any(turn.role != ASSISTANT for turn in turns[last + 1 :]):
-        raise BadRow("a system prompt behind the last question")
-    return turns[: last + 1]
-
-
-def as_prompt(turns: Talk) -> str:
-    """A conversation as one text: a lone turn of the user as it is, several with their speakers' names."""
-    if len(turns) == 1:
-        return turns[0].text
-    return "\n\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in turns)
-
-
-def system_in_user(turns: Talk) -> Talk:
-    """The same without a system's turn: its text stands at the beginning of the user's first."""
-    system = "\n\n".join(turn.text for turn in turns if turn.role == SYSTEM and turn.text.strip())
-    rest = [turn for turn in turns if turn.role != SYSTEM]
-    place = next((place for place, turn in enumerate(rest) if turn.role == USER), None)
-    if system and place is not None:
-        rest[place] = replace(rest[place], text=f"{system}\n\n{rest[place].text}")
-    return tuple(rest)
-
-
-def beginning_alike(one: Iterable[Turn], two: Iterable[Turn]) -> bool:
-    """Whether two conversations say the same, white space around a turn aside."""
-    return [(each.role, each.text.strip()) for each in one] == [(each.role, each.text.strip()) for each in two]

@@ -8,7 +8,8 @@ see it. A system's turn that it refuses or leaves out stands at the beginning of
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from remodeler.chat import ASSISTANT, SYSTEM, USER, BadRow, Talk, Turn, system_in_user
+from remodeler.chat import ASSISTANT, SYSTEM, USER, BadRow, Talk, Turn
+from remodeler.conversations import system_in_user
 from remodeler.errors import InputError, one_line
 
 if TYPE_CHECKING:

@@ -5,34 +5,34 @@ from dataclasses import replace
 from typing import Any
 
 from remodeler.chat import (
-    HISTORY,
     NOT_UTF8,
+    ROLES,
     SPEAKERS,
     USER,
     BadRow,
     Talk,
     Turn,
-    as_prompt,
     is_talk,
     kind,
     messages_of,
-    question,
     refuse_beside,
     text_of,
     turns_of,
-    with_system,
 )
+from remodeler.conversations import HISTORY, as_prompt, history_of, question, with_system
 from remodeler.errors import InputError
 from remodeler.lines import Row
 from remodeler.rows import source_rows
 from remodeler.sources import STREAMED
 
-KEYS = ("prompt", "instruction", "question", "turns", "messages", "conversations", "text", "goal")
+KEYS = ("prompt", "instruction", "question", "turns", "messages", "conversations", "text", "goal", "conversation")
 """Tried in this order; of MT-Bench's turns the first is taken."""
 NOTHING = "nothing is asked"
 """Why a row without any of these is left out."""
+ABOUT = ("instruction", "question")
+"""Those that may be about something that a row has beside them."""
 MORE = ("input", "context")
-"""What an instruction is about, where a row has that beside it: Alpaca's and Dolly's names."""
+"""What that is called: Alpaca's and Dolly's names."""
 MANY = 10**6
 """Rows of a data set on the hub, where nobody says how many are wanted."""
 
@@ -64,17 +64,29 @@ def prompt_of(value: Any) -> str:
 
 
 def instruction_of(row: Mapping[str, Any], key: str = "instruction") -> Talk:
-    """An instruction with what it is about, on a line of its own, as LLaMA-Factory joins them.
+    """An instruction or a question with what it is about, on a line of its own, as LLaMA-Factory joins them.
 
     Raises:
         BadRow: for a row without one, or with a history of turns beside it.
     """
+    refuse_history(row, key)
     turns = prompt_turns(row[key])
-    if row.get("history"):
-        raise BadRow("a history beside the instruction")
-    about = [text_of(row[name]) for name in MORE if row.get(name)]
-    text = "\n".join([turns[-1].text, *(each for each in about if each.strip())])
+    about = [_about(row, name, key) for name in MORE if row.get(name)]
+    text = "\n".join(each for each in (turns[-1].text, *about) if each.strip())
     return (*turns[:-1], replace(turns[-1], text=text))
+
+
+def _about(row: Mapping[str, Any], name: str, key: str) -> str:
+    try:
+        return text_of(row[name])
+    except BadRow:
+        raise BadRow(f"{kind(row[name])} as the {name} of the {key}, where a text was expected") from None
+
+
+def refuse_history(row: Mapping[str, Any], key: str) -> None:
+    """Raise for earlier turns beside a prompt, as LLaMA-Factory has them."""
+    if row.get("history"):
+        raise BadRow(f"a history beside the {key}")
 
 
 def asks(row: Any) -> str:
@@ -90,18 +102,22 @@ def asks(row: Any) -> str:
         raise BadRow(NOTHING)
     key = next((each for each in named if row[each] not in ("", [])), named[0])
     refuse_beside(row)
+    if key == "text" and isinstance(role := row.get("role"), str) and ROLES.get(role.strip().lower(), USER) != USER:
+        raise BadRow(f"a message of the {role!r:.20}, no prompt")
     return as_prompt(with_system(row, _turns(row, key)))
 
 
 def _turns(row: Mapping[str, Any], key: str) -> Talk:
     if key in HISTORY:
-        return question(turns_of(row[key]))
-    if key == "instruction":
-        return instruction_of(row)
+        return question(history_of(row))
+    if key in ABOUT:
+        return instruction_of(row, key)
     if key == "turns" and not is_talk(row[key]):
         if not isinstance(row[key], list | tuple) or not row[key]:
-            raise BadRow(f"{kind(row[key])} where turns were expected")
+            raise BadRow("no turns" if row[key] == [] else f"{kind(row[key])} where turns were expected")
         return prompt_turns(row[key][0])
+    if key == "prompt":
+        refuse_history(row, key)
     return prompt_turns(row[key])
 
 

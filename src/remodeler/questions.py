@@ -17,6 +17,10 @@ from remodeler.rows import json_rows
 SUFFIXES = (".jsonl", ".json")
 OPTION = re.compile(r"\s*\b(?:Answer|Option|Solution|Ending)\d+: ")  # of LLM-Adapters
 
+CHOICES = ("choices", "endings")
+ABOUT = ("passage", "context", "ctx")
+"""What a question is about, where a row has that beside it."""
+
 Row = dict[str, Any]
 
 
@@ -61,7 +65,7 @@ def _with_labels(path: Path, rows: list[Row]) -> list[Row]:
 def _form(path: Path, row: Row) -> Callable[[Row], Question]:
     for needs, convert in FORMS:
         if all(any(key in row for key in need.split("|")) for need in needs.split()):
-            return convert
+            return _choices if convert is _boolq and not row.keys().isdisjoint(CHOICES) else convert
     known = "; ".join(needs.replace(" ", ", ") for needs, _ in FORMS)
     raise InputError(f"{path} has rows with {listed(row)}: give one of these forms: {known}")
 
@@ -85,7 +89,17 @@ def _choices(row: Row) -> Question:
     choices = [choice.strip() for choice in _texts(_one_of(row, "choices|endings"))]
     prompt = f"Question: {_text(row, 'question')}" if "question" in row else _text(row, "query|ctx|context")
     ask = prompt.startswith("Question:") and "Answer:" not in prompt
-    return Question(prompt.rstrip() + "\nAnswer:" * ask, choices, _gold(_one_of(row, "gold|label|answer"), choices))
+    about = [_text(row, key).rstrip() for key in ABOUT if "question" in row and row.get(key) is not None]
+    prompt = "\n".join([*filter(None, about), prompt.rstrip()])
+    return Question(prompt + "\nAnswer:" * ask, choices, _agreed(row, choices))
+
+
+def _agreed(row: Row, choices: list[str]) -> int:
+    """The right choice; where a row says it more than once, all have to say the same."""
+    named = {key: _gold(row[key], choices) for key in ("gold", "label", "answer") if row.get(key) is not None}
+    if len({*named.values()}) > 1:
+        raise ValueError(f"{' and '.join(named)} name different choices")
+    return next(iter(named.values())) if named else _gold(_one_of(row, "gold|label|answer"), choices)
 
 
 def _contexts(row: Row) -> Question:
@@ -108,10 +122,15 @@ def _boolq(row: Row) -> Question:
 
 
 def _arc(row: Row) -> Question:
+    if not isinstance(row["choices"], dict):
+        return _choices(row | {"answer": row["answerKey"]})
     choices, labels = _texts(row["choices"]["text"]), row["choices"]["label"]
     if not isinstance(labels, list) or len(labels) != len(choices) or len({*labels}) < len(labels):
         raise ValueError(f"the labels {labels} of {len(choices)} choices")
-    return Question(f"Question: {_text(row, 'question')}\nAnswer:", choices, labels.index(row["answerKey"]))
+    labels, key = list(map(str, labels)), str(row["answerKey"])
+    if key not in labels:
+        raise ValueError(f"the answer {short(key)} of the labels {', '.join(labels)}")
+    return Question(f"Question: {_text(row, 'question')}\nAnswer:", choices, labels.index(key))
 
 
 def _hellaswag(row: Row) -> Question:
@@ -122,11 +141,14 @@ def _hellaswag(row: Row) -> Question:
 
 def _adapters(row: Row) -> Question:
     """LLM-Adapters: ``Please ...: QUESTION Answer1: ... Answer2: ... Answer format: ...``."""
-    body = row["instruction"].split(": ", 1)[1].partition("Answer format:")[0].strip()
+    body = _text(row, "instruction").partition(": ")[2].partition("Answer format:")[0].strip()
+    found = re.fullmatch(r"([a-z]+)(\d+)|true|false", _text(row, "answer"))
+    if not body or not found:
+        raise ValueError("no instruction and answer as LLM-Adapters write them")
     if row["answer"] in ("true", "false"):
         return Question(f"Question: {body.rstrip('?')}?\nAnswer:", ["no", "yes"], int(row["answer"] == "true"))
     question, *choices = OPTION.split(body)
-    kind, gold = re.fullmatch(r"([a-z]+)(\d+)", row["answer"]).groups()  # type: ignore[union-attr]
+    kind, gold = found.groups()
     if kind == "option":
         return _blank(question, choices, int(gold) - 1)
     prompt = question if kind == "ending" else f"Question: {question}\nAnswer:"
@@ -163,7 +185,10 @@ def _number(value: Any) -> int:
     """A whole number, also in words of digits; true is 1."""
     if isinstance(value, float) and not value.is_integer():
         raise ValueError(f"{value} where a whole number was expected")
-    return int(value)
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{short(value)} where a whole number was expected") from None
 
 
 def _gold(answer: Any, choices: list[str]) -> int:

@@ -15,12 +15,12 @@ from typing import Any
 from remodeler.errors import InputError, one_line
 from remodeler.hub import hub_rows, on_hub
 from remodeler.lines import Row, decoded_lines, fault_of, listed, refuse_missing, short, text_lines
-from remodeler.strict_json import BLANK, BREAKS_OFF, elements, parse_json
+from remodeler.strict_json import BEHIND, BLANK, BREAKS_OFF, elements, parse_json
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 LONGEST_CELL = 2**31 - 1
 """Characters; the csv library's own limit is 131,072."""
-DELIMITERS = re.compile("[;\t|]")
+DELIMITERS = re.compile("[;\t|,]")
 """What separates the columns of files that are called CSV and are none."""
 
 
@@ -113,10 +113,14 @@ def _header(path: Path, reader: Any) -> list[str]:
 
 
 def _csv_row(where: str, number: int, names: list[str], cells: list[str]) -> Row:
+    if not any(names[len(cells) :]):  # a header that ends in commas names nothing behind the last
+        cells = [*cells, *names[len(cells) :]]
     if len(cells) != len(names):
         told = f"has {len(cells)} columns, the header {len(names)}: quote texts that contain commas"
         return Row(number, fault=f"{where} {told}")
     fault = next((fault for fault in (fault_of(where, cell) for cell in cells) if fault), None)
+    if len(names) > 1 and [cell.strip().lower() for cell in cells] == names:
+        fault = f"{where} repeats the header, as joined files do: take it out"
     stray = next((cell for place, cell in enumerate(cells) if place and cell.strip() and not names[place]), None)
     if stray is not None:
         fault = f"{where} has {short(stray)} in a column without a name: name it, and quote texts that contain commas"
@@ -177,7 +181,8 @@ def _listed(path: Path, text: str) -> Iterator[Row]:
             else:
                 yield _object(where, number, value)
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON (behind row {number}: {error}): restore it") from None
+        advice = "give one list, or one object a line" if BEHIND in str(error) else "restore it"
+        raise InputError(f"{path} is not valid JSON (behind row {number}: {error}): {advice}") from None
 
 
 def _object(where: str, number: int, value: Any) -> Row:

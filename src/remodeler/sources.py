@@ -22,11 +22,19 @@ from remodeler.rows import read_rows, source_rows
 NAMES = ("alpaca", "wikitext2", "c4", "python")
 SEPARATOR = "<|endoftext|>"
 TALKS = ("conversations", "messages")
+LISTS = ("turns", "tokens", "words")  # columns of texts in parts, where they are lists
+SYSTEM = (
+    "system",
+    "system_prompt",
+    "system_message",
+)  # beside Alpaca's columns: what stands in the place of the template's first words
 ALPACA_COLUMNS = ("instruction", "output")
 COLUMNS = ("content", "sentence", "document", "article", "story")  # tried after "text" and Alpaca's, before a lone one
 ALPACA_SEED = 42  # the official split is fixed; only the drawing from it has a seed of the user's
 SMALLEST_ALPACA = 100  # below this a tenth of the file is too little to calibrate on
 STREAMED = 100  # of a hub data set of any size this many rows per wanted sample are looked at
+# What the only column of texts is called where it only names or sorts the rows.
+NO_TEXT = re.compile(r"(.*[_-])?(id|uuid|key|hash|url|file|filename|path|label|category|lang|language|source|date)")
 NAME = re.compile(r"\S{1,40}")  # what the only column of a CSV is called, and a text is not
 HELD_OUT = 5  # one text in so many is held out when the texts are too few for what was asked
 
@@ -78,12 +86,15 @@ def read_texts(path: str | Path) -> list[str]:
 
 
 def alpaca_example(row: Row) -> Example:
-    """An instruction in the words of the official Alpaca template; prompt + response is its ``text`` column."""
-    given = row.get("input")
+    """An instruction in the words of the official Alpaca template; prompt + response is its ``text`` column.
+
+    Where a row has a ``system``, that stands in the place of the first words, as in LLaMA-Factory and axolotl.
+    """
+    given, system = row.get("input"), next((row[key] for key in SYSTEM if row.get(key)), None)
     more = ", paired with an input that provides further context" if given else ""
     start = f"Below is an instruction that describes a task{more}."
     parts = [
-        f"{start} Write a response that appropriately completes the request.",
+        system or f"{start} Write a response that appropriately completes the request.",
         f"### Instruction:\n{row['instruction']}",
         *([f"### Input:\n{given}"] if given else []),
         "### Response:\n",
@@ -152,7 +163,7 @@ def _texts(rows: list[Row], name: str) -> list[str]:
     """The text of every row that has one; null and blank ones are left out."""
     if not rows:
         raise InputError(f"{name} holds no text: give a source with at least one")
-    column = _text_column(name, rows[0])
+    column = _text_column(name, rows)
     numbered = [(f"row {number} of {name}", row) for number, row in enumerate(rows, 1)]
     texts = [_alpaca_text(where, row) if column is None else _cell(where, row, column) for where, row in numbered]
     texts = [text for text in texts if text.strip()]
@@ -161,15 +172,17 @@ def _texts(rows: list[Row], name: str) -> list[str]:
     return texts
 
 
-def _text_column(name: str, first: Row) -> str | None:
+def _text_column(name: str, rows: list[Row]) -> str | None:
     """The column that holds the text; None for Alpaca's columns, which make one together."""
+    first = rows[0]
     if "text" in first:
         return "text"
     if first.keys() >= set(ALPACA_COLUMNS):
         return None
-    strings = [column for column, value in first.items() if isinstance(value, str)]
+    strings = list(dict.fromkeys(column for row in rows for column, value in row.items() if isinstance(value, str)))
     usual = [column for column in COLUMNS if column in strings]
-    lone = strings if len(strings) == 1 and not _around_rows(first) else []
+    named = len(strings) == 1 and not NO_TEXT.fullmatch(strings[0].lower())
+    lone = strings if named and not any(map(_in_parts, rows)) else []
     if not usual and lone and name.lower().endswith(".csv") and not NAME.fullmatch(lone[0]):
         raise InputError(f"the first line of {name}, {lone[0][:40]!r}, names no column: put a line 'text' before it")
     if usual or lone:
@@ -179,10 +192,12 @@ def _text_column(name: str, first: Row) -> str | None:
     )
 
 
-def _around_rows(row: Row) -> bool:
-    """Whether it is a conversation, or an object around the rows, as ``{"name": ..., "data": [{...}, ...]}``."""
-    lists = [value for value in row.values() if isinstance(value, list)]
-    return not row.keys().isdisjoint(TALKS) or any(value and isinstance(value[0], dict) for value in lists)
+def _in_parts(row: Row) -> bool:
+    """Whether it is a conversation or a text in parts, or around either, as ``{"name": ..., "data": [{...}, ...]}``."""
+    inner = [value[0] if isinstance(value, list) and value else value for value in row.values()]
+    objects = [(value, each) for value, each in zip(row.values(), inner, strict=True) if isinstance(each, dict)]
+    parted = not row.keys().isdisjoint(TALKS) or any(isinstance(row.get(column), list) for column in LISTS)
+    return parted or any(isinstance(value, list) or "text" in each for value, each in objects)
 
 
 def _cell(where: str, row: Row, column: str, needed: bool = True) -> str:
@@ -200,7 +215,10 @@ def _cell(where: str, row: Row, column: str, needed: bool = True) -> str:
 
 def _alpaca_text(where: str, row: Row) -> str:
     cells = {column: _cell(where, row, column) for column in ALPACA_COLUMNS}
-    cells["input"] = _cell(where, row, "input", needed=False)
+    cells |= {column: _cell(where, row, column, needed=False) for column in ("input", *SYSTEM)}
+    if row.get("history"):
+        told = f"{where} has a history beside its instruction, which Alpaca's template has no place for"
+        raise InputError(f"{told}: give such rows as messages")
     example = alpaca_example(cells)
     return example.prompt + example.response if cells["instruction"] else ""
 

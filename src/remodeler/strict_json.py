@@ -1,19 +1,22 @@
 """JSON as the standard has it: what Python's reader takes in silence, and what it means twice, is refused.
 
-A name that comes twice in an object, NaN and infinities, numbers that no float holds, and half a surrogate pair (which
-no tokenizer and no file takes) are errors here. Messages are one line and name what was found.
+A name that comes twice in an object, infinities, numbers that no float holds, and half a surrogate pair (which no
+tokenizer and no file takes) are errors here. NaN, as Python and pandas write a value that is missing, is null. Messages
+are one line and name what was found.
 """
 
 import json
 import math
 import re
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 BLANK = " \t\r\n"
 """JSON's own white space."""
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 """Where a text may hold half a surrogate pair."""
+BEHIND = "more behind the list's end"
+"""The message where a list is not all of a text."""
 BREAKS_OFF = "it breaks off"
 """How the message begins where a value goes on behind the end of a line."""
 
@@ -54,7 +57,7 @@ def elements(text: str) -> Iterator[Any]:
             raise ValueError(f"{found} where a comma or the list's end was expected")
         place = _behind_blanks(text, place + 1)
     if text[place:].strip(BLANK):
-        raise ValueError("more behind the list's end")
+        raise ValueError(BEHIND)
 
 
 def _element(text: str, place: int) -> tuple[Any, int]:
@@ -103,7 +106,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_number(name: str) -> NoReturn:
+def _no_number(name: str) -> None:
+    if name == "NaN":
+        return
     raise ValueError(f"{name}, which JSON has no word for")
 
 

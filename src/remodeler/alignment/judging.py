@@ -20,8 +20,11 @@ from typing import Any
 from remodeler.alignment.examples import answer
 from remodeler.alignment.reviser import Judge, Reviser, probabilities, quality
 from remodeler.alignment.scoring import mean_logprobs
+from remodeler.chat import BadRow, text_of
 from remodeler.checkpoints import Checkpoint
+from remodeler.conversations import as_prompt
 from remodeler.errors import InputError
+from remodeler.prompts import instruction_of
 from remodeler.records import to_json, write_json, write_text
 from remodeler.rows import json_rows
 
@@ -65,15 +68,24 @@ def annotated(path: Path) -> WinRate:
     Raises:
         InputError: for a file that is none.
     """
-    rows = [row for row in _rows(path) if row.get("preference") is not None]
+    rows = [(number, row) for number, row in enumerate(_rows(path), 1) if row.get("preference") is not None]
     if not rows:
         raise InputError(f"{path} holds no preference: AlpacaEval's output_1, output_2 and preference were expected")
+    found = [_annotation(f"row {number} of {path}", row) for number, row in rows]
+    value, error = win_rate([each[0] for each in found])
+    return WinRate(value, error, len(rows), fmean(each[1] for each in found), fmean(each[2] for each in found))
+
+
+def _annotation(where: str, row: Mapping[str, Any]) -> tuple[float, int, int]:
+    """A preference, and the lengths of the model's and the baseline's answer."""
     try:
-        value, error = win_rate([float(row["preference"]) for row in rows])
-        lengths = [fmean(len(row[key]) for row in rows) for key in ("output_2", "output_1")]
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path} is no file of annotations: output_1, output_2 and preference were expected") from None
-    return WinRate(value, error, len(rows), *lengths)
+        texts = [text_of(row.get(key)) for key in ("output_2", "output_1")]
+        if isinstance(row["preference"], bool):
+            raise ValueError("a preference that is no number")
+        return float(row["preference"]), len(texts[0]), len(texts[1])
+    except (TypeError, ValueError):
+        told = f"{where} is no annotation: two texts, output_1 and output_2, and a number, preference, were expected"
+        raise InputError(told) from None
 
 
 def outputs(path: Path) -> dict[str, str]:
@@ -82,14 +94,22 @@ def outputs(path: Path) -> dict[str, str]:
     Raises:
         InputError: for a file that is none.
     """
-    pairs = [(row.get("instruction"), row.get("output")) for row in _rows(path)]
-    if not pairs or not all(isinstance(each, str) for pair in pairs for each in pair):
-        raise InputError(f"{path} holds no model outputs: a list of instruction, output, generator was expected")
     found: dict[str, str] = {}
-    for asked, said in pairs:
-        if found.setdefault(str(asked), str(said)) != said:
+    for number, row in enumerate(_rows(path), 1):
+        try:
+            asked, said = as_prompt(instruction_of(row)), text_of(row["output"])
+        except (KeyError, BadRow) as reason:
+            told = f"row {number} of {path} holds no model output ({_lack(reason)})"
+            raise InputError(f"{told}: a list of instruction, output, generator was expected") from None
+        if found.setdefault(asked, said) != said:
             raise InputError(f"{path} answers {asked!r:.40} twice, and otherwise: leave one answer to each instruction")
+    if not found:
+        raise InputError(f"{path} holds no model outputs: a list of instruction, output, generator was expected")
     return found
+
+
+def _lack(reason: Exception) -> str:
+    return f"no {reason.args[0]}" if isinstance(reason, KeyError) else str(reason)
 
 
 def write_outputs(path: Path, answers: Sequence[tuple[str, str]], name: str) -> None:
@@ -135,8 +155,10 @@ def questions(path: Path) -> list[dict[str, Any]]:
         InputError: for a file that holds others.
     """
     found = _rows(path)
-    if not found or not all(map(_is_question, found)):
-        raise InputError(f"{path} holds no questions of MT-Bench: question_id and turns were expected")
+    bad = next((number for number, row in enumerate(found, 1) if not _is_question(row)), None)
+    if not found or bad is not None:
+        told = f"{path} holds no questions of MT-Bench" + (f" in row {bad}" if bad else "")
+        raise InputError(f"{told}: question_id, a whole number, and turns, a list of texts, were expected")
     if len({each["question_id"] for each in found}) < len(found):
         raise InputError(f"{path} has a question_id twice: give each question its own")
     return found
@@ -191,7 +213,10 @@ def rated(path: Path) -> dict[str, float]:
         if isinstance(score, bool) or not isinstance(score, int | float | None):
             raise InputError(f"line {number} of {path} has the score {score!r:.40}: a number was expected")
         if score is not None and score >= 0:  # -1 is FastChat's word for a text without a rating
-            found.setdefault(str(row.get("model", row.get("model_id"))), []).append(float(score))
+            model = row.get("model", row.get("model_id"))
+            if not isinstance(model, str):
+                raise InputError(f"line {number} of {path} names no model that is rated: model was expected")
+            found.setdefault(model, []).append(float(score))
     if not found:
         raise InputError(f"{path} holds no ratings of MT-Bench: score or judgment were expected")
     return {name: fmean(scores) for name, scores in found.items()}

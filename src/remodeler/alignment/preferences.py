@@ -78,8 +78,8 @@ def digest_of(triples: Iterable[Triple]) -> str:
 
 def _compared_rows(
     source: str, samples: int | None, lower: int | None, gap: float, dropped: LeftOut
-) -> Iterator[Triple]:
-    """Every pair of a better and a worse answer; rows that hold none are counted."""
+) -> Iterator[tuple[int, Triple]]:
+    """Every pair of a better and a worse answer, with the number of its row; rows that hold none are counted."""
     unknown, usable = None, 0
     for number, row in enumerate(rows(source, samples), 1):
         reader = next((read for keys, read in SHAPES.values() if isinstance(row, dict) and row.keys() >= {*keys}), None)
@@ -90,9 +90,13 @@ def _compared_rows(
         usable += 1
         try:
             refuse_beside(row)
-            yield from compared(reader(row), lower, gap, dropped)
+            pairs = compared(reader(row), lower, gap)
         except BadRow as reason:
             dropped.add(reason, number)
+            continue
+        if not pairs:
+            dropped.add(LEVEL, number)
+        yield from ((number, each) for each in pairs)
     if unknown and not usable:
         raise InputError(unknown)
 
@@ -104,24 +108,22 @@ def _unknown_shape(source: str, number: int, row: object) -> str:
     return f"row {number} of {source} has {given}: one of these was expected: {wanted}"
 
 
-def compared(row: Ranked, lower: int | None, gap: float, dropped: Counter[str]) -> Iterator[Triple]:
+def compared(row: Ranked, lower: int | None, gap: float) -> list[Triple]:
     """The best answer of a row against the worse ones, the worst first."""
     best, top = max(row.answers, key=lambda each: each[1])
     worse = sorted((each for each in row.answers if each[1] < top and top - each[1] >= gap), key=lambda each: each[1])
-    if not worse:
-        dropped[LEVEL] += 1
-    yield from (Triple(row.prompt, best, answer) for answer, _ in worse[:lower])
+    return [Triple(row.prompt, best, answer) for answer, _ in worse[:lower]]
 
 
-def cleaned(triples: Iterable[Triple], dropped: Counter[str]) -> Iterator[Triple]:
-    """Triples of which something can be learned; the others are counted."""
+def cleaned(triples: Iterable[tuple[int, Triple]], dropped: LeftOut) -> Iterator[Triple]:
+    """Triples of which something can be learned; the others are counted, with their rows."""
     seen: set[bytes] = set()
-    for each in triples:
+    for number, each in triples:
         key = hashlib.sha256(json.dumps([each.prompt, each.chosen, each.rejected]).encode()).digest()
         reason = _fault(each) or (REPEATED if key in seen else None)
         seen.add(key)
         if reason:
-            dropped[reason] += 1
+            dropped.add(reason, number)
         else:
             yield each
 

@@ -6,18 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remodeler.chat import (
-    ASSISTANT,
-    HISTORY,
-    BadRow,
-    as_prompt,
-    conversation_of,
-    is_talk,
-    messages_of,
-    question,
-    text_of,
-    turns_of,
-)
+from remodeler.chat import ASSISTANT, USER, BadRow, is_talk, messages_of, text_of, turns_of
+from remodeler.conversations import as_prompt, conversation_of, histories, question
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.prompts import KEYS, asks, rows
 
@@ -112,15 +102,19 @@ def _answered(row: Any) -> tuple[str, str]:
     """What is asked, and the answer: beside it, or at the end of a conversation."""
     with _named("no prompt"):
         prompt = asks(row)
+        if not prompt.strip():
+            raise BadRow("nothing is asked")
     with _named("no response"):
         key = next((each for each in RESPONSES if isinstance(row, Mapping) and row.get(each) is not None), None)
         if key is not None:
             return prompt, _answer(messages_of(row[key]))
-        if not any(isinstance(row, Mapping) and row.get(each) is not None for each in HISTORY):
+        if not isinstance(row, Mapping) or not histories(row):
             raise BadRow("nothing is answered")
         turns = conversation_of(row)
         if turns[-1].role != ASSISTANT:
             raise BadRow("the conversation ends in a question")
+        if turns[-2:-1] and turns[-2].role != USER:
+            raise BadRow(f"an answer behind a turn of the {turns[-2].role}")
         return as_prompt(question(turns)), turns[-1].text
 
 

@@ -14,24 +14,20 @@ from typing import Any
 from remodeler.chat import (
     ASSISTANT,
     EMPTY_ANSWER,
-    HISTORY,
     SPEAKERS,
     SYSTEM,
     USER,
     BadRow,
     Talk,
     Turn,
-    as_prompt,
-    beginning_alike,
     is_talk,
     kind,
     messages_of,
-    question,
     text_of,
     turns_of,
-    with_system,
 )
-from remodeler.prompts import instruction_of, prompt_of, prompt_turns
+from remodeler.conversations import HISTORY, as_prompt, beginning_alike, history_of, question, with_system
+from remodeler.prompts import ABOUT, instruction_of, prompt_of, prompt_turns, refuse_history
 
 Row = Mapping[str, Any]
 HUMAN, TURN = "\n\nHuman:", "\n\nAssistant:"
@@ -79,7 +75,7 @@ def _pair(prompt: str, better: str, worse: str, scores: tuple[float, float] = (m
 def pairs(row: Row) -> Ranked:
     """{chosen, rejected}, and the prompt beside them under any usual name, or in both of them before the answer."""
     chosen, rejected = (messages_of(row[key]) for key in ("chosen", "rejected"))
-    key = next((key for key in ASKED if row.get(key) is not None), None)
+    key = next((key for key in ASKED if row.get(key) is not None and row[key] != []), None)
     found = _transcribed(row[key] if key else None, chosen, rejected)
     if found is None:
         sides = _side(chosen), _side(rejected)
@@ -105,8 +101,11 @@ def _given(row: Row, key: str | None) -> Talk | None:
     if key is None:
         return None
     if key in HISTORY and is_talk(messages_of(row[key])):
-        return turns_of(row[key])
-    return instruction_of(row) if key == "instruction" else prompt_turns(row[key])
+        return history_of(row)
+    if key in ABOUT:
+        return instruction_of(row, key)
+    refuse_history(row, key)
+    return prompt_turns(row[key])
 
 
 def _side(value: Any) -> Side:
@@ -116,8 +115,6 @@ def _side(value: Any) -> Side:
     if isinstance(value, Mapping) and any(key in value for key in SPEAKERS):
         value = [value]
     if not is_talk(value):
-        if isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(each, str) for each in value):
-            raise BadRow("a list of texts where one answer was expected")
         return Side((), text_of(value))
     try:
         turns = turns_of(value)
@@ -125,6 +122,8 @@ def _side(value: Any) -> Side:
         raise BadRow(EMPTY if str(reason) == EMPTY_ANSWER else str(reason)) from None
     if turns[-1].role != ASSISTANT:
         raise BadRow(EMPTY)
+    if not turns[-1].learned:
+        raise BadRow("an answer that is not to be learned from (weight 0)")
     return Side(turns[:-1], turns[-1].text)
 
 
@@ -259,8 +258,10 @@ def scored(row: Row) -> Ranked:
 
 def _listed(value: Any, key: str) -> list[tuple[Row, str]]:
     """Answers with what is known of each."""
-    if not isinstance(value, list | tuple) or not all(isinstance(each, Mapping) for each in value):
+    if not isinstance(value, list | tuple):
         raise BadRow(f"{kind(value)} where a list of answers was expected")
+    if not all(isinstance(each, Mapping) for each in value):
+        raise BadRow("a list of answers without ranks or scores")
     if len(value) < 2:
         raise BadRow("fewer than two answers")
     return [(each, text_of(each.get(key))) for each in value]

@@ -15,6 +15,8 @@ LABEL = "TOXIC"
 WORDS = re.compile(r"\w+|[^\w\s]+")
 TAG = re.compile(r"O|[BIESLUM](-.+)?")
 """Of IO, BIO, BIOES, BILOU and BMES; other capital letters are parts of speech."""
+DOCUMENT = re.compile(r"-DOCSTART-(\s.*)?")
+"""A block that says that a document begins, and is no text."""
 INSIDE = "IELM"
 """What goes on with the span before: inside, end, last, middle."""
 
@@ -66,6 +68,8 @@ def read_post(block: str, where: str, number: int) -> tuple[int, str, list[Span]
             text = _text(line.removeprefix("# text = "), where)
         elif not line.startswith("# ") or TAG.fullmatch(line[2:]):  # a lone # may be a word
             words.append(_word(line, words[-1][2] + 1 if words else 0, where))
+    if len(words) > 1 and [word[0] for word in words] == [str(place) for place in range(1, len(words) + 1)]:
+        raise InputError(f"{where} has numbers in the place of its words: leave that column out")
     spans = of_words([word[1:] for word in words])
     whole = " ".join(word[0] for word in words) if text is None else text
     _refuse_elsewhere(words, whole, where)
@@ -94,7 +98,8 @@ def _text(written: str, where: str) -> str:
 
 def _word(line: str, place: int, where: str) -> tuple[str, int, int, str]:
     """A word, where it is, and its tag."""
-    parts = line.split("\t") if "\t" in line else line.split()
+    # White space that is no space is part of a word.
+    parts = line.split("\t") if "\t" in line else [part for part in line.split(" ") if part]
     if len(parts) > 1 and not TAG.fullmatch(parts[-1]):
         raise InputError(f"{where} has the line {line[:40]!r}: its last word is no tag, as O, B or I-name")
     try:

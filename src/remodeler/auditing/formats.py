@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remodeler.auditing.conll import LABEL, post_lines, read_post
+from remodeler.auditing.conll import DOCUMENT, LABEL, post_lines, read_post
 from remodeler.auditing.likelihoods import packed, unpacked
-from remodeler.auditing.posts import read_posts
+from remodeler.auditing.posts import read_posts, whole_id
 from remodeler.auditing.rules import Likely
 from remodeler.auditing.span_lists import read_spans
 from remodeler.auditing.spans import Span, characters
@@ -76,16 +76,6 @@ def read_predictions(path: Path, skip_bad: bool = False) -> Predictions:
     if counted and max(counted.values()) > 1:
         raise InputError(f"{path} has the id {counted.most_common(1)[0][0]} more than once: each post has one row")
     return found
-
-
-def matched(path: Path, predicted: Sequence[Prediction], gold: Sequence[Prediction]) -> list[list[Span]]:
-    """The predicted spans of each gold post, by id; as the organisers, refuses other ids than those of the gold."""
-    ours, theirs = {row.id: row for row in predicted}, [row.id for row in gold]
-    if ours.keys() != set(theirs):
-        odd = sorted(ours.keys() ^ set(theirs))[0]
-        told = f"{path} has {len(ours)} posts, the gold file {len(theirs)} (id {odd} is in one of them only)"
-        raise InputError(f"{told}: predict exactly the posts of the gold file")
-    return [list(ours[number].spans) for number in theirs]
 
 
 # SemEval --------------------------------------------------------------------------------------------------------------
@@ -180,7 +170,7 @@ def from_row(value: Any, where: str, number: int) -> Prediction:
         found = None if likely is None else unpacked(likely)
         if found is not None and (text is None or len(found) != len(text)):
             raise ValueError("likelihoods of another text")
-        identity = _identity(value.get("id", number - 1))
+        identity = number - 1 if value.get("id") is None else _identity(value["id"])
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{where} is no prediction ({reason}): write {{'id': ..., 'spans': [...]}}") from None
@@ -189,11 +179,9 @@ def from_row(value: Any, where: str, number: int) -> Prediction:
 
 def _identity(value: Any) -> int:
     """A whole number, also as a text of digits."""
-    if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
-    if not isinstance(value, int | float) or isinstance(value, bool) or int(value) != value:
+    if (found := whole_id(value)) is None:
         raise ValueError(f"its id is {short(value)}, not a whole number")
-    return int(value)
+    return found
 
 
 # CoNLL ----------------------------------------------------------------------------------------------------------------
@@ -206,6 +194,7 @@ def _write_conll(rows: Sequence[Prediction]) -> bytes:
 
 def _read_conll(path: Path, skip_bad: bool) -> Predictions:
     blocks = [block.strip("\n") for block in re.split(r"\n\s*\n", whole_text(path)) if block.strip()]
+    blocks = [block for block in blocks if not DOCUMENT.fullmatch(block)]
     rows, bad = [], []
     for number, block in enumerate(blocks):
         where = f"post {number + 1} of {path}"
@@ -245,7 +234,8 @@ def _collected(
             made = one(row, f"row {row.number} of {path}")
         except InputError as error:
             if not skip_bad:
-                raise InputError(f"{error}; or take such rows for empty ones with --skip-bad") from None
+                what = "take such rows for empty ones" if emptied else "leave such rows out"
+                raise InputError(f"{error}; or {what} with --skip-bad") from None
             bad.append(str(error))
             made = _emptied(row) if emptied else None
         rows += [made] if made else []

@@ -20,4 +20,6 @@ def unpacked(runs: Sequence[Sequence[float]]) -> Likely:
         ValueError, TypeError: for anything that is no list of runs.
     """
     values = np.array([value for _, value in runs], dtype=np.float64)
+    if not ((values >= 0) & (values <= 1)).all():  # None becomes NaN, which is in no range
+        raise ValueError("a likelihood that is no number from 0 to 1")
     return np.repeat(values, np.array([count for count, _ in runs], dtype=np.int64))

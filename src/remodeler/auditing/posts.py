@@ -1,22 +1,27 @@
 """Post: a text with what is known of its spans; read from any file of rows (see :mod:`remodeler.rows`).
 
 A bad row is refused in one sentence with the file and the row; with ``skip_bad`` it is left out and counted, and the
-others keep their numbers. Rows are counted from 1; the id of a post, as SemEval counts, is one less.
+others keep their numbers. Rows are counted from 1; the id of a post, as SemEval counts, is one less, unless it has an
+``id`` of its own in a file of JSON: a whole number, which no other row has.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from remodeler.auditing.span_lists import read_spans
 from remodeler.auditing.spans import Span
 from remodeler.console import note
 from remodeler.errors import InputError
-from remodeler.lines import Row, listed, short
+from remodeler.lines import Row, Values, listed, short
 from remodeler.rows import read_rows
 
 LONGEST = 500_000
 """Characters of a text: what is longer is a file in the wrong place, not a post."""
+JSON = (".jsonl", ".json")
+_NO_ID = -1
+"""Of a row whose id is no whole number: then no row's counts."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,13 @@ class Post:
     spans: tuple[Span, ...] | None = None
     row: int = 1
     file: str = ""
+    own_id: int | None = None
+    """The ``id`` of its row, where that tells the posts of the file apart."""
 
     @property
     def id(self) -> int:
-        """The number that a SemEval submission gives it: rows from 0."""
-        return self.row - 1
+        """The number that a submission gives it: its own, else its row's from 0, as SemEval counts."""
+        return self.row - 1 if self.own_id is None else self.own_id
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,23 @@ def read_posts(path: Path, known: bool = False, skip_bad: bool = False) -> Readi
         raise InputError(
             f"{path} holds no good row ({len(bad)} bad; the first: {bad[0]})" if bad else f"{path} is empty"
         )
-    return Reading(tuple(posts), tuple(bad))
+    return Reading(_told_apart(posts), tuple(bad))
+
+
+def whole_id(value: Any) -> int | None:
+    """A whole number from 0, also as a text of digits or as ``4.0``; None for anything else."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    return int(value) if whole and value >= 0 else None
+
+
+def _told_apart(posts: Sequence[Post]) -> tuple[Post, ...]:
+    """The same with their rows' numbers for ids, where some row's own is no number or is another's too."""
+    ids = {post.id for post in posts}
+    if len(ids) == len(posts) and _NO_ID not in ids:
+        return tuple(posts)
+    return tuple(replace(post, own_id=None) for post in posts)
 
 
 def tell_bad(path: Path, bad: Sequence[str]) -> None:
@@ -98,4 +121,12 @@ def _post(path: Path, row: Row, known: bool) -> Post:
     if len(text) > LONGEST:
         raise InputError(f"{where} has {len(text):,} characters, at most {LONGEST:,} were expected: cut it into parts")
     spans = tuple(read_spans(values["spans"], text, where)) if known else None
-    return Post(text, spans, row.number, str(path))
+    return Post(text, spans, row.number, str(path), _own_id(path, values))
+
+
+def _own_id(path: Path, values: Values) -> int | None:
+    """The id that a row of JSON has; in a table the column may be anybody's."""
+    if path.suffix.lower() not in JSON or values.get("id") is None:
+        return None
+    found = whole_id(values["id"])
+    return _NO_ID if found is None else found

@@ -15,12 +15,12 @@ import numpy as np
 from remodeler.auditing.formats import (
     Prediction,
     from_row,
-    matched,
     read_predictions,
     refuse_unknown,
     to_row,
     write_predictions,
 )
+from remodeler.auditing.matching import matched, refuse_other_text, with_text
 from remodeler.auditing.posts import Post, Reading, read_posts, tell_bad
 from remodeler.auditing.predict import predict
 from remodeler.auditing.quantised import quantise
@@ -120,7 +120,7 @@ def convert_file(source: Path, out: Path, texts: Path | None, skip_bad: bool = F
         lost = [row.id for row in rows if row.id not in known]
         if lost:
             raise InputError(f"{texts} has no post with the id {lost[0]}, which {source} has: give the texts of these")
-        rows = tuple(replace(row, text=known[row.id]) for row in rows)
+        rows = tuple(with_text(source, row, known[row.id]) for row in rows)
     write_predictions(out, rows)
     return len(rows)
 
@@ -145,6 +145,8 @@ def _refuse_different(members: Sequence[Path], found: Sequence[Sequence[Predicti
     for member, rows in zip(members, found, strict=True):
         if [row.id for row in rows] != [row.id for row in found[0]]:
             raise InputError(f"{member} predicts other posts than {members[0]}: give predictions of the same texts")
+        for row, first in zip(rows, found[0], strict=True):
+            refuse_other_text(str(member), row, first.text)
 
 
 def _mean(rows: Sequence[Prediction]) -> Any:

@@ -22,7 +22,7 @@ def read_texts(path: Path, limit: int | None = None, skip_bad: bool = False) -> 
     """Texts to audit, the first ``limit`` of them; see :func:`~remodeler.auditing.posts.read_posts`."""
     reading = read_posts(path, skip_bad=skip_bad)
     posts = reading.posts[:limit]
-    return Given(tuple(post.text for post in posts), tuple(post.id for post in posts), reading.bad)
+    return Given(tuple(post.text for post in posts), tuple(post.row - 1 for post in posts), reading.bad)
 
 
 def read_prompts(source: str, words: int | None = None, limit: int | None = None, skip_bad: bool = False) -> Given:

@@ -24,6 +24,8 @@ DESCRIBING = (
     *("annotator", "annotator_id", "annotators", "user", "username", "source"),
 )
 """Names in an object that do not change which characters it marks."""
+UNKNOWN = "[UNK]"
+"""The word that BERT's tokenizers quote for one that they do not know."""
 HARMLESS = (
     *("o", "label_0", "non-toxic", "non_toxic", "nontoxic", "not toxic", "not_toxic", "neutral", "normal", "safe"),
     *("none", "clean", "ok", "non-hate", "not-hate", "nothate", "non-offensive", "not-offensive", "acceptable"),
@@ -47,12 +49,17 @@ def read_spans(value: Any, text: str | None, where: str) -> list[Span]:
     except (ValueError, OverflowError, RecursionError) as error:
         told = "nested too deeply" if isinstance(error, RecursionError) else error
         raise InputError(f"{where} has spans {short(value)} ({told}): write a list of character offsets") from None
-    length = FARTHEST if text is None else len(text)
-    outside = next((span for span in spans if span.start < 0 or span.end > length), None)
+    refuse_outside(where, spans, None if text is None else len(text))
+    return united(spans)
+
+
+def refuse_outside(where: str, spans: Sequence[Span], length: int | None) -> None:
+    """Raise where a span is not inside a text of so many characters; of a text that is not known, behind any."""
+    end = FARTHEST if length is None else length
+    outside = next((span for span in spans if span.start < 0 or span.end > end), None)
     if outside:
         told = f"{where} has offsets {outside.start} to {outside.end - 1} outside its text"
-        raise InputError(f"{told} of {length} characters: count code points from 0" if text is not None else told)
-    return united(spans)
+        raise InputError(told if length is None else f"{told} of {length} characters: count code points from 0")
 
 
 def united(spans: Sequence[Span]) -> list[Span]:
@@ -121,12 +128,13 @@ def _span(each: Any, text: str | None) -> Span:
 
 
 def _of_pair(each: Sequence[Any]) -> Span:
-    """``[start, end]`` or ``[start, end, label]``."""
-    if len(each) not in (2, 3) or not all(isinstance(name, str) for name in each[2:]):
+    """``[start, end]`` or ``[start, end, label]``, of which there may be several, or none."""
+    labels: Sequence[Any] = [name for name in each[2:] if name is not None]
+    labels = labels[0] if labels and isinstance(labels[0], list | tuple) else labels
+    if len(each) not in (2, 3) or not all(isinstance(name, str) for name in labels):
         raise ValueError(f"{short(each)} is neither [start, end] nor [start, end, label]")
-    start, end, *labels = each
     refuse_harmless(labels)
-    return Span(_whole(start), _whole(end))
+    return Span(_whole(each[0]), _whole(each[1]))
 
 
 def _of_object(each: dict[Any, Any], text: str | None) -> Span:
@@ -139,7 +147,7 @@ def _of_object(each: dict[Any, Any], text: str | None) -> Span:
     labels = [each.get(name) for name in ("label", "entity", "entity_group")] + _as_list(each.get("labels"))
     refuse_harmless([name for name in labels if isinstance(name, str)])
     span = Span(_whole(each["start"]), _whole(each["end"]), _score(each.get("score")))
-    _refuse_included_end(span, each.get("word", each.get("text")), text)
+    _refuse_elsewhere(span, each.get("word", each.get("text")), text)
     return span
 
 
@@ -162,12 +170,20 @@ def refuse_harmless(labels: Sequence[str]) -> None:
         raise ValueError(f"a span is labelled {found!r}, which marks what is not toxic: leave such spans out")
 
 
-def _refuse_included_end(span: Span, word: Any, text: str | None) -> None:
-    """An object that quotes what it marks shows when its end is the last character, and not the one behind it."""
+def _refuse_elsewhere(span: Span, word: Any, text: str | None) -> None:
+    """An object that quotes what it marks shows when its end is the last character, or when it counts otherwise."""
     if text is None or not isinstance(word, str) or not 0 <= span.start < span.end:
         return
-    if text[span.start : span.end] != word and text[span.start : span.end + 1] == word:
+    found = text[span.start : span.end]
+    if found != word and text[span.start : span.end + 1] == word:
         raise ValueError(f"{word[:40]!r} ends at {span.end + 1}, not at {span.end}: ends are excluded, add 1 to them")
+    # A tokenizer may fold case, accents and spaces of the word that it quotes, and mark where words begin.
+    if word.isascii() and found.isascii() and word != UNKNOWN and _letters(word) != _letters(found):
+        raise ValueError(f"{word[:40]!r} is not at {span.start} to {span.end}, where {found[:40]!r} is")
+
+
+def _letters(text: str) -> str:
+    return "".join(letter for letter in text.casefold() if letter.isalnum())
 
 
 def _is_number(value: Any) -> bool:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from remodeler.chat import HISTORY, BadRow, Talk, answered, conversation_of
+from remodeler.chat import BadRow, Talk
 from remodeler.chat_templates import PLAIN, answer_spans, rendered_turns, template_of
+from remodeler.conversations import histories, learned_from
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.fusion.offsets import Cut, cut
 from remodeler.sources import NAMES, rows_of
@@ -80,11 +81,11 @@ def conversations(source: str, samples: int, dropped: LeftOut) -> list[Conversat
     if source in NAMES:
         return None
     found, talks = rows_of(source, samples), []
-    if 2 * sum(any(row.get(key) is not None for key in HISTORY) for row in found) < max(1, len(found)):
+    if 2 * sum(bool(histories(row)) for row in found) < max(1, len(found)):
         return None
     for number, row in enumerate(found, 1):
         try:
-            talks.append(Conversation(number, answered(conversation_of(row))))
+            talks.append(Conversation(number, learned_from(row)))
         except BadRow as reason:
             dropped.add(reason, number)
     if not talks:
