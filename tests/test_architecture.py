@@ -27,7 +27,7 @@ FLOORS = (
     (
         *("errors", "chat", "records", "folders", "families", "pydocs", "lines", "strict_json", "hub", "rows"),
         *("sources", "prompts", "questions", "streams", "console", "compatibility"),
-        *("file_checks", "diagnosis", "mismatches"),
+        *("file_checks", "diagnosis", "config_faults", "mismatches"),
     ),
     (
         *("chat_templates", "texts", "packed", "blocks", "structures", "processes", "threads"),

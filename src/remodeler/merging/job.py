@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from remodeler.card import write_merge_card
 from remodeler.checkpoints import AUTO, check_files, pick_device, read_tokenizer
 from remodeler.companions import copy_companions, write_tokenizer
-from remodeler.compatibility import complete_tokenizer, with_older_names
+from remodeler.compatibility import complete_tokenizer, write_config
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.families import FAMILIES
@@ -29,7 +29,7 @@ from remodeler.merging.tokens import embeddings
 from remodeler.merging.verification import Verified, has_tokenizer, verify
 from remodeler.merging.wishes import Wish
 from remodeler.open_files import OpenFiles
-from remodeler.records import Record, command_line, disk_errors, read_json, save_record, versions, write_json
+from remodeler.records import Record, command_line, disk_errors, read_json, save_record, versions
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
@@ -134,7 +134,7 @@ def _companions(plan: Plan, work: Path) -> None:
     config = read_json(plan.lender.folder / "config.json")
     dtypes = [place.dtype for place in plan.shapes.values() if place.dtype.is_floating_point]
     config["dtype"] = str(max(set(dtypes), key=dtypes.count)).removeprefix("torch.")
-    write_json(work / "config.json", with_older_names(_settled(plan, config)))
+    write_config(work, _settled(plan, config))
     if plan.vocabulary:
         write_tokenizer(plan.vocabulary.tokenizer, work, None)
     else:
