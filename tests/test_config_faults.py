@@ -1,4 +1,4 @@
-"""Configs that transformers 5 stumbles over, or reads otherwise than older readers: refused by the field, or kept right."""
+"""Configs that transformers 5 stumbles over, or reads otherwise than older readers: refused by field, or kept right."""
 
 import json
 import re

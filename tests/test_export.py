@@ -30,8 +30,8 @@ from remodeler.exporting.llama_cpp_check import logits
 from remodeler.exporting.nemotron import config_of, write_nemotron
 from remodeler.exporting.nemotron_check import check
 from remodeler.exporting.removals import gone_after, read_removals
-from remodeler.exporting.wishes import Wish
 from remodeler.exporting.rows import Row, left, plain, rows_of
+from remodeler.exporting.wishes import Wish
 from remodeler.records import Record, save_record
 from remodeler.saving import save_pruned
 from tiny import tiny_model
