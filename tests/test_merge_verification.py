@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
+from remodeler.blocks import Block
 from remodeler.checkpoints import load
 from remodeler.errors import InputError
 from remodeler.merging import verification
@@ -17,6 +18,7 @@ from remodeler.merging.job import merge_models
 from remodeler.merging.verification import verify
 from remodeler.merging.wishes import Wish
 from remodeler.records import load_record
+from remodeler.saving import save_pruned
 from tiny import SLIDING, tiny_model, tiny_tokenizer
 
 
@@ -91,3 +93,12 @@ def test_only_what_belongs_to_a_model_is_copied(tmp_path: Path, capsys: pytest.C
     assert told["rope_theta"] == told["rope_parameters"]["rope_theta"]
     assert told["torch_dtype"] == told["dtype"] == "float32"
     load(tmp_path / "out", device="cpu")
+
+
+def test_packed_models_are_computed_too(tmp_path: Path) -> None:
+    for seed in range(2):
+        (tmp_path / f"p{seed}").mkdir()
+        save_pruned(load(text_model(tmp_path / f"m{seed}", seed)), [Block(1, "mlp")], tmp_path / f"p{seed}")
+    merge_models(Wish((str(tmp_path / "p0"), str(tmp_path / "p1"))), tmp_path / "out", no_report)
+    results = load_record(tmp_path / "out").results
+    assert (results["form"], results["loaded"], results["read_back"]) == ("packed", True, ["logits"])
