@@ -58,7 +58,7 @@ def _config(model: Model, outline: Outline) -> Mapping[str, Any]:
         return {key: value for key, value in model.settings.items() if not key.startswith(("_", "torch_"))}
     config = outline.built.config
     known = {each.name for each in fields(config)} if is_dataclass(config) else set(config.to_dict())
-    return {key: value for key, value in config.to_dict().items() if key in known | {"model_type"}}
+    return {key: value for key, value in config.to_dict().items() if key in known | {"model_type", "packing"}}
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -37,6 +37,13 @@ class Outline:
     built: Any = None
     """The model without numbers."""
 
+    @property
+    def head_is_tied(self) -> bool:
+        """Whether the embeddings are the head, once and for all."""
+        ends = [self.built.get_input_embeddings(), self.built.get_output_embeddings()] if self.built else []
+        weights = [end.weight for end in ends if isinstance(end, nn.Module) and hasattr(end, "weight")]
+        return not self.untied and len(weights) == 2 and weights[0] is weights[1]
+
 
 @dataclass(frozen=True)
 class Model:

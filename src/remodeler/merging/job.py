@@ -147,7 +147,8 @@ def _settled(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
     if plan.outline.untied and not plan.outline.tied:
         changes["tie_word_embeddings"] = False
     text = config.get("text_config")
-    nested = {"text_config": text | changes} if isinstance(text, dict) else {}
+    tied = {"tie_word_embeddings": True} if plan.outline.head_is_tied else {}  # older readers ask the nested one
+    nested = {"text_config": text | tied | changes} if isinstance(text, dict) else {}
     told = {key: value for key, value in changes.items() if not nested or key in config}
     return {key: value for key, value in config.items() if key != "transformers_weights"} | told | nested
 
