@@ -104,14 +104,16 @@ def test_packed_models_are_computed_too(tmp_path: Path) -> None:
     assert (results["form"], results["loaded"], results["read_back"]) == ("packed", True, ["logits"])
 
 
-def test_a_tied_head_is_told_in_the_nested_config_too(tmp_path: Path) -> None:
+def test_head_and_dtype_are_told_in_the_nested_config_too(tmp_path: Path) -> None:
     """transformers 4 asks the text's config, transformers 5 the whole one's."""
     name = picture_model(tmp_path / "m", 0)
     file = tmp_path / "m" / "config.json"
     settings = json.loads(file.read_text())
-    settings["text_config"]["tie_word_embeddings"] = False
+    settings["text_config"] |= {"tie_word_embeddings": False, "torch_dtype": "float32"}
     file.write_text(json.dumps(settings | {"tie_word_embeddings": True}))
-    merge_models(Wish((name, f"{name}/")), tmp_path / "out", no_report)
+    merge_models(Wish((name, f"{name}/"), dtype="bfloat16"), tmp_path / "out", no_report)
     told = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert [told["text_config"][key] for key in ("dtype", "torch_dtype")] == ["bfloat16"] * 2
+    assert "dtype" not in told["vision_config"]
     assert (told["tie_word_embeddings"], told["text_config"]["tie_word_embeddings"]) == (True, True)
     assert not [key for key in load_file(tmp_path / "out" / "model.safetensors") if "lm_head" in key]

@@ -133,12 +133,19 @@ def _companions(plan: Plan, work: Path) -> None:
         note(f"not copied from {plan.lender.name}, as they may not be of the result: {', '.join(left_out)}")
     config = read_json(plan.lender.folder / "config.json")
     dtypes = [place.dtype for place in plan.shapes.values() if place.dtype.is_floating_point]
-    config["dtype"] = str(max(set(dtypes), key=dtypes.count)).removeprefix("torch.")
+    config = _in_dtype(config, str(max(set(dtypes), key=dtypes.count)).removeprefix("torch."))
     write_config(work, _settled(plan, config))
     if plan.vocabulary:
         write_tokenizer(plan.vocabulary.tokenizer, work, None)
     else:
         complete_tokenizer(work)
+
+
+def _in_dtype(config: Mapping[str, Any], dtype: str, nested: bool = False) -> dict[str, Any]:
+    """A config that names a dtype, as do those in it that named one."""
+    inner = {key: value for key, value in config.items() if key.endswith("_config") and isinstance(value, dict)}
+    own = {} if nested and not {"dtype", "torch_dtype"} & config.keys() else {"dtype": dtype}
+    return {**config, **{key: _in_dtype(value, dtype, True) for key, value in inner.items()}, **own}
 
 
 def _settled(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
