@@ -27,6 +27,7 @@ from remodeler.configs import lost_pattern
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.forms import WHOLE, Form, Shape, build, choose, remaining
+from remodeler.logprobs import spread_tokens, vocabulary
 from remodeler.records import disk_errors
 from remodeler.shards import write_shards
 from remodeler.streaming import held, streamed
@@ -259,8 +260,8 @@ def tolerance(dtype: torch.dtype, device: torch.device) -> float:
 
 def _sample(checkpoint: Checkpoint) -> dict[str, Tensor]:
     length = min(16, checkpoint.context or 16)
-    ids = torch.arange(3, 3 + length, device=checkpoint.model.device)[None] % checkpoint.model.config.vocab_size
-    return same_inputs(checkpoint.anatomy.family, ids)
+    tokens = spread_tokens(vocabulary(checkpoint.model), length)
+    return same_inputs(checkpoint.anatomy.family, torch.tensor([tokens], device=checkpoint.model.device))
 
 
 def _cached(anatomy: Anatomy, inputs: dict[str, Tensor], wanted: Tensor) -> float | None:
