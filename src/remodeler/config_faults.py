@@ -13,6 +13,8 @@ Settings = Mapping[str, Any]
 Row = tuple[Callable[[Settings], str], str]
 DTYPES = ("float32", "bfloat16", "float16", "float64", "float", "half", "double")
 """Names of torch that a model can be computed in."""
+FLASH = ("flash_attn", "flash_attn_interface", "kernels")
+"""Packages that bring such a kernel."""
 ATTENTION = ("attn_implementation", "_attn_implementation")
 
 
@@ -29,7 +31,7 @@ def _quantisation(settings: Settings) -> str:
 def _flash(settings: Settings) -> str:
     """A kernel of a package that is not here."""
     wanted = [(key, settings[key]) for key in ATTENTION if str(settings.get(key)).startswith("flash_attention")]
-    return next((f"{key} {value!r}" for key, value in wanted if find_spec("flash_attn") is None), "")
+    return "" if any(map(find_spec, FLASH)) else next((f"{key} {value!r}" for key, value in wanted), "")
 
 
 def _rope(settings: Settings) -> str:
