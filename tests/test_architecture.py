@@ -27,7 +27,7 @@ FLOORS = (
     (
         *("errors", "strict_json", "chat", "conversations", "records", "folders", "families", "pydocs", "lines"),
         *("hub", "rows", "sources", "prompts", "questions", "streams", "console", "compatibility"),
-        *("file_checks", "diagnosis", "mismatches"),
+        *("file_checks", "diagnosis", "config_faults", "mismatches"),
     ),
     (
         *("chat_templates", "texts", "packed", "blocks", "structures", "processes", "threads"),

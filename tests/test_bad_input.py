@@ -74,7 +74,7 @@ def taken(*names: str) -> list[Fault]:
 
 PRUNE: list[Fault] = [
     *models(),
-    ("quantised", "the checkpoint is quantised"),
+    ("quantised", "quantised is quantised: give the unquantised checkpoint"),
     ("wordless", "the tokenizer of wordless can't be loaded"),
     ("texts.jsonl", "is a file: give a model folder"),
     ("encoder", "encoder has no head"),

@@ -31,6 +31,7 @@ from remodeler.exporting.nemotron import config_of, write_nemotron
 from remodeler.exporting.nemotron_check import check
 from remodeler.exporting.removals import gone_after, read_removals
 from remodeler.exporting.rows import Row, left, plain, rows_of
+from remodeler.exporting.wishes import Wish
 from remodeler.records import Record, save_record
 from remodeler.saving import save_pruned
 from tiny import tiny_model
@@ -330,6 +331,13 @@ def test_the_record_of_a_cut_file_tells_which_bytes_it_was_cut_from(llama: Check
     inputs = json.loads((tmp_path / "cut.gguf.record.json").read_text())["inputs"]
     for name, path in (("gguf", whole), ("removals", log)):
         assert inputs[name] == {"name": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def test_a_folder_stands_for_the_log_in_it(tmp_path: Path) -> None:
+    log = removal_log(tmp_path / "removals.jsonl", ["mlp.1"])
+    asked = Wish(None, gguf=tmp_path / "whole.gguf", removals=tmp_path)
+    assert asked.checked().removals == log
+    assert Wish(None, gguf=asked.gguf, removals=log).checked().removals == log
 
 
 @pytest.mark.parametrize("steps", [1, 2])

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
+from remodeler.blocks import Block
 from remodeler.checkpoints import load
 from remodeler.errors import InputError
 from remodeler.merging import verification
@@ -17,6 +18,7 @@ from remodeler.merging.job import merge_models
 from remodeler.merging.verification import verify
 from remodeler.merging.wishes import Wish
 from remodeler.records import load_record
+from remodeler.saving import save_pruned
 from tiny import SLIDING, tiny_model, tiny_tokenizer
 
 
@@ -91,3 +93,27 @@ def test_only_what_belongs_to_a_model_is_copied(tmp_path: Path, capsys: pytest.C
     assert told["rope_theta"] == told["rope_parameters"]["rope_theta"]
     assert told["torch_dtype"] == told["dtype"] == "float32"
     load(tmp_path / "out", device="cpu")
+
+
+def test_packed_models_are_computed_too(tmp_path: Path) -> None:
+    for seed in range(2):
+        (tmp_path / f"p{seed}").mkdir()
+        save_pruned(load(text_model(tmp_path / f"m{seed}", seed)), [Block(1, "mlp")], tmp_path / f"p{seed}")
+    merge_models(Wish((str(tmp_path / "p0"), str(tmp_path / "p1"))), tmp_path / "out", no_report)
+    results = load_record(tmp_path / "out").results
+    assert (results["form"], results["loaded"], results["read_back"]) == ("packed", True, ["logits"])
+
+
+def test_head_and_dtype_are_told_in_the_nested_config_too(tmp_path: Path) -> None:
+    """transformers 4 asks the text's config, transformers 5 the whole one's."""
+    name = picture_model(tmp_path / "m", 0)
+    file = tmp_path / "m" / "config.json"
+    settings = json.loads(file.read_text())
+    settings["text_config"] |= {"tie_word_embeddings": False, "torch_dtype": "float32"}
+    file.write_text(json.dumps(settings | {"tie_word_embeddings": True}))
+    merge_models(Wish((name, f"{name}/"), dtype="bfloat16"), tmp_path / "out", no_report)
+    told = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert [told["text_config"][key] for key in ("dtype", "torch_dtype")] == ["bfloat16"] * 2
+    assert "dtype" not in told["vision_config"]
+    assert (told["tie_word_embeddings"], told["text_config"]["tie_word_embeddings"]) == (True, True)
+    assert not [key for key in load_file(tmp_path / "out" / "model.safetensors") if "lm_head" in key]

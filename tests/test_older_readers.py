@@ -245,6 +245,29 @@ def test_a_tokenizer_gets_the_class_of_its_source() -> None:
     assert tokenizer_with_older_names(named) == named
 
 
+@pytest.mark.parametrize(
+    ("name", "gone", "field"),
+    [
+        ("gemma2", [1], "layer_types"),
+        ("gemma2", [0, 1], None),  # the turn goes on as before
+        ("gemma2", [1, 3], "layer_types"),  # all that is left is of one kind
+        ("smollm3", [0], "no_rope_layers"),
+        ("llama", [1], None),
+        ("qwen2", [1], None),
+    ],
+)
+def test_readers_that_count_layers_are_told_of_a_turn_that_broke(
+    name: str, gone: list[int], field: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    blocks = [Block(layer, kind) for layer in gone for kind in ("attention", "mlp")]
+    checkpoint = load(source(name, tmp_path / "in"), device="cpu")
+    assert save_pruned(checkpoint, blocks, tmp_path / "out").form == "stock"
+    words = " ".join(capsys.readouterr().err.split())
+    assert ("llama.cpp counts layers" in words) is (field is not None)
+    assert field is None or f"a {name} has by itself ({field})" in words
+
+
 # What lies beside the weights -----------------------------------------------------------------------------------------
 
 

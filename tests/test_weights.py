@@ -30,7 +30,8 @@ from remodeler.errors import InputError
 from remodeler.merging.inputs import opened
 from remodeler.merging.job import merge_models
 from remodeler.merging.wishes import Wish
-from remodeler.open_files import OpenFiles
+from remodeler.open_files import OpenFiles, most_open
+from remodeler.records import disk_refusal
 from remodeler.repositories import downloaded
 from remodeler.saving import save_pruned
 from remodeler.weights import INDEX, tensor_files, weight_files
@@ -343,6 +344,11 @@ NAMES: dict[str, tuple[Callable[[Tensors], Tensors], dict[str, Any], str]] = {
     "base class": (lambda t: renamed(lambda key: key.removeprefix("model."))(lacking("lm_head")(t)), {}, "has no head"),
     "reward": (lambda t: lacking("lm_head")(t) | {"score.weight": torch.zeros(1, 32)}, {}, "classification or reward"),
     "fewer layers": (lacking("layers.2.", "layers.3."), {}, "4 layers in config.json and 2 in the files"),
+    "dropped": (
+        lacking("layers.1.self_attn."),
+        {"drop_attn_list": [1], "drop_mlp_list": []},
+        r"was pruned by another tool, whose own code .* \(drop_attn_list in",
+    ),
     "one missing": (lacking("layers.3.mlp.up_proj"), {}, "1 weights that the model needs are not in"),
     "resized": (lambda t: t, {"vocab_size": 296}, r"has 300 rows in the files and 296 in .*set vocab_size to 300"),
     "another size": (lambda t: t, {"intermediate_size": 64}, "give the config that belongs to the weights"),
@@ -510,6 +516,15 @@ def test_where_the_system_opens_no_more_the_others_are_closed_first() -> None:
         with files.reading(Path("d")), files.reading(Path("e")):  # noqa: SIM117  the third has no room
             with pytest.raises(InputError, match="raise the limit"), files.reading(Path("f")):
                 pass
+
+
+def test_room_is_left_below_the_limit_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else results could not be opened, nor libraries loaded, while inputs that nobody reads stay open."""
+    resource = pytest.importorskip("resource")
+    for limit, most in ((256, 64), (64, 16), (20, 5), (2, 1), (resource.RLIM_INFINITY, 64)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, soft=limit: (soft, soft))
+        assert most_open() == most
+    assert "raise the limit (ulimit -n)" in str(disk_refusal(Path("a"), OSError(errno.EMFILE, "Too many open files")))
 
 
 def test_threads_share_the_files(tmp_path: Path) -> None:

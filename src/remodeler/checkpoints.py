@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 import remodeler.packed  # noqa: F401  registers the packed model types
 from remodeler.blocks import Anatomy
+from remodeler.config_faults import refuse_config, refuse_quantised
 from remodeler.console import ERR
 from remodeler.diagnosis import tokenizer_fault
 from remodeler.errors import InputError, one_line, out_of_memory
@@ -52,6 +53,7 @@ LIBRARY_ERRORS = (
     SafetensorError,
     StrictDataclassError,
 )
+CONFIG_PART = "the config"
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
 
@@ -151,6 +153,7 @@ def load(
     target, number_type = pick_device(device), pick_dtype(dtype)
     settings = read_settings(name, revision)
     refuse_other_models(name, settings)
+    refuse_quantised(name, settings)
     row = row_of(settings, family)
     check_files(Path(name))
     note_adapter(Path(name))
@@ -169,6 +172,7 @@ def look(name: str, task: str | None = None, revision: str | None = None) -> Non
     """
     settings = read_settings(name, revision)
     refuse_other_models(name, settings)
+    refuse_quantised(name, settings)
     check_files(Path(name))
     known = FAMILIES.get(str(settings["model_type"]))
     if task and known and known.task != task:
@@ -176,9 +180,7 @@ def look(name: str, task: str | None = None, revision: str | None = None) -> Non
 
 
 def row_of(settings: dict[str, Any], like: str | None) -> Family:
-    """The family row for a ``config.json``; refuses what is quantised."""
-    if settings.get("quantization_config"):
-        raise InputError("the checkpoint is quantised: give the unquantised one, prune it, and quantise the result")
+    """The family row for a ``config.json``."""
     recorded = (settings.get("packing") or {}).get("family")
     return family(str(settings.get("model_type")), like or recorded)
 
@@ -203,21 +205,22 @@ def one_sentence(name: str, what: str) -> Iterator[None]:
     except InputError:
         raise
     except LIBRARY_ERRORS as error:
-        raise InputError(f"{what} of {name} can't be loaded ({one_line(error)}): {_advice(name, error)}") from error
+        advice = _advice(name, what, error)
+        raise InputError(f"{what} of {name} can't be loaded ({one_line(error)}): {advice}") from error
     finally:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
 
 
-def _advice(name: str, error: BaseException) -> str:
+def _advice(name: str, what: str, error: BaseException) -> str:
     text = str(error)
     if out_of_memory(error):
         return "memory ran out, use a machine with more, or --stream where there is one"
     if "trust_remote_code" in text or "custom code" in text:
         return "if you trust that code, say so with --trust-remote-code (and --family)"
     if Path(name).is_dir():
-        return "check that the folder is complete"
+        return "correct that in config.json" if what == CONFIG_PART else "check that the folder is complete"
     if "use_safetensors" in text:
         return "the repository has no safetensors, convert a copy with transformers' save_pretrained and give that"
     return "check the hub id or path, --revision and the network"
@@ -229,17 +232,18 @@ def read_settings(name: str, revision: str | None) -> dict[str, Any]:
         local = Path(name).is_dir()
     if local and revision:
         raise InputError(f"--revision {revision} was given for the folder {name}, which has none: leave it out")
-    with one_sentence(name, "the config"):
+    with one_sentence(name, CONFIG_PART):
         refuse_no_model(name, revision)
         settings: dict[str, Any] = PreTrainedConfig.get_config_dict(name, revision=revision)[0]
         if not isinstance(settings.get("model_type"), str):
             raise InputError(f"config.json of {name} says no model_type: give the folder of a transformers model")
+        refuse_config(name, settings)
     return settings
 
 
 def read_config(name: str, **where: Any) -> PreTrainedConfig:
     """The config of a checkpoint."""
-    with one_sentence(name, "the config"):
+    with one_sentence(name, CONFIG_PART):
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, **where)
     return config
 

@@ -25,7 +25,9 @@ TokenizerFrom = Annotated[
 Gguf = Annotated[
     Path | None, typer.Option(help="Take blocks out of this unpruned file, quantised or not.", rich_help_panel=FILE)
 ]
-Removals = Annotated[Path | None, typer.Option(help="The removals.jsonl that says which blocks.", rich_help_panel=FILE)]
+Removals = Annotated[
+    Path | None, typer.Option(help="The removals.jsonl that says which blocks, or its folder.", rich_help_panel=FILE)
+]
 Steps = Annotated[int | None, typer.Option(help="Only its first so many steps. [default: all]", rich_help_panel=FILE)]
 Check = Annotated[
     bool, typer.Option("--check/--no-check", help="Read the result back and compare logits.", rich_help_panel=HOW)

@@ -6,11 +6,12 @@ don't know the new names take their defaults (``rope_theta`` 10,000) or refuse t
 transformers 5 reads the same from them. Checked against transformers 4.57 for every family of ``families.py``.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from remodeler.records import read_json, write_json
+from remodeler.records import read_json, write_json, write_text
 
 Settings = Mapping[str, Any]
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer_config.json"
@@ -20,16 +21,24 @@ RENAMED = {
     "qwen3_moe": {"num_local_experts": "num_experts"},
 }
 """By model type: names of transformers 5, and what transformers 4 calls them."""
+NOT_QUANTISED = ("quantization_config", None)
+"""An entry that transformers 4 refuses."""
 OF_THE_MACHINE = ("is_local", "local_files_only")
 """Where a tokenizer was loaded from, which transformers 5 writes down with it."""
 AT_THE_TOP = ("rope_theta", "partial_rotary_factor")
+TYPE = {"rope_type", "type"}
 LONG_ROPE = ("type", "short_factor", "long_factor")
 """All that transformers 4 takes in ``rope_scaling`` of Phi-3; the rest it reads at the top."""
 
 
 def complete_config(folder: Path) -> None:
     """Add to the config in a folder what older readers need (see :func:`with_older_names`)."""
-    write_json(folder / CONFIG_FILE, with_older_names(read_json(folder / CONFIG_FILE)))
+    write_config(folder, read_json(folder / CONFIG_FILE))
+
+
+def write_config(folder: Path, settings: Settings) -> None:
+    """Write a config with the names of older readers; an infinity stays the word that Python's JSON has for it."""
+    write_text(folder / CONFIG_FILE, json.dumps(with_older_names(settings), ensure_ascii=False, indent=2) + "\n")
 
 
 def with_older_names(settings: Settings) -> dict[str, Any]:
@@ -40,7 +49,8 @@ def with_older_names(settings: Settings) -> dict[str, Any]:
     found = {**settings, **rope_names(settings), **({"dtype": dtype, "torch_dtype": dtype} if dtype else {})}
     kind = settings.get("packing", {}).get("source") or settings.get("model_type")
     older = RENAMED.get(str(kind), {})
-    return found | {old: found[new] for new, old in older.items() if new in found}
+    found |= {old: found[new] for new, old in older.items() if new in found}
+    return {key: value for key, value in found.items() if (key, value) != NOT_QUANTISED}
 
 
 def _is_config(key: str, value: Any) -> bool:
@@ -53,6 +63,8 @@ def rope_names(settings: Settings) -> dict[str, Any]:
     Of parameters by type of layer (Gemma 3, OLMo 3) the full attention's are the model's, and the sliding one's base
     is ``rope_local_base_freq``.
     """
+    if settings.get("rope_scaling"):  # transformers 5 takes it before rope_parameters
+        return {}
     parameters = settings.get("rope_parameters")
     if not isinstance(parameters, dict) or not parameters:
         return {}
@@ -68,9 +80,9 @@ def rope_names(settings: Settings) -> dict[str, Any]:
 
 def _scaling(parameters: Settings, model_type: str) -> dict[str, Any] | None:
     kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind == "default":
-        return None
     plain = {key: value for key, value in parameters.items() if key not in AT_THE_TOP}
+    if kind == "default" and not plain.keys() - TYPE:  # Qwen2-VL has sections beside it
+        return None
     if kind == "longrope" and model_type == "phi3":
         return {key: value for key, value in (plain | {"type": kind}).items() if key in LONG_ROPE}
     return {**plain, "rope_type": kind}

@@ -70,6 +70,19 @@ def per_layer(config: PreTrainedConfig) -> dict[str, list[Any]]:
     return {name: values for name, values in lists.items() if "layer" in name}
 
 
+def lost_pattern(config: PreTrainedConfig) -> str:
+    """A field with a value per layer other than what the class says by itself of so many layers; "" for none.
+
+    As Gemma's ``layer_types`` after a layer went: readers that count layers compute something else then.
+    """
+    told = config.to_dict()
+    for name, values in per_layer(config).items():
+        plain = type(config).from_dict({key: value for key, value in told.items() if key != name})
+        if getattr(plain, name, None) not in (None, values):
+            return name
+    return ""
+
+
 def packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConfig:
     """The source's config as a packed one, with what transformers needs to find the code beside the weights."""
     remote = getattr(source, "auto_map", None)

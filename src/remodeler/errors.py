@@ -21,6 +21,7 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= MOST else text[: MOST - 3] + "..."
 
 
+TOO_MANY_FILES = "too many files are open already: raise the limit (ulimit -n)"
 MEMORY_SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
 """What torch and the system say where there is none left, on a CPU as a plain RuntimeError."""
 

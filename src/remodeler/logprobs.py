@@ -99,6 +99,15 @@ def vocabulary(model: Any) -> int:
     return int(model.config.vocab_size)
 
 
+def spread_tokens(rows: int, length: int) -> list[int]:
+    """Tokens for a check, from all over a vocabulary.
+
+    The first ones are often reserved and were never trained: what a model says of them may hang on every rounding.
+    """
+    step = max(1, rows // (length + 1))
+    return [step * number % rows for number in range(1, length + 1)]
+
+
 def scored_states(anatomy: Anatomy, batch: Batch) -> Tensor:
     """Hidden states of the scored positions: [scored, width]."""
     return trunk_states(anatomy, batch.inputs).flatten(0, 1).index_select(0, batch.places)

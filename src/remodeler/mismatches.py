@@ -28,6 +28,7 @@ WRAPPER = re.compile(rf"^(?:\w+\.)*?({'|'.join(map(re.escape, WRAPPERS))})\.")
 CLASSIFIER = re.compile(r"(^|\.)(score|classifier|v_head|value_head|reward_head|qa_outputs|regression_head)(\.|$)")
 HEAD = re.compile(r"^(lm_head|embed_out|output_projection|cls)\.|(^|\.)lm_head\.")
 LAYER = re.compile(r"\.(\d+)\.")
+DROPPED = ("drop_attn_list", "drop_mlp_list", "block_configs")
 DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
@@ -105,6 +106,11 @@ def _resized(fit: Fit) -> str:
     return f"has {stored} rows in the files and {wanted} in config.json (vocab_size)"
 
 
+def _dropped(fit: Fit) -> str:
+    """A list of layers without an attention or an MLP, which only the makers' own code knows."""
+    return next((name for name in DROPPED if fit.settings.get(name)), "")
+
+
 ALWAYS: tuple[Row, ...] = (
     (
         _one(ADAPTER),
@@ -117,6 +123,11 @@ ALWAYS: tuple[Row, ...] = (
 """What is wrong even where the model lacks nothing."""
 
 MISSING: tuple[Row, ...] = (
+    (
+        _dropped,
+        "{fit.name} was pruned by another tool, whose own code alone knows which blocks are gone ({found} in "
+        "config.json): prune the model that it was made of",
+    ),
     (
         _prefix,
         "the weights of {fit.name} were saved from inside another module, whose {found!r} is in front of their names: "

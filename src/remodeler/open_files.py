@@ -5,15 +5,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from threading import Lock
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
-from remodeler.errors import InputError
+from remodeler.errors import TOO_MANY_FILES, InputError
 
 T = TypeVar("T")
-MOST = 64
-"""Files that stay open when nobody reads them; a thread reads one at a time."""
+MOST, SHARE = 64, 4
+"""Files that stay open when nobody reads them, and at most such a part of the limit: others write, and load code."""
 
 
 @dataclass
@@ -28,11 +29,11 @@ class OpenFiles(Generic[T]):
     Args:
         opened: opens a file.
         closed: closes it.
-        most: how many files stay open.
+        most: how many files stay open; by default what the system's limit has room for.
     """
 
-    def __init__(self, opened: Callable[[Path], T], closed: Callable[[T], object], most: int = MOST) -> None:
-        self._opened, self._closed, self._most = opened, closed, most
+    def __init__(self, opened: Callable[[Path], T], closed: Callable[[T], object], most: int | None = None) -> None:
+        self._opened, self._closed, self._most = opened, closed, most or most_open()
         self._files: OrderedDict[Path, _Opened[T]] = OrderedDict()
         self._lock = Lock()
 
@@ -78,9 +79,7 @@ class OpenFiles(Generic[T]):
         except OSError as error:
             if not _too_many(error, path):
                 raise
-            raise InputError(
-                f"{path} can't be opened, too many files are open already: raise the limit (ulimit -n)"
-            ) from None
+            raise InputError(f"{path} can't be opened, {TOO_MANY_FILES}") from None
 
     def _close_idle(self, most: int) -> None:
         """Close files that nobody reads, the one read longest ago first, until ``most`` are open."""
@@ -88,6 +87,16 @@ class OpenFiles(Generic[T]):
             if len(self._files) <= most:
                 return
             self._closed(self._files.pop(path).handle)
+
+
+def most_open() -> int:
+    """How many files may stay open, of those that the system lets this process open; it may let it open any number."""
+    try:
+        resource: Any = import_module("resource")
+    except ImportError:  # Windows
+        return MOST
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST if limit < 0 else max(1, min(MOST, limit // SHARE))
 
 
 def _too_many(error: OSError, path: Path) -> bool:

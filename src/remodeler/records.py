@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from remodeler.errors import InputError, one_line
+from remodeler.errors import TOO_MANY_FILES, InputError, one_line
 
 RECORD_FILE = "record.json"
 VERSIONED = ("remodeler", "torch", "transformers", "safetensors", "tokenizers", "datasets", "accelerate", "peft")
@@ -82,6 +82,8 @@ def disk_refusal(path: Path, error: OSError) -> InputError:
     """What an error of the disk means for a path, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or _cut_short(error):
         return InputError(f"no space left on the disk of {path}: free some, then run the same command again")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return InputError(f"{path} can't be opened, {TOO_MANY_FILES}")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return InputError(f"{path} can't be written ({os.strerror(error.errno)}): choose a place you may write to")
     return InputError(f"{path} can't be used ({error.strerror or one_line(error)}): choose another place")

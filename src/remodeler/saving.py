@@ -23,8 +23,11 @@ from remodeler.blocks import Anatomy, Block, bypassed
 from remodeler.checkpoints import Checkpoint, load
 from remodeler.companions import write_companions
 from remodeler.compatibility import complete_config
+from remodeler.configs import lost_pattern
+from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.forms import WHOLE, Form, Shape, build, choose, remaining
+from remodeler.logprobs import spread_tokens, vocabulary
 from remodeler.records import disk_errors
 from remodeler.shards import write_shards
 from remodeler.streaming import held, streamed
@@ -99,6 +102,7 @@ def save_pruned(
         else:
             write_weights(checkpoint, shape, folder, max_shard_size)
         write_beside(checkpoint, shape, folder)
+    _tell_pattern(shape)
     again = reload(checkpoint, folder, has_code(shape))
     masks = chosen == "portable" or streamed(checkpoint.model) is not None
     with in_memory(checkpoint.anatomy, gone, widths, masks):
@@ -106,6 +110,14 @@ def save_pruned(
     dtype, device = checkpoint.model.dtype, checkpoint.model.device
     alike = chosen == "portable" or not (masks and widths)  # a streamed model is not sliced in memory
     return Saved(chosen, check(again, wanted, tolerance(dtype, device) if alike else STEP_TOLERANCE[dtype]), again)
+
+
+def _tell_pattern(shape: Shape) -> None:
+    if shape.form == "stock" and (field := lost_pattern(shape.config)):
+        note(
+            f"its layers are not in the order any more that a {shape.config.model_type} has by itself ({field}): "
+            "transformers reads that field, llama.cpp counts layers instead and computes something else"
+        )
 
 
 def _written_dtype(checkpoint: Checkpoint) -> torch.dtype:
@@ -248,8 +260,8 @@ def tolerance(dtype: torch.dtype, device: torch.device) -> float:
 
 def _sample(checkpoint: Checkpoint) -> dict[str, Tensor]:
     length = min(16, checkpoint.context or 16)
-    ids = torch.arange(3, 3 + length, device=checkpoint.model.device)[None] % checkpoint.model.config.vocab_size
-    return same_inputs(checkpoint.anatomy.family, ids)
+    tokens = spread_tokens(vocabulary(checkpoint.model), length)
+    return same_inputs(checkpoint.anatomy.family, torch.tensor([tokens], device=checkpoint.model.device))
 
 
 def _cached(anatomy: Anatomy, inputs: dict[str, Tensor], wanted: Tensor) -> float | None:

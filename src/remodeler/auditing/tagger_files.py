@@ -14,6 +14,7 @@ from remodeler.auditing.tagger import Head, Tagger
 from remodeler.checkpoints import check_files, context_of, one_sentence, pick_device, read_settings, read_tokenizer
 from remodeler.companions import write_tokenizer
 from remodeler.compatibility import complete_config
+from remodeler.config_faults import refuse_quantised
 from remodeler.errors import InputError
 from remodeler.records import read_json, write_json
 from remodeler.repositories import note_adapter, without_adapter
@@ -108,6 +109,7 @@ def _built(name: str, settings: Settings, device: str, trust: bool, complete: bo
     kind = read_settings(name, None)
     if kind.get("is_encoder_decoder"):
         raise InputError(f"{name} is an encoder with a decoder: give an encoder, as BERT, ALBERT, RoBERTa or XLNet")
+    refuse_quantised(name, kind)
     check_files(Path(name))
     note_adapter(Path(name))
     tokenizer = read_tokenizer(name, trust_remote_code=trust)

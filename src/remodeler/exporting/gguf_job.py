@@ -29,7 +29,7 @@ from remodeler.exporting.rows import ATTENTION, MLP, Part, left, rows_of
 from remodeler.exporting.survivors import computed
 from remodeler.folders import partial as unfinished
 from remodeler.folders import refuse_existing
-from remodeler.logprobs import vocabulary
+from remodeler.logprobs import spread_tokens, vocabulary
 from remodeler.records import disk_errors
 
 TOKENS = 24
@@ -114,7 +114,7 @@ def _against_zeroed(found: Given, gone: Sequence[Part], out: Path, source: Path)
     """What the file says, and what the source says whose removed blocks end in zeros."""
     dense = replace(found.dense, tensors={**found.dense.tensors, **dict(_zeroed(found.dense, gone))})
     layers = planned(rows_of(left(found.depth, ())), dense.sizes)
-    tokens = sample(dense.tensors["token_embd.weight"]().shape[0])
+    tokens = spread_tokens(dense.tensors["token_embd.weight"]().shape[0], TOKENS)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         path = Path(folder) / "zeroed.gguf"
         write_gguf(path, found.keys, dense, layers, written(dense, layers))
@@ -203,10 +203,34 @@ def copied_tokens(path: Path, rows: int) -> dict[str, Key]:
     return {name: key for name, key in keys.items() if name.startswith("tokenizer.")}
 
 
+@contextmanager
+def in_float32(model: torch.nn.Module) -> Iterator[None]:
+    """A model of whatever dtype that computes in float32: each module widens its weights while it runs."""
+    narrow: dict[torch.nn.Parameter, torch.Tensor] = {}
+
+    def widen(module: torch.nn.Module, _: Any) -> None:
+        for parameter in module.parameters(recurse=False):
+            narrow[parameter] = parameter.data
+            parameter.data = parameter.data.float()
+
+    def restore(module: torch.nn.Module, *_: Any) -> None:
+        for parameter in module.parameters(recurse=False):
+            parameter.data = narrow.pop(parameter)
+
+    hooks = [each.register_forward_pre_hook(widen) for each in model.modules()]
+    hooks += [each.register_forward_hook(restore, always_call=True) for each in model.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 @torch.no_grad()
 def _against_torch(checkpoint: Checkpoint, path: Path, kind: str) -> Told:
-    tokens = sample(vocabulary(checkpoint.model))
-    wanted = checkpoint.model(torch.tensor([tokens])).logits[0].float().numpy()
+    tokens = spread_tokens(vocabulary(checkpoint.model), TOKENS)
+    with in_float32(checkpoint.model):  # as llama.cpp computes
+        wanted = checkpoint.model(torch.tensor([tokens])).logits[0].numpy()
     count = same_cuts(
         path, [(text, checkpoint.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in TEXTS]
     )
@@ -214,11 +238,6 @@ def _against_torch(checkpoint: Checkpoint, path: Path, kind: str) -> Told:
 
 
 # Common ---------------------------------------------------------------------------------------------------------------
-
-
-def sample(vocabulary: int) -> list[int]:
-    """Some tokens, the same for all."""
-    return [3 + number % max(1, vocabulary - 3) for number in range(TOKENS)]
 
 
 def announce(plan: Plan, given: Given, gone: int) -> None:

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from remodeler.checkpoints import Checkpoint
 from remodeler.companions import write_companions
-from remodeler.compatibility import with_older_names
+from remodeler.compatibility import write_config
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.exporting import configuration_decilm
 from remodeler.exporting.config_fields import refuse_other_arithmetic
 from remodeler.exporting.rows import Row, rows_of
 from remodeler.exporting.survivors import computed, head_size, norm_and_module, outside, source_type
-from remodeler.records import disk_errors, write_json
+from remodeler.records import disk_errors
 
 FAMILIES = ("llama", "mistral", "qwen2")
 WIDTH = 256
@@ -59,7 +59,7 @@ def write_nemotron(checkpoint: Checkpoint, folder: Path, max_shard_size: str = "
     refuse(checkpoint)
     rows = rows_of(computed(checkpoint))
     with disk_errors(folder):
-        write_json(folder / "config.json", with_older_names(config_of(checkpoint, rows)))
+        write_config(folder, config_of(checkpoint, rows))
         shutil.copyfile(configuration_decilm.__file__, folder / f"{CODE}.py")
         tensors = {name: tensor.detach().contiguous() for name, tensor in tensors_of(checkpoint, rows)}
         save_torch_state_dict(tensors, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
@@ -119,7 +119,7 @@ def config_of(checkpoint: Checkpoint, rows: list[Row]) -> dict[str, Any]:
         "qkv_bias": biased,  # vLLM, where it is there, goes by it for queries, keys and values
         "mlp_bias": _biased(checkpoint, "down_proj"),
         "rope_theta": rope.get("rope_theta", 10000.0),
-        "rope_scaling": None if rope.get("rope_type", "default") == "default" else rope,
+        "rope_scaling": None,  # from rope_parameters, when it is written
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
         "block_configs": blocks,
     }

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from remodeler.checkpoints import Checkpoint
 from remodeler.errors import InputError
 from remodeler.exporting.nemotron import WIDTH
-from remodeler.logprobs import vocabulary
+from remodeler.logprobs import spread_tokens, vocabulary
 from remodeler.packed import Nothing
 from remodeler.records import read_json
 from remodeler.saving import STEP_TOLERANCE
@@ -31,7 +31,7 @@ def check(checkpoint: Checkpoint, folder: Path) -> float:
     Raises:
         InputError: when it is too large.
     """
-    ids = torch.arange(3, 3 + TOKENS)[None] % vocabulary(checkpoint.model)
+    ids = torch.tensor([spread_tokens(vocabulary(checkpoint.model), TOKENS)])
     wanted = checkpoint.model(ids).logits.float()
     found = reread(folder)(ids).logits.float()
     difference = float((found - wanted).abs().max() / wanted.abs().max())

@@ -22,7 +22,7 @@ from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.exporting import mlx_asks, vllm_asks
 from remodeler.exporting.graph_check import Told
-from remodeler.logprobs import vocabulary
+from remodeler.logprobs import spread_tokens, vocabulary
 from remodeler.saving import STEP_TOLERANCE
 
 SCRIPTS = {"vllm": vllm_asks.__file__, "mlx_lm": mlx_asks.__file__}
@@ -75,7 +75,7 @@ def check(
     Raises:
         InputError: when it does not load the folder, or says something else.
     """
-    prompts = [(torch.arange(3, 3 + length) % vocabulary(checkpoint.model)).tolist() for length in LENGTHS]
+    prompts = [spread_tokens(vocabulary(checkpoint.model), length) for length in LENGTHS]
     dtype = str(checkpoint.model.dtype).removeprefix("torch.")
     question = {"prompts": prompts, "steps": STEPS, "dtype": dtype, "compiled": compiled, "trust": trust_remote_code}
     said = asked(folder, name, question, python)

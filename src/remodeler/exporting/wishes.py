@@ -8,6 +8,7 @@ from remodeler.errors import InputError
 GRAPHS = ("onnx", "executorch")
 """Hold float32."""
 TARGETS = ("gguf", "nemotron", *GRAPHS)
+REMOVALS_FILE = "removals.jsonl"
 GGUF_KINDS = ("f32", "f16", "bf16", "q8_0")
 
 
@@ -34,7 +35,7 @@ class Wish:
     """The Python of an environment whose runtimes read the result too; by default this one."""
 
     def checked(self) -> "Wish":
-        """Itself; what holds float32 is loaded so.
+        """Itself; what holds float32 is loaded so, and a folder stands for its removal log.
 
         Raises:
             InputError: for what contradicts itself.
@@ -57,6 +58,8 @@ class Wish:
             raise InputError(f"--steps {self.steps} was given, at least 1 was expected: raise it")
         if self.gguf is None and self.to in GRAPHS:
             return self._graph()
+        if self.removals is not None and self.removals.is_dir():
+            return replace(self, removals=self.removals / REMOVALS_FILE)
         return self
 
     def _graph(self) -> "Wish":

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
-from remodeler.checkpoints import LIBRARY_ERRORS, check_files, one_sentence, read_settings
+from remodeler.checkpoints import LIBRARY_ERRORS, check_files, one_sentence, read_config, read_settings
+from remodeler.config_faults import refuse_quantised
 from remodeler.errors import InputError
 from remodeler.merging.files import Place, places, same_values
 from remodeler.mismatches import Fit, refuse_misfit
 from remodeler.renaming import made_of
-from remodeler.repositories import downloaded, note_adapter
+from remodeler.repositories import classes, downloaded, note_adapter
 from remodeler.weights import absent
 
 
@@ -35,6 +36,13 @@ class Outline:
     """Its config ties what is stored twice, with other numbers: transformers does not tie it then."""
     built: Any = None
     """The model without numbers."""
+
+    @property
+    def head_is_tied(self) -> bool:
+        """Whether the embeddings are the head, once and for all."""
+        ends = [self.built.get_input_embeddings(), self.built.get_output_embeddings()] if self.built else []
+        weights = [end.weight for end in ends if isinstance(end, nn.Module) and hasattr(end, "weight")]
+        return not self.untied and len(weights) == 2 and weights[0] is weights[1]
 
 
 @dataclass(frozen=True)
@@ -62,14 +70,13 @@ def opened(
 ) -> tuple[Model, Outline]:
     """A folder or hub id; ``like`` is one that was opened before, whose class it has where their configs are equal."""
     settings = read_settings(name, None)
-    if settings.get("quantization_config"):
-        raise InputError(f"{name} is quantised: merge the unquantised checkpoints, and quantise the result")
+    refuse_quantised(name, settings)
     with one_sentence(name, "the files"):
         folder = Path(name) if Path(name).is_dir() else downloaded(name)
     check_files(folder)
     note_adapter(folder)
     same = like is not None and _shape(like[0].settings) == _shape(settings)
-    built = like[1].built if like and same else built_of(folder, trust_remote_code)
+    built = like[1].built if like and same else built_of(name, folder, settings, trust_remote_code)
     found = places(folder)
     outline = outline_of(built, found)
     refuse_misfit(_fit(name, settings, built, found))
@@ -85,15 +92,28 @@ def _shape(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def built_of(folder: Path, trust_remote_code: bool) -> Any:
-    """The model of a folder, of its class and without numbers; None for a class that can't be had."""
+def built_of(name: str, folder: Path, settings: Mapping[str, Any], trust_remote_code: bool) -> Any:
+    """The model of a folder, of its class and without numbers; None for a class that can't be had.
+
+    Raises:
+        InputError: for a class of transformers that can't be built: the result would not load either.
+    """
+    if settings["model_type"] in CONFIG_MAPPING:
+        config = read_config(str(folder), trust_remote_code=trust_remote_code)
+        if any(hasattr(transformers, each) for each in classes(settings)[:1]):
+            with one_sentence(name, "the model"):
+                return _without_numbers(config, trust_remote_code)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        with torch.device("meta"):
-            model = _built(config, trust_remote_code)
-        model.tie_weights()
+        return _without_numbers(config, trust_remote_code)
     except LIBRARY_ERRORS:
         return None
+
+
+def _without_numbers(config: Any, trust_remote_code: bool) -> Any:
+    with torch.device("meta"):
+        model = _built(config, trust_remote_code)
+    model.tie_weights()
     return model
 
 

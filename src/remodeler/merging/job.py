@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from remodeler.card import write_merge_card
 from remodeler.checkpoints import AUTO, check_files, pick_device, read_tokenizer
 from remodeler.companions import copy_companions, write_tokenizer
-from remodeler.compatibility import complete_tokenizer, with_older_names
+from remodeler.compatibility import complete_tokenizer, write_config
 from remodeler.console import bar, note
 from remodeler.errors import InputError
 from remodeler.families import FAMILIES
@@ -29,7 +29,7 @@ from remodeler.merging.tokens import embeddings
 from remodeler.merging.verification import Verified, has_tokenizer, verify
 from remodeler.merging.wishes import Wish
 from remodeler.open_files import OpenFiles
-from remodeler.records import Record, command_line, disk_errors, read_json, save_record, versions, write_json
+from remodeler.records import Record, command_line, disk_errors, read_json, save_record, versions
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
@@ -133,12 +133,19 @@ def _companions(plan: Plan, work: Path) -> None:
         note(f"not copied from {plan.lender.name}, as they may not be of the result: {', '.join(left_out)}")
     config = read_json(plan.lender.folder / "config.json")
     dtypes = [place.dtype for place in plan.shapes.values() if place.dtype.is_floating_point]
-    config["dtype"] = str(max(set(dtypes), key=dtypes.count)).removeprefix("torch.")
-    write_json(work / "config.json", with_older_names(_settled(plan, config)))
+    config = _in_dtype(config, str(max(set(dtypes), key=dtypes.count)).removeprefix("torch."))
+    write_config(work, _settled(plan, config))
     if plan.vocabulary:
         write_tokenizer(plan.vocabulary.tokenizer, work, None)
     else:
         complete_tokenizer(work)
+
+
+def _in_dtype(config: Mapping[str, Any], dtype: str, nested: bool = False) -> dict[str, Any]:
+    """A config that names a dtype, as do those in it that named one."""
+    inner = {key: value for key, value in config.items() if key.endswith("_config") and isinstance(value, dict)}
+    own = {} if nested and not {"dtype", "torch_dtype"} & config.keys() else {"dtype": dtype}
+    return {**config, **{key: _in_dtype(value, dtype, True) for key, value in inner.items()}, **own}
 
 
 def _settled(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +154,8 @@ def _settled(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
     if plan.outline.untied and not plan.outline.tied:
         changes["tie_word_embeddings"] = False
     text = config.get("text_config")
-    nested = {"text_config": text | changes} if isinstance(text, dict) else {}
+    tied = {"tie_word_embeddings": True} if plan.outline.head_is_tied else {}  # older readers ask the nested one
+    nested = {"text_config": text | tied | changes} if isinstance(text, dict) else {}
     told = {key: value for key, value in changes.items() if not nested or key in config}
     return {key: value for key, value in config.items() if key != "transformers_weights"} | told | nested
 

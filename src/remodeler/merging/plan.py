@@ -13,6 +13,7 @@ from remodeler.checkpoints import pick_dtype
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.measurements import size as sized
+from remodeler.merging.differences import tell_differences
 from remodeler.merging.files import Place
 from remodeler.merging.inputs import Model, Outline, opened, refuse_strangers
 from remodeler.merging.settings import Setting, completed, values
@@ -89,6 +90,7 @@ def prepared(wish: Wish) -> Plan:
     if wish.tokenizer and not outline.embeddings:
         raise InputError(f"which tensors of {every[0].name} have a row a token is not known: leave --tokenizer out")
     refuse_strangers(every[0], every[1:], outline.embeddings, wish.tokenizer is not None)
+    tell_differences(seen)
     vocabulary = _vocabulary(wish, every, outline)
     base, models = (every[0], every[1:]) if wish.base else (None, every)
     name = wish.method if isinstance(wish.method, str) else "this method"

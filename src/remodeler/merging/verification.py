@@ -5,6 +5,7 @@ by its transformers class, on the meta device (no numbers) where it is large. Th
 byte on the disk the one that was written, is checked while merging.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def verify(source: Model, work: Path, parameters: int, trust_remote_code: bool) 
     Raises:
         InputError: when it does not load, or predicts no finite numbers.
     """
-    known = source.settings.get("model_type") in FAMILIES
+    known = _known(source.settings)
     if known and predicts_tokens(source.settings) and has_tokenizer(work):
         again = load(
             work, dtype="float32", device="cpu", trust_remote_code=trust_remote_code, stream=parameters > IN_MEMORY
@@ -64,6 +65,12 @@ def verify(source: Model, work: Path, parameters: int, trust_remote_code: bool) 
     parts = (*_tokenizer(work, trust_remote_code), *_shapes(source, work, parameters))
     note(f"the result was not computed ({_why_not(source, known)}); {_told(parts)}")
     return Verified(False, parts)
+
+
+def _known(settings: Mapping[str, Any]) -> bool:
+    """Whether it is of a family whose blocks are known, or such a model packed, without code of its own."""
+    packing = settings.get("packing") or {}
+    return settings.get("model_type") in FAMILIES or (packing.get("family") in FAMILIES and "auto_map" not in packing)
 
 
 def _why_not(source: Model, known: bool) -> str:

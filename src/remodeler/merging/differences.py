@@ -1,0 +1,79 @@
+"""What the configs of models that are merged say differently, where that changes what their weights mean.
+
+Equal names and shapes are not enough: rotary positions, norms and heads are said by the config, and the result has one
+config only, that of the base or of the first model.
+"""
+
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from remodeler.console import note
+from remodeler.errors import InputError
+from remodeler.merging.inputs import Model, Outline
+
+HEADS = ("num_attention_heads", "num_key_value_heads", "head_dim", "n_head", "num_heads")
+"""What cuts rows into heads."""
+WITHOUT_MEANING = frozenset(
+    [
+        *("architectures", "dtype", "transformers_version", "id2label", "label2id", "problem_type", "return_dict"),
+        *("output_hidden_states", "chunk_size_feed_forward", "initializer_range", "use_cache", "bos_token_id"),
+        *("pad_token_id", "pretraining_tp", "vocab_size", "tie_word_embeddings"),
+    ]
+)
+"""Fields that change nothing in what weights compute, or that are looked at elsewhere."""
+SHOWN = 4
+"""Fields that a note names."""
+
+
+def tell_differences(every: Sequence[tuple[Model, Outline]]) -> None:
+    """Refuse models whose rows are cut into heads otherwise, and say what else differs from the first one.
+
+    Args:
+        every: the base, if there is one, and the models.
+
+    Raises:
+        InputError: for other heads.
+    """
+    first = every[0][0]
+    for model, outline in every[1:]:
+        found = dict(differences(_config(*every[0]), _config(model, outline)))
+        for field, (one, other) in found.items():
+            if field.rpartition(".")[2] in HEADS and None not in (one, other):
+                raise InputError(
+                    f"{field} is {one} in {first.name} and {other} in {model.name}: their rows are cut into heads "
+                    "otherwise, so they can't be merged"
+                )
+        if found:
+            note(
+                f"the configs of {first.name} and {model.name} differ, the result has what {first.name} says: "
+                + _listed(found)
+            )
+
+
+def _config(model: Model, outline: Outline) -> Mapping[str, Any]:
+    """What counts of a config: of a class that is known its own fields, by the names that they have today."""
+    if outline.built is None:
+        return {key: value for key, value in model.settings.items() if not key.startswith(("_", "torch_"))}
+    config = outline.built.config
+    known = {each.name for each in fields(config)} if is_dataclass(config) else set(config.to_dict())
+    return {key: value for key, value in config.to_dict().items() if key in known | {"model_type", "packing"}}
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Fields that both have, with other values; those of nested configs with the config's name before them."""
+    for key in sorted(one.keys() & other.keys()):
+        first, second = one[key], other[key]
+        if key in WITHOUT_MEANING or key.endswith(("dropout", "_pdrop")) or first == second:
+            continue
+        if key.endswith("_config") and isinstance(first, dict) and isinstance(second, dict):
+            yield from differences(first, second, f"{before}{key}.")
+        else:
+            yield before + key, (first, second)
+
+
+def _listed(found: Mapping[str, tuple[Any, Any]]) -> str:
+    parts = [f"{field} ({reprlib.repr(one)} and {reprlib.repr(other)})" for field, (one, other) in found.items()]
+    rest = [f"and {len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
+    return ", ".join([*parts[:SHOWN], *rest])
