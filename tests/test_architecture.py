@@ -25,8 +25,8 @@ REPORT = (
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     (
-        *("errors", "chat", "records", "folders", "families", "pydocs", "lines", "strict_json", "hub", "rows"),
-        *("sources", "prompts", "questions", "streams", "console", "compatibility"),
+        *("errors", "streams", "chat", "records", "folders", "families", "pydocs", "lines", "strict_json", "hub"),
+        *("rows", "sources", "prompts", "questions", "console", "compatibility"),
         *("file_checks", "diagnosis", "mismatches"),
     ),
     (

@@ -1,8 +1,10 @@
 """Where a path of removals stops being usable: curves whose answer is known, and the command that follows from it."""
 
 import math
+import os
 import random
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from remodeler.pruning import job
 from remodeler.records import load_record
 
 OPTIONS = {"model": "org/big one", "out": "my out", "dtype": "float32", "device": "auto", "revision": None}
+from remodeler.streams import visible
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,17 @@ def test_what_a_model_needs_to_load_is_in_the_command() -> None:
     command = cut_command(more, 4, "somewhere/")
     assert command.startswith("remodel cut somewhere/ 'org/big one' --remove 4 --revision main --family llama")
     assert command.endswith("--trust-remote-code --out somewhere-4")
+
+
+@pytest.mark.parametrize("place", ["-run", "new\nline", "a'b\x1b[31m\\", os.fsdecode(b"z\xff\n"), "~", "{0} %s é"])
+def test_the_command_runs_as_it_is_shown(place: str) -> None:
+    shown = visible(cut_command({"model": place, "out": place}, 3))
+    said = subprocess.run(
+        ["bash", "-c", f"remodel() {{ printf '%s\\0' \"$@\"; }}; {shown}"], capture_output=True, check=True
+    )
+    words = os.fsdecode(said.stdout).split("\0")[:-1]
+    whole = f"./{place}" if place.startswith("-") else place
+    assert words == ["cut", whole, whole, "--remove", "3", "--out", f"{whole}-3"]
 
 
 def test_a_trained_result_is_held_against_the_intact_model() -> None:

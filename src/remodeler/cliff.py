@@ -6,11 +6,12 @@ its vocabulary, a model predicts worse than drawing them blindly.
 """
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+
+from remodeler.streams import shell_line
 
 JUMP = 2.0
 """Times the perplexity before it: a step that costs so much is a cliff."""
@@ -110,13 +111,18 @@ def cut_command(options: Values, steps: int, source: str | None = None) -> str:
         steps: how many.
         source: the folder with its log; by default where the options say that it was written.
     """
-    place = source or str(options["out"])
-    words = ["remodel", "cut", place, str(options["model"]), "--remove", str(steps)]
+    place = _no_option(source or str(options["out"]))
+    words = ["remodel", "cut", place, _no_option(str(options["model"])), "--remove", str(steps)]
     for name in ("revision", "family", "dtype", "device", "form"):
         if options.get(name) not in (None, "auto"):
             words += [f"--{name}", str(options[name])]
     words += ["--trust-remote-code"] * bool(options.get("trust_remote_code"))
-    return shlex.join([*words, "--out", f"{place.rstrip('/')}-{steps}"])
+    return shell_line([*words, "--out", f"{place.rstrip('/')}-{steps}"])
+
+
+def _no_option(place: str) -> str:
+    """A path that no command takes for an option; no hub id begins with a dash."""
+    return f"./{place}" if place.startswith("-") else place
 
 
 def path_warning(path: Sequence[Point], vocabulary: int | None, options: Values) -> dict[str, Any] | None:
