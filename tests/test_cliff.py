@@ -25,9 +25,9 @@ from remodeler.cliff import (
 )
 from remodeler.pruning import job
 from remodeler.records import load_record
+from remodeler.streams import visible
 
 OPTIONS = {"model": "org/big one", "out": "my out", "dtype": "float32", "device": "auto", "revision": None}
-from remodeler.streams import visible
 
 
 @pytest.mark.parametrize(
