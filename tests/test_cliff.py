@@ -20,11 +20,12 @@ from remodeler.cliff import (
     path_warning,
     result_warning,
     ruined,
+    stored_warning,
     usable_steps,
     warning_line,
 )
 from remodeler.pruning import job
-from remodeler.records import load_record
+from remodeler.records import Record, load_record, save_record
 from remodeler.streams import visible
 
 OPTIONS = {"model": "org/big one", "out": "my out", "dtype": "float32", "device": "auto", "revision": None}
@@ -121,6 +122,17 @@ def test_the_command_runs_as_it_is_shown(place: str) -> None:
     words = os.fsdecode(said.stdout).split("\0")[:-1]
     whole = f"./{place}" if place.startswith("-") else place
     assert words == ["cut", whole, whole, "--remove", "3", "--out", f"{whole}-3"]
+
+
+def test_a_folder_that_was_moved_is_named_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "moved").mkdir()
+    results = {"warning": {"text": "bad", "command": cut_command(OPTIONS, 4)}}
+    for verb, place in (("prune", str(tmp_path / "moved")), ("export", "'my out'")):
+        save_record(tmp_path / "moved", Record(verb, OPTIONS, {}, 0, {}, results))
+        found = stored_warning(tmp_path / "moved")
+        assert found is not None
+        assert found["command"].startswith(f"remodel cut {place} 'org/big one' --remove 4 ")
+    assert stored_warning(tmp_path) is None
 
 
 def test_a_trained_result_is_held_against_the_intact_model() -> None:

@@ -6,11 +6,14 @@ its vocabulary, a model predicts worse than drawing them blindly.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from remodeler.records import RECORD_FILE, load_record
 from remodeler.streams import shell_line
 
 JUMP = 2.0
@@ -118,6 +121,18 @@ def cut_command(options: Values, steps: int, source: str | None = None) -> str:
             words += [f"--{name}", str(options[name])]
     words += ["--trust-remote-code"] * bool(options.get("trust_remote_code"))
     return shell_line([*words, "--out", f"{place.rstrip('/')}-{steps}"])
+
+
+def stored_warning(folder: Path) -> dict[str, Any] | None:
+    """The warning in the record of a result, whose command names the folder where it lies now; None without one."""
+    if not (folder / RECORD_FILE).is_file():
+        return None
+    record = load_record(folder)
+    given = record.results.get("warning")
+    steps = re.search(r" --remove (\d+)", (given or {}).get("command") or "")
+    if not given or not steps or record.verb not in ("prune", "cut"):
+        return given
+    return {**given, "command": cut_command(record.options, int(steps.group(1)), str(folder))}
 
 
 def _no_option(place: str) -> str:

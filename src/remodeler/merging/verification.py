@@ -17,7 +17,7 @@ from remodeler.checkpoints import load, one_sentence, read_config, read_tokenize
 from remodeler.companions import TOKENIZER, matching
 from remodeler.console import note
 from remodeler.errors import InputError
-from remodeler.families import FAMILIES
+from remodeler.families import FAMILIES, PACKED_PREFIX
 from remodeler.merging.inputs import Model
 from remodeler.repositories import classes, predicts_tokens
 from remodeler.saving import one_pass
@@ -53,7 +53,7 @@ def verify(source: Model, work: Path, parameters: int, trust_remote_code: bool) 
     Raises:
         InputError: when it does not load, or predicts no finite numbers.
     """
-    known = source.settings.get("model_type") in FAMILIES
+    known = str(source.settings.get("model_type")).removeprefix(PACKED_PREFIX) in FAMILIES
     if known and predicts_tokens(source.settings) and has_tokenizer(work):
         again = load(
             work, dtype="float32", device="cpu", trust_remote_code=trust_remote_code, stream=parameters > IN_MEMORY
