@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
+from remodeler.blocks import Block
 from remodeler.checkpoints import load
 from remodeler.errors import InputError
 from remodeler.merging import verification
@@ -17,6 +18,7 @@ from remodeler.merging.job import merge_models
 from remodeler.merging.verification import verify
 from remodeler.merging.wishes import Wish
 from remodeler.records import load_record
+from remodeler.saving import save_pruned
 from tiny import SLIDING, tiny_model, tiny_tokenizer
 
 
@@ -49,6 +51,13 @@ def test_a_large_model_is_computed_layer_by_layer(limit: int, tmp_path: Path, mo
     merge_models(Wish(names), tmp_path / "out", no_report)
     results = load_record(tmp_path / "out").results
     assert (results["loaded"], results["read_back"]) == (True, ["logits"])
+
+
+def test_packed_models_are_of_a_known_family(tmp_path: Path) -> None:
+    source = load(text_model(tmp_path / "m", 0), device="cpu")
+    save_pruned(source, [Block(1, "attention")], tmp_path / "packed", "packed")
+    merge_models(Wish((str(tmp_path / "packed"),) * 2), tmp_path / "out", no_report)
+    assert load_record(tmp_path / "out").results["read_back"] == ["logits"]
 
 
 @pytest.mark.parametrize("limit", [0, 2**26])

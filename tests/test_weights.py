@@ -26,7 +26,7 @@ from transformers.modeling_utils import _get_resolved_checkpoint_files
 
 from remodeler import open_files, repositories
 from remodeler.auditing.tagger_files import Settings, new_tagger
-from remodeler.checkpoints import fingerprint, load, look
+from remodeler.checkpoints import fingerprint, load, look, read_tokenizer
 from remodeler.errors import InputError
 from remodeler.merging.inputs import opened
 from remodeler.merging.job import merge_models
@@ -678,3 +678,21 @@ def test_settings_for_writing_texts_are_read_before_work(plain: Path, tmp_path: 
     (folder / "generation_config.json").write_text(text)
     with pytest.raises(InputError, match=message):
         look(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("tokenizer_config.json", b"[1]", "holds a list"),
+        ("special_tokens_map.json", b"[", "is not valid JSON"),
+        ("added_tokens.json", b"{", "is not valid JSON"),
+        ("chat_template.jinja", b"\xff", "is not UTF-8"),
+    ],
+)
+def test_of_a_tokenizer_that_does_not_load_the_broken_file_is_named(
+    plain: Path, tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    folder = Path(shutil.copytree(plain, tmp_path / "model"))
+    (folder / name).write_bytes(data)
+    with pytest.raises(InputError, match=f"{name} {message}"):
+        read_tokenizer(str(folder))

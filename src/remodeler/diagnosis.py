@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from remodeler.errors import InputError
-from remodeler.file_checks import refuse_file, refuse_no_file, refuse_unreadable
+from remodeler.file_checks import json_object, refuse_file, refuse_no_file, refuse_other_than_text, refuse_unreadable
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 ADAPTERS = ("adapter_model*.safetensors", "adapter_model*.bin")
@@ -274,6 +274,10 @@ def tokenizer_fault(folder: Path) -> str:
     seen = Listing(folder)
     if present := seen.file(FAST, *PIECES, "tokenizer_config.json"):
         refuse_file(folder / present)
+    for name in (each for each in READ_BY_NAME if "token" in each and each.endswith(".json") and each in seen.files):
+        json_object(folder / name)
+    for template in (*folder.glob("*.jinja"), *folder.glob("additional_chat_templates/*.jinja")):
+        refuse_other_than_text(template)
     packages = [each for each, module in (("sentencepiece",) * 2, ("protobuf", "google.protobuf")) if not _has(module)]
     if (pieces := seen.file(*PIECES)) and not seen.file(FAST) and packages:
         return f"it has {pieces} and no {FAST}, which needs more packages: pip install {' '.join(packages)}"

@@ -70,6 +70,14 @@ def refuse_unreadable(file: Path) -> None:
         raise InputError(f"{file} can't be read ({os.strerror(errno.EACCES)}): check its rights")
 
 
+def refuse_other_than_text(file: Path) -> None:
+    """Refuse a text that is not UTF-8, as all that lies beside weights has to be."""
+    try:
+        file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}): save it as that") from None
+
+
 def json_object(file: Path) -> dict[str, Any]:
     """A JSON file that must hold an object.
 
