@@ -142,6 +142,14 @@ def test_a_trained_result_is_held_against_the_intact_model() -> None:
     assert found["command"] == "remodel cut x"
 
 
+def test_a_result_that_only_guesses_says_so_though_the_model_before_did_too() -> None:
+    assert result_warning(600.0, 480.0, 500, "held-out") is None
+    found = result_warning(600.0, 700.0, 500, "held-out", "remodel cut x")
+    assert found == {
+        "text": "no better than drawing tokens blindly, by perplexity: this result on held-out text (700 among 500 tokens)"
+    }
+
+
 def test_models_that_only_guess_are_named() -> None:
     assert guessing_warning(["a", "b"], [20.0, None], [300, 300]) is None
     found = guessing_warning(["a", "b"], [20.0, 301.0], [300, 300])

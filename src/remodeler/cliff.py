@@ -192,6 +192,6 @@ def result_warning(
         command: what makes a usable result.
     """
     if not ruined([before, after], vocabulary):
-        return None
+        return guessing_warning([f"this result on {what} text"], [after], [vocabulary]) if vocabulary else None
     text = f"this result is not usable: {what} perplexity rises {risen(before, after)}"
     return warning(text + ("; remove less" if command else ""), before, after, command)

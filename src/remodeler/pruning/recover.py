@@ -176,7 +176,7 @@ def _warned(job: Job, results: dict[str, Any]) -> dict[str, Any]:
     if dense is None or recovered is None:
         return {}
     found = result_warning(dense, recovered, vocabulary(job.student.model), "even after training, held-out")
-    less = source_command(source)
+    less = source_command(source) if found and "perplexity_before" in found else None  # else the intact one guesses too
     return {"warning": found | ({"command": less} if less else {})} if found else {}
 
 
