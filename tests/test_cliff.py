@@ -145,9 +145,9 @@ def test_a_trained_result_is_held_against_the_intact_model() -> None:
 def test_a_result_that_only_guesses_says_so_though_the_model_before_did_too() -> None:
     assert result_warning(600.0, 480.0, 500, "held-out") is None
     found = result_warning(600.0, 700.0, 500, "held-out", "remodel cut x")
-    assert found == {
-        "text": "no better than drawing tokens blindly, by perplexity: this result on held-out text (700 among 500 tokens)"
-    }
+    assert found is not None
+    assert found["text"].endswith("this result on held-out text (700 among 500 tokens)")
+    assert "command" not in found
 
 
 def test_models_that_only_guess_are_named() -> None:
