@@ -25,8 +25,8 @@ REPORT = (
 # A new module takes its place here and in docs/architecture.md. Inside a floor a module may import those to its left.
 FLOORS = (
     (
-        *("errors", "strict_json", "chat", "conversations", "records", "folders", "families", "pydocs", "lines"),
-        *("hub", "rows", "sources", "prompts", "questions", "streams", "console", "compatibility"),
+        *("errors", "streams", "strict_json", "chat", "conversations", "records", "folders", "families", "pydocs"),
+        *("lines", "hub", "rows", "sources", "prompts", "questions", "console", "compatibility"),
         *("file_checks", "diagnosis", "config_faults", "mismatches"),
     ),
     (

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -61,8 +62,32 @@ def test_the_lines_that_load_adapters_are_python_for_any_name() -> None:
 
 
 def test_a_source_card_that_is_no_yaml_gives_nothing(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("---\nlicense: 2024-13-45\n---\n")
+    (tmp_path / "README.md").write_text("---\nlicense: [mit\n---\n")
     assert inherited(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("card_of_source", "kept"),
+    [
+        ("---\nlicense: mit\nlanguage: no\n---\n", {"license": "mit", "language": "no"}),
+        ("\ufeff---\r\nlanguage:\r\n- en\r\n- no\r\n---\r\n", {"language": ["en", "no"]}),
+        ("---\nlicense: 2024-13-45\nlanguage: 1.0\n---", {"license": "2024-13-45", "language": "1.0"}),
+        ("# Title\n\n---\nlicense: mit\n---\n", {}),  # a rule in the text
+        ("---\nlicense: mit\n\n# Title\n", {}),  # never closed
+        ("---\nlicense: {a: b}\nlanguage: [[en]]\nlicense_name:\n---\n", {}),
+        ("---\nlicense: &a [*a]\n---\n", {}),
+    ],
+)
+def test_a_source_card_is_read_as_the_hub_reads_it(tmp_path: Path, card_of_source: str, kept: dict[str, Any]) -> None:
+    (tmp_path / "README.md").write_bytes(card_of_source.encode())
+    assert inherited(tmp_path) == kept
+
+
+def test_of_a_source_card_only_the_head_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "README.md").open("wb") as file:
+        file.write(b"---\nlicense: mit\n---\n")
+        file.truncate(2**40)
+    assert inherited(tmp_path) == {"license": "mit"}
 
 
 def test_figures_show_any_name_and_drop_none() -> None:

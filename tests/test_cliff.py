@@ -1,8 +1,10 @@
 """Where a path of removals stops being usable: curves whose answer is known, and the command that follows from it."""
 
 import math
+import os
 import random
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,11 +20,13 @@ from remodeler.cliff import (
     path_warning,
     result_warning,
     ruined,
+    stored_warning,
     usable_steps,
     warning_line,
 )
 from remodeler.pruning import job
-from remodeler.records import load_record
+from remodeler.records import Record, load_record, save_record
+from remodeler.streams import visible
 
 OPTIONS = {"model": "org/big one", "out": "my out", "dtype": "float32", "device": "auto", "revision": None}
 
@@ -109,11 +113,41 @@ def test_what_a_model_needs_to_load_is_in_the_command() -> None:
     assert command.endswith("--trust-remote-code --out somewhere-4")
 
 
+@pytest.mark.parametrize("place", ["-run", "new\nline", "a'b\x1b[31m\\", os.fsdecode(b"z\xff\n"), "~", "{0} %s é"])
+def test_the_command_runs_as_it_is_shown(place: str) -> None:
+    shown = visible(cut_command({"model": place, "out": place}, 3))
+    said = subprocess.run(
+        ["bash", "-c", f"remodel() {{ printf '%s\\0' \"$@\"; }}; {shown}"], capture_output=True, check=True
+    )
+    words = os.fsdecode(said.stdout).split("\0")[:-1]
+    whole = f"./{place}" if place.startswith("-") else place
+    assert words == ["cut", whole, whole, "--remove", "3", "--out", f"{whole}-3"]
+
+
+def test_a_folder_that_was_moved_is_named_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "moved").mkdir()
+    results = {"warning": {"text": "bad", "command": cut_command(OPTIONS, 4)}}
+    for verb, place in (("prune", str(tmp_path / "moved")), ("export", "'my out'")):
+        save_record(tmp_path / "moved", Record(verb, OPTIONS, {}, 0, {}, results))
+        found = stored_warning(tmp_path / "moved")
+        assert found is not None
+        assert found["command"].startswith(f"remodel cut {place} 'org/big one' --remove 4 ")
+    assert stored_warning(tmp_path) is None
+
+
 def test_a_trained_result_is_held_against_the_intact_model() -> None:
     assert result_warning(10.0, 39.0, 1000, "held-out") is None
     found = result_warning(10.0, 40.0, 1000, "held-out", "remodel cut x")
     assert found is not None
     assert found["command"] == "remodel cut x"
+
+
+def test_a_result_that_only_guesses_says_so_though_the_model_before_did_too() -> None:
+    assert result_warning(600.0, 480.0, 500, "held-out") is None
+    found = result_warning(600.0, 700.0, 500, "held-out", "remodel cut x")
+    assert found is not None
+    assert found["text"].endswith("this result on held-out text (700 among 500 tokens)")
+    assert "command" not in found
 
 
 def test_models_that_only_guess_are_named() -> None:

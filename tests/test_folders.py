@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from remodeler.errors import InputError
-from remodeler.folders import clear, new_folder, tidy, whole
+from remodeler.folders import clear, new_folder, refuse_existing, tidy, whole
 from remodeler.records import Record, append_line, read_lines, save_record
 
 
@@ -48,6 +48,12 @@ def test_a_kept_folder_that_only_says_what_the_run_is_goes(tmp_path: Path) -> No
 def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists already"), new_folder(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("name", ["out.partial", "missing/.."])
+def test_a_name_that_unfinished_work_would_have_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="until it is whole: name another"):
+        refuse_existing(tmp_path / name)
 
 
 def test_two_can_not_work_in_one_folder(tmp_path: Path) -> None:

@@ -53,6 +53,13 @@ def test_a_large_model_is_computed_layer_by_layer(limit: int, tmp_path: Path, mo
     assert (results["loaded"], results["read_back"]) == (True, ["logits"])
 
 
+def test_packed_models_are_of_a_known_family(tmp_path: Path) -> None:
+    source = load(text_model(tmp_path / "m", 0), device="cpu")
+    save_pruned(source, [Block(1, "attention")], tmp_path / "packed", "packed")
+    merge_models(Wish((str(tmp_path / "packed"),) * 2), tmp_path / "out", no_report)
+    assert load_record(tmp_path / "out").results["read_back"] == ["logits"]
+
+
 @pytest.mark.parametrize("limit", [0, 2**26])
 def test_an_unknown_family_is_read_back_in_part(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "IN_MEMORY", limit)

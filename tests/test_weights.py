@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from transformers.modeling_utils import _get_resolved_checkpoint_files
 
 from remodeler import open_files, repositories
 from remodeler.auditing.tagger_files import Settings, new_tagger
-from remodeler.checkpoints import fingerprint, load, look
+from remodeler.checkpoints import fingerprint, load, look, read_tokenizer
 from remodeler.errors import InputError
 from remodeler.merging.inputs import opened
 from remodeler.merging.job import merge_models
@@ -636,3 +637,77 @@ def test_only_rows_of_tokens_are_merged_by_token(tmp_path: Path) -> None:
         edited(folder / "config.json", model_type="nobody-knows")
     with pytest.raises(InputError, match="have a row a token is not known: leave --tokenizer out"):
         merge_models(Wish((str(one), str(two)), tokenizer="union"), tmp_path / "out", nothing)
+
+
+# What has a file's name -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Path.mkdir, "is a folder, a file was expected"),
+        (os.mkfifo, "is a pipe or a device, a file was expected"),
+        (lambda path: path.symlink_to("nowhere"), "is a link to a file that is not there"),
+    ],
+    ids=["folder", "pipe", "link"],
+)
+def test_what_has_a_files_name_and_is_none_is_refused_before_work(
+    plain: Path, tmp_path: Path, name: str, make: Callable[[Path], None], message: str
+) -> None:
+    folder = Path(shutil.copytree(plain, tmp_path / "model"))
+    (folder / name).unlink()
+    make(folder / name)
+    with pytest.raises(InputError, match=f"{name} {message}"):
+        look(str(folder))
+
+
+def test_a_link_to_a_file_is_a_file(plain: Path, tmp_path: Path) -> None:
+    for file in plain.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    look(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["LICENSE.txt", "README.md", "tokenizer_config.json", "modeling.py"])
+def test_what_a_result_would_carry_on_can_be_read(
+    plain: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(plain, tmp_path / "model"))
+    (folder / name).touch()
+    (folder / "notes.md").touch()  # stays behind
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name not in (name, "notes.md"))
+    with pytest.raises(InputError, match=f"{name} can't be read"):
+        look(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]", "holds a list"),
+        ("{", "is not valid JSON"),
+        ('{"max_new_tokens": -5}', "must be greater than 0, but is -5.*correct it, or take it away"),
+    ],
+)
+def test_settings_for_writing_texts_are_read_before_work(plain: Path, tmp_path: Path, text: str, message: str) -> None:
+    folder = Path(shutil.copytree(plain, tmp_path / "model"))
+    (folder / "generation_config.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        look(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("tokenizer_config.json", b"[1]", "holds a list"),
+        ("special_tokens_map.json", b"[", "is not valid JSON"),
+        ("added_tokens.json", b"{", "is not valid JSON"),
+        ("chat_template.jinja", b"\xff", "is not UTF-8"),
+    ],
+)
+def test_of_a_tokenizer_that_does_not_load_the_broken_file_is_named(
+    plain: Path, tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    folder = Path(shutil.copytree(plain, tmp_path / "model"))
+    (folder / name).write_bytes(data)
+    with pytest.raises(InputError, match=f"{name} {message}"):
+        read_tokenizer(str(folder))

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from remodeler.card_text import code, fenced, markdown, plain
 from remodeler.measurements import audited, comparison, written
-from remodeler.records import Record, write_text
+from remodeler.records import Record, disk_errors, write_text
 
 TAGS = ["pruned", "block-pruning", "remodeler"]
 MERGE_TAGS = ["merge", "remodeler"]
@@ -26,6 +27,8 @@ CAUTION = (
 INHERITED = ("license", "license_name", "license_link", "language")
 YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 """PyYAML raises more than its own, for dates and tagged values that are none, and for what is nested too deeply."""
+LONGEST_HEAD = 2**20
+"""Characters of a card in which its front matter is looked for."""
 
 
 def write_card(folder: Path, record: Record, source: str) -> None:
@@ -38,12 +41,20 @@ def inherited(source: Path) -> dict[str, Any]:
     readme = source / "README.md"
     if not readme.is_file():
         return {}
-    _, marker, rest = readme.read_text(encoding="utf-8", errors="replace").partition("---\n")
-    try:
-        meta = yaml.safe_load(rest.partition("\n---")[0]) if marker else None
+    with disk_errors(readme), readme.open(encoding="utf-8-sig", errors="replace") as file:
+        found = REGEX_YAML_BLOCK.match(file.read(LONGEST_HEAD))
+    try:  # as strings: else the language `no` is False, and a date is no string
+        meta = yaml.load(found.group(2), yaml.BaseLoader) if found else None
     except YAML_ERRORS:
         return {}
-    return {key: meta[key] for key in INHERITED if key in meta} if isinstance(meta, dict) else {}
+    given = {key: meta.get(key) for key in INHERITED} if isinstance(meta, dict) else {}
+    return {key: value for key, value in given.items() if _is_words(value)}
+
+
+def _is_words(value: Any) -> bool:
+    """Whether a field of a card has what the hub reads there: a word or a list of words."""
+    every = value if isinstance(value, list) else [value]
+    return bool(every) and all(isinstance(each, str) and each not in ("", "~", "null") for each in every)
 
 
 def card(record: Record, source: str, meta: dict[str, Any]) -> str:

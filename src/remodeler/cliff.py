@@ -6,11 +6,15 @@ its vocabulary, a model predicts worse than drawing them blindly.
 """
 
 import math
-import shlex
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
+
+from remodeler.records import RECORD_FILE, load_record
+from remodeler.streams import shell_line
 
 JUMP = 2.0
 """Times the perplexity before it: a step that costs so much is a cliff."""
@@ -110,13 +114,30 @@ def cut_command(options: Values, steps: int, source: str | None = None) -> str:
         steps: how many.
         source: the folder with its log; by default where the options say that it was written.
     """
-    place = source or str(options["out"])
-    words = ["remodel", "cut", place, str(options["model"]), "--remove", str(steps)]
+    place = _no_option(source or str(options["out"]))
+    words = ["remodel", "cut", place, _no_option(str(options["model"])), "--remove", str(steps)]
     for name in ("revision", "family", "dtype", "device", "form"):
         if options.get(name) not in (None, "auto"):
             words += [f"--{name}", str(options[name])]
     words += ["--trust-remote-code"] * bool(options.get("trust_remote_code"))
-    return shlex.join([*words, "--out", f"{place.rstrip('/')}-{steps}"])
+    return shell_line([*words, "--out", f"{place.rstrip('/')}-{steps}"])
+
+
+def stored_warning(folder: Path) -> dict[str, Any] | None:
+    """The warning in the record of a result, whose command names the folder where it lies now; None without one."""
+    if not (folder / RECORD_FILE).is_file():
+        return None
+    record = load_record(folder)
+    given = record.results.get("warning")
+    steps = re.search(r" --remove (\d+)", (given or {}).get("command") or "")
+    if not given or not steps or record.verb not in ("prune", "cut"):
+        return given
+    return {**given, "command": cut_command(record.options, int(steps.group(1)), str(folder))}
+
+
+def _no_option(place: str) -> str:
+    """A path that no command takes for an option; no hub id begins with a dash."""
+    return f"./{place}" if place.startswith("-") else place
 
 
 def path_warning(path: Sequence[Point], vocabulary: int | None, options: Values) -> dict[str, Any] | None:
@@ -171,6 +192,6 @@ def result_warning(
         command: what makes a usable result.
     """
     if not ruined([before, after], vocabulary):
-        return None
+        return guessing_warning([f"this result on {what} text"], [after], [vocabulary]) if vocabulary else None
     text = f"this result is not usable: {what} perplexity rises {risen(before, after)}"
     return warning(text + ("; remove less" if command else ""), before, after, command)

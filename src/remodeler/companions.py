@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from remodeler.checkpoints import LIBRARY_ERRORS, Checkpoint, read_tokenizer
 from remodeler.compatibility import TOKENIZER_FILE, complete_tokenizer
 from remodeler.console import note
+from remodeler.diagnosis import LICENCES
 from remodeler.errors import InputError
 from remodeler.records import disk_errors, read_json
 
@@ -36,7 +37,6 @@ PROCESSORS = (
 """Of models that see or hear."""
 EMBEDDING = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "[0-9]_*/config.json")
 """Of sentence-transformers."""
-LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 CODE = "*.py"
 SAMPLES = (
     "The quick brown fox jumps over 13 lazy dogs, doesn't it?  Twice:\n\n\tyes; 3.14e-2 and 1,000,000!",

@@ -14,13 +14,25 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from remodeler.errors import InputError
-from remodeler.file_checks import refuse_file
+from remodeler.file_checks import json_object, refuse_file, refuse_no_file, refuse_other_than_text, refuse_unreadable
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 ADAPTERS = ("adapter_model*.safetensors", "adapter_model*.bin")
 TRAINING = ("optimizer*", "scheduler.pt", "training_args.bin", "rng_state*", "scaler.pt", "random_states_*")
 """Files that training leaves beside weights and that hold none."""
 NOT_WEIGHTS = (*TRAINING, *ADAPTERS, "*.incomplete")
+
+
+GENERATION = "generation_config.json"
+READ_BY_NAME = (
+    *(CONFIG, GENERATION, ADAPTER_CONFIG, "model.safetensors", "model.safetensors.index.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
+    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "chat_template.jinja", "chat_template.json"),
+)
+"""What transformers reads of a folder wherever it is there."""
+LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+COPIED = ("README.md", *LICENCES, "*.py")
+"""What results carry on from a folder, besides."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,10 @@ class Listing:
     @cached_property
     def files(self) -> list[str]:
         """Names of its files, sorted."""
-        return sorted(path.name for path in self.folder.iterdir() if path.is_file())
+        try:
+            return sorted(path.name for path in self.folder.iterdir() if path.is_file())
+        except OSError as error:
+            raise InputError(f"{self.folder} can't be read ({error.strerror}): check the path") from None
 
     @cached_property
     def folders(self) -> list[str]:
@@ -214,6 +229,11 @@ def refuse_folder(folder: Path) -> None:
     Raises:
         InputError: what it is instead, and what to do.
     """
+    for name in READ_BY_NAME:
+        refuse_no_file(folder / name)
+    for name in Listing(folder).files:
+        if any(fnmatch(name, pattern) for pattern in (*READ_BY_NAME, *COPIED)):
+            refuse_unreadable(folder / name)
     if not (folder / CONFIG).is_file():
         raise InputError(
             explained(folder, (*FOLDERS, *CONFIGLESS)) or f"{folder} has no config.json: give a model's folder"
@@ -254,6 +274,10 @@ def tokenizer_fault(folder: Path) -> str:
     seen = Listing(folder)
     if present := seen.file(FAST, *PIECES, "tokenizer_config.json"):
         refuse_file(folder / present)
+    for name in (each for each in READ_BY_NAME if "token" in each and each.endswith(".json") and each in seen.files):
+        json_object(folder / name)
+    for template in (*folder.glob("*.jinja"), *folder.glob("additional_chat_templates/*.jinja")):
+        refuse_other_than_text(template)
     packages = [each for each, module in (("sentencepiece",) * 2, ("protobuf", "google.protobuf")) if not _has(module)]
     if (pieces := seen.file(*PIECES)) and not seen.file(FAST) and packages:
         return f"it has {pieces} and no {FAST}, which needs more packages: pip install {' '.join(packages)}"

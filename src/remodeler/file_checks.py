@@ -1,6 +1,9 @@
 """Files that are not what their names say, told by their first bytes; and JSON files that hold an object."""
 
+import errno
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,39 @@ def refuse_file(file: Path) -> None:
     for first, sentence in FILES:
         if start.startswith(first):
             raise InputError(sentence.format(file=file))
+
+
+def refuse_no_file(path: Path) -> None:
+    """Refuse what has a file's name and is none: a folder, a link to nothing, a pipe, which is waited for forever.
+
+    Raises:
+        InputError: what it is; nothing where there is a file, or where there is nothing.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if not path.is_symlink():
+            return
+        raise InputError(f"{path} is a link to a file that is not there: get that file") from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): check the path") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise InputError(f"{path} is {kind}, a file was expected: take it away, or get the file")
+
+
+def refuse_unreadable(file: Path) -> None:
+    """Refuse a file that nobody may read here: it is missed only when a result is written."""
+    if not os.access(file, os.R_OK):
+        raise InputError(f"{file} can't be read ({os.strerror(errno.EACCES)}): check its rights")
+
+
+def refuse_other_than_text(file: Path) -> None:
+    """Refuse a text that is not UTF-8, as all that lies beside weights has to be."""
+    try:
+        file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}): save it as that") from None
 
 
 def json_object(file: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ except ImportError:  # Windows, where folders are not locked
     fcntl = None  # type: ignore[assignment]
 
 
+UNFINISHED = ".partial"
 LONGEST_SUFFIX = ".record.json"
 """Of the names that a result and its parts have on the disk while it is made."""
 
@@ -32,6 +33,10 @@ def refuse_existing(path: Path) -> None:
         str(path).encode()
     except UnicodeEncodeError:
         raise InputError(f"the name {path} is not valid UTF-8, which weights need: choose another --out") from None
+    if path.name == ".." or path.suffix == UNFINISHED:
+        raise InputError(
+            f"{path} can't be the name of a result, which has {UNFINISHED} until it is whole: name another"
+        )
     with disk_errors(path):
         if path.exists() or path.is_symlink():
             raise InputError(f"{path} exists already: choose another --out or remove it first")
@@ -60,7 +65,7 @@ def free_space(path: Path) -> int:
 
 def partial(path: Path) -> Path:
     """Where a folder is being made until it is whole."""
-    return path.with_name(path.name + ".partial")
+    return path.with_name(path.name + UNFINISHED)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.errors import TOO_MANY_FILES, InputError, one_line
+from remodeler.streams import shell_line
 
 RECORD_FILE = "record.json"
 VERSIONED = ("remodeler", "torch", "transformers", "safetensors", "tokenizers", "datasets", "accelerate", "peft")
@@ -219,7 +219,7 @@ def load_record(folder: Path) -> Record:
 
 def command_line() -> str:
     """The command that is running, as a record tells it."""
-    return shlex.join(["remodel", *sys.argv[1:]])
+    return shell_line(["remodel", *sys.argv[1:]])
 
 
 def options_of(wish: Any) -> dict[str, Any]:

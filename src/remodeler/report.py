@@ -4,7 +4,6 @@ The page shows what there is: every key of the record and of the log may be miss
 place for are listed as they are. The template escapes every value; only figures drawn by `plots.py` go in as they come.
 """
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from remodeler.report_merge import model_names
 from remodeler.report_merge import summary as shares
 from remodeler.report_steps import summary
 from remodeler.report_training import summary as loss_curve
+from remodeler.streams import shell_line
 
 REPORT_FILE = "report.html"
 REMOVALS_FILE, TRAINING_FILE, MERGE_FILE = "removals.jsonl", "training.jsonl", "merge.jsonl"
@@ -202,7 +202,7 @@ def command(record: Record) -> str:
     if isinstance(given := record.results.get("command"), str):
         return given
     flags = [word for name, value in record.options.items() for word in _flag(name.replace("_", "-"), value)]
-    return shlex.join(["remodel", record.verb, *filter(None, [_model(record)]), *flags]) if record.options else ""
+    return shell_line(["remodel", record.verb, *filter(None, [_model(record)]), *flags]) if record.options else ""
 
 
 def _flag(name: str, value: Any) -> list[str]:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from transformers import GenerationConfig
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from remodeler.console import note
-from remodeler.diagnosis import ADAPTER_CONFIG, CONFIG, MERGE_ADAPTER, refuse_folder
-from remodeler.errors import InputError
+from remodeler.diagnosis import ADAPTER_CONFIG, CONFIG, GENERATION, MERGE_ADAPTER, refuse_folder
+from remodeler.errors import InputError, one_line
 from remodeler.families import FAMILIES
 from remodeler.file_checks import json_object
 from remodeler.records import disk_errors
@@ -40,6 +41,7 @@ def refuse_no_model(name: str, revision: str | None) -> None:
     if folder:
         refuse_folder(Path(name))
         json_object(Path(name) / CONFIG)
+        refuse_generation_config(Path(name))
         return
     if file:
         raise InputError(f"{name} is a file: give {_instead_of(Path(name))}")
@@ -52,6 +54,19 @@ def refuse_no_model(name: str, revision: str | None) -> None:
         raise InputError(f"{name} is no folder: give a model folder or a hub id like org/name")
     if find_adapter_config_file(name, revision=revision):
         raise InputError(f"{name} has an {ADAPTER_CONFIG}, as adapters of other models have: {MERGE_ADAPTER}")
+
+
+def refuse_generation_config(folder: Path) -> None:
+    """Refuse settings for writing texts that transformers can't read; results of every verb would carry them on."""
+    if not (folder / GENERATION).is_file():
+        return
+    json_object(folder / GENERATION)
+    try:
+        GenerationConfig.from_pretrained(folder)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{folder / GENERATION} can't be read ({one_line(error)}): correct it, or take it away"
+        ) from None
 
 
 def _instead_of(file: Path) -> str:

@@ -25,7 +25,7 @@ from remodeler.companions import write_companions
 from remodeler.compatibility import complete_config
 from remodeler.configs import lost_pattern
 from remodeler.console import note
-from remodeler.errors import InputError
+from remodeler.errors import InputError, one_line
 from remodeler.forms import WHOLE, Form, Shape, build, choose, remaining
 from remodeler.logprobs import spread_tokens, vocabulary
 from remodeler.records import disk_errors
@@ -129,12 +129,13 @@ def _written_dtype(checkpoint: Checkpoint) -> torch.dtype:
 
 @contextmanager
 def weight_errors(folder: Path) -> Iterator[None]:
-    """safetensors has an error of its own for a full disk."""
+    """Errors of the disk, and what else safetensors says, as one sentence."""
     try:
-        yield
+        with disk_errors(folder):
+            yield
     except SafetensorError as error:
         advice = "free some space, then run the same command again"
-        raise InputError(f"the weights can't be written to {folder} ({error}): {advice}") from error
+        raise InputError(f"the weights can't be written to {folder} ({one_line(error)}): {advice}") from error
 
 
 def write_weights(checkpoint: Checkpoint, shape: Shape, folder: Path, max_shard_size: str) -> None:

@@ -3,8 +3,9 @@
 import errno
 import os
 import re
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
@@ -39,6 +40,19 @@ def spelled(text: str, encoding: str | None) -> str:
     except UnicodeEncodeError:
         return text.translate(SPELLED).encode(name, "backslashreplace").decode(name)
     return text
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """Words as bash reads them, on one line: it shows and runs as it is, whatever is in a name."""
+    return " ".join(map(_shell_word, words))
+
+
+def _shell_word(word: str) -> str:
+    if not UNSEEN.search(word):
+        return shlex.quote(word)
+    bare = b"'\\"
+    escaped = (chr(each) if 32 <= each < 127 and each not in bare else f"\\x{each:02x}" for each in os.fsencode(word))
+    return f"$'{''.join(escaped)}'"
 
 
 class LastingStream:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoints import Checkpoint, fingerprint, load
-from remodeler.cliff import risen, usable_steps, warning, warning_line
+from remodeler.cliff import risen, stored_warning, usable_steps, warning, warning_line
 from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.exporting.graph_job import TARGETS as GRAPHS
@@ -22,10 +22,8 @@ from remodeler.exporting.wishes import Wish
 from remodeler.folders import new_folder, refuse_existing
 from remodeler.measurements import number
 from remodeler.records import (
-    RECORD_FILE,
     Record,
     command_line,
-    load_record,
     options_of,
     read_lines,
     save_record,
@@ -157,15 +155,10 @@ TARGETS: dict[str, Callable[[Wish, Path, bool], None]] = {
 
 def _warned(wish: Wish) -> dict[str, Any]:
     """The warning of a source that is of no use, said again, for the record; nothing where it has none."""
-    given = _source_warning(Path(wish.model)) if wish.model else _log_warning(wish)
+    given = stored_warning(Path(wish.model)) if wish.model else _log_warning(wish)
     if given:
         note(warning_line(given))
     return {"warning": given} if given else {}
-
-
-def _source_warning(folder: Path) -> dict[str, Any] | None:
-    """That of a pruned folder's record."""
-    return load_record(folder).results.get("warning") if (folder / RECORD_FILE).is_file() else None
 
 
 def _log_warning(wish: Wish) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from remodeler import processes
 from remodeler.adapters import merge, reloaded_difference, write_adapters
 from remodeler.card import write_card
 from remodeler.checkpoints import AUTO, PIPELINES, load
-from remodeler.cliff import cut_command, result_warning
+from remodeler.cliff import cut_command, result_warning, stored_warning
 from remodeler.companions import write_tokenizer
 from remodeler.console import bar, note
 from remodeler.errors import InputError
@@ -134,6 +134,8 @@ def _adapters_written(job: Job, wrapper: Any, work: Path) -> Scores:
         raise InputError(f"the adapters in {work} give other logits than those in memory (by {difference:.3g})")
     scores = job.scores(student)
     scores["weight_bytes"] += sum(file_bytes(file) for file in work.glob("adapter_*.safetensors"))  # beside the model's
+    if scores.get("memory_bytes") == scores["weight_bytes"]:
+        del scores["memory_bytes"], scores["computed_in"]
     return {"recovered": scores, "form": "adapters", "check": {"one_pass": difference, "cached": None}}
 
 
@@ -174,7 +176,7 @@ def _warned(job: Job, results: dict[str, Any]) -> dict[str, Any]:
     if dense is None or recovered is None:
         return {}
     found = result_warning(dense, recovered, vocabulary(job.student.model), "even after training, held-out")
-    less = source_command(source)
+    less = source_command(source) if found and "perplexity_before" in found else None  # else the intact one guesses too
     return {"warning": found | ({"command": less} if less else {})} if found else {}
 
 
@@ -183,7 +185,7 @@ def source_command(folder: Path) -> str | None:
     if not (folder / RECORD_FILE).exists():
         return None
     record = load_record(folder)
-    given, steps = (record.results.get("warning") or {}).get("command"), len(record.results.get("removed") or ())
+    given, steps = (stored_warning(folder) or {}).get("command"), len(record.results.get("removed") or ())
     if given or record.verb not in ("prune", "cut") or not (folder / REMOVALS_FILE).exists() or steps < 2:
         return given
     return cut_command(record.options, steps // 2, str(folder))
