@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from remodeler.folders import MARK
 from tiny import TEXT, tiny_model, tiny_tokenizer
 from tiny_encoders import tiny_encoder
 
@@ -94,6 +95,7 @@ def _made(call: Call) -> None:
     read = ["--texts", "texts.jsonl", "--samples", "8", "--length", "16", *cpu]
     assert call("prune", "model", "--out", "pruned", "--remove", "2", *read) == 0
     Path("begun.partial").mkdir()
+    Path("begun.partial", MARK).touch()
     shutil.copy("pruned/removals.jsonl", "begun.partial")
     assert call("export", "model", "--out", "model.gguf", "--no-check") == 0
     tagged = ["--texts", "posts.csv", "--encoder", "encoder", "--epochs", "1"]

@@ -24,7 +24,7 @@ from remodeler.cli import app as whole_app
 from remodeler.cli_audit_run import lexicon as learn_lexicon
 from remodeler.cli_audit_run import run
 from remodeler.errors import InputError
-from remodeler.folders import partial
+from remodeler.folders import MARK, partial
 from remodeler.records import load_record, read_lines
 from remodeler.report import write_report
 from remodeler.sampling import Sampling
@@ -277,6 +277,7 @@ def test_another_wish_does_not_go_on(models: list[Path], prompts: Path, words: P
     work = partial(tmp_path / "out")
     audit(wish(models[:1], prompts, words), tmp_path / "first", nothing)
     shutil.copytree(tmp_path / "first", work)
+    (work / MARK).touch()
     for options, says in (({"limit": 3}, "another prompts"), ({"detector": "lexicon"}, "another detector")):
         with pytest.raises(InputError, match=says):
             audit(replace(wish(models[:1], prompts, words), **options), tmp_path / "out", nothing)

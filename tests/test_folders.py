@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from remodeler.errors import InputError
-from remodeler.folders import clear, new_folder, refuse_existing, tidy, whole
+from remodeler.folders import MARK, clear, new_folder, refuse_existing, tidy, whole
 from remodeler.records import Record, append_line, read_lines, save_record
 
 
@@ -21,9 +21,10 @@ def test_a_folder_gets_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     assert not out.exists()
     assert not work.parent.exists(), "nothing in it could be taken up, and the folder above is this run's"
     work.mkdir(parents=True)
+    (work / MARK).touch()
     (work / "left by a kill").write_text("half")
     with new_folder(out) as work:
-        assert list(work.iterdir()) == [], "what was left is thrown away"
+        assert [path.name for path in work.iterdir()] == [MARK], "what was left is thrown away"
         (work / "whole").write_text("whole")
     assert [path.name for path in out.iterdir()] == ["whole"]
     assert not work.exists()
@@ -43,6 +44,17 @@ def test_a_kept_folder_that_only_says_what_the_run_is_goes(tmp_path: Path) -> No
         append_line(work / "log.jsonl", {"run": "this"})
         raise RuntimeError("refused")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_folder_of_somebody_elses_is_not_emptied(keep: bool, tmp_path: Path) -> None:
+    theirs = tmp_path / "out.partial" / "thesis.txt"
+    theirs.parent.mkdir()
+    refuse_existing(tmp_path / "out")  # an empty one is anybody's
+    theirs.write_text("three years")
+    with pytest.raises(InputError, match="holds no work of this tool"), new_folder(tmp_path / "out", keep):
+        pass
+    assert theirs.read_text() == "three years"
 
 
 def test_an_existing_folder_is_refused(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ except ImportError:  # Windows, where folders are not locked
     fcntl = None  # type: ignore[assignment]
 
 
+MARK = ".remodel"
+"""A file in an unfinished folder: only folders that have it are taken up, or emptied."""
 UNFINISHED = ".partial"
 LONGEST_SUFFIX = ".record.json"
 """Of the names that a result and its parts have on the disk while it is made."""
@@ -40,9 +42,16 @@ def refuse_existing(path: Path) -> None:
     with disk_errors(path):
         if path.exists() or path.is_symlink():
             raise InputError(f"{path} exists already: choose another --out or remove it first")
+        _refuse_foreign(partial(path))
         with suppress(FileNotFoundError):
             path.with_name(path.name + LONGEST_SUFFIX).lstat()  # raises for a name that is too long
         _refuse_unwritable(existing_parent(path))
+
+
+def _refuse_foreign(work: Path) -> None:
+    """Refuse a folder of somebody else's where a result would be made: it would be emptied."""
+    if work.is_dir() and any(work.iterdir()) and not (work / MARK).exists():
+        raise InputError(f"{work} exists and holds no work of this tool, which needs that name: move it away")
 
 
 def existing_parent(path: Path) -> Path:
@@ -80,12 +89,15 @@ def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
     with disk_errors(path):
         work.mkdir(parents=True, exist_ok=True)
         with only_one(work):
+            (work / MARK).open("a").close()  # no new date: what is refused leaves everything as it was
             try:
                 if not keep:
                     empty(work)
                 yield work
                 readable(work)
                 work.rename(path)
+                with suppress(OSError):
+                    (path / MARK).unlink()  # after the rename: a folder without it would not be taken up
             except BaseException:
                 if not keep or not _holds_work(work):
                     shutil.rmtree(work, ignore_errors=True)  # nothing in it could be taken up
@@ -132,7 +144,7 @@ def readable(folder: Path) -> None:
 
 def _holds_work(folder: Path) -> bool:
     """Whether there is more than first lines of logs, which only say what the run is."""
-    return any(not _is_begun(path) for path in folder.rglob("*") if path.is_file())
+    return any(not _is_begun(path) for path in folder.rglob("*") if path.is_file() and path.name != MARK)
 
 
 def _is_begun(path: Path) -> bool:
@@ -167,6 +179,6 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def empty(folder: Path, but: Sequence[str] = ()) -> None:
-    """Remove everything in a folder, but for some files."""
-    for path in [each for each in folder.iterdir() if each.name not in but]:
+    """Remove everything in a folder, but for some files and the mark of an unfinished one."""
+    for path in [each for each in folder.iterdir() if each.name not in (*but, MARK)]:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
