@@ -109,14 +109,15 @@ def lasting_streams() -> Iterator[tuple[LastingStream, LastingStream]]:
     """Standard output and error that never fail; both as they were afterwards."""
     _occupy_standard_descriptors()
     before = sys.stdout, sys.stderr
-    out, err = (LastingStream(each or open(os.devnull, "w", encoding="utf-8")) for each in before)  # noqa: SIM115
-    sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
-    try:
-        yield out, err
-    finally:
-        out.flush()
-        err.flush()
-        sys.stdout, sys.stderr = before
+    with open(os.devnull, "w", encoding="utf-8") as nothing:
+        out, err = (LastingStream(each or nothing) for each in before)
+        sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
+        try:
+            yield out, err
+        finally:
+            out.flush()
+            err.flush()
+            sys.stdout, sys.stderr = before
 
 
 def _occupy_standard_descriptors() -> None:
