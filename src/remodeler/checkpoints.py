@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
@@ -25,6 +24,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 import remodeler.packed  # noqa: F401  registers the packed model types
+from remodeler import repositories
 from remodeler.blocks import Anatomy
 from remodeler.config_faults import refuse_config, refuse_quantised
 from remodeler.console import ERR
@@ -33,7 +33,6 @@ from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.families import FAMILIES, Family, family
 from remodeler.mismatches import settle
 from remodeler.records import disk_errors
-from remodeler.repositories import downloaded, note_adapter, refuse_no_model, refuse_other_models, without_adapter
 from remodeler.shards import stored_dtype
 from remodeler.streaming import open_model, tensors_by_name
 from remodeler.tracing import probe, trace
@@ -152,11 +151,11 @@ def load(
     where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     target, number_type = pick_device(device), pick_dtype(dtype)
     settings = read_settings(name, revision)
-    refuse_other_models(name, settings)
+    repositories.refuse_other_models(name, settings)
     refuse_quantised(name, settings)
     row = row_of(settings, family)
     check_files(Path(name))
-    note_adapter(Path(name))
+    repositories.note_adapter(Path(name))
     config = read_config(name, **where)
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, target)
     model = read_model(name, row, number_type, reader, **where).eval()
@@ -171,7 +170,7 @@ def look(name: str, task: str | None = None, revision: str | None = None) -> Non
         InputError: in one sentence; also when it is a model for another task.
     """
     settings = read_settings(name, revision)
-    refuse_other_models(name, settings)
+    repositories.refuse_other_models(name, settings)
     refuse_quantised(name, settings)
     check_files(Path(name))
     known = FAMILIES.get(str(settings["model_type"]))
@@ -185,11 +184,10 @@ def row_of(settings: dict[str, Any], like: str | None) -> Family:
     return family(str(settings.get("model_type")), like or recorded)
 
 
-def stored_in(name: str, revision: str | None) -> torch.dtype:
+def stored_in(name: str, revision: str | None) -> torch.dtype | None:
     """What the files of a checkpoint hold, whatever its config says; those of a hub id were downloaded before."""
-    local = Path(name).is_dir()
-    folder = Path(name) if local else Path(snapshot_download(name, revision=revision, local_files_only=True))
-    return stored_dtype(tensor_files(folder))
+    folder = repositories.folder_of(name, revision)
+    return stored_dtype(tensor_files(folder)) if folder else None
 
 
 @contextmanager
@@ -233,7 +231,7 @@ def read_settings(name: str, revision: str | None) -> dict[str, Any]:
     if local and revision:
         raise InputError(f"--revision {revision} was given for the folder {name}, which has none: leave it out")
     with one_sentence(name, CONFIG_PART):
-        refuse_no_model(name, revision)
+        repositories.refuse_no_model(name, revision)
         settings: dict[str, Any] = PreTrainedConfig.get_config_dict(name, revision=revision)[0]
         if not isinstance(settings.get("model_type"), str):
             raise InputError(f"config.json of {name} says no model_type: give the folder of a transformers model")
@@ -264,7 +262,7 @@ def whole_model(device: torch.device, name: str, row: Family, dtype: torch.dtype
     if device.type != "cpu":
         where["device_map"] = device  # straight to the device, shard by shard
     where |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    return AUTO[row.task].from_pretrained(name, dtype=dtype, **where, **without_adapter(name))
+    return AUTO[row.task].from_pretrained(name, dtype=dtype, **where, **repositories.without_adapter(name))
 
 
 def streamed_model(
@@ -278,7 +276,7 @@ def streamed_model(
     **code: bool,
 ) -> Any:
     """A model whose layers stay on disk, and what transformers says of its loading."""
-    folder = Path(name) if Path(name).is_dir() else downloaded(name, revision)
+    folder = Path(name) if Path(name).is_dir() else repositories.downloaded(name, revision)
     return open_model(AUTO[row.task], config, folder, row, dtype, device, memory, **code)
 
 

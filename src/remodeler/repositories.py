@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,15 @@ def refuse_other_models(name: str, settings: dict[str, Any]) -> None:
             f"{name} is a {settings.get('model_type')}, which reads more than text ({parts[0]}): save its text model "
             "by itself, as docs/prune.md shows, and give that"
         )
+
+
+def folder_of(name: str, revision: str | None = None) -> Path | None:
+    """Where a model's files lie: its folder, or its place in the hub's cache; None where it has neither."""
+    if Path(name).is_dir():
+        return Path(name)
+    with suppress(OSError, ValueError):
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    return None
 
 
 def downloaded(name: str, revision: str | None = None) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import parse_local_safetensors_file_metadata, snapshot_download
+from huggingface_hub import parse_local_safetensors_file_metadata
 from torch import Tensor
 
 from remodeler.checkpoints import Checkpoint
@@ -22,6 +22,7 @@ from remodeler.folders import free_space, partial
 from remodeler.logprobs import vocabulary
 from remodeler.measurements import short, size
 from remodeler.minibatches import device_of
+from remodeler.repositories import folder_of
 from remodeler.streaming import streamed
 from remodeler.tracing import same_inputs
 from remodeler.weights import tensor_files
@@ -42,7 +43,7 @@ class Stored:
 
 def stored(checkpoint: Checkpoint) -> Stored:
     """Bytes and dtype of a checkpoint's files; of a model that has none, what its files would be."""
-    folder = _folder(checkpoint)
+    folder = folder_of(checkpoint.name, checkpoint.revision)
     counted = Counter[str]()
     with suppress(InputError):  # it has no safetensors of its own
         counted = bytes_by_dtype(tensor_files(folder)) if folder else counted
@@ -50,15 +51,6 @@ def stored(checkpoint: Checkpoint) -> Stored:
     if counted:
         return Stored(counted.total(), checkpoint.stored_dtype or dtype)
     return Stored(sum(value.numel() for value in checkpoint.model.parameters()) * dtype.itemsize, dtype)
-
-
-def _folder(checkpoint: Checkpoint) -> Path | None:
-    """Where a checkpoint's files lie: its folder, or its place in the hub's cache."""
-    if Path(checkpoint.name).is_dir():
-        return Path(checkpoint.name)
-    with suppress(OSError, ValueError):
-        return Path(snapshot_download(checkpoint.name, revision=checkpoint.revision, local_files_only=True))
-    return None
 
 
 def bytes_by_dtype(files: dict[str, Path]) -> Counter[str]:
