@@ -18,7 +18,10 @@ from remodeler.file_checks import json_object
 from remodeler.records import disk_errors
 from remodeler.weights import WHOLE, start_file, weight_files
 
-COMPANIONS = ["*.json", "*.py", "*.txt", "*.model", "*.jinja", "README.md"]
+COMPANIONS = [
+    *("*.json", "*.py", "*.txt", "*.model", "*.model.v*", "*.tiktoken", "bpe.codes", "*.jinja", "README.md"),
+    *("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
+]
 """What is needed of a repository beside its weights."""
 OTHER_TASKS = re.compile(
     r"(For\w*Classification|ForQuestionAnswering|ForMultipleChoice|ForNextSentencePrediction|For\w*Reward\w*"
