@@ -26,6 +26,7 @@ test: lint
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV) dist remodel-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

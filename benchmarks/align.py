@@ -21,25 +21,25 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from remodeler.alignment.baselines import train_baseline
-from remodeler.alignment.calibration import calibration_error, reliability
-from remodeler.alignment.difficulty import Rule, edit_distance
-from remodeler.alignment.evolve import evolve_policy
-from remodeler.alignment.examples import answer, windows
-from remodeler.alignment.filters import Limits
+from remodeler.alignment.baselines.job import train_baseline
+from remodeler.alignment.config import BaselineWish, EvolveWish, Loading, ReviserWish
+from remodeler.alignment.data.examples import answer, windows
+from remodeler.alignment.data.preferences import ordered
+from remodeler.alignment.data.template import LABELS, MAJOR, MINOR, NONE
+from remodeler.alignment.evolution.filters import Limits
+from remodeler.alignment.evolution.job import evolve_policy
 from remodeler.alignment.phases import Course
-from remodeler.alignment.preferences import ordered
-from remodeler.alignment.reviser import load_reviser, probabilities, revised
-from remodeler.alignment.template import LABELS, MAJOR, MINOR, NONE
-from remodeler.alignment.train_reviser import train_reviser
-from remodeler.alignment.wishes import BaselineWish, EvolveWish, Loading, ReviserWish
-from remodeler.checkpoints import load
-from remodeler.console import table
-from remodeler.logprobs import mean_nll
-from remodeler.records import append_line, read_lines, write_json, write_text
-from remodeler.report import write_report
-from remodeler.sampling import Sampling, complete
-from remodeler.sources import read_texts
+from remodeler.alignment.reviser.calibration import calibration_error, reliability
+from remodeler.alignment.reviser.difficulty import Rule, edit_distance
+from remodeler.alignment.reviser.reviser import load_reviser, probabilities, revised
+from remodeler.alignment.reviser.train import train_reviser
+from remodeler.checkpoint.load import load
+from remodeler.data.sources import read_texts
+from remodeler.generation.sampling import Sampling, complete
+from remodeler.model.logprobs import mean_nll
+from remodeler.report.page import write_report
+from remodeler.runs.console import table
+from remodeler.runs.records import append_line, read_lines, write_json, write_text
 
 GRADES = ("a few words", "a sentence", "everything")
 FEW = 3

@@ -15,17 +15,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from remodeler.alignment.calibration import area_interval
-from remodeler.alignment.examples import answer
+from remodeler.alignment.config import Loading, ReviserWish
+from remodeler.alignment.data.examples import answer
+from remodeler.alignment.data.preferences import Triple, read_preferences, split
 from remodeler.alignment.phases import Course
-from remodeler.alignment.preferences import Triple, read_preferences, split
-from remodeler.alignment.scoring import mean_logprobs
-from remodeler.alignment.train_reviser import train_reviser
-from remodeler.alignment.wishes import Loading, ReviserWish
-from remodeler.checkpoints import load
-from remodeler.console import note, table
-from remodeler.records import append_line, load_record, read_lines, write_text
-from remodeler.report import write_report
+from remodeler.alignment.reviser.calibration import area_interval
+from remodeler.alignment.reviser.scoring import mean_logprobs
+from remodeler.alignment.reviser.train import train_reviser
+from remodeler.checkpoint.load import load
+from remodeler.report.page import write_report
+from remodeler.runs.console import note, table
+from remodeler.runs.records import append_line, load_record, read_lines, write_text
 
 Row = dict[str, Any]
 

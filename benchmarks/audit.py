@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
 
-from remodeler.auditing.posts import read_posts
-from remodeler.auditing.predict import find_spans
-from remodeler.auditing.quantised import quantise
-from remodeler.auditing.tagger import Head
-from remodeler.auditing.tagger_files import Settings, new_tagger
-from remodeler.checkpoints import one_sentence
-from remodeler.console import table
-from remodeler.records import versions, write_json
+from remodeler.auditing.formats.posts import read_posts
+from remodeler.auditing.tagger.files import Settings, new_tagger
+from remodeler.auditing.tagger.model import Head
+from remodeler.auditing.tagger.predict import find_spans
+from remodeler.auditing.tagger.quantised import quantise
+from remodeler.checkpoint.load import one_sentence
+from remodeler.runs.console import table
+from remodeler.runs.records import versions, write_json
 
 
 def ways(encoder: str, texts: list[str]) -> dict[str, Callable[[], Any]]:

@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from remodeler.auditing.auxiliary import AUXILIARIES
-from remodeler.auditing.course import Course
-from remodeler.auditing.formats import Prediction, write_predictions
-from remodeler.auditing.posts import read_posts
-from remodeler.auditing.tagger import OUTPUTS, Head
-from remodeler.auditing.train_job import Wish, train_tagger
-from remodeler.console import note, table
-from remodeler.records import append_line, load_record, read_lines
-from remodeler.training_plan import order
+from remodeler.auditing.formats.posts import read_posts
+from remodeler.auditing.formats.predictions import Prediction, write_predictions
+from remodeler.auditing.tagger.auxiliary import AUXILIARIES
+from remodeler.auditing.tagger.config import Course
+from remodeler.auditing.tagger.model import OUTPUTS, Head
+from remodeler.auditing.tagger.train_job import Wish, train_tagger
+from remodeler.runs.console import note, table
+from remodeler.runs.records import append_line, load_record, read_lines
+from remodeler.training.plan import order
 
 Row = dict[str, Any]
 

@@ -13,16 +13,16 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from remodeler.auditing.auxiliary import AUXILIARIES
-from remodeler.auditing.course import Course
-from remodeler.auditing.formats import Prediction, read_predictions, write_predictions
-from remodeler.auditing.posts import read_posts
-from remodeler.auditing.predict_job import How, predict_file
-from remodeler.auditing.rules import Rules, spans_of, tuned
-from remodeler.auditing.scoring import breakdown, scores
-from remodeler.auditing.tagger import OUTPUTS, Head
-from remodeler.auditing.train_job import Wish, fold, train_tagger
-from remodeler.console import note, table
+from remodeler.auditing.formats.posts import read_posts
+from remodeler.auditing.formats.predictions import Prediction, read_predictions, write_predictions
+from remodeler.auditing.statistics.scoring import breakdown, scores
+from remodeler.auditing.tagger.auxiliary import AUXILIARIES
+from remodeler.auditing.tagger.config import Course
+from remodeler.auditing.tagger.model import OUTPUTS, Head
+from remodeler.auditing.tagger.predict_job import How, predict_file
+from remodeler.auditing.tagger.rules import Rules, spans_of, tuned
+from remodeler.auditing.tagger.train_job import Wish, fold, train_tagger
+from remodeler.runs.console import note, table
 
 
 def nothing(folder: Path) -> None:

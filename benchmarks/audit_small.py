@@ -24,16 +24,16 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, ElectraConfig, ElectraModel, PreTrainedTokenizerFast
 
-from remodeler.auditing.course import Course
-from remodeler.auditing.posts import read_posts
-from remodeler.auditing.predict import find_spans
-from remodeler.auditing.scoring import breakdown, scores
-from remodeler.auditing.tagger import Head
-from remodeler.auditing.tagger_files import load_tagger
-from remodeler.auditing.train_job import Wish, train_tagger
-from remodeler.checkpoints import one_sentence
-from remodeler.console import note, table
-from remodeler.folders import new_folder
+from remodeler.auditing.formats.posts import read_posts
+from remodeler.auditing.statistics.scoring import breakdown, scores
+from remodeler.auditing.tagger.config import Course
+from remodeler.auditing.tagger.files import load_tagger
+from remodeler.auditing.tagger.model import Head
+from remodeler.auditing.tagger.predict import find_spans
+from remodeler.auditing.tagger.train_job import Wish, train_tagger
+from remodeler.checkpoint.load import one_sentence
+from remodeler.runs.console import note, table
+from remodeler.runs.folders import new_folder
 
 SIZES = (("pieces", 6000), ("width", 160), ("positions", 256), ("channels", 384), ("epochs", 5), ("seed", 1))
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from remodeler.auditing.course import Course
-from remodeler.auditing.formats import read_predictions
-from remodeler.auditing.posts import Reading, read_posts
-from remodeler.auditing.predict_job import How, predict_file
-from remodeler.auditing.rules import Rules, spans_of, tuned
-from remodeler.auditing.scoring import breakdown, score, scores
+from remodeler.auditing.formats.posts import Reading, read_posts
+from remodeler.auditing.formats.predictions import read_predictions
 from remodeler.auditing.spans import Span
-from remodeler.auditing.tagger import Head
-from remodeler.auditing.train_job import Wish, train_tagger
-from remodeler.auditing.voting import vote_all
-from remodeler.console import note, table
-from remodeler.records import load_record, write_json
+from remodeler.auditing.statistics.scoring import breakdown, score, scores
+from remodeler.auditing.statistics.voting import vote_all
+from remodeler.auditing.tagger.config import Course
+from remodeler.auditing.tagger.model import Head
+from remodeler.auditing.tagger.predict_job import How, predict_file
+from remodeler.auditing.tagger.rules import Rules, spans_of, tuned
+from remodeler.auditing.tagger.train_job import Wish, train_tagger
+from remodeler.runs.console import note, table
+from remodeler.runs.records import load_record, write_json
 
 COMMON = {"learning_rate": 1e-4, "head_rate": 1e-3}
 MEMBERS: dict[str, tuple[Head, Course]] = {

@@ -20,15 +20,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from remodeler.checkpoints import load, read_tokenizer
+from remodeler.checkpoint.load import load, read_tokenizer
+from remodeler.fusion.config import Wish
 from remodeler.fusion.job import fuse_models
 from remodeler.fusion.prepare import prepared
 from remodeler.fusion.targets import Rules
-from remodeler.fusion.wishes import Wish
+from remodeler.merging.config import Wish as MergeWish
 from remodeler.merging.job import merge_models
 from remodeler.merging.settings import parsed
-from remodeler.merging.wishes import Wish as MergeWish
-from remodeler.records import append_line, load_record, read_lines
+from remodeler.runs.records import append_line, load_record, read_lines
 
 MERGES: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("linear", {}),

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.errors import InputError
+from remodeler.exporting.config import Wish
 from remodeler.exporting.job import export
-from remodeler.exporting.wishes import Wish
-from remodeler.records import append_line, load_record, read_lines
+from remodeler.runs.records import append_line, load_record, read_lines
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

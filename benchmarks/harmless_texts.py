@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from remodeler.folders import refuse_existing
-from remodeler.records import append_lines
+from remodeler.runs.folders import refuse_existing
+from remodeler.runs.records import append_lines
 
 KEYS = ("text", "output", "ctx")
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")

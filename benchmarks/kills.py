@@ -82,21 +82,21 @@ class Row:
 
 def imported() -> None:
     """Load what every run needs, and start no thread."""
-    import remodeler.alignment.evolve
-    import remodeler.alignment.train_reviser
-    import remodeler.auditing.audit_job
-    import remodeler.auditing.predict_job
-    import remodeler.auditing.train_job
-    import remodeler.evaluating
+    import remodeler.alignment.evolution.job
+    import remodeler.alignment.reviser.train
+    import remodeler.auditing.job
+    import remodeler.auditing.tagger.predict_job
+    import remodeler.auditing.tagger.train_job
+    import remodeler.evaluation.job
     import remodeler.exporting.job
     import remodeler.fusion.job
     import remodeler.merging.job
     import remodeler.pruning.job
-    import remodeler.pruning.recover
-    import remodeler.report
+    import remodeler.recovery.job
+    import remodeler.report.page
 
     with contextlib.suppress(ImportError):
-        import remodeler.exporting.gguf_job  # noqa: F401
+        import remodeler.exporting.gguf.job  # noqa: F401
 
 
 def started(command: str) -> int:
@@ -118,7 +118,7 @@ def started(command: str) -> int:
 
 def called(*words: str) -> int:
     """The exit code of a command in this process."""
-    from remodeler import cli
+    from remodeler.cli import app as cli
 
     sys.argv = ["remodel", *words]
     try:

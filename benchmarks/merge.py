@@ -33,8 +33,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
 
 import remodeler
-from remodeler.records import versions, write_json
-from remodeler.shards import write_shards
+from remodeler.model.files.shards import write_shards
+from remodeler.runs.records import versions, write_json
 
 DEMO = Path(remodeler.__file__).parent / "demo_model"
 METHODS: dict[str, tuple[list[str], dict[str, Any]]] = {

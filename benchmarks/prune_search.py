@@ -28,14 +28,14 @@ import torch
 from search_loops import LOOPS, Step, counted, flops
 
 import remodeler
-from remodeler.blocks import Anatomy
-from remodeler.checkpoints import load
+from remodeler.checkpoint.load import load
+from remodeler.data.sources import sample
+from remodeler.data.windows import Windows
 from remodeler.errors import InputError
-from remodeler.evaluation import model_windows
-from remodeler.minibatches import batch_size
-from remodeler.records import versions, write_json
-from remodeler.sources import sample
-from remodeler.texts import Windows
+from remodeler.evaluation.metrics import model_windows
+from remodeler.model.blocks import Anatomy
+from remodeler.model.minibatches import batch_size
+from remodeler.runs.records import versions, write_json
 
 DEMO = Path(remodeler.__file__).parent / "demo_model"
 LATER = 4

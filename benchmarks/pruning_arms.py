@@ -15,18 +15,18 @@ from typing import Any
 
 from quality import Setup
 
-from remodeler.blocks import Block
-from remodeler.checkpoints import fingerprint
+from remodeler.checkpoint.load import fingerprint
 from remodeler.errors import InputError
-from remodeler.pruning.budget import Budget, share, within
-from remodeler.pruning.candidates import longest_path
-from remodeler.pruning.criteria import CRITERIA, METHODS, Method, nothing
-from remodeler.pruning.log import Header, Step, blocks_of, read_log
-from remodeler.pruning.refine import refine
-from remodeler.pruning.scans import SCANS
-from remodeler.pruning.search import Search, prune
-from remodeler.pruning.width import thin
-from remodeler.records import append_line, drop_torn_line, read_lines, to_json, write_text
+from remodeler.pruning.methods import CRITERIA, METHODS, Method, nothing
+from remodeler.pruning.search.budget import Budget, share, within
+from remodeler.pruning.search.candidates import longest_path
+from remodeler.pruning.search.loop import Search, prune
+from remodeler.pruning.search.refine import refine
+from remodeler.pruning.search.strategies import SCANS
+from remodeler.pruning.width.width import thin
+from remodeler.runs.records import append_line, drop_torn_line, read_lines, to_json, write_text
+from remodeler.runs.removals import Header, Step, blocks_of, read_log
+from remodeler.runs.units import Block
 
 Widths = Mapping[Block, tuple[int, ...]]
 State = tuple[Block, ...]

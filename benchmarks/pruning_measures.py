@@ -20,17 +20,18 @@ import torch
 from pruning_arms import Found
 from quality import SAMPLES, Setup, cut
 
-from remodeler.blocks import Anatomy, Block
-from remodeler.checkpoints import Checkpoint, load
-from remodeler.evaluation import compare_speed, evaluate
-from remodeler.logprobs import perplexity, window_nll
-from remodeler.minibatches import batch_size, batches, device_of
-from remodeler.questions import read_questions
-from remodeler.records import to_json, write_text
-from remodeler.saving import save_pruned
-from remodeler.sources import sample
-from remodeler.texts import Windows
-from remodeler.widths import parameters_left
+from remodeler.checkpoint.load import Checkpoint, load
+from remodeler.checkpoint.save import save_pruned
+from remodeler.data.questions import read_questions
+from remodeler.data.sources import sample
+from remodeler.data.windows import Windows
+from remodeler.evaluation.metrics import compare_speed, evaluate
+from remodeler.model.blocks import Anatomy
+from remodeler.model.logprobs import perplexity, window_nll
+from remodeler.model.minibatches import batch_size, batches, device_of
+from remodeler.model.widths import parameters_left
+from remodeler.runs.records import to_json, write_text
+from remodeler.runs.units import Block
 
 HELD_OUT_TOKENS = 8192
 CLEAR = 2.0

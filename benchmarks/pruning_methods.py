@@ -41,14 +41,14 @@ from pruning_measures import (
 from pruning_tables import page, plot
 from quality import SAMPLES, Setup
 
-from remodeler.blocks import bypassed
-from remodeler.console import note
+from remodeler.checkpoint.sizes import memory
+from remodeler.data.sources import sample
 from remodeler.errors import InputError
-from remodeler.logprobs import mean_nll
-from remodeler.pruning.budget import share
-from remodeler.records import append_line, drop_torn_line, read_lines
-from remodeler.sizes import memory
-from remodeler.sources import sample
+from remodeler.model.blocks import bypassed
+from remodeler.model.logprobs import mean_nll
+from remodeler.pruning.search.budget import share
+from remodeler.runs.console import note
+from remodeler.runs.records import append_line, drop_torn_line, read_lines
 
 ROWS, POINTS, ANSWERS, SPEED = "rows.jsonl", "points.jsonl", "answers.jsonl", "speed.jsonl"
 

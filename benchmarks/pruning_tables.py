@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from quality_tables import gap, short, shown
 
-from remodeler.plots import CYCLE, MARKERS, MID_GREY
-from remodeler.records import read_lines
+from remodeler.report.plots import CYCLE, MARKERS, MID_GREY
+from remodeler.runs.records import read_lines
 
 REFERENCE = "blockpruner"
 HEADLINE = 0.25

@@ -27,20 +27,21 @@ import torch
 from quality_tables import page, plot
 
 import remodeler
-from remodeler.blocks import Block, bypassed
-from remodeler.checkpoints import Checkpoint, fingerprint, load
-from remodeler.console import note
+from remodeler.checkpoint.load import Checkpoint, fingerprint, load
+from remodeler.data.sources import sample
+from remodeler.data.windows import Windows
 from remodeler.errors import InputError
-from remodeler.evaluation import model_windows
-from remodeler.logprobs import bits_per_byte, mean_nll, perplexity
-from remodeler.pruning.budget import Budget, share, upto
-from remodeler.pruning.candidates import longest_path
-from remodeler.pruning.criteria import METHODS, Method
-from remodeler.pruning.log import Header, Step, blocks_of, name, read_log
-from remodeler.pruning.search import Search, prune
-from remodeler.records import append_line, drop_torn_line, read_lines
-from remodeler.sources import sample
-from remodeler.texts import Windows
+from remodeler.evaluation.metrics import model_windows
+from remodeler.model.blocks import bypassed
+from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity
+from remodeler.pruning.methods import METHODS, Method
+from remodeler.pruning.search.budget import Budget, share, upto
+from remodeler.pruning.search.candidates import longest_path
+from remodeler.pruning.search.loop import Search, prune
+from remodeler.runs.console import note
+from remodeler.runs.records import append_line, drop_torn_line, read_lines
+from remodeler.runs.removals import Header, Step, blocks_of, read_log
+from remodeler.runs.units import Block, name
 
 DEMO = str(Path(remodeler.__file__).parent / "demo_model")
 SAMPLES = 400

@@ -25,17 +25,16 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from remodeler.blocks import Block
-from remodeler.checkpoints import load
-from remodeler.console import note
+from remodeler.checkpoint.load import load
+from remodeler.data.sources import sample
+from remodeler.data.windows import IGNORED, Windows
 from remodeler.errors import InputError
-from remodeler.evaluation import model_windows
-from remodeler.pruning.candidates import candidates
-from remodeler.pruning.racing import PIECE, Table, race
-from remodeler.pruning.sweep import Unit
-from remodeler.records import write_json
-from remodeler.sources import sample
-from remodeler.texts import IGNORED, Windows
+from remodeler.evaluation.metrics import model_windows
+from remodeler.pruning.search.candidates import candidates
+from remodeler.pruning.search.racing import PIECE, Table, race
+from remodeler.runs.console import note
+from remodeler.runs.records import write_json
+from remodeler.runs.units import Block, Unit
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,23 +27,23 @@ from typing import Any
 import torch
 
 import remodeler
-from remodeler.adapters import adapted, everything
-from remodeler.checkpoints import Checkpoint, fingerprint, load
-from remodeler.console import note
+from remodeler.checkpoint.load import Checkpoint, fingerprint, load
+from remodeler.checkpoint.save import save_pruned
+from remodeler.data.sources import sample
+from remodeler.data.windows import Windows
 from remodeler.errors import InputError
-from remodeler.evaluation import model_windows
-from remodeler.logprobs import mean_nll, perplexity
-from remodeler.losses import Loss, cross_entropy, distillation, teacher
-from remodeler.pruning.budget import Budget
-from remodeler.pruning.criteria import METHODS
-from remodeler.pruning.log import blocks_of
-from remodeler.pruning.recipes import Recipe, Wish
-from remodeler.pruning.search import Search, prune
-from remodeler.records import append_line, drop_torn_line, read_lines
-from remodeler.saving import save_pruned
-from remodeler.sources import sample
-from remodeler.texts import Windows
-from remodeler.training import train
+from remodeler.evaluation.metrics import model_windows
+from remodeler.model.logprobs import mean_nll, perplexity
+from remodeler.pruning.methods import METHODS
+from remodeler.pruning.search.budget import Budget
+from remodeler.pruning.search.loop import Search, prune
+from remodeler.recovery.config import Recipe, Wish
+from remodeler.runs.console import note
+from remodeler.runs.records import append_line, drop_torn_line, read_lines
+from remodeler.runs.removals import blocks_of
+from remodeler.training.adapters import adapted, everything
+from remodeler.training.loop import train
+from remodeler.training.losses import Loss, cross_entropy, distillation, teacher
 
 DEMO = str(Path(remodeler.__file__).parent / "demo_model")
 WAYS: dict[str, Wish] = {

@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from remodeler.blocks import Block
-from remodeler.checkpoints import load
-from remodeler.exporting.gguf_job import export_gguf
-from remodeler.saving import save_pruned
+from remodeler.checkpoint.load import load
+from remodeler.checkpoint.save import save_pruned
+from remodeler.exporting.gguf.job import export_gguf
+from remodeler.runs.units import Block
 
 PROMPT = 512
 RUNTIMES = ("transformers", "llama.cpp", "vllm")

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from remodeler.checkpoints import Checkpoint, load
-from remodeler.decoding import Choice, continued
-from remodeler.records import versions, write_json
-from remodeler.sources import read_texts
+from remodeler.checkpoint.load import Checkpoint, load
+from remodeler.data.sources import read_texts
+from remodeler.generation.decoding import Choice, continued
+from remodeler.runs.records import versions, write_json
 
 Rows = list[list[int]]
 

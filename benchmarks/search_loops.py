@@ -3,7 +3,7 @@
 - ``plain``: for every candidate, take it out and run the whole model; log-sum-exp in chunks.
 - ``official``: the loop of BlockPruner's released code (``utils.evaluate_ppl``) on today's transformers: full logits,
   cross-entropy without reduction on permuted logits, mean a window. Deviations: masks are put in by
-  :func:`remodeler.blocks.bypassed`, and no token is ignored.
+  :func:`remodeler.model.blocks.bypassed`, and no token is ignored.
 - ``sweep``: what ``remodel prune`` runs.
 
 Each returns the mean negative log-likelihood a token, in nats, without each candidate.
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from remodeler.blocks import Anatomy, Block, bypassed
-from remodeler.layerwise import order
-from remodeler.logprobs import mean_nll
-from remodeler.minibatches import device_of
-from remodeler.pruning.sweep import Unit, sweep
-from remodeler.texts import Windows
+from remodeler.data.windows import Windows
+from remodeler.model.blocks import Anatomy, bypassed
+from remodeler.model.layerwise import order
+from remodeler.model.logprobs import mean_nll
+from remodeler.model.minibatches import device_of
+from remodeler.pruning.criteria.sweep import sweep
+from remodeler.runs.units import Block, Unit
 
 Loop = Callable[[Anatomy, Windows, Sequence[Block], Sequence[Unit], int], list[float]]
 

@@ -32,17 +32,17 @@ from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
 
 import remodeler
-from remodeler.blocks import bypassed
-from remodeler.checkpoints import Checkpoint, load
-from remodeler.logprobs import mean_nll
-from remodeler.pruning.budget import Budget
-from remodeler.pruning.search import Search, prune
-from remodeler.pruning.sweep import sweep
-from remodeler.records import read_json, versions, write_json
-from remodeler.saving import save_pruned
-from remodeler.shards import write_shards
-from remodeler.streaming import streamed
-from remodeler.texts import IGNORED, Windows
+from remodeler.checkpoint.load import Checkpoint, load
+from remodeler.checkpoint.save import save_pruned
+from remodeler.data.windows import IGNORED, Windows
+from remodeler.model.blocks import bypassed
+from remodeler.model.files.shards import write_shards
+from remodeler.model.logprobs import mean_nll
+from remodeler.model.streaming import streamed
+from remodeler.pruning.criteria.sweep import sweep
+from remodeler.pruning.search.budget import Budget
+from remodeler.pruning.search.loop import Search, prune
+from remodeler.runs.records import read_json, versions, write_json
 
 DEMO = Path(remodeler.__file__).parent / "demo_model"
 SHAPE: dict[str, Any] = {

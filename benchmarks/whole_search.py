@@ -32,22 +32,23 @@ from prune_search import DEMO, machine, status
 from race_check import evaluations
 from search_loops import official, plain
 
-from remodeler.blocks import Anatomy, Block, bypassed
-from remodeler.checkpoints import Checkpoint, load
-from remodeler.console import note
+from remodeler.checkpoint.load import Checkpoint, load
+from remodeler.data.sources import sample
+from remodeler.data.windows import Windows
 from remodeler.errors import InputError
-from remodeler.evaluation import model_windows
-from remodeler.logprobs import mean_nll, perplexity
-from remodeler.minibatches import batch_size
+from remodeler.evaluation.metrics import model_windows
+from remodeler.model.blocks import Anatomy, bypassed
+from remodeler.model.logprobs import mean_nll, perplexity
+from remodeler.model.minibatches import batch_size
+from remodeler.model.tracing import probe, trace
 from remodeler.packed import first
-from remodeler.pruning.candidates import candidates
-from remodeler.pruning.racing import Table
-from remodeler.pruning.scans import SCANS
-from remodeler.pruning.sweep import Unit, sweep
-from remodeler.records import versions, write_json
-from remodeler.sources import sample
-from remodeler.texts import Windows
-from remodeler.tracing import probe, trace
+from remodeler.pruning.criteria.sweep import sweep
+from remodeler.pruning.search.candidates import candidates
+from remodeler.pruning.search.racing import Table
+from remodeler.pruning.search.strategies import SCANS
+from remodeler.runs.console import note
+from remodeler.runs.records import versions, write_json
+from remodeler.runs.units import Block, Unit
 
 Scan = Callable[[Anatomy, Windows, list[Block], list[Unit]], Unit]
 """Finds the unit that goes next."""

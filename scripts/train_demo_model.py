@@ -1,7 +1,7 @@
 """Train the embedded demo model on the documentation that every Python installation carries.
 
 A byte-level BPE tokenizer and a 12-layer Llama (grouped-query attention, tied embeddings), both from scratch, on the
-training part of `remodeler.pydocs` only. Training reads random windows of the whole token stream; the weights are
+training part of `remodeler.data.pydocs` only. Training reads random windows of the whole token stream; the weights are
 stored in bfloat16.
 
     python scripts/train_demo_model.py --out src/remodeler/demo_model --minutes 28
@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from remodeler import pydocs
+from remodeler.data import pydocs
 
 BOS, EOS = "<s>", "</s>"
 

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 IMPORTED = (
-    *("pytest", "typer.testing", "torch.distributed", "remodeler.cli", "remodeler.report", "tiny"),
-    *("remodeler.pruning.job", "remodeler.pruning.recover", "remodeler.fusion.job", "remodeler.alignment.evolve"),
+    *("pytest", "typer.testing", "torch.distributed", "remodeler.cli.app", "remodeler.report.page", "tiny"),
+    *("remodeler.pruning.job", "remodeler.recovery.job", "remodeler.fusion.job", "remodeler.alignment.evolution.job"),
     *("transformers.models.llama.modeling_llama", "matplotlib.pyplot", "datasets", "peft"),
 )
-COMMAND = "from remodeler.cli import main; main()"
+COMMAND = "from remodeler.cli.app import main; main()"
 """What ``remodel`` runs."""
 
 
@@ -77,10 +77,14 @@ def pair(code: str, *words: Any, **options: Any) -> list[Process]:
     return [python(code, *words, RANK=str(rank), LOCAL_RANK=str(rank), **several, **options) for rank in range(2)]
 
 
-def found_by_two(module: str, place: Path) -> list[Any]:
-    """What ``one_of_two(rank, place)`` of a test module returns in each of two processes, by way of JSON."""
-    code = f"import json, sys, {module} as m; print(json.dumps(m.one_of_two(int(sys.argv[1]), sys.argv[2])))"
-    return [json.loads(said(process)[0]) for process in [python(code, rank, place) for rank in range(2)]]
+def found_by_two(test: str, place: Path) -> list[Any]:
+    """What ``one_of_two(rank, place)`` of a test's file returns in each of two processes, by way of JSON."""
+    code = (
+        "import json, runpy, sys\n"
+        "one_of_two = runpy.run_path(sys.argv[3])['one_of_two']\n"
+        "print(json.dumps(one_of_two(int(sys.argv[1]), sys.argv[2])))"
+    )
+    return [json.loads(said(process)[0]) for process in [python(code, rank, place, test) for rank in range(2)]]
 
 
 def said(process: Process) -> tuple[str, str]:

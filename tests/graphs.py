@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from remodeler.blocks import Block
-from remodeler.checkpoints import Checkpoint, load
-from remodeler.saving import save_pruned
+from remodeler.checkpoint.load import Checkpoint, load
+from remodeler.checkpoint.save import save_pruned
+from remodeler.runs.units import Block
 from tiny import VOCABULARY, tiny_model, tiny_tokenizer
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from remodeler.folders import MARK
+from remodeler.runs.folders import MARK
 from tiny import TEXT, tiny_model, tiny_tokenizer
 from tiny_encoders import tiny_encoder
 

@@ -19,21 +19,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from remodeler.auditing.formats import read_predictions
-from remodeler.auditing.lexicon import SHIPPED
-from remodeler.auditing.lexicon import load as load_lexicon
-from remodeler.auditing.posts import read_posts
-from remodeler.card import inherited
-from remodeler.checkpoints import check_files
+from remodeler.auditing.detectors.lexicon import SHIPPED
+from remodeler.auditing.detectors.lexicon import load as load_lexicon
+from remodeler.auditing.formats.posts import read_posts
+from remodeler.auditing.formats.predictions import read_predictions
+from remodeler.checkpoint.load import check_files
+from remodeler.data.questions import read_questions
+from remodeler.data.sources import read_texts
 from remodeler.errors import InputError
-from remodeler.exporting.gguf_file import read_gguf
+from remodeler.exporting.gguf.file import read_gguf
 from remodeler.exporting.removals import gone_after, read_removals
+from remodeler.merging.config import of_file
 from remodeler.merging.files import places
-from remodeler.merging.wishes import of_file
-from remodeler.pruning.log import read_log
-from remodeler.questions import read_questions
-from remodeler.records import load_record, read_json, taken_up
-from remodeler.sources import read_texts
+from remodeler.report.card import inherited
+from remodeler.runs.records import load_record, read_json, taken_up
+from remodeler.runs.removals import read_log
 
 Read = Callable[[Path], object]
 

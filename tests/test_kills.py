@@ -14,20 +14,20 @@ from typer.testing import CliRunner
 
 from commands import EVOLVE, TEXTS
 from prepared import prepare
-from remodeler.cli import app
-from remodeler.folders import tidy
-from remodeler.records import load_record
+from remodeler.cli.app import app
+from remodeler.runs.folders import tidy
+from remodeler.runs.records import load_record
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "kills.py"
 QUICK = ("merge", "recover")
 LEARNED = "--preferences pairs.jsonl --device cpu --epochs 1"
 TIDIED = {
-    "remodeler.pruning.recover": f"recover pruned --teacher model --method distill --steps 2 {TEXTS}",
+    "remodeler.recovery.job": f"recover pruned --teacher model --method distill --steps 2 {TEXTS}",
     "remodeler.fusion.job": f"fuse model --teachers sister --steps 2 {TEXTS}",
-    "remodeler.alignment.train_reviser": f"align train-reviser model --template template.json {LEARNED}",
-    "remodeler.alignment.baselines": f"align baseline model {LEARNED}",
-    "remodeler.alignment.evolve": EVOLVE,
-    "remodeler.auditing.train_job": "audit train --texts posts.csv --encoder encoder --epochs 1 --device cpu",
+    "remodeler.alignment.reviser.train": f"align train-reviser model --template template.json {LEARNED}",
+    "remodeler.alignment.baselines.job": f"align baseline model {LEARNED}",
+    "remodeler.alignment.evolution.job": EVOLVE,
+    "remodeler.auditing.tagger.train_job": "audit train --texts posts.csv --encoder encoder --epochs 1 --device cpu",
 }
 """Verbs that keep folders of work in what they make until it is done, by their modules."""
 
@@ -66,7 +66,7 @@ def test_what_is_killed_while_it_tidies_is_not_made_again(
 ) -> None:
     """All was written by then; the same command only takes out the rest, and gives the folder its name."""
     monkeypatch.chdir(place)
-    job, out = importlib.import_module(module), place / module.split(".")[-1]
+    job, out = importlib.import_module(module), place / module.replace(".", "-")
     words = shlex.split(f"{TIDIED[module]} --out {out.name}")
     with monkeypatch.context() as patch:
         patch.setattr(job, "tidy", died)
@@ -88,9 +88,9 @@ def again(*_: Any, **__: Any) -> Any:
 
 def test_what_another_run_left_is_not_taken_for_ones_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    command, out = TIDIED["remodeler.pruning.recover"], place / "other"
+    command, out = TIDIED["remodeler.recovery.job"], place / "other"
     with monkeypatch.context() as patch:
-        patch.setattr(importlib.import_module("remodeler.pruning.recover"), "tidy", lambda *parts: died(*parts[:2]))
+        patch.setattr(importlib.import_module("remodeler.recovery.job"), "tidy", lambda *parts: died(*parts[:2]))
         assert CliRunner().invoke(app, shlex.split(f"{command} --out other")).exit_code == 77
     assert list((place / "other.partial" / "training").glob("step-*"))
     made = CliRunner().invoke(app, shlex.split(f"{command.replace('--steps 2', '--steps 3')} --out other"))

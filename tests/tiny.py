@@ -12,11 +12,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from remodeler.blocks import Anatomy
-from remodeler.checkpoints import Checkpoint
-from remodeler.families import FAMILIES
-from remodeler.texts import IGNORED, Windows
-from remodeler.tracing import probe, trace
+from remodeler.checkpoint.load import Checkpoint
+from remodeler.data.windows import IGNORED, Windows
+from remodeler.model.blocks import Anatomy
+from remodeler.model.families import FAMILIES
+from remodeler.model.tracing import probe, trace
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
 LAYERS = 4

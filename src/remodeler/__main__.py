@@ -1,5 +1,5 @@
 """``python -m remodeler`` is the command ``remodel``."""
 
-from remodeler.cli import main
+from remodeler.cli.app import main
 
 main()

@@ -283,7 +283,7 @@ def __getattr__(name: str) -> type:
 
 if __package__ == "remodeler":  # installed, not the copy beside the weights: packed folders load without remote code
     # Not an import statement: transformers looks for those in the copy, and would ask for this package.
-    families = importlib.import_module(f"{__package__}.families").FAMILIES
+    families = importlib.import_module(f"{__package__}.model.families").FAMILIES
     stocks: Any = transformers.CONFIG_MAPPING
     for model_type, row in families.items():
         if row.task != "seq2seq" and model_type in stocks:  # an older transformers may not know them all

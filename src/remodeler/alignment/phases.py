@@ -10,18 +10,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from remodeler import processes
-from remodeler.adapters import Lora, merge
-from remodeler.alignment.examples import Row, weighted, weights, windows
-from remodeler.checkpoints import Checkpoint, fingerprint
-from remodeler.console import bar, duration, note
-from remodeler.folders import partial
-from remodeler.measurements import short
-from remodeler.records import command_line, disk_errors
-from remodeler.trainees import trainable, training_precision, write_trained
-from remodeler.training import step_seconds, train
-from remodeler.training_plan import Training, refuse_pace
-from remodeler.training_state import CURVE_FILE, STATES
+from remodeler.alignment.data.examples import Row, weighted, weights, windows
+from remodeler.checkpoint.load import Checkpoint, fingerprint
+from remodeler.report.figures import short
+from remodeler.runs import processes
+from remodeler.runs.console import bar, duration, note
+from remodeler.runs.folders import partial
+from remodeler.runs.records import command_line, disk_errors
+from remodeler.training.adapters import Lora, merge
+from remodeler.training.loop import step_seconds, train
+from remodeler.training.model import trainable, training_precision, write_trained
+from remodeler.training.plan import Training, refuse_pace
+from remodeler.training.state import CURVE_FILE, STATES
 
 MODEL = "model"
 """Folders of a phase: until it is done, and when it is."""

@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from remodeler.auditing.posts import read_posts
+from remodeler.auditing.formats.posts import read_posts
+from remodeler.data.prompts import asked, numbered
 from remodeler.errors import InputError
-from remodeler.prompts import asked, numbered
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Given:
 
 
 def read_texts(path: Path, limit: int | None = None, skip_bad: bool = False) -> Given:
-    """Texts to audit, the first ``limit`` of them; see :func:`~remodeler.auditing.posts.read_posts`."""
+    """Texts to audit, the first ``limit`` of them; see :func:`~remodeler.auditing.formats.posts.read_posts`."""
     reading = read_posts(path, skip_bad=skip_bad)
     posts = reading.posts[:limit]
     return Given(tuple(post.text for post in posts), tuple(post.row - 1 for post in posts), reading.bad)

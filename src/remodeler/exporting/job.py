@@ -8,20 +8,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from remodeler.checkpoints import Checkpoint, fingerprint, load
-from remodeler.cliff import risen, stored_warning, usable_steps, warning, warning_line
-from remodeler.console import note
+from remodeler.checkpoint.load import Checkpoint, fingerprint, load
+from remodeler.checkpoint.sizes import announce_space, file_sizes
 from remodeler.errors import InputError
-from remodeler.exporting.graph_job import TARGETS as GRAPHS
-from remodeler.exporting.graph_job import announce, ready, seen, write_graph, write_graph_card
-from remodeler.exporting.nemotron import refuse, write_nemotron
-from remodeler.exporting.nemotron_check import check
-from remodeler.exporting.runtime_check import check as read_by
-from remodeler.exporting.runtime_check import runtimes
-from remodeler.exporting.wishes import Wish
-from remodeler.folders import new_folder, refuse_existing
-from remodeler.measurements import number
-from remodeler.records import (
+from remodeler.exporting.config import Wish
+from remodeler.exporting.decilm.check import check
+from remodeler.exporting.decilm.runtimes import check as read_by
+from remodeler.exporting.decilm.runtimes import runtimes
+from remodeler.exporting.decilm.write import refuse, write_nemotron
+from remodeler.exporting.graph.job import TARGETS as GRAPHS
+from remodeler.exporting.graph.job import announce, ready, seen, write_graph, write_graph_card
+from remodeler.report.cliff import risen, stored_warning, usable_steps, warning, warning_line
+from remodeler.report.figures import number
+from remodeler.runs.console import note
+from remodeler.runs.folders import new_folder, refuse_existing
+from remodeler.runs.records import (
     Record,
     command_line,
     options_of,
@@ -31,7 +32,6 @@ from remodeler.records import (
     versions,
     write_json,
 )
-from remodeler.sizes import announce_space, file_sizes
 
 NO_SEED = 0
 """Nothing is drawn."""
@@ -67,7 +67,7 @@ def _loaded(wish: Wish) -> Checkpoint:
 def _writer() -> Any:
     """What writes GGUF, whose library is an extra."""
     try:
-        return import_module("remodeler.exporting.gguf_job")
+        return import_module("remodeler.exporting.gguf.job")
     except ModuleNotFoundError as error:
         if error.name != "gguf":
             raise

@@ -7,7 +7,7 @@ from typing import Any
 
 from remodeler.errors import InputError
 from remodeler.exporting.rows import ATTENTION, MLP, Part
-from remodeler.records import read_json, read_lines
+from remodeler.runs.records import read_json, read_lines
 
 KINDS = (ATTENTION, MLP)
 WIDTHS_FILE = "widths.json"

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from remodeler.blocks import Block
-from remodeler.checkpoints import Checkpoint
+from remodeler.checkpoint.load import Checkpoint
 from remodeler.exporting.rows import Part
+from remodeler.runs.units import Block
 
 
 def computed(checkpoint: Checkpoint) -> list[Part]:

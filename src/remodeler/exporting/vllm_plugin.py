@@ -24,6 +24,6 @@ def packed_names() -> dict[str, str]:
     """What ``architectures`` says in the config of a packed decoder, of every family, and the class that serves it."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as names
 
-    families = import_module("remodeler.families").FAMILIES
+    families = import_module("remodeler.model.families").FAMILIES
     rows = {kind: row for kind, row in families.items() if row.task == "causal" and kind in names}
     return {f"Packed{names[kind]}": EXPERTS if row.experts else BACKEND for kind, row in rows.items()}

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from remodeler.chat import BadRow, Talk
-from remodeler.chat_templates import PLAIN, answer_spans, rendered_turns, template_of
-from remodeler.conversations import histories, learned_from
+from remodeler.data.chat import BadRow, Talk
+from remodeler.data.chat_templates import PLAIN, answer_spans, rendered_turns, template_of
+from remodeler.data.conversations import histories, learned_from
+from remodeler.data.sources import NAMES, rows_of
+from remodeler.data.windows import IGNORED, Windows, padded, padding_id
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.fusion.offsets import Cut, cut
-from remodeler.sources import NAMES, rows_of
-from remodeler.texts import IGNORED, Windows, padded, padding_id
 
 MOST = 4
 """Reasons that a sentence names."""

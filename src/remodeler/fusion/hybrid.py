@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from remodeler.blocks import Anatomy
 from remodeler.fusion.corpus import Read
-from remodeler.fusion.voices import Voice
-from remodeler.logprobs import TopK, sum_dtype
-from remodeler.losses import LOWEST, Loss, head_map, taught
-from remodeler.minibatches import Batch
-from remodeler.predictions import Extras, Store, extras, stored
+from remodeler.fusion.teacher_predictions import Voice
+from remodeler.model.blocks import Anatomy
+from remodeler.model.logprobs import TopK, sum_dtype
+from remodeler.model.minibatches import Batch
+from remodeler.training.losses import LOWEST, Loss, head_map, taught
+from remodeler.training.teacher_store import Extras, Store, extras, stored
 
 SPAN, SCALE, VOICE = "span", "scale", "voice"
 """Facts of a position: the student's tokens in its group, the log of the joint probability of the teacher's tokens

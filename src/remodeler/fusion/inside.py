@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from remodeler.fusion.offsets import Cut, Ints, fast, spelling
 from remodeler.fusion.vocabularies import Collide, Contents, carried
-from remodeler.logprobs import TopK
+from remodeler.model.logprobs import TopK
 
 LEAST = 0.5
 """Of how many tokens of the texts a beginning is, at least: that of none would leave no rest."""

@@ -12,29 +12,29 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from remodeler import processes
-from remodeler.adapters import merge
-from remodeler.card import write_fusion_card
-from remodeler.checkpoints import fingerprint
-from remodeler.cliff import result_warning
-from remodeler.console import bar, note
+from remodeler.checkpoint.load import fingerprint
+from remodeler.checkpoint.sizes import announce_training_space, file_sizes
 from remodeler.errors import InputError
-from remodeler.folders import clear, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.fusion.config import HYBRID, Wish
 from remodeler.fusion.hybrid import groups_of, hybrid, matches
 from remodeler.fusion.prepare import Job, announce, prepared
 from remodeler.fusion.targets import Fused, told
+from remodeler.fusion.teacher_predictions import Voice
 from remodeler.fusion.teachers import Ways, heard, itself
-from remodeler.fusion.voices import Voice
-from remodeler.fusion.wishes import HYBRID, Wish
-from remodeler.logprobs import vocabulary
-from remodeler.losses import Loss, cross_entropy, distillation
-from remodeler.minibatches import enough_memory
-from remodeler.predictions import Store, filled, stored
-from remodeler.records import Record, command_line, options_of, save_record, versions
-from remodeler.sizes import announce_training_space, file_sizes
-from remodeler.trainees import trainable, write_trained
-from remodeler.training import train
-from remodeler.training_state import BEGUN, CURVE_FILE, STATES
+from remodeler.model.logprobs import vocabulary
+from remodeler.model.minibatches import enough_memory
+from remodeler.report.card import write_fusion_card
+from remodeler.report.cliff import result_warning
+from remodeler.runs import processes
+from remodeler.runs.console import bar, note
+from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.runs.records import Record, command_line, options_of, save_record, versions
+from remodeler.training.adapters import merge
+from remodeler.training.loop import train
+from remodeler.training.losses import Loss, cross_entropy, distillation
+from remodeler.training.model import trainable, write_trained
+from remodeler.training.state import BEGUN, CURVE_FILE, STATES
+from remodeler.training.teacher_store import Store, filled, stored
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""

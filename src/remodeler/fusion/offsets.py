@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from remodeler.data.windows import tokenizer_errors
 from remodeler.errors import InputError
-from remodeler.texts import tokenizer_errors
 
 Ints = NDArray[np.int64]
 

@@ -7,22 +7,22 @@ from typing import Any
 
 import torch
 
-from remodeler.checkpoints import Checkpoint, load, look, pick_device, read_settings, read_tokenizer
-from remodeler.console import duration, note
+from remodeler.checkpoint.load import Checkpoint, load, look, pick_device, read_settings, read_tokenizer
+from remodeler.checkpoint.sizes import memory
+from remodeler.data.sources import sample
+from remodeler.data.windows import Windows
 from remodeler.errors import InputError, LeftOut, counted
-from remodeler.evaluation import evaluation_texts
-from remodeler.families import FAMILIES
+from remodeler.evaluation.metrics import evaluation_texts
+from remodeler.fusion.config import Wish
 from remodeler.fusion.corpus import Conversation, Read, Rendered, all_rendered, conversations, none_left, pieces, read
-from remodeler.fusion.wishes import Wish
-from remodeler.logprobs import bits_per_byte, mean_nll, perplexity, vocabulary
-from remodeler.losses import Loss
-from remodeler.measurements import short
-from remodeler.sizes import memory
-from remodeler.sources import sample
-from remodeler.texts import Windows
-from remodeler.trainees import training_dtype, training_precision
-from remodeler.training import step_seconds
-from remodeler.training_plan import Training, refuse_pace
+from remodeler.model.families import FAMILIES
+from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity, vocabulary
+from remodeler.report.figures import short
+from remodeler.runs.console import duration, note
+from remodeler.training.loop import step_seconds
+from remodeler.training.losses import Loss
+from remodeler.training.model import training_dtype, training_precision
+from remodeler.training.plan import Training, refuse_pace
 
 LENGTH = 1024
 HELD_OUT = 256

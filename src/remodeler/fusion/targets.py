@@ -1,8 +1,8 @@
 """Many teachers' predictions become one target for each position of the student.
 
-Every source of predictions, the student itself among them, is a voice (`remodeler.fusion.voices`). MinCE takes the
-voice that predicts the text best, AvgCE the mean weighted by how well each does (FuseLLM, arXiv 2401.10491, section
-3.3; FuseChat, 2402.16107, section 3.2).
+Every source of predictions, the student itself among them, is a voice (`remodeler.fusion.teacher_predictions`). MinCE
+takes the voice that predicts the text best, AvgCE the mean weighted by how well each does (FuseLLM, arXiv 2401.10491,
+section 3.3; FuseChat, 2402.16107, section 3.2).
 
 Deviations. A voice is judged in nats a byte, since longer tokens have larger losses; the papers' code takes the mean
 over its own tokens (``score="token"``). AvgCE's weights are the softmax of minus the loss of a
@@ -24,10 +24,10 @@ from torch import Tensor
 
 from remodeler.errors import InputError
 from remodeler.fusion.corpus import Read
+from remodeler.fusion.teacher_predictions import Voice, heard
 from remodeler.fusion.vocabularies import Collide, carry
-from remodeler.fusion.voices import Voice, heard
-from remodeler.logprobs import TopK
-from remodeler.predictions import Extras
+from remodeler.model.logprobs import TopK
+from remodeler.training.teacher_store import Extras
 
 FUSIONS = ("mince", "avgce")
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from remodeler.checkpoints import Checkpoint, fingerprint
-from remodeler.console import bar
+from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.fusion.corpus import Read, Rendered, read
 from remodeler.fusion.counts import Counts, count, statistics_map
 from remodeler.fusion.cross_tokenizer import (
@@ -21,6 +20,7 @@ from remodeler.fusion.cross_tokenizer import (
 )
 from remodeler.fusion.inside import inside_of, piece_table
 from remodeler.fusion.offsets import Cut
+from remodeler.fusion.teacher_predictions import Voice, voice
 from remodeler.fusion.vocabularies import (
     Contents,
     edit_map,
@@ -31,9 +31,9 @@ from remodeler.fusion.vocabularies import (
     surfaces,
     token_bytes,
 )
-from remodeler.fusion.voices import Voice, voice
-from remodeler.logprobs import vocabulary
-from remodeler.predictions import Store, make
+from remodeler.model.logprobs import vocabulary
+from remodeler.runs.console import bar
+from remodeler.training.teacher_store import Store, make
 
 BAND = 64
 """Tokens to either side of the diagonal of bytes that dynamic programming looks at."""

@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerBase
 
 from remodeler.errors import InputError
 from remodeler.fusion.offsets import BYTE_NAME, Ints, fast, opaque, spelling
-from remodeler.logprobs import TopK
+from remodeler.model.logprobs import TopK
 
 Contents = Sequence[bytes | None]
 """What the ids of a vocabulary stand for: bytes, or None for special tokens and rows without a token."""

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.merging.inputs import Model, Outline
+from remodeler.runs.console import note
 
 HEADS = ("num_attention_heads", "num_key_value_heads", "head_dim", "n_head", "num_heads")
 """What cuts rows into heads."""

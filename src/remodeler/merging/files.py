@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import torch
 
 from remodeler.errors import InputError
-from remodeler.records import disk_errors, write_json
-from remodeler.weights import INDEX, tensor_files
+from remodeler.model.files.weights import INDEX, tensor_files
+from remodeler.runs.records import disk_errors, write_json
 
 DTYPES = {
     "F64": torch.float64,

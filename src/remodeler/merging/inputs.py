@@ -12,14 +12,14 @@ import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
-from remodeler.checkpoints import LIBRARY_ERRORS, check_files, one_sentence, read_config, read_settings
-from remodeler.config_faults import refuse_quantised
+from remodeler.checkpoint.config_faults import refuse_quantised
+from remodeler.checkpoint.load import LIBRARY_ERRORS, check_files, one_sentence, read_config, read_settings
+from remodeler.checkpoint.mismatches import Fit, refuse_misfit
+from remodeler.checkpoint.repositories import classes, downloaded, note_adapter
 from remodeler.errors import InputError
 from remodeler.merging.files import Place, places, same_values
-from remodeler.mismatches import Fit, refuse_misfit
-from remodeler.renaming import made_of
-from remodeler.repositories import classes, downloaded, note_adapter
-from remodeler.weights import absent
+from remodeler.model.files.renaming import made_of
+from remodeler.model.files.weights import absent
 
 
 @dataclass(frozen=True)

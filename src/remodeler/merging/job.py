@@ -13,23 +13,23 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
-from remodeler.card import write_merge_card
-from remodeler.checkpoints import AUTO, check_files, pick_device, read_tokenizer
-from remodeler.companions import copy_companions, write_tokenizer
-from remodeler.compatibility import complete_tokenizer, write_config
-from remodeler.console import bar, note
+from remodeler.checkpoint.companions import copy_companions, write_tokenizer
+from remodeler.checkpoint.compatibility import complete_tokenizer, write_config
+from remodeler.checkpoint.load import AUTO, check_files, pick_device, read_tokenizer
 from remodeler.errors import InputError
-from remodeler.families import FAMILIES
-from remodeler.folders import new_folder, refuse_existing
+from remodeler.merging.config import Wish
 from remodeler.merging.files import Place, create, lay_out
 from remodeler.merging.pieces import PIECE, Source, Stored
 from remodeler.merging.plan import Plan, announce, layer_of, prepared
 from remodeler.merging.stream import Task, checksum, merge_tensors
 from remodeler.merging.tokens import embeddings
 from remodeler.merging.verification import Verified, has_tokenizer, verify
-from remodeler.merging.wishes import Wish
-from remodeler.open_files import OpenFiles
-from remodeler.records import Record, command_line, disk_errors, read_json, save_record, versions
+from remodeler.model.families import FAMILIES
+from remodeler.model.files.open_files import OpenFiles
+from remodeler.report.card import write_merge_card
+from remodeler.runs.console import bar, note
+from remodeler.runs.folders import new_folder, refuse_existing
+from remodeler.runs.records import Record, command_line, disk_errors, read_json, save_record, versions
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""

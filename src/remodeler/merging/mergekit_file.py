@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remodeler.console import note
 from remodeler.errors import InputError
 from remodeler.merging.mergekit_keys import checked, list_of, load_yaml, model_of, short
 from remodeler.merging.mergekit_methods import METHODS, Parameters, Source, alternatives
 from remodeler.merging.mergekit_tokens import TokenRow, read_token_rows
 from remodeler.merging.table import MERGE_METHODS
+from remodeler.runs.console import note
 
 TOP = (
     *("merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype"),

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from remodeler.errors import InputError
 from remodeler.merging.files import Place
-from remodeler.open_files import OpenFiles
+from remodeler.model.files.open_files import OpenFiles
 
 T = TypeVar("T")
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
-from remodeler.checkpoints import pick_dtype
-from remodeler.console import note
+from remodeler.checkpoint.load import pick_dtype
+from remodeler.checkpoint.sizes import announce_space
 from remodeler.errors import InputError
-from remodeler.measurements import size as sized
+from remodeler.merging.config import Wish
 from remodeler.merging.differences import tell_differences
 from remodeler.merging.files import Place
 from remodeler.merging.inputs import Model, Outline, opened, refuse_strangers
 from remodeler.merging.settings import Setting, completed, values
 from remodeler.merging.table import Method, method_named
 from remodeler.merging.tokens import MergekitRules, Vocabulary, common_vocabulary, warn_of_strangers
-from remodeler.merging.wishes import Wish
-from remodeler.sizes import announce_space
+from remodeler.report.figures import size as sized
+from remodeler.runs.console import note
 
 LAYER = re.compile(r"\.(\d+)\.")
 

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from remodeler.console import Listen
 from remodeler.errors import InputError
 from remodeler.merging.files import Place
 from remodeler.merging.methods import Facts, shares
 from remodeler.merging.pieces import Piece, Source, Walk
 from remodeler.merging.table import Method
-from remodeler.records import append_line, disk_errors, drop_torn_line, read_lines
-from remodeler.threads import side_by_side
+from remodeler.runs.console import Listen
+from remodeler.runs.records import append_line, disk_errors, drop_torn_line, read_lines
+from remodeler.runs.threads import side_by_side
 
 JOURNAL = "merge.jsonl"
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from remodeler.checkpoints import read_tokenizer
-from remodeler.console import note
+from remodeler.checkpoint.load import read_tokenizer
 from remodeler.errors import InputError
 from remodeler.merging.mergekit_tokens import TokenRow, resolve_rows
 from remodeler.merging.pieces import Source, Stored
+from remodeler.runs.console import note
 
 ROWS_AT_ONCE = 4096
 """Rows that are added up at once."""

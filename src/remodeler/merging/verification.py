@@ -14,14 +14,14 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING
 
-from remodeler.checkpoints import load, one_sentence, read_config, read_tokenizer
-from remodeler.companions import TOKENIZER, matching
-from remodeler.console import note
+from remodeler.checkpoint.companions import TOKENIZER, matching
+from remodeler.checkpoint.load import load, one_sentence, read_config, read_tokenizer
+from remodeler.checkpoint.repositories import classes, predicts_tokens
+from remodeler.checkpoint.save import one_pass
 from remodeler.errors import InputError
-from remodeler.families import FAMILIES
 from remodeler.merging.inputs import Model
-from remodeler.repositories import classes, predicts_tokens
-from remodeler.saving import one_pass
+from remodeler.model.families import FAMILIES
+from remodeler.runs.console import note
 
 IN_MEMORY = 2**26
 """Parameters of a model that is loaded whole: more would take more memory than merging."""

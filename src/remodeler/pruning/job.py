@@ -9,22 +9,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from remodeler import processes
-from remodeler.blocks import Block
-from remodeler.card import write_card
-from remodeler.checkpoints import AUTO, PIPELINES, Checkpoint, fingerprint
-from remodeler.cliff import Point, cut_command, path_warning, result_warning
-from remodeler.console import bar, note
+from remodeler.checkpoint.load import AUTO, PIPELINES, Checkpoint, fingerprint
+from remodeler.checkpoint.save import Saved, save_pruned
+from remodeler.checkpoint.sizes import announce_space, memory, stored
+from remodeler.checkpoint.source import Source
+from remodeler.data.sources import Sampled
 from remodeler.errors import InputError
-from remodeler.evaluation import compare_affordable_speed, text_scores
-from remodeler.folders import empty, new_folder, refuse_existing
-from remodeler.logprobs import vocabulary
-from remodeler.minibatches import enough_memory
-from remodeler.pruning.budget import Budget, removals, share, upto
-from remodeler.pruning.criteria import Method, name_of
-from remodeler.pruning.log import REMOVALS_FILE, Header, blocks_of, copy_log, name, read_log
-from remodeler.pruning.phases import Outcome, run
-from remodeler.pruning.preview import (
+from remodeler.evaluation.metrics import compare_affordable_speed, text_scores
+from remodeler.evaluation.texts import Text
+from remodeler.model.logprobs import vocabulary
+from remodeler.model.minibatches import enough_memory
+from remodeler.model.streaming import streamed
+from remodeler.pruning.config import Job, Plan
+from remodeler.pruning.methods import Method, name_of
+from remodeler.pruning.pipeline import Outcome, run
+from remodeler.pruning.search.budget import Budget, removals, share, upto
+from remodeler.pruning.search.loop import Search
+from remodeler.pruning.search.strategies import RACES
+from remodeler.pruning.validation import (
     announce,
     announce_steps,
     expected_bytes,
@@ -34,16 +36,16 @@ from remodeler.pruning.preview import (
     refuse_search,
     refuse_widths,
 )
-from remodeler.pruning.scans import RACES
-from remodeler.pruning.search import Search
-from remodeler.pruning.store import HISTORY_FILE, STATE_FILE
-from remodeler.pruning.width import WIDTH_METHODS
-from remodeler.pruning.wishes import Job, Plan, Source, Text
-from remodeler.records import Record, command_line, save_record, versions, write_text
-from remodeler.saving import Saved, save_pruned
-from remodeler.sizes import announce_space, memory, stored
-from remodeler.sources import Sampled
-from remodeler.streaming import streamed
+from remodeler.pruning.width.store import HISTORY_FILE, STATE_FILE
+from remodeler.pruning.width.width import WIDTH_METHODS
+from remodeler.report.card import write_card
+from remodeler.report.cliff import Point, cut_command, path_warning, result_warning
+from remodeler.runs import processes
+from remodeler.runs.console import bar, note
+from remodeler.runs.folders import empty, new_folder, refuse_existing
+from remodeler.runs.records import Record, command_line, save_record, versions, write_text
+from remodeler.runs.removals import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
+from remodeler.runs.units import Block, name
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""

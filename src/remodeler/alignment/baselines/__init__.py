@@ -1,0 +1,1 @@
+"""Fine-tuning, DPO and ORPO on the same preferences."""

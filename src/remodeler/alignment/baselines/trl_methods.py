@@ -1,0 +1,129 @@
+"""DPO and ORPO as TRL implements them, an extra: ``pip install 'remodeler[align]'``.
+
+TRL's own checkpoints are pickles, so none is written: a run that was killed trains this phase again from its start, to
+the same result. One process; all parameters; sums and learning rates are TRL's.
+"""
+
+import copy
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback
+
+from remodeler.alignment.config import BaselineWish
+from remodeler.alignment.data.preferences import Triple
+from remodeler.alignment.phases import MODEL
+from remodeler.checkpoint.load import Checkpoint
+from remodeler.errors import InputError
+from remodeler.runs import processes
+from remodeler.runs.folders import partial
+from remodeler.runs.records import append_lines, disk_errors
+from remodeler.training.model import write_trained
+from remodeler.training.plan import MICRO_TOKENS
+from remodeler.training.state import CURVE_FILE
+
+RATE = 1e-6
+"""TRL's, for both."""
+
+Load = Callable[[str], Checkpoint]
+
+
+def dpo(load: Load, wish: BaselineWish, triples: Sequence[Triple], folder: Path) -> Path:
+    """Direct preference optimisation; the reference is the model itself before training."""
+    with _installed():
+        from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined, unused-ignore]
+    return _trained(load, wish, triples, folder, DPOConfig, DPOTrainer)
+
+
+def orpo(load: Load, wish: BaselineWish, triples: Sequence[Triple], folder: Path) -> Path:
+    """Odds-ratio preference optimisation, which needs no reference."""
+    with _installed():
+        from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+    return _trained(load, wish, triples, folder, ORPOConfig, ORPOTrainer)
+
+
+@contextmanager
+def _installed() -> Iterator[None]:
+    """Says in one sentence what is missing."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"this method needs trl ({error}): pip install 'remodeler[align]'") from None
+
+
+def _trained(
+    load: Load, wish: BaselineWish, triples: Sequence[Triple], folder: Path, config: Any, trainer: Any
+) -> Path:
+    """Train, write and read back."""
+    if (folder / MODEL).is_dir():
+        return folder / MODEL
+    if wish.course.lora is not None or processes.world() > 1:
+        raise InputError(f"--method {wish.method} trains everything, in one process: leave out --adapters and torchrun")
+    import datasets  # takes a second to import
+
+    policy = load(wish.model)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = datasets.Dataset.from_list([asdict(each) for each in triples])
+    told = config(output_dir=str(folder / "trl"), **settings(wish, policy, len(triples), config))
+    run = trainer(model=policy.model, args=told, train_dataset=rows, processing_class=_padding(policy))
+    run.remove_callback(PrinterCallback)
+    run.train()
+    policy.model.eval()
+    curve = [{"step": line["step"], "loss": float(line["loss"])} for line in run.state.log_history if "loss" in line]
+    work = partial(folder / MODEL)
+    with disk_errors(folder):
+        for path in (work, folder / "trl"):
+            shutil.rmtree(path, ignore_errors=True)
+        (folder / CURVE_FILE).unlink(missing_ok=True)
+        append_lines(folder / CURVE_FILE, [{"method": wish.method}, *curve])
+        work.mkdir()
+        write_trained(policy, work)
+        work.rename(folder / MODEL)
+    return folder / MODEL
+
+
+def _padding(policy: Checkpoint) -> Any:
+    """The tokenizer, with a padding token where it has none; the policy's own stays as it is."""
+    tokenizer = copy.deepcopy(policy.tokenizer)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer
+
+
+def settings(wish: BaselineWish, policy: Checkpoint, count: int, config: Any) -> dict[str, Any]:
+    """Ours as TRL names them.
+
+    Args:
+        wish: the run.
+        policy: what is trained.
+        count: triples.
+        config: TRL's class; its own default is to compute activations twice, whoever asks.
+    """
+    plan = wish.course.plan(count, policy.model.device)
+    length = wish.length or policy.context or MICRO_TOKENS
+    micro = plan.micro or max(1, min(plan.batch, MICRO_TOKENS // length))
+    names = {each.name for each in fields(config)}
+    checkpointing = min(names & {"activation_checkpointing", "gradient_checkpointing"})  # the latter until 5.20
+    return {
+        "beta": wish.beta,
+        "learning_rate": wish.course.run.get("learning_rate") or RATE,
+        "max_steps": plan.steps,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": max(1, plan.batch // micro),
+        "lr_scheduler_type": plan.schedule,
+        "warmup_steps": plan.warmup,
+        "max_length": length,
+        "bf16": plan.precision == "bf16",
+        "use_cpu": policy.model.device.type == "cpu",
+        "seed": wish.seed,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "report_to": [],
+        "disable_tqdm": True,
+        checkpointing: plan.checkpointing,
+    }

@@ -1,0 +1,180 @@
+"""What a person asks of an alignment."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from remodeler.alignment.evolution.filters import Limits
+from remodeler.alignment.evolution.rounds import EXTERNAL, INTERNAL, KINDS
+from remodeler.alignment.phases import Course
+from remodeler.alignment.reviser.difficulty import Rule
+from remodeler.checkpoint.load import Checkpoint, load, read_settings
+from remodeler.errors import InputError
+from remodeler.generation.sampling import Sampling, refuse_size
+from remodeler.model.families import FAMILIES
+from remodeler.runs.records import taken_up
+from remodeler.training.model import training_dtype
+
+RUN = "run.jsonl"
+"""Says what an unfinished folder belongs to."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How models are loaded."""
+
+    family: str | None = None
+    trust_remote_code: bool = False
+    dtype: str = "auto"
+    device: str = "auto"
+
+    def load(self, name: str, device: Any, trained: bool = False) -> Checkpoint:
+        """A model; ``trained``: all of it is going to change, so that it needs float32."""
+        return load(name, **self.how(name, device, trained))
+
+    def how(self, name: str, device: Any, trained: bool = False) -> dict[str, Any]:
+        """The arguments of that; the family that was named is that of models which are in no row."""
+        known = read_settings(name, None)["model_type"] in FAMILIES
+        return {
+            "dtype": training_dtype(self.dtype, trained, device),
+            "device": str(device),
+            "family": None if known else self.family,
+            "trust_remote_code": self.trust_remote_code,
+        }
+
+
+@dataclass(frozen=True)
+class ReviserWish:
+    """A reviser to be trained."""
+
+    model: str
+    preferences: str
+    template: Path | None = None
+    samples: int | None = None
+    heldout: float = 0.1
+    """Share of the prompts."""
+    lower: int | None = None
+    gap: float = 0.0
+    length: int | None = None
+    rule: Rule = field(default_factory=Rule)
+    label_weight: float = 1.0
+    afresh: bool = False
+    """The adaptive reviser starts from the model, not from the warm-up reviser."""
+    warmup_epochs: float = 1.0
+    identity: float = 0.0
+    """So many examples of copying in the warm-up, as a share of the triples."""
+    course: Course = field(default_factory=Course)
+    loading: Loading = field(default_factory=Loading)
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        refuse_length(self.length)
+        if not self.label_weight >= 0 or not self.warmup_epochs > 0 or not 0 <= self.identity <= 1:
+            raise InputError(
+                f"a label weight of {self.label_weight:g}, {self.warmup_epochs:g} warm-up epochs and {self.identity:g} "
+                "copies were given: the first is at least 0, the second above 0, the third a share from 0 to 1"
+            )
+
+
+def refuse_length(length: int | None) -> None:
+    """Raise for examples of no token."""
+    if length is not None and length < 1:
+        raise InputError(f"--length {length} was given, at least 1 was expected: raise it")
+
+
+def same_run(work: Path, wish: Any, *free: str) -> None:
+    """Refuse to go on with what another wish left in a folder; some of its parts are free to change.
+
+    Raises:
+        InputError: and says what differs.
+    """
+    told = {key: value for key, value in options(wish).items() if key not in (*free, "loading", "size")}
+    taken_up(work / RUN, {"model": wish.model, **told})
+
+
+def options(wish: Any, out: Path | None = None) -> dict[str, Any]:
+    """A wish as it stands in a record, with the place of the result where it has one."""
+    told = {key: _plain(value) for key, value in asdict(wish).items() if key != "model"}
+    return told | ({"out": str(out)} if out else {})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclass(frozen=True)
+class ReviseWish:
+    """Responses to be revised."""
+
+    responses: str
+    reviser: str
+    tokens: int = 256
+    size: int | None = None
+    limit: int | None = None
+    loading: Loading = field(default_factory=Loading)
+
+
+@dataclass(frozen=True)
+class EvolveWish:
+    """A policy to be evolved."""
+
+    model: str
+    prompts: str
+    reviser: str
+    rounds: tuple[str, ...] = (INTERNAL, EXTERNAL)
+    limit: int | None = None
+    """Prompts, of all rounds together."""
+    probe: int = 64
+    """Prompts set aside to look at the policy before and after, at most a tenth."""
+    sampling: Sampling = field(default_factory=lambda: Sampling(256, 1.0, 0.95, 4))
+    limits: Limits = field(default_factory=Limits)
+    labels: bool = True
+    restart: bool = False
+    """Every round trains the first policy anew, not that of the round before."""
+    size: int | None = None
+    course: Course = field(default_factory=Course)
+    loading: Loading = field(default_factory=Loading)
+    seed: int = 42
+
+    def checked(self) -> "EvolveWish":
+        """Itself.
+
+        Raises:
+            InputError: for an unknown kind of round, or none.
+        """
+        if not self.rounds or not set(self.rounds) <= set(KINDS):
+            raise InputError(f"--rounds {','.join(self.rounds)} was given: name {' and '.join(KINDS)}, by commas")
+        if self.probe < 0:
+            raise InputError(f"--probe {self.probe} was given, at least 0 was expected: raise it")
+        refuse_size(self.size)
+        self.sampling.checked()
+        self.limits.checked()
+        return self
+
+
+@dataclass(frozen=True)
+class BaselineWish:
+    """A policy trained on preferences by another method, to be held against an evolved one."""
+
+    model: str
+    preferences: str
+    method: str = "sft"
+    samples: int | None = None
+    heldout: float = 0.1
+    lower: int | None = None
+    gap: float = 0.0
+    length: int | None = None
+    chat: bool = False
+    beta: float = 0.1
+    """Of DPO and ORPO."""
+    course: Course = field(default_factory=Course)
+    loading: Loading = field(default_factory=Loading)
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        refuse_length(self.length)
+        if not self.beta > 0:
+            raise InputError(f"--beta {self.beta:g} was given, a number above 0 was expected: raise it")

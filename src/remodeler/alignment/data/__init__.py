@@ -1,0 +1,1 @@
+"""Preferences, prompts and the texts a reviser reads."""

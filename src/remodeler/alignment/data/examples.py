@@ -1,0 +1,153 @@
+"""Rows of token ids of which the end is scored: what a reviser and a policy learn from.
+
+Prompt, label and text are tokenized apart, in training as in use, so no token ever lies across their borders. A
+revision follows its label on a line of its own. Tokens of an answer are those that continue the prompt's, where the
+tokenizer cuts the two together as it cuts them apart.
+
+A label counts as much as a whole text: the loss of a row is ``label_weight`` times the negative log-likelihood of its
+label (the sum over its tokens, by the chain rule) plus the mean over the tokens of its text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from remodeler.alignment.data.template import LABELS, NONE, Template
+from remodeler.checkpoint.load import Checkpoint
+from remodeler.data.windows import IGNORED, Windows, padded, padding_id, tokenizer_errors
+from remodeler.errors import InputError
+from remodeler.generation.sampling import prompt_ids, templated
+from remodeler.model.blocks import Anatomy
+from remodeler.model.logprobs import vocabulary
+from remodeler.model.minibatches import Batch
+from remodeler.training.losses import Loss, head_sum
+
+
+@dataclass(frozen=True)
+class Row:
+    """Token ids, the first that is scored, and how many of the scored ones are a label."""
+
+    ids: tuple[int, ...]
+    start: int
+    label: int = 0
+
+
+def end_of(checkpoint: Checkpoint) -> int:
+    """The token that ends a text.
+
+    Raises:
+        InputError: for a tokenizer without one.
+    """
+    found = checkpoint.tokenizer.eos_token_id
+    if found is None:
+        raise InputError(f"the tokenizer of {checkpoint.name} has no token that ends a text: give another model")
+    return int(found)
+
+
+def plain(checkpoint: Checkpoint, text: str) -> list[int]:
+    """A text without special tokens."""
+    with tokenizer_errors(checkpoint.tokenizer):
+        return list(checkpoint.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+# A reviser ------------------------------------------------------------------------------------------------------------
+
+
+def asked(checkpoint: Checkpoint, template: Template, prompt: str, response: str) -> list[int]:
+    """What a reviser reads."""
+    return prompt_ids(checkpoint, template.written(prompt, response))
+
+
+def tail(checkpoint: Checkpoint, text: str) -> list[int]:
+    """A revision, on a line of its own, and its end."""
+    return [*plain(checkpoint, f"\n{text}"), end_of(checkpoint)]
+
+
+def marker(checkpoint: Checkpoint, template: Template, label: str) -> list[int]:
+    """The tokens of a label."""
+    return plain(checkpoint, template.markers[label])
+
+
+def markers(checkpoint: Checkpoint, template: Template) -> list[tuple[int, ...]]:
+    """Those of all labels, in their order.
+
+    Raises:
+        InputError: when one begins as another ends, so that their probabilities would not exclude each other.
+    """
+    found = [tuple(marker(checkpoint, template, label)) for label in LABELS]
+    if any(one[: len(two)] == two for one in found for two in found if one is not two) or not all(found):
+        raise InputError(f"{checkpoint.name} cuts the label markers so that one begins another: choose others")
+    return found
+
+
+def revision(
+    checkpoint: Checkpoint, template: Template, prompt: str, response: str, better: str, label: str | None = None
+) -> Row:
+    """A response and what it should become; a label NONE alone says that it is to be copied."""
+    before = asked(checkpoint, template, prompt, response)
+    mark = marker(checkpoint, template, label) if label else []
+    after = [] if label == NONE else tail(checkpoint, better)
+    return Row((*before, *mark, *after), len(before), len(mark))
+
+
+# A policy -------------------------------------------------------------------------------------------------------------
+
+
+def answer(checkpoint: Checkpoint, prompt: str, response: str, chat: bool = False) -> Row:
+    """A prompt and its answer."""
+    before = templated(checkpoint, [prompt])[0] if chat else prompt_ids(checkpoint, prompt)
+    whole = [] if chat else prompt_ids(checkpoint, prompt + response)
+    together = whole[: len(before)] == before and len(whole) > len(before)
+    after = whole[len(before) :] if together else plain(checkpoint, response)
+    return Row((*before, *after, end_of(checkpoint)), len(before))
+
+
+# Windows --------------------------------------------------------------------------------------------------------------
+
+
+def windows(checkpoint: Checkpoint, rows: Sequence[Row]) -> Windows:
+    """Rows as a model reads them: [rows, longest], scored from each start on.
+
+    Raises:
+        InputError: without rows, or when the tokenizer knows tokens that the model doesn't.
+    """
+    if not rows:
+        raise InputError("there is nothing to learn from: give more data")
+    if max(max(row.ids) for row in rows) >= vocabulary(checkpoint.model):
+        raise InputError(
+            f"the tokenizer of {checkpoint.name} knows tokens that the model doesn't: get the complete one"
+        )
+    ids, attention = padded([row.ids for row in rows], padding_id(checkpoint.tokenizer))
+    targets = torch.full_like(ids, IGNORED)
+    for place, row in enumerate(rows):
+        targets[place, row.start - 1 : len(row.ids) - 1] = torch.tensor(row.ids[row.start :])
+    return Windows(ids, targets, attention)
+
+
+def weights(rows: Sequence[Row], label_weight: float) -> Tensor:
+    """What each scored token counts: [rows, longest] float32; all together as much as there are scored tokens."""
+    found = torch.zeros(len(rows), max(len(row.ids) for row in rows))
+    for place, row in enumerate(rows):
+        first, text = row.start - 1, len(row.ids) - row.start - row.label
+        found[place, first : first + row.label] = label_weight
+        found[place, first + row.label : first + row.label + text] = 1 / max(1, text)
+    scored = sum(len(row.ids) - row.start for row in rows)
+    return found * scored / len(rows)
+
+
+def weighted(counts: Tensor) -> Loss:
+    """Cross-entropy of which every token counts as much as :func:`weights` says."""
+
+    def loss(anatomy: Anatomy, batch: Batch) -> Tensor:
+        length = batch.inputs["input_ids"].shape[1]
+        own = counts[list(batch.numbers)][:, :length].flatten().to(batch.places.device)[batch.places]
+
+        def score(logits: Tensor, part: slice) -> Tensor:
+            return (cross_entropy(logits, batch.targets[part], reduction="none") * own[part]).sum()
+
+        return head_sum(anatomy, batch, score)
+
+    return loss

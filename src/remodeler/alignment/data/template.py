@@ -1,0 +1,66 @@
+"""What a reviser reads and writes: four labelled sections, and a label in front of its revision.
+
+Aligner was trained with one template and is deployed with another. So the template is kept in ``reviser.json`` beside
+the weights, with its digest, and nothing else is ever used with them.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from remodeler.errors import InputError
+from remodeler.runs.records import read_json, to_json
+
+NONE, MINOR, MAJOR = "NONE", "MINOR", "MAJOR"
+LABELS = (NONE, MINOR, MAJOR)
+"""How much of a response has to change, in the order of their probabilities."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """The words around a prompt and a response."""
+
+    task: str = "### Task:\nImprove the response if needed."
+    prompt: str = "\n\n### Prompt:\n"
+    response: str = "\n\n### Response:\n"
+    revision: str = "\n\n### Revision:\n"
+    markers: Mapping[str, str] = field(default_factory=lambda: {label: label for label in LABELS})
+    """How each label is written."""
+
+    def written(self, prompt: str, response: str) -> str:
+        """What the reviser reads."""
+        return f"{self.task}{self.prompt}{prompt}{self.response}{response}{self.revision}"
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What must not stand in a text: the section marks, and markers that are words of their own."""
+        return tuple(each.strip() for each in (self.prompt, self.response, self.revision) if each.strip())
+
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        return hashlib.sha256(to_json(asdict(self)).encode()).hexdigest()
+
+
+def template_of(told: Any, name: str) -> Template:
+    """A template from what a file says.
+
+    Raises:
+        InputError: when a section or a marker is missing, or two labels are written alike.
+    """
+    names = {each.name for each in fields(Template)}
+    if not isinstance(told, Mapping) or set(told) != names or not isinstance(told["markers"], Mapping):
+        raise InputError(f"the template of {name} is another one: {', '.join(sorted(names))} were expected")
+    sections = [told[each] for each in names - {"markers"}]
+    markers = {label: told["markers"].get(label) for label in LABELS}
+    if not all(isinstance(each, str) and each for each in (*sections, *markers.values())):
+        raise InputError(f"the template of {name} lacks words: sections and {', '.join(LABELS)} need some")
+    if len(set(markers.values())) < len(LABELS) or set(told["markers"]) != set(LABELS):
+        raise InputError(f"the template of {name} must write {', '.join(LABELS)}, each in its own way: change it")
+    return Template(**{**told, "markers": markers})
+
+
+def read_template(path: Path | None) -> Template:
+    """The template of a JSON file; the usual one without a file."""
+    return Template() if path is None else template_of(read_json(path), str(path))

@@ -1,0 +1,1 @@
+"""Rounds of answering, revising, filtering and training."""

@@ -1,0 +1,211 @@
+"""One round of evolution up to what is learned: answers, their labels, the best or its revision, and the filters.
+
+An internal round keeps the best of a policy's own answers; an external one has the reviser rewrite the best where its
+label says so, and accepts what it makes of it only if it likes it no less. Every step is a file of JSON lines that is
+taken up again; the last, ``rows.jsonl``, says of every prompt what was learned, or why nothing was.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from remodeler.alignment.data.differences import difference
+from remodeler.alignment.data.template import LABELS
+from remodeler.alignment.evolution.filters import Candidate, Limits, refusal
+from remodeler.alignment.reviser.difficulty import edit_distance
+from remodeler.alignment.reviser.reviser import Pair, Reviser, Revision, fits, probabilities, quality, revised
+from remodeler.alignment.reviser.scoring import mapped
+from remodeler.checkpoint.load import Checkpoint, fingerprint
+from remodeler.errors import InputError
+from remodeler.generation.sampling import Completion, Sampling, completions
+from remodeler.runs.console import Listen, unheard
+from remodeler.runs.records import digest, to_json, write_text
+
+INTERNAL, EXTERNAL = "internal", "external"
+KINDS = (INTERNAL, EXTERNAL)
+ANSWERS, JUDGED, REVISED, ROWS = "answers.jsonl", "judged.jsonl", "revised.jsonl", "rows.jsonl"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a round works with."""
+
+    kind: str
+    prompts: Sequence[str]
+    sampling: Sampling
+    limits: Limits
+    labels: bool = True
+    """Without, every first answer is revised and only texts are filtered: a control."""
+    tokens: int = 256
+    """Of a revision, at most."""
+    size: int | None = None
+    """Completions made at once."""
+
+
+def answers(policy: Checkpoint, task: Task, folder: Path, hear: Listen = unheard) -> list[Completion]:
+    """What the policy says, every sample of every prompt."""
+    header = {"model": fingerprint(policy.model)}
+    return completions(folder / ANSWERS, header, policy, task.prompts, task.sampling, task.size, hear)
+
+
+def judgements(
+    reviser: Reviser, pairs: Sequence[Pair], path: Path, header: Row, hear: Listen = unheard
+) -> list[tuple[float, ...] | None]:
+    """Label probabilities of prompts and answers; None where the reviser can't read that much."""
+
+    def made(chunk: Sequence[Pair]) -> list[Row]:
+        short = [pair for pair in chunk if fits(reviser, pair)]
+        found = dict(zip(short, probabilities(reviser, short).tolist(), strict=True))
+        return [{"probabilities": found.get(pair)} for pair in chunk]
+
+    known = header | {"pairs": digest(text for pair in pairs for text in pair)}
+    lines = mapped(path, known, pairs, made, hear)
+    return [None if line["probabilities"] is None else tuple(line["probabilities"]) for line in lines]
+
+
+def gathered(
+    reviser: Reviser, said: Sequence[Completion], task: Task, folder: Path, name: str, hear: Listen = unheard
+) -> list[Row]:
+    """The audit trail of a round: a row a prompt, with what is learned or the reason why not.
+
+    Args:
+        reviser: who labels and revises.
+        said: the answers, in their order.
+        task: the round.
+        folder: where its files are.
+        name: the reviser's fingerprint.
+        hear: told the share done of each step.
+    """
+    header = {"reviser": name, "kind": task.kind, "labels": task.labels, "tokens": task.tokens}
+    pairs = [(task.prompts[each.prompt], each.text) for each in said]
+    known = judgements(reviser, pairs, folder / JUDGED, header, hear)
+    best = [_best(places, said, known, task) for places in _by_prompt(said, len(task.prompts))]
+    chosen = [(pairs[place], said[place].ended, known[place]) for place in best]
+    made = (
+        _revisions(reviser, chosen, task, folder / REVISED, header, hear) if task.kind == EXTERNAL else [{}] * len(best)
+    )
+    rows = [
+        _row(number, said[place], _candidate(*given, line, task), line, task, reviser)
+        for number, (place, given, line) in enumerate(zip(best, chosen, made, strict=True))
+    ]
+    write_text(folder / ROWS, "".join(to_json(row) + "\n" for row in rows))
+    return rows
+
+
+def _by_prompt(said: Sequence[Completion], count: int) -> list[list[int]]:
+    found: list[list[int]] = [[] for _ in range(count)]
+    for place, each in enumerate(said):
+        found[each.prompt].append(place)
+    return found
+
+
+def _best(
+    places: Sequence[int], said: Sequence[Completion], known: Sequence[tuple[float, ...] | None], task: Task
+) -> int:
+    """The answer of highest quality, the first of several, of those that could be learned; without labels the first.
+
+    An answer that is empty, or that was cut off and is not going to be revised, is taken only if there is no other.
+    """
+
+    def worth(place: int) -> tuple[bool, float]:
+        found, each = known[place], said[place]
+        whole = bool(each.text.strip()) and (each.ended or task.kind == EXTERNAL)
+        return (False, -1.0) if found is None else (whole, quality(found))
+
+    return max(places, key=worth) if task.labels else places[0]
+
+
+def _revisions(reviser: Reviser, chosen: Sequence[Any], task: Task, path: Path, header: Row, hear: Listen) -> list[Row]:
+    """What the reviser makes of the chosen answers, and how it likes that; nothing for those it can't read."""
+
+    def made(chunk: Sequence[Any]) -> list[Row]:
+        readable = [(pair, known) for pair, _, known in chunk if known is not None]
+        pairs, rows = [pair for pair, _ in readable], np.array([known for _, known in readable])
+        found = revised(reviser, pairs, rows, task.tokens, task.size, not task.labels) if pairs else []
+        after = _after(reviser, pairs, found)
+        lines = iter(_line(each, pair, score) for each, pair, score in zip(found, pairs, after, strict=True))
+        return [{} if known is None else next(lines) for _, _, known in chunk]
+
+    texts = {"pairs": digest(text for pair, _, _ in chosen for text in pair)}
+    return mapped(path, header | texts, chosen, made, hear)
+
+
+def _after(reviser: Reviser, pairs: Sequence[Pair], found: Sequence[Revision]) -> list[float]:
+    """Quality of revisions; of one that can't be read 0."""
+    again = [(prompt, each.text) for (prompt, _), each in zip(pairs, found, strict=True)]
+    short = [pair for pair in again if fits(reviser, pair)]
+    known = dict(zip(short, map(quality, probabilities(reviser, short)), strict=True))
+    return [known.get(pair, 0.0) for pair in again]
+
+
+def _line(each: Revision, pair: Pair, score: float) -> Row:
+    same = each.text == pair[1]
+    return {"label": each.label, "text": each.text, "ended": each.ended, "after": score, "same": same}
+
+
+def _candidate(pair: Pair, ended: bool, known: tuple[float, ...] | None, line: Row, task: Task) -> Candidate:
+    label = LABELS[int(np.argmax(known))] if known is not None else None
+    if not line or (line["same"] and task.labels and line["label"] == LABELS[0]):
+        return Candidate(*pair, pair[1], ended, label if task.labels else None, known, None)
+    told = line["label"] if task.labels else None
+    return Candidate(*pair, line["text"], line["ended"], told, known, line["after"])
+
+
+def _row(number: int, said: Completion, each: Candidate, line: Row, task: Task, reviser: Reviser) -> Row:
+    reason = refusal(each, task.limits, reviser.template)
+    return {
+        "number": number,
+        "sample": said.sample,
+        "prompt": each.prompt,
+        "answer": each.answer,
+        "text": each.text,
+        "label": line.get("label", each.label),
+        "probabilities": None if each.probabilities is None else dict(zip(LABELS, each.probabilities, strict=True)),
+        "quality": each.before,
+        "quality_after": each.after,
+        "edit": edit_distance(each.answer, each.text),
+        "difference": difference(each.answer, each.text) if each.text != each.answer else None,
+        "accepted": reason is None,
+        "reason": reason,
+    }
+
+
+def refuse_nothing(rows: Sequence[Row], number: int, kind: str, folder: Path) -> None:
+    """A round in which nothing was accepted is the last one.
+
+    Raises:
+        InputError: with the counts.
+    """
+    if any(row["accepted"] for row in rows):
+        return
+    counted = Counter(row["reason"] for row in rows).most_common()
+    told = ", ".join(f"{count} {reason}" for reason, count in counted)
+    why = "raise --tokens" if counted[0][0] == "not ended" else "loosen the filters"
+    if all(not row["answer"].strip() for row in rows):
+        why = "the policy writes nothing but the end of a text, give another"
+    raise InputError(
+        f"round {number} ({kind}) accepted none of {len(rows)} answers ({told}): {why}; what was made is in {folder}"
+    )
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """Counts and means of a round."""
+    taken = [row for row in rows if row["accepted"]]
+    return {
+        "prompts": len(rows),
+        "accepted": len(taken),
+        "revised": sum(row["text"] != row["answer"] for row in taken),
+        "reasons": dict(Counter(row["reason"] for row in rows if row["reason"])),
+        "labels": dict(Counter(row["label"] for row in rows if row["label"])),
+        "quality": float(np.mean([row["quality"] for row in rows])),
+        "quality_learned": float(np.mean([row["quality_after"] or row["quality"] for row in taken])) if taken else None,
+        "edit": float(np.mean([row["edit"] for row in taken])) if taken else None,
+        "characters": float(np.mean([len(row["answer"]) for row in rows])),
+        "characters_learned": float(np.mean([len(row["text"]) for row in taken])) if taken else None,
+    }

@@ -1,0 +1,1 @@
+"""The adaptive reviser: trained, calibrated, applied."""

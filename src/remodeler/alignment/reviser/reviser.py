@@ -1,0 +1,214 @@
+"""The adaptive reviser: a language model that says how much a response has to change, and what it should become.
+
+It writes a label and then its revision. Labels are not sampled: their probabilities come from one batched forward pass
+over the three markers. A response that is labelled NONE is copied by the program, byte for byte, and never passes
+through the model.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub import hf_hub_download
+
+from remodeler.alignment.data.examples import asked, end_of, marker, markers
+from remodeler.alignment.data.template import LABELS, NONE, Template, template_of
+from remodeler.alignment.reviser.scoring import label_logprobs
+from remodeler.checkpoint.load import Checkpoint, load, one_sentence
+from remodeler.errors import InputError
+from remodeler.generation.sampling import Completion, Sampling, completed
+from remodeler.runs.records import read_json, write_json
+
+FILE, FORMAT = "reviser.json", 1
+GREEDY = 0.0
+COARSE = 16
+"""Rows near the end of the context go together if they have about as much room."""
+
+Pair = tuple[str, str]
+"""A prompt and a response."""
+Judge = Callable[[str, str, str], float]
+"""(prompt, first, second): above 0, the first is better."""
+
+
+@dataclass(frozen=True)
+class Reviser:
+    """A reviser ready to work."""
+
+    checkpoint: Checkpoint
+    template: Template
+    marks: tuple[tuple[int, ...], ...]
+    """Tokens of the labels."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What a reviser made of a response."""
+
+    label: str
+    probabilities: tuple[float, ...]
+    """Of NONE, MINOR, MAJOR."""
+    text: str
+    ended: bool
+    """By itself, not by the limit; a copy always is."""
+
+    @property
+    def confidence(self) -> float:
+        """The probability of its label."""
+        return self.probabilities[LABELS.index(self.label)]
+
+
+def quality(probabilities: Sequence[float]) -> float:
+    """How good a response is held to be, from 0 to 1: p(NONE) and half of p(MINOR)."""
+    return float(probabilities[0] + probabilities[1] / 2)
+
+
+# On disk --------------------------------------------------------------------------------------------------------------
+
+
+def write_settings(folder: Path, template: Template, marks: Sequence[Sequence[int]], facts: dict[str, Any]) -> None:
+    """Write ``reviser.json``: the template with its digest, the tokens of the labels, and how these were made."""
+    told = {
+        "format": FORMAT,
+        "template": asdict(template),
+        "sha256": template.digest(),
+        "marks": list(map(list, marks)),
+    }
+    write_json(folder / FILE, told | facts)
+
+
+def load_reviser(name: str, **how: Any) -> Reviser:
+    """A folder or hub id that ``remodel align train-reviser`` wrote; ``how`` as in `checkpoint.load.load`.
+
+    Raises:
+        InputError: for what is no reviser, or one whose template or tokenizer is not that of its training.
+    """
+    settings, template = read_reviser(name)
+    checkpoint = load(name, **how)
+    found = reviser(checkpoint, template)
+    if [list(mark) for mark in found.marks] != settings.get("marks"):
+        raise InputError(f"the tokenizer of {name} cuts the labels otherwise than in its training: restore it")
+    return found
+
+
+def read_reviser(name: str) -> tuple[dict[str, Any], Template]:
+    """What ``reviser.json`` says, and its template; the weights are not read.
+
+    Raises:
+        InputError: for what is no reviser, or one whose template is not that of its training.
+    """
+    settings = read_json(_settings_file(name))
+    if not isinstance(settings, dict) or settings.get("format") != FORMAT:
+        raise InputError(f"{name} has a {FILE} of another format: train it again with this version")
+    template = template_of(settings.get("template"), f"{name}/{FILE}")
+    if template.digest() != settings.get("sha256"):
+        raise InputError(f"the template in {name}/{FILE} is not the one that it was trained with: restore the file")
+    return settings, template
+
+
+def _settings_file(name: str) -> Path:
+    if Path(name).is_dir() and not (Path(name) / FILE).is_file():
+        raise InputError(f"{name} has no {FILE}: give a folder that `remodel align train-reviser` wrote")
+    if Path(name).is_dir():
+        return Path(name) / FILE
+    with one_sentence(name, f"{FILE}"):
+        return Path(hf_hub_download(name, FILE))
+
+
+def reviser(checkpoint: Checkpoint, template: Template) -> Reviser:
+    """A model with a template.
+
+    Raises:
+        InputError: for a model that writes nothing, or never ends.
+    """
+    if checkpoint.anatomy.family.task != "causal":
+        raise InputError(f"{checkpoint.name} is no causal language model: only those can revise")
+    end_of(checkpoint)
+    return Reviser(checkpoint, template, tuple(markers(checkpoint, template)))
+
+
+# At work --------------------------------------------------------------------------------------------------------------
+
+
+def contexts(reviser: Reviser, pairs: Sequence[Pair]) -> list[list[int]]:
+    """What the reviser reads of each pair."""
+    return [asked(reviser.checkpoint, reviser.template, *pair) for pair in pairs]
+
+
+def fits(reviser: Reviser, pair: Pair) -> bool:
+    """Whether a pair can be read with a label behind it."""
+    room, longest = reviser.checkpoint.context, max(map(len, reviser.marks))
+    return room is None or len(contexts(reviser, [pair])[0]) + longest <= room
+
+
+def probabilities(reviser: Reviser, pairs: Sequence[Pair]) -> np.ndarray:
+    """Of every label for every pair: [pairs, labels] float64, each row sums to 1."""
+    if not pairs:
+        return np.empty((0, len(LABELS)))
+    found = label_logprobs(reviser.checkpoint, contexts(reviser, pairs), reviser.marks).double().exp()
+    return (found / found.sum(1, keepdim=True)).numpy()
+
+
+def revised(
+    reviser: Reviser,
+    pairs: Sequence[Pair],
+    known: np.ndarray,
+    tokens: int,
+    size: int | None = None,
+    force: bool = False,
+) -> list[Revision]:
+    """What becomes of responses whose label probabilities are known.
+
+    Args:
+        reviser: the model.
+        pairs: prompts and responses.
+        known: [pairs, labels].
+        tokens: at most so many in a revision, and no more than the context leaves.
+        size: revisions made at once.
+        force: never copy: where NONE is likeliest, the likelier of the other two is taken. A control without labels.
+    """
+    open_labels = known.copy()
+    if force:
+        open_labels[:, LABELS.index(NONE)] = -1.0
+    labels = [LABELS[place] for place in open_labels.argmax(1)]
+    changed = [place for place, label in enumerate(labels) if label != NONE]
+    texts = _written(reviser, [pairs[p] for p in changed], [labels[p] for p in changed], tokens, size)
+    made = dict(zip(changed, texts, strict=True))
+    return [
+        Revision(label, tuple(row), *made.get(place, (pairs[place][1], True)))
+        for place, (label, row) in enumerate(zip(labels, known.tolist(), strict=True))
+    ]
+
+
+def _written(
+    reviser: Reviser, pairs: Sequence[Pair], labels: Sequence[str], tokens: int, size: int | None
+) -> list[tuple[str, bool]]:
+    """Texts behind labels, and whether each came to its end. What no longer fits the context is cut short."""
+    checkpoint = reviser.checkpoint
+    given = [
+        [*row, *marker(checkpoint, reviser.template, label)]
+        for row, label in zip(contexts(reviser, pairs), labels, strict=True)
+    ]
+    found: dict[int, tuple[str, bool]] = {}
+    for room, places in _by_room(checkpoint, given, tokens).items():
+        how = Sampling(room, GREEDY)
+        made = [each for batch in completed(checkpoint, [given[p] for p in places], how, size, ()) for each in batch]
+        found |= {places[each.prompt]: _revision(each) for each in made}
+    return [found.get(place, ("", False)) for place in range(len(given))]
+
+
+def _by_room(checkpoint: Checkpoint, given: Sequence[Sequence[int]], tokens: int) -> dict[int, list[int]]:
+    """Rows by how many tokens may follow, in steps of COARSE where the context is the limit; none where none may."""
+    found: dict[int, list[int]] = {}
+    for place, row in enumerate(given):
+        room = tokens if checkpoint.context is None else min(tokens, checkpoint.context - len(row))
+        if room > 0:
+            found.setdefault(room if room in (tokens, 1) else max(1, room // COARSE * COARSE), []).append(place)
+    return found
+
+
+def _revision(made: Completion) -> tuple[str, bool]:
+    """The text behind the line of the label."""
+    stripped = made.text.lstrip(" ")
+    return (stripped[1:] if stripped.startswith("\n") else made.text), made.ended

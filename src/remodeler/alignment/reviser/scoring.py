@@ -1,0 +1,125 @@
+"""How likely a model holds texts and labels: in batches of like lengths, the same whatever was done before."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from remodeler.alignment.data.examples import Row, windows
+from remodeler.checkpoint.load import Checkpoint
+from remodeler.errors import InputError
+from remodeler.model.logprobs import scored_logits, window_nll
+from remodeler.model.minibatches import enough_memory, fitting_tokens, to_batch, widest
+from remodeler.model.streaming import room
+from remodeler.runs.console import Listen, unheard
+from remodeler.runs.records import append_lines, taken_up
+
+CHUNK = 64
+"""Items that are worked on, and written, together: what a kill costs at most."""
+CACHED_TOKENS = 2048
+"""Of a batch on a CPU."""
+
+
+def mapped(
+    path: Path,
+    header: dict[str, Any],
+    items: Sequence[Any],
+    made: Callable[[Sequence[Any]], Sequence[dict[str, Any]]],
+    hear: Listen = unheard,
+) -> list[dict[str, Any]]:
+    """What is made of items, a JSON line each; what is on the disk is not made again.
+
+    Items are taken in the same chunks whenever a run was killed, so that what is made does not depend on it.
+
+    Raises:
+        InputError: when the file is of another run.
+    """
+    found: list[dict[str, Any]] = taken_up(path, header)
+    while len(found) < len(items):
+        start = len(found) // CHUNK * CHUNK
+        new = list(made(items[start : start + CHUNK]))[len(found) - start :]
+        append_lines(path, new)
+        found += new
+        hear(len(found) / len(items), f"{len(found):,} of {len(items):,}")
+    return found
+
+
+def batched(checkpoint: Checkpoint, lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Places of rows that go together, the longest first, of as many tokens as a batch may have."""
+    device = checkpoint.model.device
+    most = CACHED_TOKENS
+    if device.type != "cpu":
+        most = fitting_tokens(room(device), widest(checkpoint.anatomy), checkpoint.model.dtype.itemsize)
+    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    while order:
+        count = max(1, most // lengths[order[0]])
+        yield order[:count]
+        order = order[count:]
+
+
+@torch.no_grad()
+def mean_logprobs(checkpoint: Checkpoint, rows: Sequence[Row]) -> list[float]:
+    """Mean log-probability of the scored tokens of every row, in nats.
+
+    Raises:
+        InputError: where it is no number.
+    """
+    found = [0.0] * len(rows)
+    for places in batched(checkpoint, [len(row.ids) for row in rows]):
+        chosen = [rows[place] for place in places]
+        with enough_memory("--device cpu"):
+            sums = window_nll(checkpoint.anatomy, to_batch(windows(checkpoint, chosen), checkpoint.model.device))
+        for place, row, total in zip(places, chosen, sums.tolist(), strict=True):
+            found[place] = -total / (len(row.ids) - row.start)
+    if not all(map(math.isfinite, found)):
+        raise InputError(f"{checkpoint.name} gives texts no finite probability: its weights are damaged")
+    return found
+
+
+@torch.no_grad()
+def label_logprobs(
+    checkpoint: Checkpoint, contexts: Sequence[Sequence[int]], marks: Sequence[tuple[int, ...]]
+) -> Tensor:
+    """Log-probabilities of labels, normalised over them: [contexts, labels] float32, on the CPU.
+
+    A label's is the sum over its tokens (chain rule). The markers of a context are read in one batch; those that
+    differ in their last token only share a row of it.
+
+    Args:
+        checkpoint: the reviser.
+        contexts: token ids up to where a label comes.
+        marks: token ids of every label, none of which begins another.
+    """
+    heads = list(dict.fromkeys(mark[:-1] for mark in marks))
+    found = torch.empty(len(contexts), len(marks))
+    longest = max(map(len, heads))
+    for places in batched(checkpoint, [len(heads) * (len(each) + longest) for each in contexts]):
+        rows = [
+            Row((*contexts[place], *head, marks[_member(head, marks)][-1]), len(contexts[place]))
+            for place in places
+            for head in heads
+        ]
+        steps = iter(_distributions(checkpoint, rows))
+        for place in places:
+            read = {head: next(steps) for head in heads}
+            found[place] = torch.stack([_chained(read[mark[:-1]], mark) for mark in marks])
+    return found.log_softmax(1)
+
+
+def _member(head: tuple[int, ...], marks: Sequence[tuple[int, ...]]) -> int:
+    return next(place for place, mark in enumerate(marks) if mark[:-1] == head)
+
+
+def _distributions(checkpoint: Checkpoint, rows: Sequence[Row]) -> list[Tensor]:
+    """Log-probabilities of every token at the scored positions: of each row [scored, vocabulary]."""
+    with enough_memory("--device cpu"):
+        batch = to_batch(windows(checkpoint, rows), checkpoint.model.device)
+        parts = [logits.log_softmax(1) for logits, _ in scored_logits(checkpoint.anatomy, batch)]
+    return list(torch.cat(parts).cpu().split([len(row.ids) - row.start for row in rows]))
+
+
+def _chained(steps: Tensor, mark: tuple[int, ...]) -> Tensor:
+    return steps.gather(1, torch.tensor(mark)[:, None]).sum()

@@ -1,0 +1,1 @@
+"""What finds spans: lexicon, classifiers, taggers."""

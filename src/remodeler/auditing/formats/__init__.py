@@ -1,0 +1,1 @@
+"""Posts, spans and predictions on disk."""

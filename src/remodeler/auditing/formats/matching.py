@@ -1,0 +1,41 @@
+"""Predictions held against posts: which belong together, by their ids, and that both are of the same text."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from remodeler.auditing.formats.predictions import Prediction
+from remodeler.auditing.formats.span_lists import refuse_outside
+from remodeler.auditing.spans import Span
+from remodeler.data.lines import short
+from remodeler.errors import InputError
+
+
+def matched(path: Path, predicted: Sequence[Prediction], gold: Sequence[Prediction]) -> list[list[Span]]:
+    """The predicted spans of each gold post, by id; as the organisers, refuses other ids than those of the gold."""
+    ours, theirs = {row.id: row for row in predicted}, [row.id for row in gold]
+    if ours.keys() != set(theirs):
+        odd = sorted(ours.keys() ^ set(theirs))[0]
+        told = f"{path} has {len(ours)} posts, the gold file {len(theirs)} (id {odd} is in one of them only)"
+        raise InputError(f"{told}: predict exactly the posts of the gold file")
+    for row in gold:
+        refuse_other_text(str(path), ours[row.id], row.text)
+    return [list(ours[number].spans) for number in theirs]
+
+
+def refuse_other_text(where: str, row: Prediction, text: str | None) -> None:
+    """Raise where a prediction is of another text than the one it is held against; either may be unknown."""
+    if row.text is not None and text is not None and row.text != text:
+        told = f"{where} has {short(row.text)} with the id {row.id}, where {short(text)} was expected"
+        raise InputError(f"{told}: give predictions of the same texts")
+
+
+def with_text(source: Path, row: Prediction, text: str) -> Prediction:
+    """A prediction with its text, which has to be the one that it is of.
+
+    Raises:
+        InputError: for another text, or one that its spans are not inside of.
+    """
+    refuse_other_text(str(source), row, text)
+    refuse_outside(f"the post with the id {row.id} of {source}", row.spans, len(text))
+    return replace(row, text=text)

@@ -1,0 +1,1 @@
+"""The span tagger: encoder, auxiliary layer information, CRF."""

@@ -1,0 +1,1 @@
+"""Models with their tokenizers: loaded, saved, checked, published."""

@@ -1,0 +1,177 @@
+"""The configs of a pruned model: the source's own, and what a form makes of it.
+
+A config says how wide a model is once, for all layers. Where every layer keeps as many heads and channels it can say so
+still; whether its class then builds just the parameters that are there is tried on the meta device.
+"""
+
+import copy
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from remodeler.model.blocks import Anatomy, Site
+from remodeler.model.families import FAMILIES
+from remodeler.model.structures import Structure, Widths, head_size, layout, structure_of
+from remodeler.packed import BranchNames, Packing, packed_class
+from remodeler.runs.units import Block, Kind
+
+Rows = list[tuple[Site, list[Kind]]]
+"""Layers with something left, and the kinds of blocks left in each."""
+Shapes = dict[str, dict[str, list[int]]]
+"""By source layer, of the parameters that are narrower than the source's config says."""
+CHANNELS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+"""What configs call the channels of an MLP."""
+
+
+def runs_own_code(anatomy: Anatomy) -> bool:
+    """Whether the model was made by code that came with its checkpoint, which the user then trusted."""
+    return type(anatomy.model).__module__.startswith("transformers_modules.")
+
+
+def own_config(anatomy: Anatomy) -> PreTrainedConfig:
+    """A copy of the model's config, without pointers to code that the model does not run."""
+    config: PreTrainedConfig = copy.deepcopy(anatomy.model.config)
+    if not runs_own_code(anatomy) and hasattr(config, "auto_map"):
+        del config.auto_map
+    return config
+
+
+def source_config(anatomy: Anatomy) -> PreTrainedConfig:
+    """The config before any pruning, of the full depth."""
+    config = own_config(anatomy)
+    before: Packing | None = getattr(config, "packing", None)
+    if before is None:
+        return config
+    stock = unpacked(config)
+    stock.num_hidden_layers = before["num_hidden_layers"]
+    for name, values in before["per_layer"].items():
+        setattr(stock, name, values)
+    if before.get("auto_map"):
+        stock.auto_map = before["auto_map"]
+    return stock
+
+
+def unpacked(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A packed config as its stock class has it, still of the packed depth: one layer a cache."""
+    ours = ("packing", "model_type", "auto_map", "architectures")
+    plain = {k: v for k, v in config.to_dict().items() if k not in ours}
+    stock_class: Any = type(config).__mro__[2]  # behind the packed class and its mixin
+    stock: PreTrainedConfig = stock_class.from_dict(plain)
+    stock.architectures = [name.removeprefix("Packed") for name in config.architectures or ()]
+    return stock
+
+
+def per_layer(config: PreTrainedConfig) -> dict[str, list[Any]]:
+    """Config entries with a value per layer, as ``layer_types``."""
+    depth = config.num_hidden_layers
+    lists = {k: v for k, v in config.to_dict().items() if isinstance(v, list) and len(v) == depth}
+    return {name: values for name, values in lists.items() if "layer" in name}
+
+
+def lost_pattern(config: PreTrainedConfig) -> str:
+    """A field with a value per layer other than what the class says by itself of so many layers; "" for none.
+
+    As Gemma's ``layer_types`` after a layer went: readers that count layers compute something else then.
+    """
+    told = config.to_dict()
+    for name, values in per_layer(config).items():
+        plain = type(config).from_dict({key: value for key, value in told.items() if key != name})
+        if getattr(plain, name, None) not in (None, values):
+            return name
+    return ""
+
+
+def packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConfig:
+    """The source's config as a packed one, with what transformers needs to find the code beside the weights."""
+    remote = getattr(source, "auto_map", None)
+    stock: Any = type(source)
+    plain = {k: v for k, v in source.to_dict().items() if k not in ("model_type", "auto_map")}
+    config: PreTrainedConfig = packed_class(stock).from_dict(plain)
+    module = "packed_remote" if remote else "packed"
+    head_auto = "AutoModelForMaskedLM" if anatomy.family.task == "masked" else "AutoModelForCausalLM"
+    config.architectures = [f"Packed{type(anatomy.model).__name__.removeprefix('Packed')}"]
+    base = type(anatomy.model.base_model).__name__.removeprefix("Packed")
+    names = {"AutoConfig": f"Packed{stock.__name__}", "AutoModel": f"Packed{base}", head_auto: config.architectures[0]}
+    config.auto_map = {auto: f"{module}.{name}" for auto, name in names.items()}
+    return config
+
+
+def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: Rows, shapes: Shapes) -> dict[str, Any]:
+    """What ``config.packing`` holds (see :class:`remodeler.packed.Packing`), with the names needed to prune again."""
+    names: dict[str, BranchNames] = {
+        block.kind: branch.names for block, branch in sorted(anatomy.branches.items(), reverse=True)
+    }
+    before = getattr(anatomy.model.config, "packing", None) or {}
+    return {
+        "source": source.model_type,
+        "family": next(name for name, row in FAMILIES.items() if row is anatomy.family),
+        "layers": anatomy.family.stacks[0].layers,
+        "num_hidden_layers": source.num_hidden_layers,
+        "per_layer": per_layer(source),
+        "branches": {**before.get("branches", {}), **{kind: dict(value) for kind, value in sorted(names.items())}},
+        "shared": list(next(iter(anatomy.shared.values()))) if not before else before["shared"],
+        "parallel": anatomy.parallel,
+        "kept": [[site.number, list(kinds)] for site, kinds in rows],
+        **({"shapes": shapes} if shapes else {}),
+        **({"auto_map": source.auto_map} if getattr(source, "auto_map", None) else {}),
+    }
+
+
+# Widths ---------------------------------------------------------------------------------------------------------------
+
+
+def shapes_left(anatomy: Anatomy, rows: Rows, widths: Widths) -> Shapes:
+    """What ``config.packing`` says of parameters that are narrower than the source's, in the layers that are left."""
+    before = (getattr(anatomy.model.config, "packing", None) or {}).get("shapes", {})
+    found: Shapes = {}
+    for site, kinds in rows:
+        shapes: dict[str, list[int]] = {}
+        for block in (Block(site.number, kind) for kind in kinds):
+            inside = tuple(f"{path}." for path in anatomy.branches[block].names["modules"])
+            shapes |= {k: v for k, v in before.get(str(site.number), {}).items() if k.startswith(inside)}
+            if block in widths:
+                shapes |= structure_of(anatomy, block).shapes(site.layer, len(widths[block]))
+        if shapes:
+            found[str(site.number)] = dict(sorted(shapes.items()))
+    return found
+
+
+def widths_left(anatomy: Anatomy, rows: Rows, widths: Widths) -> dict[Kind, dict[tuple[int, int], Structure]]:
+    """By kind of block, how wide its layers are inside and how many key-value heads they keep; and one such block."""
+    found: dict[Kind, dict[tuple[int, int], Structure]] = defaultdict(dict)
+    for block in (Block(site.number, kind) for site, kinds in rows for kind in kinds):
+        each = layout(anatomy, block)
+        if isinstance(each, Structure):
+            count = len(widths.get(block, range(each.groups)))
+            found[block.kind][count * each.columns, count if each.projections == 4 else 1] = each
+    return found
+
+
+def set_widths(config: PreTrainedConfig, anatomy: Anatomy, rows: Rows, widths: Widths) -> None:
+    """Give a config the heads and channels that all layers keep, in place, under the names that it has for them."""
+    for kind, found in widths_left(anatomy, rows, widths).items():
+        ((width, shared), structure), *_ = found.items()
+        if kind == "mlp":
+            for name in (name for name in CHANNELS if hasattr(config, name)):
+                setattr(config, name, width)
+            continue
+        size = head_size(anatomy.branches[structure.block].modules()[-1])
+        if width == config.num_attention_heads * size:
+            continue
+        config.head_dim, config.num_attention_heads = size, width // size
+        if hasattr(config, "num_key_value_heads"):
+            config.num_key_value_heads = shared
+
+
+def built(anatomy: Anatomy, config: PreTrainedConfig) -> dict[str, Tensor]:
+    """Tensors of the stock model that a config makes, on the meta device, by their names in the files."""
+    model_class: Any = type(anatomy.model)
+    if getattr(anatomy.model.config, "packing", None):
+        model_class = model_class.__mro__[2]
+    with torch.device("meta"):
+        model = model_class(type(config).from_dict(config.to_dict()))
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}

@@ -1,0 +1,295 @@
+"""Load a model with its tokenizer and find its blocks; refuse what can't be pruned before hours are spent on it."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+import remodeler.packed  # noqa: F401  registers the packed model types
+from remodeler.checkpoint import repositories
+from remodeler.checkpoint.config_faults import refuse_config, refuse_quantised
+from remodeler.checkpoint.mismatches import settle
+from remodeler.errors import InputError, one_line, out_of_memory
+from remodeler.model.blocks import Anatomy
+from remodeler.model.families import FAMILIES, Family, family
+from remodeler.model.files.diagnosis import tokenizer_fault
+from remodeler.model.files.shards import stored_dtype
+from remodeler.model.files.weights import tensor_files
+from remodeler.model.streaming import open_model, tensors_by_name
+from remodeler.model.tracing import probe, trace
+from remodeler.runs.console import ERR
+from remodeler.runs.records import disk_errors
+
+AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
+PIPELINES = {"causal": "text-generation", "masked": "fill-mask", "seq2seq": "text2text-generation"}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+LIBRARY_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    RuntimeError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
+CONFIG_PART = "the config"
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model ready to be measured or pruned."""
+
+    anatomy: Anatomy
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    """Path or hub id, as given."""
+    revision: str | None = None
+    like: str | None = None
+    """Family named by the user for remote code."""
+    stored_dtype: torch.dtype | None = None
+    """What the weights are stored in, as their files say; None for a model that was never in files."""
+
+    @property
+    def model(self) -> Any:
+        """The transformers model, in eval mode."""
+        return self.anatomy.model
+
+    @property
+    def context(self) -> int | None:
+        """Longest window the model takes; None when it has no limit."""
+        return context_of(self.model.config)
+
+
+def context_of(config: PreTrainedConfig) -> int | None:
+    """Longest window that a model of this config takes; None when it has no limit, as XLNet, which says -1."""
+    longest = next((int(each) for name in CONTEXT_NAMES if (each := getattr(config, name, None) or 0) > 0), None)
+    behind = config.pad_token_id + 1 if config.model_type.endswith("roberta") else 0  # where its positions start
+    return int(longest - behind) if longest else None
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 of the weights: names, shapes and every byte; a streamed model's are read for it."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors_by_name(model):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def pick_device(device: str) -> torch.device:
+    """``auto`` is the accelerator if there is one."""
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        if device == "meta":
+            raise RuntimeError("it holds no numbers")
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {device!r} can't be used here ({one_line(error)}): choose cpu, cuda or auto"
+        ) from None
+
+
+def pick_dtype(dtype: str) -> torch.dtype | str:
+    """A torch dtype by name, or ``auto`` for the one the weights are stored in."""
+    if dtype == "auto":
+        return dtype
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r} is not known: choose auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def load(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    family: str | None = None,
+    trust_remote_code: bool = False,
+    stream: bool = False,
+    stream_memory: int | None = None,
+) -> Checkpoint:
+    """Load a local folder or a hub id.
+
+    Args:
+        name: folder or hub id.
+        revision: branch, tag or commit on the hub.
+        dtype: what to compute in: ``auto`` (as stored), ``float32``, ``bfloat16``, ``float16``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
+        family: row of the family table that remote code looks like.
+        trust_remote_code: run modelling code that comes with the checkpoint.
+        stream: leave the layers on disk and read each when a pass reaches it (:mod:`remodeler.model.streaming`).
+        stream_memory: bytes of hidden states that a pass over a streamed model may keep; by default from what is free.
+
+    Raises:
+        InputError: for anything about the checkpoint that can't work, in one sentence.
+    """
+    name = str(name)
+    where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    target, number_type = pick_device(device), pick_dtype(dtype)
+    settings = read_settings(name, revision)
+    repositories.refuse_other_models(name, settings)
+    refuse_quantised(name, settings)
+    row = row_of(settings, family)
+    check_files(Path(name))
+    repositories.note_adapter(Path(name))
+    config = read_config(name, **where)
+    reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, target)
+    model = read_model(name, row, number_type, reader, **where).eval()
+    anatomy = trace(model, row, probe(row, target))
+    return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, stored_in(name, revision))
+
+
+def look(name: str, task: str | None = None, revision: str | None = None) -> None:
+    """Refuse a checkpoint that can't be loaded, before there is work that waits for it; weights are not read.
+
+    Raises:
+        InputError: in one sentence; also when it is a model for another task.
+    """
+    settings = read_settings(name, revision)
+    repositories.refuse_other_models(name, settings)
+    refuse_quantised(name, settings)
+    check_files(Path(name))
+    known = FAMILIES.get(str(settings["model_type"]))
+    if task and known and known.task != task:
+        raise InputError(f"{name} is no {task} language model, which is needed here: give another")
+
+
+def row_of(settings: dict[str, Any], like: str | None) -> Family:
+    """The family row for a ``config.json``."""
+    recorded = (settings.get("packing") or {}).get("family")
+    return family(str(settings.get("model_type")), like or recorded)
+
+
+def stored_in(name: str, revision: str | None) -> torch.dtype | None:
+    """What the files of a checkpoint hold, whatever its config says; those of a hub id were downloaded before."""
+    folder = repositories.folder_of(name, revision)
+    return stored_dtype(tensor_files(folder)) if folder else None
+
+
+@contextmanager
+def one_sentence(name: str, what: str) -> Iterator[None]:
+    """Library errors about a checkpoint, as one sentence; the transformers logger keeps quiet meanwhile."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    bars = transformers_logging.is_progress_bar_enabled() and not ERR.is_terminal  # people may see them
+    if bars:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    except InputError:
+        raise
+    except LIBRARY_ERRORS as error:
+        advice = _advice(name, what, error)
+        raise InputError(f"{what} of {name} can't be loaded ({one_line(error)}): {advice}") from error
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _advice(name: str, what: str, error: BaseException) -> str:
+    text = str(error)
+    if out_of_memory(error):
+        return "memory ran out, use a machine with more, or --stream where there is one"
+    if "trust_remote_code" in text or "custom code" in text:
+        return "if you trust that code, say so with --trust-remote-code (and --family)"
+    if Path(name).is_dir():
+        return "correct that in config.json" if what == CONFIG_PART else "check that the folder is complete"
+    if "use_safetensors" in text:
+        return "the repository has no safetensors, convert a copy with transformers' save_pretrained and give that"
+    return "check the hub id or path, --revision and the network"
+
+
+def read_settings(name: str, revision: str | None) -> dict[str, Any]:
+    """What ``config.json`` says, whatever the model type."""
+    with disk_errors(Path(name)):
+        local = Path(name).is_dir()
+    if local and revision:
+        raise InputError(f"--revision {revision} was given for the folder {name}, which has none: leave it out")
+    with one_sentence(name, CONFIG_PART):
+        repositories.refuse_no_model(name, revision)
+        settings: dict[str, Any] = PreTrainedConfig.get_config_dict(name, revision=revision)[0]
+        if not isinstance(settings.get("model_type"), str):
+            raise InputError(f"config.json of {name} says no model_type: give the folder of a transformers model")
+        refuse_config(name, settings)
+    return settings
+
+
+def read_config(name: str, **where: Any) -> PreTrainedConfig:
+    """The config of a checkpoint."""
+    with one_sentence(name, CONFIG_PART):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name, **where)
+    return config
+
+
+def read_tokenizer(name: str, **where: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint."""
+    with one_sentence(name, "the tokenizer"):
+        try:
+            return AutoTokenizer.from_pretrained(name, **where)
+        except LIBRARY_ERRORS:
+            if Path(name).is_dir() and (why := tokenizer_fault(Path(name))):
+                raise InputError(f"the tokenizer of {name} can't be loaded: {why}") from None
+            raise
+
+
+def whole_model(device: torch.device, name: str, row: Family, dtype: torch.dtype | str, **where: Any) -> Any:
+    """A model in memory, and what transformers says of its loading."""
+    if device.type != "cpu":
+        where["device_map"] = device  # straight to the device, shard by shard
+    where |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    return AUTO[row.task].from_pretrained(name, dtype=dtype, **where, **repositories.without_adapter(name))
+
+
+def streamed_model(
+    config: PreTrainedConfig,
+    device: torch.device,
+    memory: int | None,
+    name: str,
+    row: Family,
+    dtype: torch.dtype | str,
+    revision: str | None = None,
+    **code: bool,
+) -> Any:
+    """A model whose layers stay on disk, and what transformers says of its loading."""
+    folder = Path(name) if Path(name).is_dir() else repositories.downloaded(name, revision)
+    return open_model(AUTO[row.task], config, folder, row, dtype, device, memory, **code)
+
+
+def read_model(name: str, row: Family, dtype: torch.dtype | str, reader: Callable[..., Any], **where: Any) -> nn.Module:
+    """The model of a checkpoint; refuses one of which some weights would be random."""
+    with one_sentence(name, "the weights"):
+        model, info = reader(name, row, dtype, **where)
+    settle(name, model, info)
+    loaded: nn.Module = model
+    return loaded
+
+
+def check_files(folder: Path) -> None:
+    """Missing shards and damaged files of a local folder, found before minutes are spent on loading."""
+    if folder.is_dir():
+        tensor_files(folder)

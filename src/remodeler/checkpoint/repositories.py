@@ -1,0 +1,136 @@
+"""A model by its name, a folder or a hub id: what is no language model is refused, and its files are on this disk."""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from transformers import GenerationConfig
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from remodeler.errors import InputError, one_line
+from remodeler.model.families import FAMILIES
+from remodeler.model.files.diagnosis import ADAPTER_CONFIG, CONFIG, GENERATION, MERGE_ADAPTER, refuse_folder
+from remodeler.model.files.file_checks import json_object
+from remodeler.model.files.weights import WHOLE, start_file, weight_files
+from remodeler.runs.console import note
+from remodeler.runs.records import disk_errors
+
+COMPANIONS = [
+    *("*.json", "*.py", "*.txt", "*.model", "*.model.v*", "*.tiktoken", "bpe.codes", "*.jinja", "README.md"),
+    *("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
+]
+"""What is needed of a repository beside its weights."""
+OTHER_TASKS = re.compile(
+    r"(For\w*Classification|ForQuestionAnswering|ForMultipleChoice|ForNextSentencePrediction|For\w*Reward\w*"
+    r"|RewardModel\w*|ForScore|ForRegression|WithValueHead|EncoderModel)$"
+)
+"""Endings of the classes that have no head for tokens."""
+BASE_CLASS = re.compile(r"(?<!LMHead)Model$")
+"""The ending of classes that have no head at all; its weights may be the embeddings."""
+PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "vision_config", "audio_config")
+"""Configs inside the config of a model that reads more than text."""
+
+
+def refuse_no_model(name: str, revision: str | None) -> None:
+    """Refuse what can't be a model, before anything of it is read.
+
+    Raises:
+        InputError: what it is instead, and what to do.
+    """
+    with disk_errors(Path(name)):
+        folder, file = Path(name).is_dir(), Path(name).is_file()
+    if folder:
+        refuse_folder(Path(name))
+        json_object(Path(name) / CONFIG)
+        refuse_generation_config(Path(name))
+        return
+    if file:
+        raise InputError(f"{name} is a file: give {_instead_of(Path(name))}")
+    if "+" in name:
+        raise InputError(
+            f"{name} is no folder, and a model and its adapter, as mergekit joins them by +, are not read: "
+            + MERGE_ADAPTER
+        )
+    if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise InputError(f"{name} is no folder: give a model folder or a hub id like org/name")
+    if find_adapter_config_file(name, revision=revision):
+        raise InputError(f"{name} has an {ADAPTER_CONFIG}, as adapters of other models have: {MERGE_ADAPTER}")
+
+
+def refuse_generation_config(folder: Path) -> None:
+    """Refuse settings for writing texts that transformers can't read; results of every verb would carry them on."""
+    if not (folder / GENERATION).is_file():
+        return
+    json_object(folder / GENERATION)
+    try:
+        GenerationConfig.from_pretrained(folder)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{folder / GENERATION} can't be read ({one_line(error)}): correct it, or take it away"
+        ) from None
+
+
+def _instead_of(file: Path) -> str:
+    if file.suffix == ".gguf":
+        return "the model folder of safetensors that it was made from"
+    if (file.parent / CONFIG).is_file():
+        return f"the folder that it is in, {file.parent}"
+    return "a model folder or a hub id like org/name"
+
+
+def classes(settings: Mapping[str, Any]) -> list[str]:
+    """The classes that a config names."""
+    named = settings.get("architectures")
+    return [str(each) for each in named] if isinstance(named, list) else []
+
+
+def predicts_tokens(settings: Mapping[str, Any]) -> bool:
+    """Whether the class that a config names has a head for tokens."""
+    return not any(OTHER_TASKS.search(each) or BASE_CLASS.search(each) for each in classes(settings))
+
+
+def refuse_other_models(name: str, settings: dict[str, Any]) -> None:
+    """Refuse models that are no language models of their own: classifiers, and those that read more than text."""
+    other = [each for each in classes(settings) if OTHER_TASKS.search(each)]
+    if other:
+        raise InputError(f"{name} is a {other[0]} and no language model, it predicts no tokens: give another")
+    parts = [part for part in PARTS if isinstance(settings.get(part), dict)]
+    if parts and settings.get("model_type") not in FAMILIES:
+        raise InputError(
+            f"{name} is a {settings.get('model_type')}, which reads more than text ({parts[0]}): save its text model "
+            "by itself, as docs/prune.md shows, and give that"
+        )
+
+
+def folder_of(name: str, revision: str | None = None) -> Path | None:
+    """Where a model's files lie: its folder, or its place in the hub's cache; None where it has neither."""
+    if Path(name).is_dir():
+        return Path(name)
+    with suppress(OSError, ValueError):
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    return None
+
+
+def downloaded(name: str, revision: str | None = None) -> Path:
+    """The folder of a hub id on this disk, with the weights that count and no others."""
+    folder = Path(snapshot_download(name, revision=revision, allow_patterns=COMPANIONS))
+    named = json_object(folder / CONFIG).get("transformers_weights", WHOLE)
+    folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*COMPANIONS, str(named)]))
+    if start_file(folder).suffix != ".json":
+        return folder
+    shards = [file.relative_to(folder).as_posix() for file in weight_files(folder)]
+    return Path(snapshot_download(name, revision=revision, allow_patterns=[*COMPANIONS, *shards]))
+
+
+def note_adapter(folder: Path) -> None:
+    """Say that the config of an adapter that has no weights adds nothing to a model; transformers would not load it."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        note(f"{folder} has an {ADAPTER_CONFIG} and no weights of an adapter: it is left out")
+
+
+def without_adapter(name: str) -> dict[str, Any]:
+    """For transformers' loading of a folder: an adapter is looked for where there is none, so the model stays alone."""
+    return {"adapter_kwargs": {"subfolder": "no adapter"}} if Path(name).is_dir() else {}

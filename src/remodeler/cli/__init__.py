@@ -1,0 +1,1 @@
+"""The command ``remodel``: one file per verb."""

@@ -1,0 +1,65 @@
+"""The main job on the small model that travels along: prune it twice, measure, write, load in stock transformers."""
+
+import os
+import subprocess
+import sys
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from remodeler.checkpoint.source import Source
+from remodeler.errors import InputError
+from remodeler.evaluation.texts import Text
+from remodeler.pruning.config import Plan
+from remodeler.pruning.job import Finish, prune_model
+from remodeler.pruning.search.budget import Budget
+from remodeler.runs.console import note
+from remodeler.runs.folders import refuse_existing
+from remodeler.runs.records import Record, load_record
+
+SAMPLES, LENGTH, RATIO = 12, 256, 0.25
+PROMPT = "Return a list of"
+RUNS = {
+    "blocks": ("BlockPruner as in the paper: any attention or MLP may go", Plan()),
+    "standard": ("neighbouring pairs only, so that what is left is a stock Llama", Plan(shape="standard")),
+}
+STOCK = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+logging.disable_progress_bar()
+model, tokenizer = (auto.from_pretrained(sys.argv[1]) for auto in (AutoModelForCausalLM, AutoTokenizer))
+ids = tokenizer(sys.argv[2], return_tensors="pt").input_ids
+text = tokenizer.decode(model.generate(ids, max_new_tokens=40, do_sample=False)[0], skip_special_tokens=True)
+assert not any(name.startswith("remodeler") for name in sys.modules)
+print(f"{type(model).__name__} with {model.config.num_hidden_layers} layers continues: {text!r}")
+"""
+
+
+def run_demo(out: Path, finish: Finish) -> dict[str, Record]:
+    """Prune the embedded model by blocks and by pairs into ``out``; both records by name.
+
+    Calibration and held-out texts are disjoint parts of what every Python documents of itself; nothing is fetched.
+    """
+    refuse_existing(out)
+    with as_file(files("remodeler") / "demo_model") as model:
+        for name, (words, plan) in RUNS.items():
+            note("")
+            note(f"{name}: {words}")
+            source = Source(str(model), dtype="float32", device="cpu")
+            prune_model(source, Text("python", SAMPLES, LENGTH), plan, Budget(ratio=RATIO), out / name, finish)
+    return {name: load_record(out / name) for name in RUNS}
+
+
+def load_in_stock(folder: Path) -> str:
+    """What a fresh Python with plain transformers says about a written model."""
+    command, words = [sys.executable, "-c", STOCK, str(folder), PROMPT], os.environ | {"PYTHONIOENCODING": "utf-8"}
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace", env=words)
+    except subprocess.CalledProcessError as error:
+        raise InputError(f"a fresh Python can't load {folder} ({_last_line(error.stderr)}): report it") from None
+    return done.stdout.strip()
+
+
+def _last_line(text: str) -> str:
+    """What a process said in the end."""
+    return (text.strip().splitlines() or ["it said nothing"])[-1]

@@ -1,0 +1,1 @@
+"""Rows, texts, prompts and conversations, from files and from the hub."""

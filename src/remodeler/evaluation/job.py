@@ -1,0 +1,78 @@
+"""Evaluate from start to finish: load, measure side by side, write record and report."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from remodeler.checkpoint.load import Checkpoint, load
+from remodeler.errors import InputError
+from remodeler.evaluation.metrics import evaluate, evaluation_texts
+from remodeler.model.logprobs import vocabulary
+from remodeler.report.cliff import guessing_warning
+from remodeler.runs.console import note
+from remodeler.runs.folders import new_folder, refuse_existing
+from remodeler.runs.records import Record, save_record, versions
+
+Finish = Callable[[Path], object]
+Show = Callable[[dict[str, Any]], object]
+
+
+def nobody(_: dict[str, Any]) -> None:
+    """Nobody looks."""
+
+
+def evaluate_models(
+    names: Sequence[str],
+    revisions: Sequence[str | None],
+    loading: dict[str, Any],
+    options: dict[str, Any],
+    tasks: Sequence[str],
+    out: Path | None,
+    finish: Finish,
+    show: Show = nobody,
+) -> Record:
+    """Measure models; with ``out`` also write ``record.json`` and the report to that new folder.
+
+    Args:
+        names: folders or hub ids.
+        revisions: one for each name.
+        loading: ``family``, ``trust_remote_code``, ``dtype`` and ``device``, the same for all.
+        options: ``texts`` (None: no perplexity), ``length``, ``packing``, ``limit`` and ``speed``.
+        tasks: lm-eval tasks and local question files.
+        out: a folder that does not exist yet.
+        finish: called with the folder when the record is in it.
+        show: called with the results before anything is written, so that a full disk loses none.
+    """
+    if out:
+        refuse_existing(out)
+    if options["limit"] is not None and not tasks:
+        raise InputError(f"--limit {options['limit']} was given without --tasks, whose questions it counts: add some")
+    source = options["texts"]
+    texts = evaluation_texts(source) if source else []
+    with new_folder(out) if out else nullcontext() as work:  # now: a place that can't be written costs no measurement
+        checkpoints = [load(name, revision=rev, **loading) for name, rev in zip(names, revisions, strict=True)]
+        note(f"measuring {' and '.join(names)}")
+        results = _results(names, checkpoints, texts, options, tasks)
+        show(results)
+        inputs = {"models": dict(zip(names, revisions, strict=True)), "texts": {"source": source}}
+        record = Record("evaluate", {**loading, **options, "tasks": list(tasks)}, inputs, 42, versions(), results)
+        if work:
+            save_record(work, record)
+            finish(work)
+    return record
+
+
+def _results(
+    names: Sequence[str],
+    checkpoints: Sequence[Checkpoint],
+    texts: Sequence[str],
+    options: dict[str, Any],
+    tasks: Sequence[str],
+) -> dict[str, Any]:
+    """What was measured, and the warning of models that only guess."""
+    measured = {key: options[key] for key in ("length", "packing", "limit", "speed")}
+    scores = evaluate(checkpoints, texts, tasks=tasks, **measured)
+    sizes = [vocabulary(checkpoint.model) for checkpoint in checkpoints]
+    found = guessing_warning(names, [each.get("perplexity") for each in scores], sizes)
+    return {"checkpoints": scores, **({"warning": found} if found else {})}

@@ -1,0 +1,1 @@
+"""DeciLM's layout, for vLLM, SGLang and mlx-lm."""

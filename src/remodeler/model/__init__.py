@@ -1,0 +1,1 @@
+"""A live model: its blocks, its layers, its tensors, its predictions."""

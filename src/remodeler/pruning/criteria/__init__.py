@@ -1,0 +1,1 @@
+"""How important a block is: one file per family of criteria."""

@@ -1,0 +1,1 @@
+"""Which blocks go: step by step, by perplexity or another criterion."""

@@ -1,0 +1,131 @@
+"""When a search stops, how far it is, and what no search could reach."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from remodeler.errors import InputError
+from remodeler.model.blocks import Anatomy
+from remodeler.runs.removals import Header, Step, blocks_of
+from remodeler.runs.units import Block
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop: exactly one of the three."""
+
+    ratio: float | None = None
+    """Share of the parameters to remove: the search stops with the first step that reaches it."""
+    remove: int | None = None
+    """Number of units to remove."""
+    max_increase: float | None = None
+    """Largest rise of the calibration perplexity, as a share: the search stops before the step that would exceed it."""
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.ratio, self.remove, self.max_increase) if value is not None]
+        if len(given) != 1:
+            raise InputError(
+                f"{len(given)} of --ratio, --remove, --max-perplexity-increase were given: give exactly one"
+            )
+        if self.ratio is not None and not 0 < self.ratio < 1:
+            raise InputError(
+                f"ratio {self.ratio:g} is out of range: give a share of the parameters above 0 and below 1"
+            )
+        if self.remove is not None and self.remove < 1:
+            raise InputError(f"{self.remove} blocks to remove is out of range: give at least 1")
+        if self.max_increase is not None and not 0 < self.max_increase < math.inf:
+            raise InputError(
+                f"a perplexity increase of {self.max_increase:g} is out of range: give one above 0, as 20%"
+            )
+
+    def __str__(self) -> str:
+        if self.ratio is not None:
+            return f"to remove {self.ratio:.4g} of the parameters"
+        if self.remove is not None:
+            return f"to take {self.remove} step{'s' * (self.remove > 1)}"
+        return f"to let perplexity rise by {self.max_increase:.4g} of itself"
+
+
+def share(anatomy: Anatomy, removed: Sequence[Block]) -> float:
+    """Share of the parameters that goes with some blocks."""
+    return 1 - anatomy.parameters(removed) / anatomy.parameters()
+
+
+def done(anatomy: Anatomy, budget: Budget, steps: Sequence[Step]) -> bool:
+    """Whether the budget is used up."""
+    if budget.remove is not None:
+        return removals(steps) >= budget.remove
+    return budget.ratio is not None and share(anatomy, blocks_of(steps)) >= budget.ratio
+
+
+def removals(steps: Sequence[Step]) -> int:
+    """How many units went; a swap of one for another is none."""
+    return sum(not step.restored for step in steps)
+
+
+def exceeds(budget: Budget, dense: float, perplexity: float) -> bool:
+    """Whether a step costs more than the budget allows."""
+    return budget.max_increase is not None and not perplexity <= dense * (1 + budget.max_increase)
+
+
+def check_reach(anatomy: Anatomy, budget: Budget, path: Sequence[Sequence[Block]], unit: str) -> None:
+    """Refuse what the longest possible path could not reach."""
+    if not path:
+        raise InputError(
+            f"the model has nothing to remove of unit {unit!r} that the method does not keep: "
+            "choose another --unit or --shape, or --no-protect"
+        )
+    if budget.remove is not None and budget.remove > len(path):
+        raise InputError(f"{budget.remove} removals were asked for, {len(path)} are possible: give a smaller --remove")
+    gone = share(anatomy, [block for each in path for block in each])
+    if budget.ratio is not None and budget.ratio > gone:
+        raise InputError(
+            f"ratio {budget.ratio:g} is beyond what blocks allow, at most {gone:.3f} of the parameters: "
+            "give a smaller --ratio"
+        )
+
+
+def used(anatomy: Anatomy, budget: Budget, dense: float, steps: Sequence[Step]) -> float:
+    """Share of the budget that is used, for the progress bar."""
+    if budget.remove is not None:
+        return removals(steps) / budget.remove
+    if budget.ratio is not None:
+        return min(1.0, share(anatomy, blocks_of(steps)) / budget.ratio)
+    now = steps[-1].perplexity if steps else dense
+    return min(1.0, max(0.0, math.log(now / dense) / math.log1p(budget.max_increase or 1)))
+
+
+def expected_steps(anatomy: Anatomy, budget: Budget, units: int) -> int:
+    """A guess before the search: all units of mean size; a perplexity budget is taken for a fifth of the parameters."""
+    if budget.remove is not None:
+        return budget.remove
+    mean = share(anatomy, anatomy.blocks()) / units
+    return max(1, min(units, math.ceil((budget.ratio or 0.2) / mean)))
+
+
+def within(anatomy: Anatomy, budget: Budget, dense: float, steps: Sequence[Step]) -> list[Step]:
+    """The steps of a path before the budget is used up, and the swaps that refine what they leave."""
+    taken: list[Step] = []
+    for step in steps:
+        full = done(anatomy, budget, taken)
+        refines = bool(step.restored) and done(anatomy, budget, [*taken, step])
+        if (full and not refines) or exceeds(budget, dense, step.perplexity):
+            break
+        taken.append(step)
+    return taken
+
+
+def upto(anatomy: Anatomy, header: Header, steps: Sequence[Step], budget: Budget) -> list[Step]:
+    """The part of a path that a budget allows.
+
+    Raises:
+        InputError: when the path ends before the budget is reached.
+    """
+    taken = within(anatomy, budget, header["perplexity"], steps)
+    if budget.max_increase is None and not done(anatomy, budget, taken):
+        gone = share(anatomy, blocks_of(taken))
+        raise InputError(
+            f"the log ends after {len(steps)} steps ({gone:.3f} of the parameters), too early {budget}: "
+            "go on with remodel prune --from and this log"
+        )
+    return taken

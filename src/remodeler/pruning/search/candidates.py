@@ -1,0 +1,86 @@
+"""What may go next: blocks, layers, or what leaves a model that some runtime's layers hold."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+from remodeler.model.blocks import Anatomy
+from remodeler.model.layerwise import order
+from remodeler.pruning.methods import Method
+from remodeler.runs.units import Block, Unit
+
+Shape = Literal["free", "standard", "deci"]
+Kinds = Sequence[str]
+"""Of the blocks that are left, in the order in which they are computed."""
+
+
+def _paired(kinds: Kinds) -> bool:
+    """Layers of a stock model."""
+    return list(kinds) == ["attention", "mlp"] * (len(kinds) // 2)
+
+
+def _with_mlps(kinds: Kinds) -> bool:
+    """Layers as DeciLM has them: an MLP behind every attention, an attention at the start."""
+    return kinds[:1] == ["attention"] and all("mlp" in each for each in pairwise([*kinds, "attention"]))
+
+
+SHAPES: dict[str, Callable[[Kinds], bool]] = {"standard": _paired, "deci": _with_mlps}
+"""What has to be left of each kind, but for ``free``."""
+
+
+def candidates(
+    anatomy: Anatomy, unit: str, shape: Shape = "free", removed: Sequence[Block] = (), method: Method | None = None
+) -> list[Unit]:
+    """What may go next, in the official code's order: all attentions, then all MLPs, ascending; ties go to the first.
+
+    Where the shape is not free, neighbouring pairs follow. The last attention stays, since a model without any could
+    not be written, and what the method protects.
+    """
+    gone = set(removed)
+    left = [block for block in anatomy.blocks() if block not in gone]
+    units = _units(left, unit) if shape == "free" else _shaped(anatomy, left, shape)
+    attentions = sum(block.kind == "attention" for block in left)
+    units = [each for each in units if sum(block.kind == "attention" for block in each) < max(attentions, 1)]
+    if method is None:
+        return units
+    safe = method.protect(anatomy, removed)
+    return [each for each in units if not any(block.layer in safe for block in each)]
+
+
+def _units(left: Sequence[Block], unit: str) -> list[Unit]:
+    if unit != "layer":
+        return [(block,) for block in left if unit in ("block", block.kind)]
+    numbers = sorted({block.layer for block in left})
+    layers = [tuple(sorted(block for block in left if block.layer == number)) for number in numbers]
+    return [blocks for blocks in layers if {"attention", "mlp"} <= {block.kind for block in blocks}]
+
+
+def _shaped(anatomy: Anatomy, left: Sequence[Block], shape: Shape) -> list[Unit]:
+    """Blocks, and neighbouring pairs whose MLP can't go alone, without which what is left has the shape."""
+    sequence = sorted(left, key=lambda block: order(anatomy, block))
+    alone = set(_leaving(sequence, 1, shape))
+    pairs = [pair for pair in _leaving(sequence, 2, shape) if _pair(anatomy, *pair)]
+    bound = [pair for pair in pairs if not any(block.kind == "mlp" and (block,) in alone for block in pair)]
+    return [*(unit for unit in _units(left, "block") if unit in alone), *bound]
+
+
+def _leaving(sequence: Sequence[Block], count: int, shape: Shape) -> list[Unit]:
+    """So many neighbours each, without which a sequence has the shape."""
+    kinds, fits = [block.kind for block in sequence], SHAPES[shape]
+    starts = range(len(kinds) - count + 1)
+    return [tuple(sequence[at : at + count]) for at in starts if fits(kinds[:at] + kinds[at + count :])]
+
+
+def _pair(anatomy: Anatomy, one: Block, other: Block) -> bool:
+    """Whether two neighbours are an attention and an MLP; in parallel layers, of one layer."""
+    return {one.kind, other.kind} == {"attention", "mlp"} and (one.layer == other.layer or not anatomy.parallel)
+
+
+def longest_path(anatomy: Anatomy, unit: str, shape: Shape, method: Method | None = None) -> list[Unit]:
+    """A path of as many steps as any, which removes as much: MLPs first, since the last attention must stay."""
+    path: list[Unit] = []
+    removed: list[Block] = []
+    while units := candidates(anatomy, unit, shape, removed, method):
+        path.append(min(reversed(units), key=len))
+        removed += path[-1]
+    return path

@@ -1,0 +1,235 @@
+"""prune: score, remove the least important, write it down, repeat (BlockPruner, arXiv 2406.10594, algorithm 1).
+
+Each step is on the disk before the next one starts. A search that finds a log of the same model, texts and options
+goes on behind its last line, and ends with the same removals.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from remodeler.data.windows import Windows
+from remodeler.errors import InputError
+from remodeler.model.blocks import Anatomy, bypassed
+from remodeler.model.logprobs import mean_nll, perplexity
+from remodeler.pruning import methods
+from remodeler.pruning.methods import METHODS, Method
+from remodeler.pruning.search.budget import Budget, check_reach, done, exceeds, expected_steps, used, within
+from remodeler.pruning.search.candidates import Shape, candidates, longest_path
+from remodeler.pruning.search.racing import Table
+from remodeler.pruning.search.strategies import SCANS, Scores, remember, remembered
+from remodeler.runs import processes
+from remodeler.runs.records import append_line
+from remodeler.runs.removals import Header, Step, blocks_of, take_up
+from remodeler.runs.units import Block, Unit, name
+
+COSTS = {"exact": 0.6, "race": 0.2, "propose": 0.3}
+"""What a candidate costs, in plain passes over the text: for estimates of time."""
+Listener = Callable[[float, str], None]
+"""Told the share of the search that is done, and where it stands in words."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What to remove, from what, by what measure, until when."""
+
+    anatomy: Anatomy
+    windows: Windows
+    budget: Budget
+    method: Method = METHODS["blockpruner"]
+    unit: str = "block"
+    """``block``, ``attention``, ``mlp`` or ``layer``."""
+    shape: Shape = "free"
+    """``standard`` removes neighbouring pairs only, so that what is left is a stock model; ``deci`` leaves what DeciLM
+    holds: an MLP behind every attention, and an attention at the start."""
+    seed: int = 42
+    size: int | None = None
+    """Windows a mini-batch; by default chosen for the device."""
+    scan: str = "exact"
+    """How the candidates of a step are measured: ``exact``, ``race`` or ``propose``."""
+    error: float = 0.01
+    """Of a race: probability, over the whole search, that it drops a candidate which is the best."""
+    listen: Listener | None = field(default=None, repr=False)
+    tell: Callable[[Step], None] | None = field(default=None, repr=False)
+    """Told every step when it is done."""
+
+    def units(self, removed: Sequence[Block] = ()) -> list[Unit]:
+        """What may go next."""
+        return candidates(self.anatomy, self.unit, self.shape, removed, self.method)
+
+    @property
+    def by_perplexity(self) -> bool:
+        """Whether the importance of what goes is the model's perplexity after the step."""
+        return self.method.iterative and self.method.criterion is methods.perplexity
+
+
+def prune(search: Search, log: Path | None = None, header: Header | None = None) -> list[Step]:
+    """Find the units to remove, one a step; the model is left as it was.
+
+    Args:
+        search: what to do.
+        log: the removal log, made or taken up.
+        header: what identifies model, texts and options in the log.
+
+    Raises:
+        InputError: when the budget can't be met, the log belongs to another search, or no loss is finite.
+    """
+    check(search)
+    log = log if processes.first() else None
+    first, steps = begin(search, log, header or {})
+    dense = first["perplexity"]
+    steps = within(search.anatomy, search.budget, dense, steps)
+    once: dict[str, float] = {}
+    memory = remembered(log, len(steps)) if search.scan == "race" else []
+    while not done(search.anatomy, search.budget, steps):
+        start = time.perf_counter()
+        scores = _scores(search, steps, _ear(search, dense, steps), once, memory)
+        if not scores.importance:
+            break
+        best = min(scores.importance, key=lambda each: scores.importance[each])
+        after = _perplexity(search, [*blocks_of(steps), *best], scores.importance[best])
+        if exceeds(search.budget, dense, after):
+            break
+        steps.append(step_of(search, steps, best, scores, after, start))
+        remember(log, len(steps), memory)
+        keep(search, log, steps[-1])
+    if search.budget.max_increase is None and not done(search.anatomy, search.budget, steps):
+        raise InputError(f"nothing is left to remove after {len(steps)} steps, too early {search.budget}: ask for less")
+    return steps
+
+
+def step_of(
+    search: Search,
+    steps: Sequence[Step],
+    best: Unit,
+    scores: Scores,
+    after: float,
+    start: float,
+    restored: Unit = (),
+) -> Step:
+    """The next line of a log: what goes, and what was known of every candidate."""
+    written = {name(each): score if math.isfinite(score) else None for each, score in scores.importance.items()}
+    seen = {name(each): count for each, count in scores.windows.items()} or None
+    gone = [block for block in blocks_of(steps) if block not in restored]
+    left = search.anatomy.parameters([*gone, *best])
+    seconds = round(time.perf_counter() - start, 3)
+    return Step(len(steps) + 1, best, written, after, left, seconds, restored, seen)
+
+
+def keep(search: Search, log: Path | None, step: Step) -> None:
+    """Write a step down and say so."""
+    if log:
+        append_line(log, step.line())
+    if search.tell:
+        search.tell(step)
+
+
+def check(search: Search) -> None:
+    """Refuse what the search could not reach, before it starts."""
+    if search.scan != "exact" and not search.by_perplexity:
+        raise InputError(
+            "--search race and propose need a method that removes by perplexity, step by step: "
+            "choose --method blockpruner or sleb, or --search exact"
+        )
+    path = longest_path(search.anatomy, search.unit, search.shape, search.method)
+    check_reach(search.anatomy, search.budget, path, search.unit)
+
+
+def estimate(search: Search, pass_seconds: float) -> tuple[int, float]:
+    """Number of candidates at first, and about how many seconds the search takes, from those of one plain pass."""
+    units = len(search.units())
+    steps = expected_steps(search.anatomy, search.budget, units)
+    sweeps = steps if search.method.iterative else 1
+    if search.method.criterion in methods.ONE_PASS:
+        return units, (steps + 3 * sweeps) * pass_seconds
+    return units, sum(COSTS[search.scan] * max(1, units - k) for k in range(sweeps)) * pass_seconds
+
+
+def begin(search: Search, log: Path | None, header: Header) -> tuple[Header, list[Step]]:
+    """What a log holds, made where there is none: the intact model's perplexity, and the steps that are done."""
+    found = processes.shared(take_up(log, header) if log and processes.first() else None)
+    return found or (processes.shared(_first_line(search, log, header)), [])
+
+
+def _first_line(search: Search, log: Path | None, header: Header) -> Header:
+    start = time.perf_counter()
+    dense = perplexity(mean_nll(search.anatomy, search.windows, search.size))
+    if not math.isfinite(dense):
+        raise InputError(
+            "the model's perplexity on the calibration text is no finite number: its weights are damaged or too large "
+            "for this --dtype, try --dtype float32"
+        )
+    blocks = len(search.anatomy.blocks())
+    first = {"step": 0, "perplexity": dense, "parameters": search.anatomy.parameters(), "candidates": blocks}
+    first |= {**header, "seconds": round(time.perf_counter() - start, 3)}
+    if log:
+        append_line(log, first)
+    return first
+
+
+def _scores(
+    search: Search,
+    steps: Sequence[Step],
+    hear: Callable[[float], None],
+    once: dict[str, float],
+    memory: list[Table],
+) -> Scores:
+    """Importance of every candidate; that in the intact model, found only once, where the method is not iterative."""
+    removed = blocks_of(steps)
+    units = search.units(removed)
+    if search.method.iterative:
+        return importance(search, removed, units, hear, memory)
+    unknown = [unit for unit in units if name(unit) not in once]  # all at first; then pairs that a removal made
+    if unknown:
+        found = importance(search, [], unknown, hear)
+        once |= {name(unit): value for unit, value in found.importance.items()}
+    return Scores({unit: once[name(unit)] for unit in units})
+
+
+def importance(
+    search: Search,
+    removed: Sequence[Block],
+    units: Sequence[Unit],
+    hear: Callable[[float], None],
+    memory: list[Table] | None = None,
+) -> Scores:
+    """How important each of some units is in the model without ``removed``, as the search measures it.
+
+    A race takes the earlier ones of ``memory`` into account, and joins them.
+
+    Raises:
+        InputError: when no number is finite.
+    """
+    options: dict[str, Any] = {"size": search.size, "progress": hear, "seed": search.seed}
+    if search.scan == "exact":
+        values = search.method.criterion(search.anatomy, search.windows, removed, units, **options)
+        scores = Scores(dict(zip(units, values, strict=True)))
+    else:
+        expected = expected_steps(search.anatomy, search.budget, len(search.units()))
+        options |= {"error": search.error / expected, "memory": memory}
+        scores = SCANS[search.scan](search.anatomy, search.windows, removed, units, **options)
+    if units and not any(map(math.isfinite, scores.importance.values())):
+        raise InputError(
+            "no candidate's loss is finite: the weights are damaged or too large for this --dtype, try --dtype float32"
+        )
+    return scores
+
+
+def _perplexity(search: Search, removed: Sequence[Block], score: float) -> float:
+    """What the model is worth after the step: known already where that is the importance."""
+    if search.by_perplexity:
+        return score
+    with bypassed(search.anatomy, removed):
+        return perplexity(mean_nll(search.anatomy, search.windows, search.size))
+
+
+def _ear(search: Search, dense: float, steps: Sequence[Step]) -> Callable[[float], None]:
+    """Turn the share of a step that is done into the share of the search."""
+    now = steps[-1].perplexity if steps else dense
+    begin = used(search.anatomy, search.budget, dense, steps)
+    width = 1 / expected_steps(search.anatomy, search.budget, len(search.units()))
+    words = f"step {len(steps) + 1}, perplexity {now:.4g}"
+    return lambda part: search.listen(min(1.0, begin + width * part), words) if search.listen else None

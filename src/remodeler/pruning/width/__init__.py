@@ -1,0 +1,1 @@
+"""Which heads and channels go."""

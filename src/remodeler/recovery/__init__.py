@@ -1,0 +1,1 @@
+"""Quality back after pruning: LoRA, full fine-tuning, distillation."""

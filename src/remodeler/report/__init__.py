@@ -1,0 +1,1 @@
+"""Pages, figures and model cards, made from what is on disk."""

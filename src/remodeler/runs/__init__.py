@@ -1,0 +1,1 @@
+"""What every run has: its folder, record, log, processes and messages."""

@@ -1,0 +1,40 @@
+"""Block: the name of one residual branch, as logs and records write it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from remodeler.errors import InputError
+
+Kind = Literal["attention", "cross", "mlp"]
+KINDS: tuple[Kind, ...] = ("attention", "cross", "mlp")
+
+
+@dataclass(frozen=True, order=True)
+class Block:
+    """One residual branch of one layer; ``str()`` gives ``attention.12``.
+
+    Layers keep the numbers they had in the source model.
+    """
+
+    layer: int
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.kind}.{self.layer}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Block":
+        """The block that ``str()`` wrote."""
+        kind, _, layer = text.partition(".")
+        if kind not in KINDS or not layer.isdecimal():
+            raise InputError(f"{text!r} is not a block: write attention.N or mlp.N, N the layer's number")
+        return cls(int(layer), kind)
+
+
+Unit = tuple[Block, ...]
+"""Blocks that are removed together: one, or the attention and the MLP of a layer."""
+
+
+def name(unit: Unit) -> str:
+    """A unit's name in the log: ``attention.5`` or ``attention.5+mlp.5``."""
+    return "+".join(map(str, unit))

@@ -1,0 +1,693 @@
+"""One table of what a person can get wrong, for every verb: code 2, one sentence, and not a byte on the disk is other.
+
+A verb has words that work. A row puts other words in the place of its inputs, or, with a ``+``, adds some to them; the
+last of an option that is given twice counts.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from typer.main import get_command
+
+from prepared import prepare
+from remodeler.cli import app as cli
+
+Run = Callable[..., int]
+State = dict[str, tuple[int, int] | None]
+Fault = tuple[str, str]
+
+
+class Verb(NamedTuple):
+    """A command that works, in two parts, and what can be wrong with it."""
+
+    inputs: str
+    rest: str
+    faults: Sequence[Fault]
+
+
+READ = "--samples 8 --length 16"
+COMPUTE = [("+ --device tpu", "device 'tpu' can't be used"), ("+ --dtype int3", "dtype 'int3' is not known")]
+PUBLISHED = ("+ --push-to-hub nonsense", "'nonsense' names no owner")
+PACE = [
+    ("+ --epochs 0", "epochs 0.0 was given"),
+    ("+ --epochs nan", "a finite number was expected"),
+    ("+ --learning-rate -1", "learning rate -1.0 was given"),
+    ("+ --warmup 2", "a share of the steps from 0 to 1"),
+    ("+ --schedule square", "schedule 'square' is not known"),
+    ("+ --micro-batch 0", "micro 0 was given"),
+    ("+ --precision int8", "precision 'int8' is not known"),
+]
+ADAPTERS = [
+    ("+ --adapters --rank 0", "adapters of rank 0"),
+    ("+ --adapters --alpha inf", "--alpha inf was given, a finite number"),
+]
+
+
+def models(words: str = "{}") -> list[Fault]:
+    """Folders that are no whole model."""
+    told = {
+        "no/where/here": "is no folder",
+        "hollow": "hollow is empty",
+        "damaged": "truncated or damaged",
+        "misconfigured": "misconfigured/config.json is not valid JSON",
+    }
+    return [(words.format(name), message) for name, message in told.items()]
+
+
+def texts(option: str = "--texts", empty: str = "holds no text", ending: str = "txt") -> list[Fault]:
+    """Files that hold no text that can be read."""
+    return [
+        (f"+ {option} nothing.{ending}", f"there is no file nothing.{ending}"),
+        (f"+ {option} empty.{ending}", empty),
+        (f"+ {option} latin.{ending}", "is not UTF-8 text" if ending == "txt" else "is not valid JSON"),
+        (f"+ {option} broken.jsonl", "is not valid JSON"),
+    ]
+
+
+def taken(*names: str) -> list[Fault]:
+    """Results that are there already; by default a folder and a file."""
+    return [(f"+ --out {name}", f"{name} exists already") for name in names or ("taken", "taken.txt")]
+
+
+PRUNE: list[Fault] = [
+    *models(),
+    ("quantised", "quantised is quantised: give the unquantised checkpoint"),
+    ("wordless", "the tokenizer of wordless can't be loaded"),
+    ("texts.jsonl", "is a file: give a model folder"),
+    ("encoder", "encoder has no head"),
+    *texts(),
+    *taken(),
+    ("+ --out taken.txt/out", "can't be used"),
+    ("+ --out new/deep/out --from empty.jsonl", "empty.jsonl is not a removal log"),
+    ("+ --texts broken.parquet", "can't be read as .parquet"),
+    ("+ --samples 0", "0 samples were asked for"),
+    ("+ --length 0", "a window of 0 tokens"),
+    ("+ --length 999", "reads at most 256"),
+    ("+ --ratio 1.5", "ratio 1.5 is out of range"),
+    ("+ --ratio nan", "ratio nan is out of range"),
+    ("+ --ratio much", "--ratio 'much' is not a number"),
+    ("+ --ratio 90%", "beyond what blocks allow"),
+    ("+ --remove 0", "0 blocks to remove is out of range"),
+    ("+ --remove 99", "7 are possible"),
+    ("+ --ratio 0.1 --remove 2", "give exactly one"),
+    ("+ --max-perplexity-increase -5%", "is out of range: give one above 0"),
+    ("+ --batch-size 0", "--batch-size 0 was given"),
+    ("+ --packing tight", "--packing 'tight' is not known"),
+    ("+ --unit head", "--unit 'head' is not known"),
+    ("+ --unit mlp --shape standard", "--unit mlp was given with --shape standard"),
+    ("+ --unit layer --shape deci", "--unit layer was given with --shape deci"),
+    ("+ --form gguf", "form 'gguf' is not known"),
+    ("+ --form stock", "add --shape standard or --unit layer"),
+    ("+ --shape round", "--shape 'round' is not known"),
+    ("+ --method magic", "method 'magic' is not known"),
+    ("+ --criterion vibes", "criterion 'vibes' is not known"),
+    ("+ --search guess", "search 'guess' is not known"),
+    ("+ --search race --error 2", "an error probability of 2"),
+    ("+ --family rwkv", "model type 'rwkv' is not known"),
+    ("+ --revision main", "which has none"),
+    ("+ --device meta", "device 'meta' can't be used"),
+    ("+ --from nothing.jsonl", "nothing.jsonl can't be read"),
+    ("+ --from broken.jsonl", "line 1 of broken.jsonl is not valid JSON"),
+    ("sister --from pruned/removals.jsonl", "belongs to a search with another model"),
+    ("+ --out begun --unit mlp", "another options (unit was 'block', is 'mlp')"),
+    ("+ --then magic", "--then 'magic' is not known"),
+    ("+ --then width --blocks-share 2", "blocks take a share of 2"),
+    ("+ --multiple 3", "but no heads or channels go"),
+    ("+ --method policy-gradient --steps 0", "0 steps of policy-gradient"),
+    ("+ --method policy-gradient --multiple 0", "a multiple of 0 channels"),
+    ("+ --method policy-gradient --granularity rows", "'rows' is no granularity"),
+    ("+ --method policy-gradient --score magic", "score 'magic'"),
+    ("+ --method hybrid-grained --fusion magic", "'magic' is no fusion"),
+    ("+ --method policy-gradient --remove 2", "give a --ratio"),
+    ("+ --method policy-gradient --unit layer", "removes no blocks"),
+    ("+ --method policy-gradient --stream", "leave --stream out"),
+    ("damaged --stream", "truncated or damaged"),
+    *COMPUTE,
+    PUBLISHED,
+]
+CUT: list[Fault] = [
+    ("nothing.jsonl model", "nothing.jsonl can't be read"),
+    ("hollow model", "hollow/removals.jsonl can't be read"),
+    ("broken.jsonl model", "is not valid JSON"),
+    ("empty.jsonl model", "is not a removal log"),
+    ("latin.jsonl model", "is not valid JSON"),
+    ("texts.jsonl model", "is not a removal log"),
+    *models("pruned {}"),
+    ("pruned sister", "was searched on other weights"),
+    *taken(),
+    ("+ --remove 9", "the log ends after 2 steps"),
+    ("+ --ratio 0.1", "give exactly one"),
+    ("+ --form gguf", "form 'gguf' is not known"),
+    ("+ --form stock", "the stock form can't hold this model"),
+    *COMPUTE,
+]
+RECOVER: list[Fault] = [
+    *models(),
+    *texts(),
+    *taken(),
+    *PACE,
+    *ADAPTERS,
+    ("+ --held-out nothing.txt", "there is no file nothing.txt"),
+    ("+ --steps 0", "steps 0 was given"),
+    ("+ --batch-size 0", "batch 0 was given"),
+    ("+ --evaluate-every -2", "evaluate every -2 was given"),
+    ("+ --dropout 1.5", "dropout 1.5"),
+    ("+ --method magic", "method 'magic' is not known"),
+    ("+ --method distill", "name it with --teacher"),
+    ("+ --method full --rank 4", "no use for adapters"),
+    ("+ --method full --no-merge", "no adapters are trained"),
+    ("+ --top-k 5", "no use for a teacher's predictions"),
+    ("+ --method distill --teacher model --top-k 0", "--top-k 0 was given"),
+    ("+ --method distill --teacher model --temperature 0", "a temperature of 0.0"),
+    ("+ --method distill --teacher model --text-share 2", "a share of 2.0"),
+    ("+ --method distill --teacher damaged", "truncated or damaged"),
+    ("+ --method distill --teacher model --teacher-store taken.txt", "taken.txt can't be used"),
+    ("+ --teacher-store store", "for --method distill"),
+    *COMPUTE,
+    PUBLISHED,
+]
+MERGE: list[Fault] = [
+    *models("model {}"),
+    ("", "0 models were given"),
+    ("model wider", "only equal shapes can be merged"),
+    ("model gpt", "only one ties its embeddings"),
+    ("model quantised", "is quantised"),
+    *taken(),
+    ("+ --method magic", "method 'magic' is not known"),
+    ("+ --method ties", "name it with --base"),
+    ("+ --base mother", "has no use for"),
+    ("+ --base model --method ties", "is the base and one of the models"),
+    ("+ --base wider --method ties", "only equal shapes"),
+    ("+ --base damaged --method ties", "truncated or damaged"),
+    ("+ --base mother --method ties --density 1.5", "choose a number from 0 to 1"),
+    ("+ --base mother --method sce --variant mine", "--variant 'mine' is not known"),
+    ("+ --base mother --method task_arithmetic --scale nan", "a number, a gradient"),
+    ("+ --weight nan", "a number, a gradient"),
+    ("+ --weight 0", "sum to 0"),
+    ("+ --weight 1 --weight 2 --weight 3", "3 times for 2 models"),
+    ("+ --density 0.5", "which linear does not take"),
+    ("+ --method slerp --t 2", "choose a number from 0 to 1"),
+    ("model --method slerp", "merges exactly 2"),
+    ("+ --tokenizer mine", "--tokenizer 'mine' is not known"),
+    ("+ --shard-size big", "is no size"),
+    ("--config nothing.yml", "nothing.yml can't be read"),
+    ("--config broken.yml", "is not valid YAML"),
+    ("--config empty.yml", "names no merge_method"),
+    ("--config latin.yml", "is not valid YAML"),
+    ("model --config merge.yml", "give one of them"),
+    *COMPUTE,
+    PUBLISHED,
+]
+FUSE: list[Fault] = [
+    *models("{} --teachers sister"),
+    *models("model --teachers {}"),
+    ("+ --teachers sister", "is given twice"),
+    ("model --teachers encoder", "encoder is no causal language model"),
+    *texts(),
+    *taken(),
+    *PACE,
+    *ADAPTERS,
+    ("+ --held-out nothing.txt", "there is no file nothing.txt"),
+    ("+ --samples 0", "0 samples were asked for"),
+    ("+ --length 1", "give longer ones, or a larger --length"),
+    ("+ --teacher-store taken.txt", "can't be used"),
+    *[
+        (f"+ --{name} magic", f"--{name} 'magic' is not known")
+        for name in ("align", "map", "parity", "fusion", "level", "score", "unaligned", "collide", "divergence")
+    ],
+    ("+ --divergence hybrid --align dp", "it takes bytes, mince"),
+    ("+ --top-k 0", "--top-k 0 was given"),
+    ("+ --text-share 2", "a share of 2 for the text's own loss"),
+    ("+ --temperature 0", "a temperature of 0"),
+    ("+ --steps 0", "steps 0 was given"),
+    ("+ --batch-size 0", "batch 0 was given"),
+    ("+ --evaluate-every -1", "evaluate every -1"),
+    *COMPUTE,
+    PUBLISHED,
+]
+EVALUATE: list[Fault] = [
+    *models(),
+    ("model --against damaged", "truncated or damaged"),
+    *texts(),
+    *taken(),
+    ("+ --length 999", "reads at most 256"),
+    ("+ --packing tight", "'tight' is not a packing"),
+    ("+ --tasks empty.jsonl", "holds no questions"),
+    ("+ --tasks broken.jsonl", "broken.jsonl is not valid JSON"),
+    ("+ --tasks latin.jsonl", "latin.jsonl is not valid JSON"),
+    ("+ --tasks questions.jsonl --limit 0", "a standard error needs 2"),
+    ("+ --limit 3", "without --tasks"),
+    ("+ --revision main", "which has none"),
+    *COMPUTE,
+]
+EXPORT: list[Fault] = [
+    *models(),
+    ("", "one of the two"),
+    ("wordless", "the tokenizer of wordless can't be loaded"),
+    *taken("taken", "taken.gguf"),
+    ("+ --to tflite", "--to 'tflite' is not known"),
+    ("+ --store q9", "--store 'q9' is not known"),
+    ("+ --tokenizer-from nothing.gguf", "nothing.gguf can't be read"),
+    ("+ --tokenizer-from latin.gguf", "is no whole GGUF file"),
+    ("+ --tokenizer-from model.gguf --to nemotron", "those are for --to gguf"),
+    ("+ --runtime python", "--runtime goes with --to nemotron"),
+    ("+ --to nemotron --no-check --runtime python", "--runtime goes with --to nemotron and --check"),
+    ("+ --to nemotron --runtime nothing", "nothing does not run"),
+    ("+ --to nemotron --runtime /bin/true", "has neither vllm nor mlx_lm"),
+    ("gpt --to nemotron", "DeciLM's layout holds llama, mistral, qwen2 only"),
+    *[(f"{words} --to nemotron", message) for words, message in (*models(), *taken())],
+    ("--gguf nothing.gguf --removals pruned/removals.jsonl", "nothing.gguf can't be read"),
+    ("--gguf broken.gguf --removals pruned/removals.jsonl", "is no whole GGUF file"),
+    ("--gguf empty.gguf --removals pruned/removals.jsonl", "is no whole GGUF file"),
+    ("--gguf model.gguf --removals nothing.jsonl", "nothing.jsonl can't be read"),
+    ("--gguf model.gguf --removals broken.jsonl", "is not valid JSON"),
+    ("--gguf model.gguf --removals empty.jsonl", "is not a removal log"),
+    ("--gguf model.gguf --removals pruned/removals.jsonl --steps 99", "has 2: lower it"),
+    ("--gguf model.gguf --removals pruned/removals.jsonl --steps -1", "at least 1 was expected"),
+    ("--gguf model.gguf --removals pruned/removals.jsonl --to nemotron", "those are for --to gguf"),
+    ("--gguf model.gguf", "without --removals"),
+    ("+ --removals pruned/removals.jsonl", "go with --gguf"),
+    ("+ --dtype int3", "dtype 'int3' is not known"),
+]
+REPORT: list[Fault] = [
+    ("nothing", "there is no file nothing/record.json"),
+    ("hollow", "there is no file hollow/record.json"),
+    ("taken.txt", "there is no file taken.txt/record.json"),
+    ("pruned pruned", "given twice"),
+    *taken("taken", "taken.html"),
+    ("+ --out nothing/out.html", "can't be used"),
+]
+PUBLISH: list[Fault] = [
+    ("nothing me/model", "there is no folder nothing"),
+    ("taken.txt me/model", "there is no folder taken.txt"),
+    ("hollow me/model", "holds no model"),
+    ("pruned nonsense", "'nonsense' names no owner"),
+    ("pruned me/mo/del", "is no name on the hub"),
+    ("pruned me/model", "log in with"),
+]
+ALIGNED: list[Fault] = [
+    *models(),
+    *texts("--preferences", "holds no usable preference", "jsonl"),
+    ("+ --preferences texts.jsonl", "row 1 of texts.jsonl has text"),
+    *taken(),
+    *PACE,
+    *ADAPTERS,
+    ("+ --train-batch 0", "batch 0 was given"),
+    ("+ --held-out 1", "a held-out share of 1"),
+    ("+ --samples -2", "--samples -2 was given"),
+    ("+ --pairs 0", "--pairs 0 was given"),
+    ("+ --length 0", "--length 0 was given"),
+    *COMPUTE,
+]
+REVISER: list[Fault] = [
+    *ALIGNED,
+    ("encoder", "encoder has no head"),
+    ("+ --template nothing.json", "there is no file nothing.json"),
+    ("+ --template broken.json", "is not valid JSON"),
+    ("+ --template list.json", "is another one"),
+    ("+ --length 3", "none of 16 triples fits 3 tokens"),
+    ("+ --difficulty magic", "--difficulty 'magic' is not known"),
+    ("+ --major-share 2", "shares of 2 (major)"),
+    ("+ --none-share 1", "1 (none)"),
+    ("+ --label-weight -1", "a label weight of -1"),
+    ("+ --warm-up-epochs 0", "0 warm-up epochs"),
+    ("+ --copies 2", "2 copies"),
+    ("+ --gain-floor nan", "--gain-floor nan was given, a finite number"),
+]
+BASELINE: list[Fault] = [
+    *ALIGNED,
+    ("+ --method magic", "--method 'magic' is not known"),
+    ("+ --beta -1", "--beta -1 was given"),
+    ("+ --chat", "has no chat template"),
+]
+SAMPLED: list[Fault] = [
+    ("+ --tokens 0", "0 tokens and"),
+    ("+ --temperature -1", "temperature -1"),
+    ("+ --temperature nan", "--temperature nan was given, a finite number"),
+    ("+ --top-p 0", "top-p 0"),
+    ("+ --batch-size 0", "batches of 0"),
+    ("+ --chat", "has no chat template"),
+]
+EVOLVE: list[Fault] = [
+    *models(),
+    *texts("--prompts", "has no prompts"),
+    *SAMPLED,
+    *taken(),
+    *PACE,
+    ("+ --reviser sister", "sister has no reviser.json"),
+    ("+ --rounds magic", "--rounds magic was given"),
+    ("+ --limit 0", "--limit 0 was given"),
+    ("+ --probe -1", "--probe -1 was given"),
+    ("+ --samples 0", "0 samples"),
+    ("+ --tokens 256", "0 prompts that leave room for 256 tokens"),
+    ("+ --min-quality 2", "a limit of the filters"),
+    ("+ --shortest 3 --longest 1", "a limit of the filters"),
+    ("+ --train-batch 0", "batch 0 was given"),
+    *COMPUTE,
+]
+WHOLE: list[Fault] = [
+    *models(),
+    *texts("--preferences", "holds no usable preference", "jsonl"),
+    *texts("--prompts", "has no prompts"),
+    *taken(),
+    ("+ --out new/out --template broken.json", "is not valid JSON"),
+    ("+ --reviser-model hollow", "hollow is empty"),
+    ("+ --rounds magic", "--rounds magic was given"),
+    ("+ --temperature -1", "temperature -1"),
+    ("+ --tokens 256", "0 prompts that leave room for 256 tokens"),
+    ("+ --epochs 0", "epochs 0.0 was given"),
+    ("+ --min-quality 3", "a limit of the filters"),
+    *COMPUTE,
+]
+REVISE: list[Fault] = [
+    *texts("--responses", "is empty", "jsonl"),
+    ("+ --responses prompts.txt", "has no response"),
+    ("+ --reviser model", "model has no reviser.json"),
+    ("+ --reviser hollow", "hollow is empty"),
+    *taken(),
+    ("+ --tokens 0", "0 tokens and"),
+    ("+ --limit 0", "--limit 0 was given"),
+    ("+ --batch-size 0", "batches of 0"),
+    *COMPUTE,
+]
+ANSWER: list[Fault] = [
+    *models(),
+    *texts("--questions", "has no prompts"),
+    *SAMPLED,
+    *taken("taken.json", "taken"),
+    ("+ --out nothing/out.json", "can't be used"),
+    ("+ --form magic", "--form 'magic' is not known"),
+    ("+ --form mt_bench --questions texts.jsonl", "holds no questions of MT-Bench"),
+    ("+ --limit 0", "--limit 0 was given"),
+    *COMPUTE,
+]
+JUDGE: list[Fault] = [
+    ("nothing.json", "there is no file nothing.json"),
+    ("empty.json", "empty.json holds no preference"),
+    ("latin.json", "is not valid JSON"),
+    ("list.json", "row 1 of list.json is '1': an object"),
+    ("broken.jsonl", "is not valid JSON"),
+    ("outputs.json", "outputs.json holds no preference"),
+    ("outputs.json --against outputs.json", "need a judge"),
+    ("+ --against broken.json", "is not valid JSON"),
+    ("+ --against others.json", "no instruction in common"),
+    *models("outputs.json --against outputs.json --judge {}"),
+    ("+ --by magic", "--by 'magic' is not known"),
+    ("+ --by reviser", "model has no reviser.json"),
+    *taken("taken.json"),
+    *COMPUTE,
+]
+COMPARE: list[Fault] = [
+    *models("model {}"),
+    *texts("--preferences", "holds no usable preference", "jsonl"),
+    *SAMPLED,
+    *taken(),
+    ("+ --reviser sister", "sister has no reviser.json"),
+    ("+ --samples 0", "--samples 0 was given"),
+    ("+ --device tpu", "device 'tpu' can't be used"),
+]
+
+
+def posts(empty: str = "empty.csv is empty") -> list[Fault]:
+    """Files of posts that can't be read."""
+    return [
+        ("+ --texts nothing.csv", "there is no file nothing.csv"),
+        ("+ --texts empty.csv", empty),
+        ("+ --texts latin.csv", "is not UTF-8 text"),
+        ("+ --texts broken.jsonl", "is not valid JSON"),
+    ]
+
+
+PREDICTED: list[Fault] = [
+    ("nothing.txt {}", "there is no file nothing.txt"),
+    ("empty.txt {}", "empty.txt holds no posts"),
+    ("latin.txt {}", "row 1 of latin.txt is not id<TAB>"),
+    ("broken.txt {}", "is not id<TAB>[characters]"),
+    ("broken.jsonl {}", "is not valid JSON"),
+    ("broken.conll {}", "is no tag"),
+    ("taken.html {}", "is of no known kind"),
+]
+AUDIT_RUN: list[Fault] = [
+    ("", "neither of a model and --texts"),
+    ("--texts nothing.txt", "there is no file nothing.txt"),
+    ("--texts empty.txt", "empty.txt is empty"),
+    ("--texts latin.txt", "is not UTF-8 text"),
+    ("--texts broken.jsonl", "is not valid JSON"),
+    ("--texts posts.csv --detector broken.json", "is not valid JSON"),
+    ("--texts posts.csv --detector list.json", "is no lexicon"),
+    ("--texts posts.csv --detector model", "finds no spans"),
+    ("--texts posts.csv --detector hollow", "hollow is empty"),
+    ("--texts posts.csv --labels toxic", "has none of"),
+    ("--texts posts.csv --threshold 2", "it is a probability"),
+    ("--texts posts.csv --limit 0", "--limit 0 was given"),
+    ("--texts posts.csv --prompts prompts.txt", "those are for models"),
+    ("model --texts posts.csv", "both of a model and --texts"),
+    ("model", "without prompts"),
+    *models("{} --prompts prompts.txt"),
+    *models("model --prompts prompts.txt --against {}"),
+    ("+ --prompts nothing.txt", "there is no file nothing.txt"),
+    ("+ --prompts empty.txt", "empty.txt has no prompts"),
+    ("+ --against model", "was given twice"),
+    *SAMPLED,
+    *taken(),
+    ("+ --samples 2 --temperature 0", "would all be the same"),
+    ("+ --tokens 9999", "reads at most 256"),
+    ("+ --prompt-words 0", "each must be at least 1"),
+    ("+ --revision main", "which has none"),
+    *COMPUTE,
+]
+TRAIN: list[Fault] = [
+    *posts(),
+    ("+ --texts prompts.txt", "has texts without spans"),
+    ("+ --encoder hollow", "hollow is empty"),
+    ("+ --encoder damaged-encoder", "truncated or damaged"),
+    ("+ --encoder tagger", "is a tagger already"),
+    *taken(),
+    ("+ --dev nothing.csv", "there is no file nothing.csv"),
+    ("+ --dev posts.csv", "all are development posts too"),
+    ("+ --dev posts.csv --fold 1/5", "give one of them"),
+    ("+ --fold 7/5", "--fold '7/5' was given"),
+    ("+ --teacher spans.txt", "has no likelihoods"),
+    ("+ --teacher-share 2", "--teacher-share 2.0"),
+    ("+ --harmless empty.txt", "empty.txt is empty"),
+    *[(f"+ --{name} magic", f"--{name} 'magic' is not known") for name in ("auxiliary", "output", "scheme", "loss")],
+    ("+ --decode magic", "--decode 'magic' is not known"),
+    ("+ --auxiliary last-k --last-layers 9", "the encoder has 3"),
+    ("+ --dropout 1.5", "--dropout 1.5 was given"),
+    ("+ --length 0", "windows of 0 pieces"),
+    ("+ --stride -1", "can't overlap by -1"),
+    *[
+        (f"+ --{name} 0", "a number above 0 was expected")
+        for name in ("epochs", "batch", "tokens", "learning-rate", "head-rate", "clip")
+    ],
+    ("+ --warmup 2", "0 to 1 was expected"),
+    ("+ --weight-decay -1", "at least 0 was expected"),
+    ("+ --weight-decay nan", "a finite number was expected"),
+    ("+ --shortest -1", "at least 1 was expected"),
+    ("+ --device tpu", "device 'tpu' can't be used"),
+]
+PREDICT: list[Fault] = [
+    *posts(),
+    ("+ --texts empty.txt", "empty.txt is empty"),
+    ("+ --tagger encoder", "holds no tagger.json"),
+    ("+ --tagger hollow", "holds no tagger.json"),
+    *taken(),
+    ("+ --out out.docx", "is of no known kind"),
+    ("+ --out nothing/out.txt", "can't be used"),
+    ("+ --likelihoods", "can't hold: end its name in .jsonl"),
+    ("+ --threshold 2", "0 to 1 was expected"),
+    ("+ --decode magic", "--decode 'magic' is not known"),
+    ("+ --device tpu", "device 'tpu' can't be used"),
+]
+VOTE: list[Fault] = [
+    *[(words.format("spans.txt"), message) for words, message in PREDICTED],
+    ("spans.txt fewer.txt", "predicts other posts"),
+    ("tagger spans.txt", "say with --texts"),
+    ("hollow spans.txt --texts posts.csv", "holds no tagger.json"),
+    ("+ --at-least 5", "choose 1 to 2"),
+    ("+ --likelihoods", "can't hold: end its name in .jsonl"),
+    ("+ --likelihoods --out out.jsonl", "a member has no likelihoods"),
+    *taken(),
+    ("+ --out out.docx", "is of no known kind"),
+]
+SCORE: list[Fault] = [
+    *[(words.format("posts.csv"), message) for words, message in PREDICTED],
+    ("spans.txt nothing.csv", "there is no file nothing.csv"),
+    ("spans.txt empty.csv", "empty.csv is empty"),
+    ("fewer.txt posts.csv", "has 1 posts, the gold file 20"),
+]
+CONVERT: list[Fault] = [
+    *[(words.format("out.jsonl"), message) for words, message in PREDICTED],
+    ("spans.txt out.docx", "is of no known kind"),
+    ("spans.txt taken.jsonl", "taken.jsonl exists already"),
+    ("spans.txt out.conll", "have no texts"),
+    ("spans.txt nothing/out.csv --texts posts.csv", "can't be used"),
+    ("spans.txt out.csv --texts nothing.csv", "there is no file nothing.csv"),
+]
+LEXICON: list[Fault] = [
+    *posts(),
+    ("+ --texts prompts.txt", "has texts without spans"),
+    *taken("taken.json"),
+    ("+ --out nothing/out.json", "can't be used"),
+    ("+ --rate 2", "--rate 2"),
+    ("+ --rate nan", "--rate nan was given, a finite number"),
+    ("+ --hits 0", "--hits 0"),
+    ("+ --hits 999", "lower --rate or --hits"),
+]
+DEMO = taken()
+
+OUT, CPU, PAIRS = "--out out", "--device cpu", "--preferences pairs.jsonl"
+TABLE: dict[str, Verb] = {
+    "prune": Verb("model", f"{OUT} --texts texts.jsonl {READ} {CPU}", PRUNE),
+    "cut": Verb("pruned model", f"--remove 1 {OUT} {CPU}", CUT),
+    "recover": Verb("pruned", f"{OUT} --texts texts.jsonl {READ} {CPU}", RECOVER),
+    "demo": Verb("", "", DEMO),
+    "merge": Verb("model sister", OUT, MERGE),
+    "fuse": Verb("model --teachers sister", f"{OUT} --texts texts.jsonl {READ} {CPU}", FUSE),
+    "evaluate": Verb("model", f"{OUT} --texts texts.jsonl --length 16 --no-speed {CPU}", EVALUATE),
+    "export": Verb("model", OUT, EXPORT),
+    "report": Verb("pruned", "", REPORT),
+    "publish": Verb("pruned me/model", "", PUBLISH),
+    "align train-reviser": Verb("model", f"{PAIRS} --template template.json {OUT} {CPU}", REVISER),
+    "align baseline": Verb("model", f"{PAIRS} {OUT} {CPU}", BASELINE),
+    "align evolve": Verb("model", f"--prompts prompts.txt --reviser reviser --tokens 8 {OUT} {CPU}", EVOLVE),
+    "align run": Verb("model", f"{PAIRS} --prompts prompts.txt --template template.json --tokens 8 {OUT} {CPU}", WHOLE),
+    "align revise": Verb("--responses answered.jsonl --reviser reviser", f"{OUT} {CPU}", REVISE),
+    "align answer": Verb("model", f"--questions prompts.txt --tokens 4 --out out.json {CPU}", ANSWER),
+    "align judge": Verb("outputs.json --against outputs.json --judge model", CPU, JUDGE),
+    "align compare": Verb("model", f"{PAIRS} --tokens 4 {OUT} {CPU}", COMPARE),
+    "audit run": Verb("model --prompts prompts.txt", f"--tokens 4 {OUT} {CPU}", AUDIT_RUN),
+    "audit train": Verb("--texts posts.csv --encoder encoder", f"{OUT} {CPU}", TRAIN),
+    "audit predict": Verb("--texts posts.csv --tagger tagger", f"--out out.txt {CPU}", PREDICT),
+    "audit vote": Verb("spans.txt spans.txt", "--out out.txt", VOTE),
+    "audit score": Verb("spans.txt posts.csv", "", SCORE),
+    "audit convert": Verb("spans.txt out.jsonl", "", CONVERT),
+    "audit lexicon": Verb("--texts posts.csv", "--out out.json", LEXICON),
+}
+ROWS = [pytest.param(verb, *fault, id=f"{verb}: {fault[0]}") for verb in TABLE for fault in TABLE[verb].faults]
+EXTRAS = [
+    ("export model --out out", "gguf", "pip install 'remodeler[export]'"),
+    ("evaluate model --texts texts.jsonl --length 16 --no-speed --tasks piqa", "lm_eval", "remodeler[eval]"),
+    (f"align baseline model {PAIRS} --method dpo {OUT} {CPU}", "trl", "remodeler[align]"),
+]
+
+
+def words_of(verb: str, change: str) -> list[str]:
+    """The words of a row's command."""
+    inputs, rest, _ = TABLE[verb]
+    given = f"{inputs} {rest} {change[1:]}" if change.startswith("+") else f"{rest} {change}"
+    return [*verb.split(), *given.split()]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of good and bad files."""
+    root = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        prepare(lambda *words: _run(patch, words))
+    return root
+
+
+def _run(patch: pytest.MonkeyPatch, words: Sequence[str]) -> int:
+    patch.setattr(sys, "argv", ["remodel", *words])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def state(root: Path) -> State:
+    """Every file and folder, and when it was written."""
+    return {
+        path.relative_to(root).as_posix(): (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+        for path in root.rglob("*")
+    }
+
+
+@pytest.fixture(scope="module")
+def before(world: Path) -> Iterator[State]:
+    """What there is; after all rows every byte is what it was."""
+    content = {path: path.read_bytes() for path in world.rglob("*") if path.is_file()}
+    yield state(world)
+    assert all(path.read_bytes() == whole for path, whole in content.items())
+
+
+def refused(
+    words: Sequence[str], message: str, world: Path, before: State, patch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """One sentence with these words on stderr, code 2, and the disk as it was."""
+    patch.chdir(world)
+    code = _run(patch, words)
+    told = capsys.readouterr().err
+    said = [line for line in told.splitlines() if line.startswith("remodel: ")]
+    assert (code, len(said)) == (2, 1), told
+    assert told.rstrip().endswith(said[0])
+    assert message in said[0]
+    assert "Traceback" not in told
+    assert state(world) == before
+
+
+@pytest.mark.parametrize(("verb", "change", "message"), ROWS)
+def test_a_mistake_is_one_sentence_and_changes_nothing(
+    verb: str,
+    change: str,
+    message: str,
+    world: Path,
+    before: State,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    refused(words_of(verb, change), message, world, before, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(("words", "library", "message"), EXTRAS, ids=[library for _, library, _ in EXTRAS])
+def test_a_missing_library_is_one_sentence_that_names_the_extra(
+    words: str,
+    library: str,
+    message: str,
+    world: Path,
+    before: State,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in [each for each in sys.modules if each.split(".")[0] == library]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, library, None)
+    for name in ("exporting.gguf.job", "exporting.gguf.file", "evaluation.tasks"):
+        monkeypatch.delitem(sys.modules, f"remodeler.{name}", raising=False)
+    monkeypatch.delattr("remodeler.evaluation.tasks", raising=False)
+    refused(words.split(), message, world, before, monkeypatch, capsys)
+
+
+WRITERS = ("prune", "recover", "merge", "fuse", "export", "align train-reviser", "align baseline", "align evolve")
+
+
+@pytest.mark.parametrize("verb", WRITERS)
+def test_a_full_disk_is_told_of_before_the_work(
+    verb: str,
+    world: Path,
+    before: State,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(world)
+    monkeypatch.setattr("remodeler.checkpoint.sizes.free_space", lambda _: 0)
+    assert _run(monkeypatch, [*words_of(verb, "+"), "--dry-run"]) == 0
+    assert "will be written, the disk of out has 0 B left" in capsys.readouterr().err
+    assert state(world) == before
+
+
+def test_no_verb_is_missing_from_the_table() -> None:
+    assert sorted(TABLE) == sorted(_verbs(get_command(cli.app), ()))
+
+
+def _verbs(command: Any, names: tuple[str, ...]) -> Iterator[str]:
+    for name, each in getattr(command, "commands", {}).items():
+        yield from _verbs(each, (*names, name))
+    if not hasattr(command, "commands"):
+        yield " ".join(names)

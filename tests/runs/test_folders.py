@@ -1,0 +1,126 @@
+"""Folders get their name when they are whole; what a kill leaves is taken up; weights are as readable as the rest."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from remodeler.errors import InputError
+from remodeler.runs.folders import MARK, clear, new_folder, refuse_existing, tidy, whole
+from remodeler.runs.records import Record, append_line, read_lines, save_record
+
+
+def test_a_folder_gets_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(RuntimeError), new_folder(out) as work:  # noqa: PT012
+        (work / "half").write_text("half")
+        raise RuntimeError("killed")
+    assert not out.exists()
+    assert not work.parent.exists(), "nothing in it could be taken up, and the folder above is this run's"
+    work.mkdir(parents=True)
+    (work / MARK).touch()
+    (work / "left by a kill").write_text("half")
+    with new_folder(out) as work:
+        assert [path.name for path in work.iterdir()] == [MARK], "what was left is thrown away"
+        (work / "whole").write_text("whole")
+    assert [path.name for path in out.iterdir()] == ["whole"]
+    assert not work.exists()
+
+
+def test_a_kept_folder_is_taken_up(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "out", keep=True) as work:  # noqa: PT012
+        append_line(work / "log.jsonl", {"run": "this"})
+        append_line(work / "log.jsonl", {"step": 1})
+        raise RuntimeError("killed")
+    with new_folder(tmp_path / "out", keep=True) as work:
+        assert read_lines(work / "log.jsonl") == [{"run": "this"}, {"step": 1}]
+
+
+def test_a_kept_folder_that_only_says_what_the_run_is_goes(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "out", keep=True) as work:  # noqa: PT012
+        append_line(work / "log.jsonl", {"run": "this"})
+        raise RuntimeError("refused")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_folder_of_somebody_elses_is_not_emptied(keep: bool, tmp_path: Path) -> None:
+    theirs = tmp_path / "out.partial" / "thesis.txt"
+    theirs.parent.mkdir()
+    refuse_existing(tmp_path / "out")  # an empty one is anybody's
+    theirs.write_text("three years")
+    with pytest.raises(InputError, match="holds no work of this tool"), new_folder(tmp_path / "out", keep):
+        pass
+    assert theirs.read_text() == "three years"
+
+
+def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="exists already"), new_folder(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["out.partial", "missing/.."])
+def test_a_name_that_unfinished_work_would_have_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="until it is whole: name another"):
+        refuse_existing(tmp_path / name)
+
+
+def test_two_can_not_work_in_one_folder(tmp_path: Path) -> None:
+    with (
+        new_folder(tmp_path / "out") as work,
+        pytest.raises(InputError, match="another process is working in"),
+        new_folder(tmp_path / "out", keep=True),
+    ):
+        pass
+    assert not work.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_weights_have_the_mode_of_any_new_file(mask: int, tmp_path: Path) -> None:
+    """The writer of safetensors has one of its own."""
+    before = os.umask(mask)
+    try:
+        with new_folder(tmp_path / "out") as work:
+            (work / "parts").mkdir()
+            for path in (work / "model.safetensors", work / "parts" / "one.safetensors"):
+                save_file({"a": torch.zeros(1)}, path)
+            (work / "config.json").write_text("{}")
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert modes == {0o666 & ~mask}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors", "parts"]
+
+
+def test_a_folder_is_whole_once_tidying_has_begun_and_for_the_same_options_only(tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "log.jsonl").write_text("")
+    options = {"steps": 3, "out": "there"}
+    assert not whole(tmp_path / "nowhere", "log.jsonl", options)
+    assert not whole(tmp_path, "training/log.jsonl", options)
+    save_record(tmp_path, Record("fuse", options, {}, 0))
+    assert not whole(tmp_path, "training/log.jsonl", options)
+    tidy(tmp_path, "training/log.jsonl")
+    assert (tmp_path / "training").is_dir()
+    assert whole(tmp_path, "training/log.jsonl", options)
+    assert not whole(tmp_path, "training/log.jsonl", options | {"steps": 4})
+    tidy(tmp_path, "training/log.jsonl", "training")
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_the_work_stays_but_not_that_of_a_run_that_was_killed_while_it_tidied(tmp_path: Path) -> None:
+    """Its folders may be in pieces, and nothing says any more whose they are."""
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "log.jsonl").write_text("")
+    (tmp_path / "training" / "step-3").mkdir()
+    save_record(tmp_path, Record("fuse", {"steps": 3}, {}, 0))
+    clear(tmp_path, "training/log.jsonl", ("training",))
+    assert [path.name for path in tmp_path.iterdir()] == ["training"], "a kill while the result was written"
+    save_record(tmp_path, Record("fuse", {"steps": 3}, {}, 0))
+    tidy(tmp_path, "training/log.jsonl")
+    clear(tmp_path, "training/log.jsonl", ("training",))
+    assert not list(tmp_path.iterdir())
