@@ -34,8 +34,9 @@ from remodeler.errors import InputError
 from remodeler.evaluation.metrics import model_windows
 from remodeler.model.blocks import bypassed
 from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity
+from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import METHODS, Method
-from remodeler.pruning.search.budget import Budget, share, upto
+from remodeler.pruning.search.budget import share, upto
 from remodeler.pruning.search.candidates import longest_path
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.runs.console import note

@@ -34,8 +34,8 @@ from remodeler.data.windows import Windows
 from remodeler.errors import InputError
 from remodeler.evaluation.metrics import model_windows
 from remodeler.model.logprobs import mean_nll, perplexity
+from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import METHODS
-from remodeler.pruning.search.budget import Budget
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.recovery.config import Recipe, Wish
 from remodeler.runs.console import note

@@ -1,6 +1,12 @@
 """Parts of command lines that tests and benchmarks give to verbs in the folder of :mod:`prepared`."""
 
+import io
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -24,3 +30,45 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it said."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        """Results, then notes."""
+        return self.stdout + self.stderr
+
+
+def invoke(words: Iterable[object]) -> Ended:
+    """Run a command in this process, with streams of its own."""
+    out, err = io.StringIO(), io.StringIO()
+    line = ["remodel", *map(str, words)]
+    with patch.object(sys, "argv", line), redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return Ended(int(stop.code or 0), out.getvalue(), err.getvalue())
+    return Ended(0, out.getvalue(), err.getvalue())
+
+
+def verbs() -> list[str]:
+    """All verbs, those of groups with the group's name before them."""
+    from typer.main import get_command
+
+    from remodeler.cli import legacy
+
+    return [*cli.CONVERTED, *_of(get_command(legacy.app), ())]
+
+
+def _of(command: Any, names: tuple[str, ...]) -> Iterator[str]:
+    for name, each in getattr(command, "commands", {}).items():
+        yield from _of(each, (*names, name))
+    if not hasattr(command, "commands"):
+        yield " ".join(names)

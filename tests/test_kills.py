@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from commands import EVOLVE, TEXTS
+from commands import EVOLVE, TEXTS, invoke
 from prepared import prepare
-from remodeler.cli.app import app
 from remodeler.runs.folders import tidy
 from remodeler.runs.records import load_record
 
@@ -50,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("place")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        prepare(lambda *words: CliRunner().invoke(app, words).exit_code)
+        prepare(lambda *words: invoke(words).exit_code)
         yield folder
 
 
@@ -70,11 +68,11 @@ def test_what_is_killed_while_it_tidies_is_not_made_again(
     words = shlex.split(f"{TIDIED[module]} --out {out.name}")
     with monkeypatch.context() as patch:
         patch.setattr(job, "tidy", died)
-        assert CliRunner().invoke(app, words).exit_code == 77
+        assert invoke(words).exit_code == 77
     assert not out.exists()
     with monkeypatch.context() as patch:
         patch.setattr(job, "train" if "auditing" in module else "_complete", again)
-        made = CliRunner().invoke(app, words)
+        made = invoke(words)
     assert made.exit_code == 0, made.output
     assert (out / "record.json").exists()
     assert (out / "report.html").exists()
@@ -91,8 +89,8 @@ def test_what_another_run_left_is_not_taken_for_ones_own(place: Path, monkeypatc
     command, out = TIDIED["remodeler.recovery.job"], place / "other"
     with monkeypatch.context() as patch:
         patch.setattr(importlib.import_module("remodeler.recovery.job"), "tidy", lambda *parts: died(*parts[:2]))
-        assert CliRunner().invoke(app, shlex.split(f"{command} --out other")).exit_code == 77
+        assert invoke(shlex.split(f"{command} --out other")).exit_code == 77
     assert list((place / "other.partial" / "training").glob("step-*"))
-    made = CliRunner().invoke(app, shlex.split(f"{command.replace('--steps 2', '--steps 3')} --out other"))
+    made = invoke(shlex.split(f"{command.replace('--steps 2', '--steps 3')} --out other"))
     assert made.exit_code == 0, made.output
     assert load_record(out).results["steps"] == 3

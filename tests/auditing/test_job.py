@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
+from commands import invoke
 from remodeler.auditing import job as audit_job
 from remodeler.auditing.config import Wish
 from remodeler.auditing.detectors import lexicon
@@ -21,9 +20,6 @@ from remodeler.auditing.job import COMPLETIONS, SPANS, audit
 from remodeler.auditing.prompts import beginning, read_prompts
 from remodeler.auditing.spans import Span
 from remodeler.auditing.statistics.counting import Found, figures, frequent, masked, paired, tally
-from remodeler.cli.app import app as whole_app
-from remodeler.cli.audit_run import lexicon as learn_lexicon
-from remodeler.cli.audit_run import run
 from remodeler.errors import InputError
 from remodeler.generation.sampling import Sampling
 from remodeler.report.page import write_report
@@ -339,10 +335,7 @@ def test_bad_rows_are_counted(words: Path, tmp_path: Path, capsys: pytest.Captur
 @pytest.fixture(scope="module")
 def command() -> Callable[..., Any]:
     """The verb by itself."""
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command("run")(run)
-    app.command("lexicon")(learn_lexicon)
-    return lambda *words: CliRunner().invoke(app, list(map(str, words)))
+    return lambda *words: invoke(["audit", *words])
 
 
 def test_counts_are_printed_and_quotes_only_when_asked_for(
@@ -361,7 +354,7 @@ def test_counts_are_printed_and_quotes_only_when_asked_for(
 def test_no_part_need_be_named(words: Path, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("on the mat\nthe cat\n")
     given = ["--texts", str(tmp_path / "t.txt"), "--detector", str(words)]
-    bare, named = (CliRunner().invoke(whole_app, ["audit", *part, *given]) for part in ([], ["run"]))
+    bare, named = (invoke(["audit", *part, *given]) for part in ([], ["run"]))
     assert bare.exit_code == named.exit_code == 0
     assert bare.output == named.output
     assert "50.0%" in bare.output

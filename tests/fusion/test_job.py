@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from typer.testing import CliRunner
 
+from commands import invoke
 from forks import COMMAND, pair, said
 from remodeler.checkpoint.load import load
-from remodeler.cli.app import app
 from remodeler.data.chat import ASSISTANT, USER, Turn
 from remodeler.data.windows import IGNORED
 from remodeler.errors import InputError, LeftOut
@@ -331,7 +330,7 @@ def test_two_processes_write_what_one_writes(models: list[Path], texts: Path, tm
 
     told = [said(process) for process in pair(COMMAND, *given, tmp_path / "two")]
     assert told[1][0] == "", "only the first process talks"
-    done = CliRunner().invoke(app, [*given, str(tmp_path / "one")])
+    done = invoke([*given, str(tmp_path / "one")])
     assert done.exit_code == 0, done.output
     one, two = (
         [line["loss"] for line in read_lines(tmp_path / out / CURVE_FILE) if "loss" in line] for out in ("one", "two")

@@ -12,10 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from typer.testing import CliRunner
 
+from commands import invoke
 from merges import nothing, tensors, written
-from remodeler.cli.app import app
 from remodeler.errors import InputError
 from remodeler.merging.config import Wish, of_file
 from remodeler.merging.job import merge_models
@@ -92,10 +91,9 @@ parameters: {{normalize: false, lambda: 0.7, int8_mask: true}}
 dtype: torch.float32
 """
     found = merged(tmp_path, content)
-    runner = CliRunner()
     options = ["merge", *family[1:], "--base", family[0], "--method", "ties", "--weight", "0.5"]
     options += ["--weight", "mlp=1,0.3", "--density", "0.2:0.8", "--density", "0.4", "--no-normalize", "--scale", "0.7"]
-    done = runner.invoke(app, [*options, "--out", str(tmp_path / "options")])
+    done = invoke([*options, "--out", str(tmp_path / "options")])
     assert done.exit_code == 0, done.output
     wanted = tensors(tmp_path / "options")
     assert all(torch.equal(found[name], wanted[name]) for name in found if "layers" in name or "embed" in name)
@@ -374,7 +372,7 @@ def test_options_beside_a_file_are_refused(family: list[str], tmp_path: Path) ->
     read(tmp_path, changes("ties", family))
     for option in (("--density", "0.5"), ("--method", "linear"), ("--tokenizer", "base"), ("--no-normalize",)):
         given = ["merge", "--config", str(tmp_path / "merge.yml"), *option, "--out", str(tmp_path / "out")]
-        done = CliRunner().invoke(app, given)
+        done = invoke(given)
         assert isinstance(done.exception, InputError)
         assert "say it in the file" in str(done.exception)
 

@@ -116,6 +116,11 @@ def text_scores(
     return scores | {"tokens": chosen.tokens, "windows": len(chosen), "length": length}
 
 
+def window_length(length: int | None, checkpoint: Checkpoint) -> int:
+    """Tokens per window: as given, or 2,048, or what the model reads."""
+    return min(LENGTH, checkpoint.context or LENGTH) if length is None else length
+
+
 def model_windows(checkpoint: Checkpoint, texts: Sequence[str], length: int, packing: Packing = "paper") -> Windows:
     """Windows with the targets that a model of this kind is scored on."""
     _check_context(checkpoint, length)

@@ -12,18 +12,18 @@ from typing import Any
 from remodeler.checkpoint.load import AUTO, PIPELINES, Checkpoint, fingerprint
 from remodeler.checkpoint.save import Saved, save_pruned
 from remodeler.checkpoint.sizes import announce_space, memory, stored
-from remodeler.checkpoint.source import Source
+from remodeler.data.config import TextConfig
 from remodeler.data.sources import Sampled
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 from remodeler.evaluation.metrics import compare_affordable_speed, text_scores
-from remodeler.evaluation.texts import Text
 from remodeler.model.logprobs import vocabulary
 from remodeler.model.minibatches import enough_memory
 from remodeler.model.streaming import streamed
-from remodeler.pruning.config import Job, Plan
+from remodeler.pruning.config import Budget, CutConfig, PruneConfig
+from remodeler.pruning.inputs import Inputs
 from remodeler.pruning.methods import Method, name_of
 from remodeler.pruning.pipeline import Outcome, run
-from remodeler.pruning.search.budget import Budget, removals, share, upto
+from remodeler.pruning.search.budget import removals, share, upto
 from remodeler.pruning.search.loop import Search
 from remodeler.pruning.search.strategies import RACES
 from remodeler.pruning.validation import (
@@ -35,6 +35,7 @@ from remodeler.pruning.validation import (
     refuse_plan,
     refuse_search,
     refuse_widths,
+    strategy_of,
 )
 from remodeler.pruning.width.store import HISTORY_FILE, STATE_FILE
 from remodeler.pruning.width.width import WIDTH_METHODS
@@ -43,6 +44,7 @@ from remodeler.report.cliff import Point, cut_command, path_warning, result_warn
 from remodeler.runs import processes
 from remodeler.runs.console import bar, note
 from remodeler.runs.folders import empty, new_folder, refuse_existing
+from remodeler.runs.options import flat
 from remodeler.runs.records import Record, command_line, save_record, versions, write_text
 from remodeler.runs.removals import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
 from remodeler.runs.units import Block, name
@@ -51,88 +53,95 @@ Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
 
 
-def prune_model(
-    source: Source, text: Text, plan: Plan, budget: Budget, out: Path, finish: Finish, dry: bool = False
-) -> bool:
-    """Prune a model and write it to a new folder ``out``; with ``dry`` only say what would be done.
+def prune_model(config: PruneConfig, finish: Finish) -> bool:
+    """Prune a model and write it to a new folder; in a dry run only say what would be done.
 
     Returns:
         Whether this process wrote the folder: of several processes, the first does.
     """
+    out = config.run.out
+    assert out
     refuse_existing(out)
-    method, form = method_of(plan), form_named(plan.form)
-    refuse_plan(plan, method, form)
-    refuse_widths(plan, budget, form)
-    with processes.group(source.device) as device, enough_memory("a smaller --batch-size"):
-        job = Job(replace(source, device=device).load(), text, text.sample(), form)
-        search = _search(job, plan, method, budget)
-        refuse_search(search, plan, form)
+    method, form = method_of(config.search), form_named(config.form)
+    refuse_plan(config, method, form)
+    refuse_widths(config, form)
+    with processes.group(config.source.device) as device, enough_memory(f"a smaller {option('batch_size')}"):
+        checkpoint = config.source.open(device=device, stream=config.stream)
+        inputs = Inputs(checkpoint, config.texts, config.texts.sample(), form)
+        search = _search(inputs, config, method)
+        refuse_search(search, config, form)
         if processes.first():
-            announce(search, plan, job)
-            announce_space(out, expected_bytes(search, job))
-        if dry:
+            announce(search, config, inputs)
+            announce_space(out, expected_bytes(search, inputs))
+        if config.run.dry_run:
             return False
         if not processes.first():
-            run(search, plan, {}, None)
+            run(search, config, {}, None)
             return False
         with new_folder(out, keep=True) as work:
             empty(work, but=(REMOVALS_FILE, RACES, STATE_FILE, HISTORY_FILE))
-            options = _options(source, text, plan, budget) | {"criterion": name_of(method.criterion), "out": str(out)}
-            _complete(job, _searched(search, job, plan, work), work, "prune", options)
+            options = flat(config) | {"search": search.scan, "criterion": name_of(method.criterion)}
+            _complete(inputs, _searched(search, inputs, config, work), work, "prune", options)
             finish(work)
             (work / STATE_FILE).unlink(missing_ok=True)  # other runtimes take every safetensors file for weights
             shutil.rmtree(work / RACES, ignore_errors=True)
     return True
 
 
-def _searched(search: Search, job: Job, plan: Plan, work: Path) -> Outcome:
+def _searched(search: Search, inputs: Inputs, config: PruneConfig, work: Path) -> Outcome:
     """What goes, by a search that is heard and seen, from wherever it stopped before."""
-    log, header = work / REMOVALS_FILE, _header(job, search, plan)
-    if plan.start and not log.exists():
-        copy_log(plan.start, log, header)
+    log, header = work / REMOVALS_FILE, _header(inputs, search, config)
+    if config.search.start and not log.exists():
+        copy_log(config.search.start, log, header)
     announce_steps(log)
     with bar("searching") as hear:
-        outcome = run(search, plan, header, work, hear)
+        outcome = run(search, config, header, work, hear)
     if not outcome.removed and not outcome.widths:
-        raise InputError(f"the first step costs too much {search.budget}: give a larger --max-perplexity-increase")
+        raise InputError(f"the first removal already exceeds {_limit(search.budget)}: raise it")
     return outcome
 
 
-def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: str, finish: Finish) -> None:
+def _limit(budget: Budget) -> str:
+    """The budget that a first step can exceed, in words."""
+    return f"{option('max_perplexity_increase')} {budget.max_perplexity_increase:.4g}"
+
+
+def cut_model(config: CutConfig, finish: Finish) -> None:
     """Write another size on the path of a removal log, without searching again."""
+    out, source, budget = config.run.out, config.source, config.budget
+    assert out
     refuse_existing(out)
-    log = log / REMOVALS_FILE if log.is_dir() else log
+    log = config.log / REMOVALS_FILE if config.log.is_dir() else config.log
     header, every = read_log(log)
-    form = form_named(form_name)
+    form = form_named(config.form)
     if source.dtype == "auto":
         source = replace(source, dtype=str(header["model"].get("dtype", "auto")))
-    checkpoint = source.load()
+    checkpoint = source.open()
     if fingerprint(checkpoint.model) != header["model"]["weights"]:
         raise InputError(
-            f"{log} was searched on other weights than {source.model} in {source.dtype}: give the same model"
+            f"{log} was searched on other weights than {source.name} in {source.dtype}: give the same model"
         )
     unknown = [str(block) for block in blocks_of(every) if block not in checkpoint.anatomy.branches]
     if unknown:
         raise InputError(
-            f"{log} removes {unknown[0]}, which {source.model} does not have: give the model it was made of"
+            f"{log} removes {unknown[0]}, which {source.name} does not have: give the model it was made of"
         )
     steps = upto(checkpoint.anatomy, header, every, budget)
     if not steps:
-        raise InputError(f"the first step of {log} costs too much {budget}: allow more")
+        raise InputError(f"the first removal of {log} already exceeds {_limit(budget)}: raise it")
     announce_space(out, _bytes_left(checkpoint, blocks_of(steps)))
     given = header["options"]
-    text = Text(**{key: given[key] for key in ("texts", "samples", "length", "packing", "seed") if key in given})
-    job = Job(checkpoint, text, _texts_again(text), form)
-    places = {"form": form_name, "out": str(out), "log": str(log)}
+    known = {name: given[name] for name in ("texts", "samples", "length", "packing", "seed") if name in given}
+    inputs = Inputs(checkpoint, TextConfig(**known), _texts_again(TextConfig(**known)), form)
     with new_folder(out) as work:
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True)[: len(steps) + 1]
         write_text(work / REMOVALS_FILE, "".join(lines))
         _complete(
-            job,
+            inputs,
             Outcome(blocks_of(steps), {}, steps[-1].perplexity, sum(step.seconds for step in steps), {}),
             work,
             "cut",
-            {**given, **asdict(source), **_budget_options(budget), **places},
+            {**given, **flat(replace(config, source=source))},
         )
         finish(work)
 
@@ -142,42 +151,41 @@ def _bytes_left(checkpoint: Checkpoint, removed: Sequence[Block]) -> int:
     return int(stored(checkpoint).bytes * (1 - share(checkpoint.anatomy, removed)))
 
 
-def _search(job: Job, plan: Plan, method: Method, budget: Budget) -> Search:
-    unit = method.unit if plan.unit == "block" else plan.unit
-    seed = job.text.seed
-    anatomy, windows = job.checkpoint.anatomy, job.windows()
-    return Search(anatomy, windows, budget, method, unit, plan.shape, seed, plan.batch_size, plan.search, plan.error)
+def _search(inputs: Inputs, config: PruneConfig, method: Method) -> Search:
+    given = config.search
+    return Search(
+        inputs.checkpoint.anatomy,
+        inputs.windows(),
+        config.budget,
+        method,
+        method.unit if given.unit == "block" else given.unit,
+        given.shape,
+        inputs.texts.seed,
+        given.batch_size,
+        strategy_of(config, method),
+        given.error,
+    )
 
 
-def _header(job: Job, search: Search, plan: Plan) -> Header:
-    model, windows = job.checkpoint.model, search.windows
+def _header(inputs: Inputs, search: Search, config: PruneConfig) -> Header:
+    model, windows = inputs.checkpoint.model, search.windows
     return {
-        "name": job.checkpoint.name,
+        "name": inputs.checkpoint.name,
         "model": {"weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch.")},
         "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint()},
-        "options": {**asdict(job.text), **plan.path()},
+        "options": {**asdict(inputs.texts), **config.search.path(search.scan)},
     }
-
-
-def _options(source: Source, text: Text, plan: Plan, budget: Budget) -> dict[str, Any]:
-    """Everything that was asked for."""
-    start = {"start": str(plan.start) if plan.start else None}
-    return {**asdict(source), **asdict(text), **asdict(plan), **start, **_budget_options(budget)}
-
-
-def _budget_options(budget: Budget) -> dict[str, Any]:
-    return {"ratio": budget.ratio, "remove": budget.remove, "max_perplexity_increase": budget.max_increase}
 
 
 # After the search -----------------------------------------------------------------------------------------------------
 
 
-def _complete(job: Job, outcome: Outcome, work: Path, verb: str, options: dict[str, Any]) -> None:
+def _complete(inputs: Inputs, outcome: Outcome, work: Path, verb: str, options: dict[str, Any]) -> None:
     """Write the model, read it back, measure both, and describe it all."""
-    checkpoint, removed = job.checkpoint, outcome.removed
+    checkpoint, removed = inputs.checkpoint, outcome.removed
     note(f"{_summary(outcome)}: writing, reading back, measuring")
-    saved = save_pruned(checkpoint, removed, work, job.form, widths=outcome.widths)
-    dense, pruned = _measure(job, saved)
+    saved = save_pruned(checkpoint, removed, work, inputs.form, widths=outcome.widths)
+    dense, pruned = _measure(inputs, saved)
     header, _ = read_log(work / REMOVALS_FILE)
     results = {
         "dense": {"perplexity": header["perplexity"], **dense},
@@ -191,8 +199,7 @@ def _complete(job: Job, outcome: Outcome, work: Path, verb: str, options: dict[s
     }
     results |= _warned(outcome, work, options, vocabulary(checkpoint.model), dense, pruned)
     model = {"name": checkpoint.name, "revision": checkpoint.revision, **header["model"]}
-    inputs = {"model": model, "texts": header["texts"]}
-    record = Record(verb, options, inputs, job.text.seed, versions(), results)
+    record = Record(verb, options, {"model": model, "texts": header["texts"]}, inputs.texts.seed, versions(), results)
     save_record(work, record)
     write_card(work, record, checkpoint.name)
 
@@ -244,28 +251,28 @@ def _facts(checkpoint: Checkpoint, saved: Saved) -> dict[str, Any]:
     }
 
 
-def _texts_again(text: Text) -> Sampled:
+def _texts_again(texts: TextConfig) -> Sampled:
     """The texts of a search, for its held-out figures; none where they are gone."""
     try:
-        return text.sample()
+        return texts.sample()
     except InputError as error:
         note(f"held-out perplexity is left out: {error}")
-        return Sampled([], [], text.texts, 0)
+        return Sampled([], [], texts.texts, 0)
 
 
-def _measure(job: Job, saved: Saved) -> tuple[dict[str, Any], dict[str, Any]]:
+def _measure(inputs: Inputs, saved: Saved) -> tuple[dict[str, Any], dict[str, Any]]:
     """The model before and after, on held-out text where there is enough of it, in memory and in speed."""
-    both = (job.checkpoint, saved.checkpoint)
+    both = (inputs.checkpoint, saved.checkpoint)
     figures = [memory(each) for each in both]
-    length, packing = job.text.window(job.checkpoint), job.text.packing
+    length, packing = inputs.length, inputs.texts.packing
     try:
-        scores = [text_scores(each, job.sampled.heldout, length, packing) for each in both]
+        scores = [text_scores(each, inputs.sampled.heldout, length, packing) for each in both]
     except InputError as error:
         note(f"held-out perplexity is left out: {error}")
         scores = [{}, {}]
     for found, score in zip(figures, scores, strict=True):
         found |= {f"heldout_{key}": score[key] for key in ("perplexity", "bits_per_byte") if key in score}
-    if streamed(job.checkpoint.model):
+    if streamed(inputs.checkpoint.model):
         note("speed is left out: a streamed model's is that of the disk")
         return figures[0], figures[1]
     for found, speeds in zip(figures, compare_affordable_speed(both), strict=True):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.errors import InputError
-from remodeler.runs.records import RECORD_FILE, disk_errors, read_json, to_json
+from remodeler.runs.records import RECORD_FILE, disk_errors, read_json, to_json, write_text
 
 try:
     import fcntl
@@ -24,6 +24,8 @@ except ImportError:  # Windows, where folders are not locked
 
 MARK = ".remodel"
 """A file in an unfinished folder: only folders that have it are taken up, or emptied."""
+DESCRIBED = "described"
+"""What it holds once record, card and report are written."""
 UNFINISHED = ".partial"
 LONGEST_SUFFIX = ".record.json"
 """Of the names that a result and its parts have on the disk while it is made."""
@@ -130,6 +132,37 @@ def tidy(work: Path, begun: str, *folders: str) -> None:
     (work / begun).unlink(missing_ok=True)
     for name in folders:
         shutil.rmtree(work / name, ignore_errors=True)
+
+
+def is_described(work: Path, options: Mapping[str, Any]) -> bool:
+    """Whether an unfinished folder lacks nothing but its name: a run with the same options was described in it."""
+    return _is_marked(work) and bool(read_json(work / RECORD_FILE)["options"] == json.loads(to_json(options)))
+
+
+def mark_described(work: Path) -> None:
+    """Say that all files of a result are written: from here on a kill costs none of them."""
+    write_text(work / MARK, DESCRIBED)
+
+
+def resume(work: Path, kept: Sequence[str]) -> None:
+    """Remove what a kill left while a result was written; the work itself, ``kept``, stays.
+
+    Not that of another run which was killed while it tidied: it may be in pieces, and nothing says whose it is.
+    """
+    empty(work, () if _is_marked(work) else kept)
+    if _is_marked(work):
+        write_text(work / MARK, "")
+
+
+def remove_scratch(folder: Path, *names: str) -> None:
+    """Take out of a finished folder what only the work needed."""
+    for path in (folder / name for name in names):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_marked(work: Path) -> bool:
+    mark = work / MARK
+    return mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == DESCRIBED
 
 
 def readable(folder: Path) -> None:

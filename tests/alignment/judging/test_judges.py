@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from commands import invoke
 from remodeler.alignment.config import Loading
 from remodeler.alignment.data.template import MAJOR, MINOR, NONE, Template
 from remodeler.alignment.judging.job import AnswerWish, JudgeWish, answer_questions, judge_answers
@@ -23,7 +23,6 @@ from remodeler.alignment.judging.judges import (
     write_answers,
 )
 from remodeler.alignment.reviser.reviser import reviser
-from remodeler.cli.app import app
 from remodeler.errors import InputError
 from remodeler.generation.sampling import Sampling
 from remodeler.runs.records import read_json, read_lines
@@ -176,6 +175,6 @@ def test_answers_are_written_for_both_judges_and_judged_here(model: Path, tmp_pa
         "--judge",
         str(model),
     ]
-    found = CliRunner().invoke(app, [*given, "--device", "cpu", "--out", str(tmp_path / "annotations.json")])
+    found = invoke([*given, "--device", "cpu", "--out", str(tmp_path / "annotations.json")])
     assert found.exit_code == 0, found.output
     assert annotated(tmp_path / "annotations.json").comparisons == 2

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
+from commands import invoke
 from remodeler.auditing.formats.posts import Post, read_posts
 from remodeler.auditing.formats.predictions import read_predictions
 from remodeler.auditing.spans import characters
@@ -22,7 +22,6 @@ from remodeler.auditing.tagger.predict import find_spans
 from remodeler.auditing.tagger.predict_job import How, predict_file, score_files, vote_file
 from remodeler.auditing.tagger.rules import spans_of
 from remodeler.auditing.tagger.train_job import Wish, fold, train_tagger
-from remodeler.cli.app import app
 from remodeler.errors import InputError
 from remodeler.runs.records import load_record
 from tiny_encoders import tiny_encoder
@@ -63,7 +62,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def called(*words: object) -> Any:
     """What the command line answers."""
-    return CliRunner().invoke(app, ["audit", *map(str, words)])
+    return invoke(["audit", *map(str, words)])
 
 
 # Train ----------------------------------------------------------------------------------------------------------------

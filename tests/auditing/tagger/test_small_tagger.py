@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from commands import invoke
 from places import REPOSITORY
 from remodeler.auditing.detectors.table import detector, kind, located
 from remodeler.auditing.formats.posts import read_posts
@@ -14,7 +14,6 @@ from remodeler.auditing.spans import Span
 from remodeler.auditing.tagger.files import SHIPPED, load_tagger
 from remodeler.auditing.tagger.predict import find_spans
 from remodeler.auditing.tagger.predict_job import score_files
-from remodeler.cli.app import app
 
 INSULTS = ("What a stupid idea, you idiot.", "Only a moron would say that.", "He is a pathetic loser and a liar.")
 HARMLESS = (
@@ -27,7 +26,7 @@ HARMLESS = (
 
 def called(*words: object) -> Any:
     """What the command line answers."""
-    return CliRunner().invoke(app, ["audit", *map(str, words)])
+    return invoke(["audit", *map(str, words)])
 
 
 def quoted(text: str, spans: list[Span]) -> list[str]:

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from transformers.activations import GELUTanh
-from typer.testing import CliRunner
 
+from commands import invoke
 from graphs import made, pruned
 from remodeler.checkpoint.load import Checkpoint, load
-from remodeler.cli.app import app
 from remodeler.errors import InputError
 from remodeler.exporting.config import Wish
 from remodeler.exporting.graph.check import STEPS, check
@@ -30,7 +29,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     pytest.importorskip("transformers.exporters")
     place = tmp_path_factory.mktemp("llama")
     model = pruned(made("llama", place / "whole"), ["attention.1", "mlp.2"], place / "pruned")
-    result = CliRunner().invoke(app, ["export", model.name, "--to", "executorch", "--out", str(place / "program")])
+    result = invoke(["export", model.name, "--to", "executorch", "--out", str(place / "program")])
     assert result.exit_code == 0, result.output
     return model, place / "program"
 

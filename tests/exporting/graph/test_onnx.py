@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 from transformers import DynamicCache
-from typer.testing import CliRunner
 
+from commands import invoke
 from graphs import made, pruned
 from places import REPOSITORY
 from remodeler.checkpoint.load import Checkpoint, load
-from remodeler.cli.app import app
 from remodeler.errors import InputError
 from remodeler.exporting.config import Wish
 from remodeler.exporting.graph import check as graph_check
@@ -44,7 +43,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A Llama without two blocks, and its graph, as the command writes it."""
     place = tmp_path_factory.mktemp("llama")
     model = pruned(made("llama", place / "whole"), GONE, place / "pruned")
-    result = CliRunner().invoke(app, ["export", model.name, "--to", "onnx", "--out", str(place / "graph")])
+    result = invoke(["export", model.name, "--to", "onnx", "--out", str(place / "graph")])
     assert result.exit_code == 0, result.output
     return model, place / "graph"
 

@@ -16,8 +16,8 @@ from remodeler.data.windows import Windows
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import mean_nll
+from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import CRITERIA, METHODS, ONE_PASS, Method
-from remodeler.pruning.search.budget import Budget
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.runs.removals import blocks_of
 from remodeler.runs.units import Block, Unit

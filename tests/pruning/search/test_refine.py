@@ -7,8 +7,9 @@ import pytest
 from remodeler.data.windows import Windows
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import mean_nll, perplexity
+from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import METHODS
-from remodeler.pruning.search.budget import Budget, done, share, within
+from remodeler.pruning.search.budget import done, share, within
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.pruning.search.refine import refine, removed_units
 from remodeler.runs.removals import Step, blocks_of, read_log

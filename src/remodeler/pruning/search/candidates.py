@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
 
 from remodeler.model.blocks import Anatomy
 from remodeler.model.layerwise import order
+from remodeler.pruning.config import Shape
 from remodeler.pruning.methods import Method
 from remodeler.runs.units import Block, Unit
 
-Shape = Literal["free", "standard", "deci"]
 Kinds = Sequence[str]
 """Of the blocks that are left, in the order in which they are computed."""
 

@@ -16,9 +16,10 @@ from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.pruning import methods
+from remodeler.pruning.config import Budget, Shape
 from remodeler.pruning.methods import METHODS, Method
-from remodeler.pruning.search.budget import Budget, check_reach, done, exceeds, expected_steps, used, within
-from remodeler.pruning.search.candidates import Shape, candidates, longest_path
+from remodeler.pruning.search.budget import check_reach, done, exceeds, expected_steps, used, within
+from remodeler.pruning.search.candidates import candidates, longest_path
 from remodeler.pruning.search.racing import Table
 from remodeler.pruning.search.strategies import SCANS, Scores, remember, remembered
 from remodeler.runs import processes
@@ -96,7 +97,7 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
         steps.append(step_of(search, steps, best, scores, after, start))
         remember(log, len(steps), memory)
         keep(search, log, steps[-1])
-    if search.budget.max_increase is None and not done(search.anatomy, search.budget, steps):
+    if search.budget.max_perplexity_increase is None and not done(search.anatomy, search.budget, steps):
         raise InputError(f"nothing is left to remove after {len(steps)} steps, too early {search.budget}: ask for less")
     return steps
 

@@ -1,0 +1,57 @@
+"""Options that choose a model and how it is loaded."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from remodeler.model.families import FAMILIES
+from remodeler.runs.options import Option, config
+
+if TYPE_CHECKING:
+    from remodeler.checkpoint.load import Checkpoint
+
+MODEL = "Model"
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+ModelLike = Any
+"""A folder, a hub id, or a :class:`~remodeler.checkpoint.load.Checkpoint` that is loaded already."""
+
+
+@config
+class LoadConfig:
+    """How models are loaded."""
+
+    family: Annotated[str | None, Option(MODEL, tuple(FAMILIES))] = None
+    """Treat custom code as this model family."""
+    trust_remote_code: Annotated[bool, Option(MODEL)] = False
+    """Run the checkpoint's own modelling code."""
+    dtype: Annotated[str, Option(MODEL, DTYPES)] = "auto"
+    """Compute in auto (as stored), float32, bfloat16 or float16."""
+    device: Annotated[str, Option(MODEL)] = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+
+    def load(self, model: ModelLike, **other: Any) -> "Checkpoint":
+        """Load a model; one that is loaded already is returned as it is."""
+        from remodeler.checkpoint.load import Checkpoint, load
+
+        if isinstance(model, Checkpoint):
+            return model
+        given = {name: getattr(self, name) for name in ("family", "trust_remote_code", "dtype", "device")}
+        return load(model, **{**given, **other})
+
+
+@config
+class ModelConfig(LoadConfig):
+    """A model, and how it is loaded."""
+
+    model: Annotated[ModelLike, Option(positional=True)]
+    """A model folder or a hub id, e.g. Qwen/Qwen3-0.6B."""
+    revision: Annotated[str | None, Option(MODEL)] = None
+    """Branch, tag or commit on the hub."""
+
+    def open(self, **other: Any) -> "Checkpoint":
+        """Load it."""
+        return self.load(self.model, revision=self.revision, **other)
+
+    @property
+    def name(self) -> str:
+        """The folder or hub id."""
+        return str(getattr(self.model, "name", self.model)) if not isinstance(self.model, Path) else str(self.model)

@@ -1,0 +1,252 @@
+"""Options: declared once, on the frozen config of a verb; the command line and the Python functions are made of them.
+
+A config is a frozen dataclass. A field is an option, or another config whose options several verbs share. The type
+says what a value is, ``Annotated[..., Option(...)]`` what the type can't say, the docstring below a field is its help.
+Values are checked when a config is made, by whomever: errors name fields, and the command line turns these into flags
+(see :func:`remodeler.errors.option`).
+"""
+
+import ast
+import inspect
+import math
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+
+from remodeler.errors import InputError, option
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the type of an option can't say."""
+
+    panel: str = ""
+    """Heading under which help shows it."""
+    choices: tuple[str, ...] = ()
+    """Names it may have; a value that is no text (a function, say) is not looked up."""
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    """A number lies in [low, high] and in (above, below)."""
+    help: str = ""
+    """For types that several configs share; else the docstring below the field."""
+    flags: tuple[str, ...] = ()
+    """Spellings on the command line other than the field's name."""
+    positional: bool = False
+    read: Callable[[str], Any] | None = None
+    """From the text on a command line (and a text in Python) to the value."""
+    default: str = ""
+    """The default in words, where its value doesn't say it."""
+    required: bool = False
+    """The command line must have it, although it has a default in Python."""
+    python_only: bool = False
+    """No option of the command line."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An option as a config declares it."""
+
+    name: str
+    path: tuple[str, ...]
+    """Names of the fields that lead to it, its own last."""
+    type: Any
+    option: Option
+    help: str
+    default: Any
+    """``MISSING`` where it must be given."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """How a command line spells it, the first spelling being the one in messages."""
+        return self.option.flags or (f"--{self.name.replace('_', '-')}",)
+
+    @property
+    def required(self) -> bool:
+        """Whether a command line must have it."""
+        return self.default is MISSING or self.option.required
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def config(cls: type[T]) -> type[T]:
+    """Make a frozen dataclass of keywords whose values are read and checked when it is made."""
+    own = cls.__dict__.get("__post_init__")
+
+    def __post_init__(self: Any) -> None:
+        for spec in own_specs(type(self)):
+            _check(self, spec)
+        if own is not None:
+            own(self)
+
+    cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+    return dataclass(frozen=True, kw_only=True)(cls)
+
+
+def _check(owner: Any, spec: Spec) -> None:
+    """Read a value that was given as text where the option has a reader, and refuse what is out of range."""
+    value = getattr(owner, spec.name)
+    if spec.option.read is not None and isinstance(value, str):
+        value = _read(spec, value)
+        object.__setattr__(owner, spec.name, value)
+    refuse(spec, value)
+
+
+def _read(spec: Spec, text: str) -> Any:
+    assert spec.option.read is not None
+    try:
+        return spec.option.read(text)
+    except ValueError as error:
+        raise InputError(f"{option(spec.name, text)}: {error}") from None
+
+
+def refuse(spec: Spec, value: Any) -> None:
+    """Raise for a value that an option can't have."""
+    choices = spec.option.choices
+    if isinstance(value, str) and choices and value not in choices:
+        close = get_close_matches(value, choices, 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise InputError(f"{option(spec.name)} {value!r} is unknown: {hint}choose {', '.join(choices)}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _refuse_number(spec, value)
+
+
+def _refuse_number(spec: Spec, value: float) -> None:
+    limits = spec.option
+    if not math.isfinite(value):
+        raise InputError(f"{option(spec.name)} must be a finite number (got {value})")
+    if not (limits.low <= value <= limits.high and limits.above < value < limits.below):
+        raise InputError(f"{option(spec.name)} must be {allowed(limits)} (got {value:g})")
+
+
+def allowed(limits: Option) -> str:
+    """The range of a number, in words: ``>= 1``, ``> 0 and < 1``."""
+    bounds = {">=": limits.low, ">": limits.above, "<=": limits.high, "<": limits.below}
+    return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if math.isfinite(bound))
+
+
+# What a config declares -----------------------------------------------------------------------------------------------
+
+
+def specs(cls: type) -> tuple[Spec, ...]:
+    """All options of a config, those of the configs in it too, in the order in which they are declared."""
+    return _specs(cls)
+
+
+@cache
+def _specs(cls: type) -> tuple[Spec, ...]:
+    return tuple(_walk(cls, ()))
+
+
+def own_specs(cls: type) -> Iterator[Spec]:
+    """The options among a config's own fields."""
+    return (spec for spec in specs(cls) if len(spec.path) == 1)
+
+
+def _walk(cls: type, path: tuple[str, ...]) -> Iterator[Spec]:
+    hints, helps = get_type_hints(cls, include_extras=True), _docstrings(cls)
+    for each in fields(cls):
+        kind, given = _annotated(hints[each.name])
+        if is_dataclass(kind):
+            yield from _walk(kind, (*path, each.name))  # type: ignore[arg-type]
+        else:
+            words = helps.get(each.name) or given.help
+            yield Spec(each.name, (*path, each.name), kind, given, words, _default(each))
+
+
+def _annotated(hint: Any) -> tuple[Any, Option]:
+    kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    given = next((note for note in notes if isinstance(note, Option)), Option())
+    return kind, replace(given, choices=get_args(kind)) if get_origin(kind) is Literal else given
+
+
+def _default(each: Field[Any]) -> Any:
+    return each.default_factory() if each.default_factory is not MISSING else each.default
+
+
+@cache
+def _docstrings(cls: type) -> dict[str, str]:
+    """The docstrings below the fields of a class and of those it extends."""
+    found: dict[str, str] = {}
+    for each in reversed([each for each in cls.__mro__ if is_dataclass(each)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, below in zip(body.body, body.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and _is_text(below):
+                found[field.target.id] = inspect.cleandoc(below.value.value)  # type: ignore[attr-defined]
+    return found
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+# From values to a config and back -------------------------------------------------------------------------------------
+
+
+def build(cls: type[T], given: Mapping[str, Any]) -> T:
+    """A config from flat values by name, each put where it belongs.
+
+    Raises:
+        InputError: for a name that is no option of it, and for a value that an option can't have.
+    """
+    known = {spec.name: spec for spec in specs(cls)}
+    for name in given:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f"did you mean {option(close[0])}?" if close else f"options are {', '.join(known)}"
+            raise InputError(f"{option(name)} is unknown here: {hint}")
+    _refuse_missing(known.values(), given)
+    tree: dict[str, Any] = {}
+    for name, value in given.items():
+        *outer, last = known[name].path
+        place = tree
+        for step in outer:
+            place = place.setdefault(step, {})
+        place[last] = value
+    return _made(cls, tree)
+
+
+def _refuse_missing(known: Any, given: Mapping[str, Any]) -> None:
+    missing = [spec.name for spec in known if spec.default is MISSING and spec.name not in given]
+    if missing:
+        raise InputError(f"{', '.join(map(option, missing))} must be given")
+
+
+def _made(cls: type[T], tree: Mapping[str, Any]) -> T:
+    hints = get_type_hints(cls)
+    parts = {name: _made(hints[name], value) if is_dataclass(hints[name]) else value for name, value in tree.items()}
+    return cls(**parts)
+
+
+def flat(made: Any) -> dict[str, Any]:
+    """The values of a config by name, as a record holds them: paths as text."""
+    found: dict[str, Any] = {}
+    for spec in specs(type(made)):
+        value = made
+        for step in spec.path:
+            value = getattr(value, step)
+        found[spec.name] = str(value) if isinstance(value, Path) else value
+    return found
+
+
+# Readers of texts -----------------------------------------------------------------------------------------------------
+
+
+def share(text: str) -> float:
+    """``25%`` and ``0.25`` alike."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise ValueError("give a share as 0.25 or 25%") from None
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(each.strip() for each in text.split(",") if each.strip())
