@@ -151,7 +151,8 @@ def limited(given: argparse.Namespace) -> dict[str, Any]:
     phases["load"] = _phase(start, weights.read)
     windows = random_windows(given.windows, given.length, SHAPE["vocab_size"])
     start = time.perf_counter()
-    steps = prune(Search(checkpoint.anatomy, windows, Budget(None, 1), size=given.size, tell=_progress, listen=_listen))
+    search = Search(checkpoint.anatomy, windows, Budget(None, 1), size=given.size, on_step=_progress, progress=_listen)
+    steps = prune(search)
     phases["perplexity of the intact model, and one step"] = _phase(start, weights.read)
     figures = {
         "limit": limit,

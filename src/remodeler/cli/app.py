@@ -16,8 +16,8 @@ from remodeler.cli.evaluate import evaluate, show_table
 from remodeler.cli.export import export
 from remodeler.cli.merge import fuse, merge
 from remodeler.cli.report import publish, report
+from remodeler.cli.screen import messages_as_notes, note, say
 from remodeler.errors import InputError, one_line, out_of_memory
-from remodeler.runs.console import note, say
 from remodeler.runs.records import disk_refusal, os_error
 from remodeler.runs.streams import lasting_streams
 
@@ -40,9 +40,11 @@ def version(value: bool) -> None:
 
 @app.callback()
 def main_options(
+    context: typer.Context,
     show: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Options before the verb."""
+    context.with_resource(messages_as_notes())
 
 
 @app.command(cls=opt.Verb)

@@ -7,12 +7,12 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from remodeler.checkpoint.source import Source
+from remodeler.cli.screen import note
 from remodeler.errors import InputError
 from remodeler.evaluation.texts import Text
 from remodeler.pruning.config import Plan
 from remodeler.pruning.job import Finish, prune_model
 from remodeler.pruning.search.budget import Budget
-from remodeler.runs.console import note
 from remodeler.runs.folders import refuse_existing
 from remodeler.runs.records import Record, load_record
 

@@ -1,5 +1,6 @@
 """What can be said and refused before a search: options that contradict each other, a form, the size, the time."""
 
+import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,10 @@ from remodeler.pruning.search.budget import Budget
 from remodeler.pruning.search.loop import Search, check, estimate
 from remodeler.pruning.search.strategies import SCANS
 from remodeler.pruning.width.width import WIDTH_METHODS
-from remodeler.runs.console import duration, note
+from remodeler.runs.progress import duration
 from remodeler.runs.records import read_lines
+
+logger = logging.getLogger(__name__)
 
 
 def method_of(plan: Plan) -> Method:
@@ -107,16 +110,18 @@ def announce(search: Search, plan: Plan, job: Job) -> None:
     figures = memory(checkpoint)
     given, asked = len(sampled.calibration), job.text.samples
     few = f" ({asked} were asked for, the source has no more)" if given < asked else ""
-    note(f"{checkpoint.name}: {sizes_in_words(figures)}")
-    note(f"{given} texts from {sampled.name}{few}: {len(windows)} windows, {windows.tokens:,} scored tokens")
+    logger.info(f"{checkpoint.name}: {sizes_in_words(figures)}")
+    logger.info(f"{given} texts from {sampled.name}{few}: {len(windows)} windows, {windows.tokens:,} scored tokens")
     if plan.method not in WIDTH_METHODS:
         blocks = replace(search, budget=plan.blocks_first(search.budget)) if plan.width else search
         units, seconds = estimate(blocks, _pass_seconds(search))
-        note(f"{units} candidates; {blocks.budget} takes about {duration(seconds)}")
+        logger.info(f"{units} candidates; {blocks.budget} takes about {duration(seconds)}")
     if plan.width:
-        note(f"heads and channels by {plan.width}: {WIDTH_METHODS[plan.width].summary}")
+        logger.info(f"heads and channels by {plan.width}: {WIDTH_METHODS[plan.width].summary}")
     if checkpoint.anatomy.family.task == "seq2seq":
-        note("encoder-decoder models are written in the portable form only: zeroed blocks, no smaller and no faster")
+        logger.info(
+            "encoder-decoder models are written in the portable form only: zeroed blocks, no smaller and no faster"
+        )
 
 
 def expected_bytes(search: Search, job: Job) -> int:
@@ -128,7 +133,7 @@ def expected_bytes(search: Search, job: Job) -> int:
 def announce_steps(log: Path) -> None:
     """Say what an interrupted search left."""
     if log.exists():
-        note(f"going on with {log}: {max(0, len(read_lines(log)) - 1)} steps are done")
+        logger.info(f"going on with {log}: {max(0, len(read_lines(log)) - 1)} steps are done")
 
 
 @torch.no_grad()
