@@ -34,11 +34,11 @@ from remodeler.alignment.reviser.difficulty import Rule, edit_distance
 from remodeler.alignment.reviser.reviser import load_reviser, probabilities, revised
 from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load
+from remodeler.cli.screen import table
 from remodeler.data.sources import read_texts
 from remodeler.generation.sampling import Sampling, complete
 from remodeler.model.logprobs import mean_nll
 from remodeler.report.page import write_report
-from remodeler.runs.console import table
 from remodeler.runs.records import append_line, read_lines, write_json, write_text
 
 GRADES = ("a few words", "a sentence", "everything")

@@ -23,8 +23,8 @@ from remodeler.alignment.reviser.calibration import area_interval
 from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load
+from remodeler.cli.screen import note, table
 from remodeler.report.page import write_report
-from remodeler.runs.console import note, table
 from remodeler.runs.records import append_line, load_record, read_lines, write_text
 
 Row = dict[str, Any]

@@ -26,6 +26,7 @@ from align_tables import print_carried, print_maps, print_times
 from rapidfuzz.distance import Levenshtein
 from transformers import PreTrainedTokenizerFast
 
+from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.errors import InputError
 from remodeler.fusion.counts import count, statistics_map
@@ -41,7 +42,6 @@ from remodeler.fusion.cross_tokenizer import (
 )
 from remodeler.fusion.offsets import Cut, Ints, cut
 from remodeler.fusion.vocabularies import edit_map, exact_map, piece_map, surfaces, token_bytes
-from remodeler.runs.console import note
 from remodeler.runs.records import write_json
 
 Times = dict[str, list[float]]

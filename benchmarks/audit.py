@@ -24,7 +24,7 @@ from remodeler.auditing.tagger.model import Head
 from remodeler.auditing.tagger.predict import find_spans
 from remodeler.auditing.tagger.quantised import quantise
 from remodeler.checkpoint.load import one_sentence
-from remodeler.runs.console import table
+from remodeler.cli.screen import table
 from remodeler.runs.records import versions, write_json
 
 

@@ -22,7 +22,7 @@ from remodeler.auditing.tagger.auxiliary import AUXILIARIES
 from remodeler.auditing.tagger.config import Course
 from remodeler.auditing.tagger.model import OUTPUTS, Head
 from remodeler.auditing.tagger.train_job import Wish, train_tagger
-from remodeler.runs.console import note, table
+from remodeler.cli.screen import note, table
 from remodeler.runs.records import append_line, load_record, read_lines
 from remodeler.training.plan import order
 

@@ -22,7 +22,7 @@ from remodeler.auditing.tagger.model import OUTPUTS, Head
 from remodeler.auditing.tagger.predict_job import How, predict_file
 from remodeler.auditing.tagger.rules import Rules, spans_of, tuned
 from remodeler.auditing.tagger.train_job import Wish, fold, train_tagger
-from remodeler.runs.console import note, table
+from remodeler.cli.screen import note, table
 
 
 def nothing(folder: Path) -> None:

@@ -32,7 +32,7 @@ from remodeler.auditing.tagger.model import Head
 from remodeler.auditing.tagger.predict import find_spans
 from remodeler.auditing.tagger.train_job import Wish, train_tagger
 from remodeler.checkpoint.load import one_sentence
-from remodeler.runs.console import note, table
+from remodeler.cli.screen import note, table
 from remodeler.runs.folders import new_folder
 
 SIZES = (("pieces", 6000), ("width", 160), ("positions", 256), ("channels", 384), ("epochs", 5), ("seed", 1))

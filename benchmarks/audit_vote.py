@@ -25,7 +25,7 @@ from remodeler.auditing.tagger.model import Head
 from remodeler.auditing.tagger.predict_job import How, predict_file
 from remodeler.auditing.tagger.rules import Rules, spans_of, tuned
 from remodeler.auditing.tagger.train_job import Wish, train_tagger
-from remodeler.runs.console import note, table
+from remodeler.cli.screen import note, table
 from remodeler.runs.records import load_record, write_json
 
 COMMON = {"learning_rate": 1e-4, "head_rate": 1e-3}

@@ -118,7 +118,7 @@ def _path(search: Search, setup: Setup, folder: Path) -> tuple[Header, list[Step
     log = folder / "removals.jsonl"
     if not (log.exists() and share(search.anatomy, blocks_of(read_log(log)[1])) >= (search.budget.ratio or 0)):
         meter = metered(folder / "cost.jsonl")
-        prune(replace(search, tell=lambda step: meter(step.step)), log, _identity(search, setup))
+        prune(replace(search, on_step=lambda step: meter(step.step)), log, _identity(search, setup))
     return read_log(log)
 
 
@@ -158,7 +158,7 @@ def _refine(search: Search, source: Path, folder: Path) -> None:
         header, steps = read_log(source)
         cut = within(search.anatomy, search.budget, header["perplexity"], steps)
         write_text(log, "".join(to_json(line) + "\n" for line in [header, *(step.line() for step in cut)]))
-    steps = refine(replace(search, tell=lambda step: meter(step.step)), read_log(log)[1], log)
+    steps = refine(replace(search, on_step=lambda step: meter(step.step)), read_log(log)[1], log)
     meter(len(steps))  # the trials that brought no swap
     (folder / "done").touch()
 

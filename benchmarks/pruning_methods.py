@@ -42,12 +42,12 @@ from pruning_tables import page, plot
 from quality import SAMPLES, Setup
 
 from remodeler.checkpoint.sizes import memory
+from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.errors import InputError
 from remodeler.model.blocks import bypassed
 from remodeler.model.logprobs import mean_nll
 from remodeler.pruning.search.budget import share
-from remodeler.runs.console import note
 from remodeler.runs.records import append_line, drop_torn_line, read_lines
 
 ROWS, POINTS, ANSWERS, SPEED = "rows.jsonl", "points.jsonl", "answers.jsonl", "speed.jsonl"

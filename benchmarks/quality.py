@@ -28,6 +28,7 @@ from quality_tables import page, plot
 
 import remodeler
 from remodeler.checkpoint.load import Checkpoint, fingerprint, load
+from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError
@@ -39,7 +40,6 @@ from remodeler.pruning.methods import METHODS, Method
 from remodeler.pruning.search.budget import share, upto
 from remodeler.pruning.search.candidates import longest_path
 from remodeler.pruning.search.loop import Search, prune
-from remodeler.runs.console import note
 from remodeler.runs.records import append_line, drop_torn_line, read_lines
 from remodeler.runs.removals import Header, Step, blocks_of, read_log
 from remodeler.runs.units import Block, name

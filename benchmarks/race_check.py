@@ -26,13 +26,13 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from remodeler.checkpoint.load import load
+from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.data.windows import IGNORED, Windows
 from remodeler.errors import InputError
 from remodeler.evaluation.metrics import model_windows
 from remodeler.pruning.search.candidates import candidates
 from remodeler.pruning.search.racing import PIECE, Table, race
-from remodeler.runs.console import note
 from remodeler.runs.records import write_json
 from remodeler.runs.units import Block, Unit
 

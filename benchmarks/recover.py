@@ -29,6 +29,7 @@ import torch
 import remodeler
 from remodeler.checkpoint.load import Checkpoint, fingerprint, load
 from remodeler.checkpoint.save import save_pruned
+from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError
@@ -38,7 +39,6 @@ from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import METHODS
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.recovery.config import Recipe, Wish
-from remodeler.runs.console import note
 from remodeler.runs.records import append_line, drop_torn_line, read_lines
 from remodeler.runs.removals import blocks_of
 from remodeler.training.adapters import adapted, everything

@@ -33,6 +33,7 @@ from race_check import evaluations
 from search_loops import official, plain
 
 from remodeler.checkpoint.load import Checkpoint, load
+from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError
@@ -46,7 +47,6 @@ from remodeler.pruning.criteria.sweep import sweep
 from remodeler.pruning.search.candidates import candidates
 from remodeler.pruning.search.racing import Table
 from remodeler.pruning.search.strategies import SCANS
-from remodeler.runs.console import note
 from remodeler.runs.records import versions, write_json
 from remodeler.runs.units import Block, Unit
 

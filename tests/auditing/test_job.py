@@ -288,10 +288,10 @@ def test_another_wish_does_not_go_on(models: list[Path], prompts: Path, words: P
 
 
 def test_dry_run_writes_nothing(
-    models: list[Path], prompts: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: list[Path], prompts: Path, words: Path, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     assert audit(wish(models, prompts, words), tmp_path / "out", nothing, dry=True) is None
-    told = capsys.readouterr().err
+    told = messages.text
     assert "6 prompts of" in told
     assert "3 completions each" in told
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
@@ -316,7 +316,7 @@ def test_wishes_that_make_no_sense(options: dict[str, Any], says: str) -> None:
         audit(Wish(**options), None, nothing)
 
 
-def test_bad_rows_are_counted(words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_rows_are_counted(words: Path, tmp_path: Path, messages: pytest.LogCaptureFixture) -> None:
     (tmp_path / "t.jsonl").write_text('{"text": "the mat"}\n{"tekst": 1}\n{"text": "x"}\n')
     asked = Wish(tmp_path / "t.jsonl", detector=str(words), settings=CPU)
     with pytest.raises(InputError, match="row 2"):
@@ -325,7 +325,7 @@ def test_bad_rows_are_counted(words: Path, tmp_path: Path, capsys: pytest.Captur
     assert made is not None
     assert made[0].results["bad_rows"] == 1
     assert [row.number for row in made[1]] == [0, 2], "texts keep the numbers of their rows"
-    assert "1 bad rows" in capsys.readouterr().err
+    assert "1 bad rows" in messages.text
     assert json.loads((tmp_path / "out" / "record.json").read_text())["inputs"]["texts"]["count"] == 2
 
 

@@ -351,7 +351,7 @@ def test_conversations_are_fused_by_their_responses(models: list[Path], tmp_path
 
 
 def test_one_conversation_that_is_none_costs_one_row(
-    models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: list[Path], tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     """It is counted in the dry run, while it is fused and in the record; and the others stay what they were."""
     good = [{"messages": [{"role": "user", "content": f"the cat {n}?"}, ANSWERED]} for n in range(12)]
@@ -363,7 +363,7 @@ def test_one_conversation_that_is_none_costs_one_row(
     (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (bad[0], *good, *bad[1:])))
     asked = wish(models, tmp_path / "talks.jsonl", steps=1, length=64)
     assert not fuse_models(asked, tmp_path / "out", nothing, dry=True)
-    told = " ".join(capsys.readouterr().err.split())
+    told = " ".join(messages.text.split())
     for reason in (
         "1 (a tool call or its result; row 1)",
         "1 (an empty answer; row 14)",
@@ -382,7 +382,7 @@ def test_one_conversation_that_is_none_costs_one_row(
 
 
 def test_a_system_prompt_that_the_template_refuses_is_in_the_record(
-    models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: list[Path], tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = (
@@ -400,7 +400,7 @@ def test_a_system_prompt_that_the_template_refuses_is_in_the_record(
     facts = load_record(tmp_path / "out").inputs["texts"]
     assert facts["system in the first turn"] == 8
     assert facts["left out"] == {"the chat template refuses it: No system here": 1}
-    assert "system turns that the student's chat template does not take: 8" in " ".join(capsys.readouterr().err.split())
+    assert "system turns that the student's chat template does not take: 8" in " ".join(messages.text.split())
 
 
 @pytest.mark.parametrize(

@@ -26,16 +26,13 @@ from remodeler.generation.sampling import (
     read,
     written,
 )
+from remodeler.runs.progress import silent
 from tiny import tiny_anatomy, tiny_checkpoint, tiny_tokenizer
 from tiny_tokenizers import pieces
 
 PROMPTS = ["the cat", "the dog sat on the mat and the", "on", "the log the log the log", "the mat sat"]
 HOW = Sampling(10, samples=2)
 TORN = "\N{REPLACEMENT CHARACTER}"
-
-
-def silent(share: float, words: str) -> None:
-    """Nobody listens."""
 
 
 @pytest.fixture(scope="module")

@@ -30,17 +30,17 @@ def pair(folder: Path, **fields: Any) -> Wish:
     ],
 )
 def test_what_changes_the_meaning_of_weights_is_said(
-    fields: dict[str, Any], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fields: dict[str, Any], told: str, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     prepared(pair(tmp_path, **fields))
-    words = " ".join(capsys.readouterr().err.split())
+    words = " ".join(messages.text.split())
     assert f"differ, the result has what {tmp_path}/one says: {told}" in words
 
 
-def test_what_changes_nothing_is_not_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_changes_nothing_is_not_said(tmp_path: Path, messages: pytest.LogCaptureFixture) -> None:
     names = {"torch_dtype": "bfloat16", "transformers_version": "4.40.0", "use_cache": False, "attention_dropout": 0.1}
     prepared(pair(tmp_path, unsloth_version="2025.1", _name_or_path="/x", rope_theta=1e4, rope_scaling=None, **names))
-    assert "differ" not in capsys.readouterr().err
+    assert "differ" not in messages.text
 
 
 def test_other_heads_are_refused(tmp_path: Path) -> None:

@@ -354,14 +354,14 @@ def test_rows_from_nowhere_are_refused(worded: list[str], tmp_path: Path, token:
 
 
 def test_filters_and_parameters_without_effect_are_named(
-    family: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    family: list[str], tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     content = changes("task_arithmetic", family, parameters={"density": 0.5, "weight": [{"filter": "mlq", "value": 1}]})
     content["models"] = [{"model": family[0], "parameters": {"weight": 1}}, *entries(family[1], weight={"value": 1})]
     content["models"] += entries(family[2])
     content["parameters"]["weight"] += [{"value": 2}, {"filter": "mlp", "value": 3}]
     prepared(read(tmp_path, content))
-    said = capsys.readouterr().err.replace("\n", " ")
+    said = messages.text.replace("\n", " ")
     assert "the filter 'mlq' of weight is in no tensor's name" in said
     assert "of parameters.weight what stands behind the condition without filter changes nothing" in said
     assert "density changes nothing: task_arithmetic does without it" in said

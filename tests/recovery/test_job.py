@@ -240,10 +240,10 @@ def test_what_another_command_left_is_refused(recover: Recover) -> None:
 
 
 def test_a_dry_run_says_what_it_would_do_and_writes_nothing(
-    recover: Recover, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recover: Recover, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     out = recover(dry=True)
-    told = capsys.readouterr().err
+    told = messages.text
     assert "12 steps of 4 windows" in told
     assert "adapters of rank 32" in told
     assert "takes about" in told

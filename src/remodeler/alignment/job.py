@@ -1,5 +1,6 @@
 """All in one command: a reviser from preferences, then a policy that it guides. OUT/reviser and OUT/policy."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,10 @@ from remodeler.alignment.evolution.prepare import divided
 from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import pick_device
 from remodeler.errors import InputError
-from remodeler.runs.console import note
 from remodeler.runs.folders import partial, refuse_existing
 from remodeler.runs.records import disk_errors, load_record, to_json
+
+logger = logging.getLogger(__name__)
 
 REVISER, POLICY = "reviser", "policy"
 
@@ -30,12 +32,12 @@ def align_policy(first: ReviserWish, second: EvolveWish, out: Path, finish: Fini
     place = out / REVISER
     if place.is_dir():
         _same(first, place)
-        note(f"{place} is there already")
+        logger.info(f"{place} is there already")
     else:
         divided(second, pick_device(second.loading.device))  # what can't work, before hours are spent on the reviser
         train_reviser(first, place, finish, dry)
     if dry and not place.is_dir():
-        note("the evolution can be looked at when the reviser is there")
+        logger.info("the evolution can be looked at when the reviser is there")
         return False
     return evolve_policy(replace(second, reviser=str(place)), out / POLICY, finish, dry)
 

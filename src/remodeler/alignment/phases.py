@@ -4,6 +4,7 @@ The next phase starts from what was written and read back, also in a run that no
 weights.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,14 +15,16 @@ from remodeler.alignment.data.examples import Row, weighted, weights, windows
 from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.report.figures import short
 from remodeler.runs import processes
-from remodeler.runs.console import bar, duration, note
 from remodeler.runs.folders import partial
+from remodeler.runs.progress import duration, progress_bar
 from remodeler.runs.records import command_line, disk_errors
 from remodeler.training.adapters import Lora, merge
 from remodeler.training.loop import step_seconds, train
 from remodeler.training.model import trainable, training_precision, write_trained
 from remodeler.training.plan import Training, refuse_pace
 from remodeler.training.state import CURVE_FILE, STATES
+
+logger = logging.getLogger(__name__)
 
 MODEL = "model"
 """Folders of a phase: until it is done, and when it is."""
@@ -111,18 +114,18 @@ def _train(student: Checkpoint, lesson: Lesson, course: Course, folder: Path, ti
         "lora": asdict(course.lora) if course.lora else None,
         "training": asdict(replace(plan, save_minutes=0)),
     }
-    with trainable(student.anatomy, course.lora, course.seed) as wrapper, bar(title) as hear:
+    with trainable(student.anatomy, course.lora, course.seed) as wrapper, progress_bar(title) as progress:
         loss = weighted(counts)
         if processes.first():
             _announce(student, lesson, plan, title, step_seconds(student.anatomy, loss, read, plan))
-        train(student.anatomy, loss, read, plan, folder / STATES, header, look, hear)
+        train(student.anatomy, loss, read, plan, folder / STATES, header, look, progress)
         if wrapper is not None:
             merge(wrapper)
 
 
 def _announce(student: Checkpoint, lesson: Lesson, plan: Training, title: str, seconds: float) -> None:
     numbers = sum(value.numel() for value in student.model.parameters() if value.requires_grad)
-    note(
+    logger.info(
         f"{title}: {len(lesson.rows):,} examples, {plan.steps} steps of {plan.batch}, {short(numbers)} numbers change, "
         f"about {duration(seconds * plan.steps)}"
     )

@@ -4,6 +4,7 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 completions batch by batch, spans some texts at a time. Spans are looked for in what a model wrote, not in the prompt.
 """
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +21,11 @@ from remodeler.auditing.statistics.counting import Found, figures, frequent, pai
 from remodeler.checkpoint.load import Checkpoint, fingerprint, load, look
 from remodeler.generation.sampling import Completion, completions, expected_seconds, read
 from remodeler.report.card import write_audit_card
-from remodeler.runs.console import bar, duration, note
 from remodeler.runs.folders import empty, new_folder, refuse_existing
+from remodeler.runs.progress import duration, progress_bar
 from remodeler.runs.records import Record, append_lines, command_line, digest, save_record, sha256, taken_up, versions
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
@@ -86,7 +89,7 @@ def _given(wish: Wish) -> Given:
     else:
         given = read_prompts(wish.prompts or "", wish.words, wish.limit, wish.skip_bad)
     if given.bad:
-        note(f"{len(given.bad)} bad rows are left out; the first: {given.bad[0]}")
+        logger.warning(f"{len(given.bad)} bad rows are left out; the first: {given.bad[0]}")
     return given
 
 
@@ -112,8 +115,10 @@ def _completed(wish: Wish, side: int, prompts: Sequence[str], work: Path) -> tup
     checkpoint = load(wish.models[side], **wish.loading(side))
     digest_of = fingerprint(checkpoint.model)
     header = {"model": digest_of, "dtype": str(checkpoint.model.dtype)}
-    with bar(f"{Path(checkpoint.name).name} writes") as hear:
-        made = completions(work / COMPLETIONS[side], header, checkpoint, prompts, wish.sampling, wish.batch_size, hear)
+    with progress_bar(f"{Path(checkpoint.name).name} writes") as progress:
+        made = completions(
+            work / COMPLETIONS[side], header, checkpoint, prompts, wish.sampling, wish.batch_size, progress
+        )
     facts = {
         "name": checkpoint.name,
         "weights": digest_of,
@@ -128,7 +133,7 @@ def _found(wish: Wish, find: Detector, rows: Sequence[Found], work: Path) -> lis
     """All rows with their spans: those that are on the disk, and the rest, some at a time."""
     header = {"texts": digest(row.text for row in rows), **_detector(wish)}
     found = [Found.parse(line) for line in taken_up(work / SPANS, header)]
-    with bar("looking for spans") as hear:
+    with progress_bar("looking for spans") as progress:
         while len(found) < len(rows):
             part = rows[len(found) : len(found) + AT_ONCE]
             spans = find([row.text for row in part])
@@ -138,7 +143,7 @@ def _found(wish: Wish, find: Detector, rows: Sequence[Found], work: Path) -> lis
             ]
             append_lines(work / SPANS, [row.line() for row in new])
             found += new
-            hear(len(found) / len(rows), f"{len(found):,} of {len(rows):,} texts")
+            progress(len(found) / len(rows), f"{len(found):,} of {len(rows):,} texts")
     return found
 
 
@@ -188,7 +193,7 @@ def _options(wish: Wish) -> dict[str, Any]:
 def _announce(wish: Wish, texts: Sequence[str]) -> None:
     """Sizes, and about how long completing takes."""
     if wish.texts is not None:
-        note(f"{wish.texts.name}: {len(texts):,} texts, {sum(map(len, texts)):,} characters")
+        logger.info(f"{wish.texts.name}: {len(texts):,} texts, {sum(map(len, texts)):,} characters")
         return
     how = wish.sampling
     for side, name in enumerate(wish.models):
@@ -196,7 +201,7 @@ def _announce(wish: Wish, texts: Sequence[str]) -> None:
         rows = read(checkpoint, texts, how)
         lengths = sorted(map(len, rows))
         seconds = expected_seconds(checkpoint, rows, how, wish.batch_size)
-        note(
+        logger.info(
             f"{name}: {len(rows):,} prompts of {lengths[0]} to {lengths[-1]} tokens, {how.samples} completions each of "
             f"at most {how.tokens} tokens: about {duration(seconds)}"
         )

@@ -5,6 +5,7 @@ as it did before. What transformers writes of a tokenizer in memory is taken whe
 they read back other than the tokenizer that the verb worked with.
 """
 
+import logging
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +21,9 @@ from remodeler.checkpoint.compatibility import TOKENIZER_FILE, complete_tokenize
 from remodeler.checkpoint.load import LIBRARY_ERRORS, Checkpoint, read_tokenizer
 from remodeler.errors import InputError
 from remodeler.model.files.diagnosis import LICENCES
-from remodeler.runs.console import note
 from remodeler.runs.records import disk_errors, read_json
+
+logger = logging.getLogger(__name__)
 
 TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tekken.json"),
@@ -119,7 +121,9 @@ def write_tokenizer(
         for file in matching(folder, TOKENIZER):
             file.unlink()
     tokenizer.save_pretrained(folder)
-    note(f"the tokenizer in {folder} reads back otherwise than the one in memory: compare their ids before use")
+    logger.warning(
+        f"the tokenizer in {folder} reads back otherwise than the one in memory: compare their ids before use"
+    )
 
 
 def _files_of(source: str | Path | None, revision: str | None) -> Path | None:

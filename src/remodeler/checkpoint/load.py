@@ -35,7 +35,7 @@ from remodeler.model.files.shards import stored_dtype
 from remodeler.model.files.weights import tensor_files
 from remodeler.model.streaming import open_model, tensors_by_name
 from remodeler.model.tracing import probe, trace
-from remodeler.runs.console import ERR
+from remodeler.runs.progress import on_terminal
 from remodeler.runs.records import disk_errors
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
@@ -195,7 +195,7 @@ def one_sentence(name: str, what: str) -> Iterator[None]:
     """Library errors about a checkpoint, as one sentence; the transformers logger keeps quiet meanwhile."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
-    bars = transformers_logging.is_progress_bar_enabled() and not ERR.is_terminal  # people may see them
+    bars = transformers_logging.is_progress_bar_enabled() and not on_terminal()
     if bars:
         transformers_logging.disable_progress_bar()
     try:

@@ -3,13 +3,15 @@
 A test returns what its sentence names, or "". The first row that fits tells.
 """
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from remodeler.errors import InputError
-from remodeler.runs.console import note
+
+logger = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
 
@@ -191,10 +193,10 @@ def settle(name: str, model: Any, info: Mapping[str, Any]) -> None:
     shapes = [(key, tuple(has), tuple(needs)) for key, has, needs in sorted(info.get("mismatched_keys", ()))]
     refuse_misfit(Fit(name, model.config.to_dict(), missing, unexpected, shapes))
     if unexpected:
-        note(
+        logger.warning(
             f"{len(unexpected)} weights of {name} have no place in its model and are left out (the first: "
             f"{unexpected[0]})"
         )
     if model.get_expanded_tied_weights_keys(all_submodels=True) and not model.all_tied_weights_keys:
-        note(f"{name} says tie_word_embeddings and has another head than its embeddings: they are not tied")
+        logger.warning(f"{name} says tie_word_embeddings and has another head than its embeddings: they are not tied")
         model.config.tie_word_embeddings = False

@@ -1,5 +1,6 @@
 """A model by its name, a folder or a hub id: what is no language model is refused, and its files are on this disk."""
 
+import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,8 +16,9 @@ from remodeler.model.families import FAMILIES
 from remodeler.model.files.diagnosis import ADAPTER_CONFIG, CONFIG, GENERATION, MERGE_ADAPTER, refuse_folder
 from remodeler.model.files.file_checks import json_object
 from remodeler.model.files.weights import WHOLE, start_file, weight_files
-from remodeler.runs.console import note
 from remodeler.runs.records import disk_errors
+
+logger = logging.getLogger(__name__)
 
 COMPANIONS = [
     *("*.json", "*.py", "*.txt", "*.model", "*.model.v*", "*.tiktoken", "bpe.codes", "*.jinja", "README.md"),
@@ -128,7 +130,7 @@ def downloaded(name: str, revision: str | None = None) -> Path:
 def note_adapter(folder: Path) -> None:
     """Say that the config of an adapter that has no weights adds nothing to a model; transformers would not load it."""
     if (folder / ADAPTER_CONFIG).is_file():
-        note(f"{folder} has an {ADAPTER_CONFIG} and no weights of an adapter: it is left out")
+        logger.warning(f"{folder} has an {ADAPTER_CONFIG} and no weights of an adapter: it is left out")
 
 
 def without_adapter(name: str) -> dict[str, Any]:

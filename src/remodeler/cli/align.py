@@ -87,8 +87,8 @@ def revise(
     """
     given = dict(locals())
     from remodeler.alignment.reviser.revise import revise_responses
+    from remodeler.cli.screen import table
     from remodeler.report.page import write_report
-    from remodeler.runs.console import table
 
     record = revise_responses(ali.revise_wish(given), out, write_report, dry_run)
     if record is not None:
@@ -199,8 +199,8 @@ def baseline(
 
 def round_table(out: Path) -> None:
     """The end of an evolution: its table."""
+    from remodeler.cli.screen import table
     from remodeler.report.alignment import evolution
-    from remodeler.runs.console import table
     from remodeler.runs.records import load_record
 
     table("", *evolution(load_record(out).results))
@@ -208,6 +208,6 @@ def round_table(out: Path) -> None:
 
 def places(out: Path, what: str) -> None:
     """The end of a step: where things are."""
-    from remodeler.runs.console import note
+    from remodeler.cli.screen import note
 
     note(f"{out}: {what}")

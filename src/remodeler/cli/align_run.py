@@ -123,7 +123,7 @@ def judge(
     """
     given = dict(locals())
     from remodeler.alignment.judging.job import judge_answers
-    from remodeler.runs.console import table
+    from remodeler.cli.screen import table
 
     for title, figures in judge_answers(ali.judge_wish(given), out).items():
         table(title, ["", ""], [[name.replace("_", " "), f"{value:,.6g}"] for name, value in figures.items()])
@@ -153,9 +153,9 @@ def compare(
     """
     given = dict(locals())
     from remodeler.alignment.judging.compare import compare_policies
+    from remodeler.cli.screen import table
     from remodeler.report.figures import checkpoints, comparison, written
     from remodeler.report.page import write_report
-    from remodeler.runs.console import table
 
     drawn = comparison(checkpoints(compare_policies(ali.compare_wish(given), out, write_report).results))
     if drawn:

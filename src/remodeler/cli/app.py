@@ -11,9 +11,9 @@ from remodeler import __version__
 from remodeler.cli.command import add_command
 from remodeler.cli.demo import DemoConfig, demo
 from remodeler.cli.prune import cut, prune
+from remodeler.cli.screen import messages_as_notes, note
 from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.pruning.config import CutConfig, PruneConfig
-from remodeler.runs.console import note
 from remodeler.runs.records import disk_refusal, os_error
 from remodeler.runs.streams import lasting_streams
 
@@ -41,7 +41,7 @@ def main() -> None:
 
     What can't be shown stops no work; where a table or a line of a result was lost so, the exit code says it.
     """
-    with lasting_streams() as (out, _):
+    with lasting_streams() as (out, _), messages_as_notes():
         code = _run(sys.argv[1:])
         out.flush()
         if out.lost and not code:

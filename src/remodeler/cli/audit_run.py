@@ -69,7 +69,7 @@ def lexicon(
     Example: `remodel audit lexicon --texts tsd_train.csv --out words.json`
     """
     from remodeler.auditing.detectors.lexicon import make
-    from remodeler.runs.console import note
+    from remodeler.cli.screen import note
 
     words = make(texts, out, rate, hits, [each.strip().lower() for each in without.split(",")], hashed, skip_bad)
     note(f"{out}: {words} words")
@@ -77,8 +77,8 @@ def lexicon(
 
 def _told(results: dict[str, Any]) -> None:
     """The counts."""
+    from remodeler.cli.screen import table
     from remodeler.report.figures import audited
-    from remodeler.runs.console import table
 
     table("", *audited(results["audited"], results.get("difference")))
 
@@ -86,13 +86,13 @@ def _told(results: dict[str, Any]) -> None:
 def _quoted(found: Any) -> None:
     """What was found, as it stands."""
     from remodeler.auditing.statistics.counting import quotes
-    from remodeler.runs.console import say
+    from remodeler.cli.screen import say
 
     for line in quotes(found):
         say(line)
 
 
 def _places(out: Any) -> None:
-    from remodeler.runs.console import note
+    from remodeler.cli.screen import note
 
     note(f"{out}: report.html, README.md, record.json, {', '.join(sorted(path.name for path in out.glob('*.jsonl')))}")

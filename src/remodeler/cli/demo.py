@@ -8,8 +8,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from remodeler.cli.evaluate import show_table
+from remodeler.cli.screen import note, say
 from remodeler.errors import InputError
-from remodeler.runs.console import note, say
 from remodeler.runs.folders import refuse_existing
 from remodeler.runs.options import build, config
 from remodeler.runs.records import Record, load_record

@@ -58,9 +58,9 @@ def evaluate(
 
 def show_table(results: dict[str, Any], title: str = "") -> None:
     """What was measured, on the terminal."""
+    from remodeler.cli.screen import note, table
     from remodeler.report.cliff import warning_line
     from remodeler.report.figures import checkpoints, comparison, written
-    from remodeler.runs.console import note, table
 
     drawn = comparison(checkpoints(results))
     if drawn:

@@ -68,9 +68,9 @@ def export(
 
     Example: `remodel export --gguf whole-Q4_K_M.gguf --removals pruned/removals.jsonl --out pruned-Q4_K_M.gguf`
     """
+    from remodeler.cli.screen import say
     from remodeler.exporting.config import Wish
     from remodeler.exporting.job import export as run
-    from remodeler.runs.console import say
 
     form = (model, to, store, tokenizer_from, gguf, removals, steps, check)
     wish = Wish(*form, dtype, family, trust_remote_code, runtime)

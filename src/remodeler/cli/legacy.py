@@ -12,7 +12,7 @@ from remodeler.cli.evaluate import evaluate, show_table
 from remodeler.cli.export import export
 from remodeler.cli.merge import fuse, merge
 from remodeler.cli.report import publish, report
-from remodeler.runs.console import note
+from remodeler.cli.screen import note
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -134,7 +134,7 @@ def fuse(
 
 
 def _fused(out: Path) -> None:
-    from remodeler.runs.console import note
+    from remodeler.cli.screen import note
     from remodeler.runs.records import load_record
 
     show_table(load_record(out).results)
@@ -142,8 +142,8 @@ def _fused(out: Path) -> None:
 
 
 def _done(out: Path) -> None:
+    from remodeler.cli.screen import note, say
     from remodeler.report.figures import size
-    from remodeler.runs.console import note, say
     from remodeler.runs.records import load_record
 
     results = load_record(out).results

@@ -265,6 +265,6 @@ def published(out: Path, name: str | None) -> None:
     """Put a result on the hub, where that was asked for."""
     if name is not None:
         from remodeler.checkpoint.publish import publish
-        from remodeler.runs.console import say
+        from remodeler.cli.screen import say
 
         say(publish(out, name))

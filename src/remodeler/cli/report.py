@@ -18,8 +18,8 @@ def report(
 
     Example: `remodel report blocks layers recovered --out together.html`
     """
+    from remodeler.cli.screen import say
     from remodeler.report.together import write_together
-    from remodeler.runs.console import say
 
     say(str(write_together(folders, out)))
 
@@ -37,6 +37,6 @@ def publish(
     Example: `remodel publish small me/small --dry-run`
     """
     from remodeler.checkpoint.publish import publish as send
-    from remodeler.runs.console import say
+    from remodeler.cli.screen import say
 
     say(send(folder, name, public, dry_run))

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from remodeler.cli.evaluate import show_table
+from remodeler.cli.screen import note, say
 from remodeler.runs.config import RunConfig
-from remodeler.runs.console import note, say
 
 
 @contextmanager

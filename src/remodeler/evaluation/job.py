@@ -1,5 +1,6 @@
 """Evaluate from start to finish: load, measure side by side, write record and report."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,9 +11,10 @@ from remodeler.errors import InputError
 from remodeler.evaluation.metrics import evaluate, evaluation_texts
 from remodeler.model.logprobs import vocabulary
 from remodeler.report.cliff import guessing_warning
-from remodeler.runs.console import note
 from remodeler.runs.folders import new_folder, refuse_existing
 from remodeler.runs.records import Record, save_record, versions
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[Path], object]
 Show = Callable[[dict[str, Any]], object]
@@ -52,7 +54,7 @@ def evaluate_models(
     texts = evaluation_texts(source) if source else []
     with new_folder(out) if out else nullcontext() as work:  # now: a place that can't be written costs no measurement
         checkpoints = [load(name, revision=rev, **loading) for name, rev in zip(names, revisions, strict=True)]
-        note(f"measuring {' and '.join(names)}")
+        logger.info(f"measuring {' and '.join(names)}")
         results = _results(names, checkpoints, texts, options, tasks)
         show(results)
         inputs = {"models": dict(zip(names, revisions, strict=True)), "texts": {"source": source}}

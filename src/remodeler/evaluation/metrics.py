@@ -26,7 +26,7 @@ from remodeler.data.windows import Packing, Windows, masked, seq2seq, windows
 from remodeler.errors import InputError
 from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity
 from remodeler.model.tracing import same_inputs
-from remodeler.runs.console import bar
+from remodeler.runs.progress import progress_bar
 
 Scores = dict[str, Any]
 T = TypeVar("T")
@@ -108,8 +108,8 @@ def text_scores(
     Bits per byte are None for other than causal models: a pseudo-likelihood encodes no text, half a window is not all.
     """
     chosen = model_windows(checkpoint, texts, length, packing)
-    with bar(f"perplexity of {checkpoint.name}") as hear:
-        nll = mean_nll(checkpoint.anatomy, chosen, size, lambda share: hear(share, ""))
+    with progress_bar(f"perplexity of {checkpoint.name}") as progress:
+        nll = mean_nll(checkpoint.anatomy, chosen, size, progress)
     known = checkpoint.anatomy.family.task == "causal" and chosen.bytes > 0
     bits = bits_per_byte(nll, chosen) if known else None
     scores = {"perplexity": perplexity(nll), "bits_per_byte": bits}

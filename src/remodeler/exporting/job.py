@@ -1,5 +1,6 @@
 """Export from start to finish: load, write beside, read back, compare, rename; and a record of it."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -20,7 +21,6 @@ from remodeler.exporting.graph.job import TARGETS as GRAPHS
 from remodeler.exporting.graph.job import announce, ready, seen, write_graph, write_graph_card
 from remodeler.report.cliff import risen, stored_warning, usable_steps, warning, warning_line
 from remodeler.report.figures import number
-from remodeler.runs.console import note
 from remodeler.runs.folders import new_folder, refuse_existing
 from remodeler.runs.records import (
     Record,
@@ -32,6 +32,8 @@ from remodeler.runs.records import (
     versions,
     write_json,
 )
+
+logger = logging.getLogger(__name__)
 
 NO_SEED = 0
 """Nothing is drawn."""
@@ -120,7 +122,7 @@ def _nemotron(wish: Wish, out: Path, dry: bool) -> None:
         results: dict[str, Any] = {"layers": layers}
         if wish.check:
             results["difference"] = check(checkpoint, work)
-            note(f"read back: logits differ by {results['difference']:.2g} of the largest")
+            logger.info(f"read back: logits differ by {results['difference']:.2g} of the largest")
             told = [read_by(checkpoint, work, name, wish.runtime, trust_remote_code=True) for name in names]  # our own
             results["runtimes"] = [asdict(each) for each in told]
         save_record(work, _record(wish, out, _inputs(checkpoint), results))
@@ -138,7 +140,7 @@ def _graph(wish: Wish, out: Path, dry: bool) -> None:
     with new_folder(out) as work:
         results = write_graph(checkpoint, work, wish.to, wish.check)
         if "runtime" in results:
-            note(seen(results))
+            logger.info(seen(results))
         record = _record(wish, out, _inputs(checkpoint), results)
         write_graph_card(work, wish.to, checkpoint.name, results)
         save_record(work, record)
@@ -157,7 +159,7 @@ def _warned(wish: Wish) -> dict[str, Any]:
     """The warning of a source that is of no use, said again, for the record; nothing where it has none."""
     given = stored_warning(Path(wish.model)) if wish.model else _log_warning(wish)
     if given:
-        note(warning_line(given))
+        logger.warning(warning_line(given))
     return {"warning": given} if given else {}
 
 
@@ -180,7 +182,7 @@ def _beside(wish: Wish, out: Path, inputs: Mapping[str, Any], told: Any, path: P
     """The record of a single file lies beside it, and is there first: a file without one was never finished."""
     results = _writer().shown(told)
     if results:
-        note(
+        logger.info(
             f"read back by {results['runtime']}: logits differ by {results['difference']:.2g} of the largest, "
             f"{results['agree']:.0%} of the likeliest tokens are the same"
         )

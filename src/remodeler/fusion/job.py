@@ -6,6 +6,7 @@ shards of predictions, shards of targets, the training run.
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -26,8 +27,8 @@ from remodeler.model.minibatches import enough_memory
 from remodeler.report.card import write_fusion_card
 from remodeler.report.cliff import result_warning
 from remodeler.runs import processes
-from remodeler.runs.console import bar, note
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, options_of, save_record, versions
 from remodeler.training.adapters import merge
 from remodeler.training.loop import train
@@ -35,6 +36,8 @@ from remodeler.training.losses import Loss, cross_entropy, distillation
 from remodeler.training.model import trainable, write_trained
 from remodeler.training.state import BEGUN, CURVE_FILE, STATES
 from remodeler.training.teacher_store import Store, filled, stored
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
@@ -83,10 +86,10 @@ def _complete(job: Job, work: Path, out: Path) -> None:
     results["voices"] = told(job.wish.rules, voices, job.ours)
     for name, figures in results["voices"].items():
         shown = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in figures.items())
-        note(f"{name}: {shown}")
+        logger.info(f"{name}: {shown}")
     lines = _trained(job, work, voices)
     shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
-    note(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
+    logger.info(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
     saved = write_trained(job.student, work)
     results |= {"fused": job.scores(saved.checkpoint), "form": saved.form, "check": asdict(saved.check)}
     before, after = (results[name].get("heldout_perplexity") for name in ("student", "fused"))
@@ -133,8 +136,10 @@ def _loss(job: Job, work: Path, voices: Sequence[Voice]) -> Loss:
         "vocabulary": size,
     }
     store = Store(work / TARGETS, job.ours.windows, header)
-    with bar("fusing") as hear:
-        filled(store, Fused(job.ours, voices, wish.rules, size, groups_of if wish.divergence == HYBRID else None), hear)
+    with progress_bar("fusing") as progress:
+        filled(
+            store, Fused(job.ours, voices, wish.rules, size, groups_of if wish.divergence == HYBRID else None), progress
+        )
     if wish.divergence == HYBRID:
         return hybrid(store, matches(voices, size), wish.share, wish.temperature)
     return distillation(stored(store), wish.share, wish.temperature, wish.divergence)
@@ -153,10 +158,10 @@ def _trained(job: Job, work: Path, voices: Sequence[Voice]) -> list[dict[str, An
         "wish": {key: value for key, value in options_of(wish).items() if key not in ("device", "stores")},
         "training": asdict(replace(job.plan, save_minutes=0)),
     }
-    with trainable(job.student.anatomy, wish.lora, wish.seed) as wrapper, bar("training") as hear:
+    with trainable(job.student.anatomy, wish.lora, wish.seed) as wrapper, progress_bar("training") as progress:
         if processes.first():
             announce(job, loss)
-        lines = train(job.student.anatomy, loss, job.ours.windows, job.plan, work / STATES, header, job.look, hear)
+        lines = train(job.student.anatomy, loss, job.ours.windows, job.plan, work / STATES, header, job.look, progress)
         if wrapper is not None:
             merge(wrapper)
     return lines

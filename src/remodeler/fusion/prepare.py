@@ -1,5 +1,6 @@
 """A fusion looked at and made ready: the student, the texts as it reads them, the plan of its training."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,11 +19,13 @@ from remodeler.fusion.corpus import Conversation, Read, Rendered, all_rendered, 
 from remodeler.model.families import FAMILIES
 from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity, vocabulary
 from remodeler.report.figures import short
-from remodeler.runs.console import duration, note
+from remodeler.runs.progress import duration
 from remodeler.training.loop import step_seconds
 from remodeler.training.losses import Loss
 from remodeler.training.model import training_dtype, training_precision
 from remodeler.training.plan import Training, refuse_pace
+
+logger = logging.getLogger(__name__)
 
 LENGTH = 1024
 HELD_OUT = 256
@@ -172,19 +175,19 @@ def announce(job: Job, loss: Loss) -> None:
     """Sizes, texts, steps, and about how long they take."""
     plan, windows = job.plan, job.ours.windows
     numbers = sum(value.numel() for value in job.student.model.parameters() if value.requires_grad)
-    note(f"{job.student.name}: trains {short(numbers)} numbers, {len(job.wish.teachers)} teachers")
-    note(
+    logger.info(f"{job.student.name}: trains {short(numbers)} numbers, {len(job.wish.teachers)} teachers")
+    logger.info(
         f"{len(windows)} windows with {windows.tokens:,} tokens that count, {windows.bytes:,} bytes; "
         f"{len(job.heldout.windows) if job.heldout else 0} windows are held out"
     )
     for name, dropped in ((job.wish.texts, job.dropped), (f"--held-out {job.wish.heldout}", job.apart)):
         if dropped:
-            note(f"{name}: rows left out: {counted(dropped)}")
+            logger.warning(f"{name}: rows left out: {counted(dropped)}")
     if job.moved:
-        note(
+        logger.info(
             f"system turns that the student's chat template does not take: {job.moved:,}; their texts stand at the "
             "beginning of the user's first turn"
         )
-    note(f"{plan.steps} steps of {plan.batch} windows: {plan.steps * plan.batch / len(windows):.2g} epochs")
+    logger.info(f"{plan.steps} steps of {plan.batch} windows: {plan.steps * plan.batch / len(windows):.2g} epochs")
     seconds = step_seconds(job.student.anatomy, loss, windows, plan) * plan.steps
-    note(f"training takes about {duration(seconds)}; asking every teacher, one pass over the texts each")
+    logger.info(f"training takes about {duration(seconds)}; asking every teacher, one pass over the texts each")

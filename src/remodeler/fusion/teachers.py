@@ -32,7 +32,7 @@ from remodeler.fusion.vocabularies import (
     token_bytes,
 )
 from remodeler.model.logprobs import vocabulary
-from remodeler.runs.console import bar
+from remodeler.runs.progress import progress_bar
 from remodeler.training.teacher_store import Store, make
 
 BAND = 64
@@ -54,8 +54,8 @@ class Ways:
 
 def asked(model: Checkpoint, own: Read, k: int, folder: Path) -> Store:
     """A model's predictions for its windows, made where they are not in the folder yet."""
-    with bar(f"asking {Path(model.name).name}") as hear:
-        return make(model.anatomy, fingerprint(model.model), own.windows, k, folder, hear, gold=True)
+    with progress_bar(f"asking {Path(model.name).name}") as progress:
+        return make(model.anatomy, fingerprint(model.model), own.windows, k, folder, progress, gold=True)
 
 
 def itself(student: Checkpoint, own: Read, k: int, folder: Path) -> Voice:

@@ -24,7 +24,7 @@ from remodeler.generation.decoding import Choice, Continued, continued
 from remodeler.model.logprobs import vocabulary
 from remodeler.model.minibatches import device_of, enough_memory
 from remodeler.model.streaming import room
-from remodeler.runs.console import Listen
+from remodeler.runs.progress import Progress
 from remodeler.runs.records import append_lines, digest, taken_up
 
 ON_CPU, MOST = 64, 256
@@ -110,7 +110,7 @@ def completions(
     prompts: Sequence[str],
     how: Sampling,
     size: int | None,
-    hear: Listen,
+    progress: Progress,
 ) -> list[Completion]:
     """The same, written to a file of JSON lines batch by batch; what is there already is not made again.
 
@@ -121,7 +121,7 @@ def completions(
         prompts: what to complete.
         how: settings.
         size: rows a batch; by default what the device is good for.
-        hear: told the share done.
+        progress: told the share done.
 
     Raises:
         InputError: also when the file is of another run.
@@ -136,7 +136,7 @@ def completions(
             new = [each for each in batch if _row(each) not in done]
             append_lines(path, list(map(asdict, new)))
             found += new
-            hear(len(found) / wanted, f"{len(found):,} of {wanted:,}")
+            progress(len(found) / wanted, f"{len(found):,} of {wanted:,}")
     return sorted(found, key=_row)
 
 

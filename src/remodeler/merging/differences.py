@@ -4,6 +4,7 @@ Equal names and shapes are not enough: rotary positions, norms and heads are sai
 config only, that of the base or of the first model.
 """
 
+import logging
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -11,7 +12,8 @@ from typing import Any
 
 from remodeler.errors import InputError
 from remodeler.merging.inputs import Model, Outline
-from remodeler.runs.console import note
+
+logger = logging.getLogger(__name__)
 
 HEADS = ("num_attention_heads", "num_key_value_heads", "head_dim", "n_head", "num_heads")
 """What cuts rows into heads."""
@@ -46,7 +48,7 @@ def tell_differences(every: Sequence[tuple[Model, Outline]]) -> None:
                     "otherwise, so they can't be merged"
                 )
         if found:
-            note(
+            logger.warning(
                 f"the configs of {first.name} and {model.name} differ, the result has what {first.name} says: "
                 + _listed(found)
             )

@@ -3,6 +3,7 @@
 All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command.
 """
 
+import logging
 import os
 import re
 import zlib
@@ -27,9 +28,11 @@ from remodeler.merging.verification import Verified, has_tokenizer, verify
 from remodeler.model.families import FAMILIES
 from remodeler.model.files.open_files import OpenFiles
 from remodeler.report.card import write_merge_card
-from remodeler.runs.console import bar, note
 from remodeler.runs.folders import new_folder, refuse_existing
+from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, disk_errors, read_json, save_record, versions
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
@@ -66,11 +69,11 @@ def merge_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
 def _fill(plan: Plan, work: Path, out: Path) -> None:
     layout = lay_out(plan.shapes.items(), work, _bytes(plan.wish.shard_size))
     create(layout)
-    with OpenFiles(lambda file: os.open(file, os.O_RDONLY), os.close) as files, bar("merging") as hear:
+    with OpenFiles(lambda file: os.open(file, os.O_RDONLY), os.close) as files, progress_bar("merging") as progress:
         tasks = [_task(plan, name, place, files) for name, place in layout.items()]
         device = pick_device(plan.wish.device)
-        lines = merge_tensors(tasks, plan.method, _header(plan), work, device, PIECE, hear)
-    note("reading back")
+        lines = merge_tensors(tasks, plan.method, _header(plan), work, device, PIECE, progress)
+    logger.info("reading back")
     _refuse_damaged(layout, lines)
     _companions(plan, work)
     check_files(work)
@@ -130,7 +133,7 @@ def _companions(plan: Plan, work: Path) -> None:
     """Config, tokenizer, generation config and code of the lender."""
     left_out = [name for name in copy_companions(plan.lender.folder, work) if name not in OWN]
     if left_out:
-        note(f"not copied from {plan.lender.name}, as they may not be of the result: {', '.join(left_out)}")
+        logger.info(f"not copied from {plan.lender.name}, as they may not be of the result: {', '.join(left_out)}")
     config = read_json(plan.lender.folder / "config.json")
     dtypes = [place.dtype for place in plan.shapes.values() if place.dtype.is_floating_point]
     config = _in_dtype(config, str(max(set(dtypes), key=dtypes.count)).removeprefix("torch."))

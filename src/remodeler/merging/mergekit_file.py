@@ -4,6 +4,7 @@ Read from mergekit 0.1.5 (``config.py``, ``plan.py``, ``tokenizer/config.py``). 
 not acted on here is refused by name, also where mergekit itself would pass over it.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from remodeler.merging.mergekit_keys import checked, list_of, load_yaml, model_o
 from remodeler.merging.mergekit_methods import METHODS, Parameters, Source, alternatives
 from remodeler.merging.mergekit_tokens import TokenRow, read_token_rows
 from remodeler.merging.table import MERGE_METHODS
-from remodeler.runs.console import note
+
+logger = logging.getLogger(__name__)
 
 TOP = (
     *("merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype"),
@@ -183,7 +185,9 @@ def _parameters(where: str, value: Any, method: str) -> Parameters:
         except ValueError as error:
             raise InputError(f"has {where}parameters.{name} {short(each)}: {error}") from None
         if any(not part for part, _ in found[name][:-1]):
-            note(f"of {where}parameters.{name} what stands behind the condition without filter changes nothing")
+            logger.warning(
+                f"of {where}parameters.{name} what stands behind the condition without filter changes nothing"
+            )
         only = known[name].only
         if only is not None and any(number != only for _, row in found[name] for number in row):
             raise InputError(
@@ -196,11 +200,11 @@ def _note_idle(method: str, base: str | None, sources: Sequence[Source], common:
     """Say which parameters change nothing, here as in mergekit."""
     of_base = [name for each in sources if each.model == base for name in each.parameters]
     if of_base and MERGE_METHODS[method].needs_base:
-        note(f"{of_base[0]} of {base} changes nothing: it is the base")
+        logger.warning(f"{of_base[0]} of {base} changes nothing: it is the base")
     given = {name for each in (*(source.parameters for source in sources), *common) for name in each}
     for name in sorted(given - {"int8_mask"}):
         if not METHODS[method][name].option and METHODS[method][name].only is None:
-            note(f"{name} changes nothing: {method} does without it")
+            logger.warning(f"{name} changes nothing: {method} does without it")
 
 
 def _dtype(content: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """A merge looked at before anything is written: its checkpoints, what the result looks like, what is refused."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,8 @@ from remodeler.merging.settings import Setting, completed, values
 from remodeler.merging.table import Method, method_named
 from remodeler.merging.tokens import MergekitRules, Vocabulary, common_vocabulary, warn_of_strangers
 from remodeler.report.figures import size as sized
-from remodeler.runs.console import note
+
+logger = logging.getLogger(__name__)
 
 LAYER = re.compile(r"\.(\d+)\.")
 
@@ -120,7 +122,9 @@ def _note_unmatched(plan: Plan) -> None:
     parts = dict.fromkeys((option, part) for option, each in settings for part, _ in each.alternatives)
     for option, part in parts:
         if not any(part in name for name in plan.shapes):
-            note(f"the filter {part!r} of {option} is in no tensor's name of {plan.lender.name}: it changes nothing")
+            logger.warning(
+                f"the filter {part!r} of {option} is in no tensor's name of {plan.lender.name}: it changes nothing"
+            )
 
 
 def _settings(value: Any) -> list[Setting]:
@@ -186,7 +190,7 @@ def announce(plan: Plan, out: Path) -> None:
     """Say what will be read and written, and where too little space is left for it."""
     read = sum(place.bytes for model in plan.everybody for place in model.places.values())
     written = sum(place.bytes for place in plan.shapes.values())
-    note(
+    logger.info(
         f"{len(plan.models)} models{' and their base' if plan.base else ''}, {len(plan.shapes)} tensors: "
         f"{sized(read)} to read (passes: {plan.method.passes}), {sized(written)} to write, by {plan.name}"
     )

@@ -23,7 +23,7 @@ from remodeler.merging.files import Place
 from remodeler.merging.methods import Facts, shares
 from remodeler.merging.pieces import Piece, Source, Walk
 from remodeler.merging.table import Method
-from remodeler.runs.console import Listen
+from remodeler.runs.progress import Progress
 from remodeler.runs.records import append_line, disk_errors, drop_torn_line, read_lines
 from remodeler.runs.threads import side_by_side
 
@@ -84,7 +84,7 @@ def merge_tensors(
     folder: Path,
     device: torch.device,
     size: int,
-    listen: Listen,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """Make every tensor that the journal does not have yet.
 
@@ -95,7 +95,7 @@ def merge_tensors(
         folder: where the journal is; the files of the layout exist.
         device: where to compute.
         size: elements of a piece.
-        listen: is told the share of the bytes done, and a name.
+        progress: is told the share of the bytes done, and a name.
 
     Returns:
         The lines of the journal, without the header.
@@ -109,15 +109,15 @@ def merge_tensors(
     total = sum(task.place.bytes for task in tasks) or 1
     finished = total - sum(task.place.bytes for task in left)
     with hands(device, size) as work:
-        pooled = _pooled(tasks, method, work, listen)
+        pooled = _pooled(tasks, method, work, progress)
         for task in left:
-            listen(finished / total, task.name)
+            progress(finished / total, task.name)
             append_line(journal, _made(task, method, work, pooled))
             finished += task.place.bytes
     return list({line["name"]: line for line in read_lines(journal)[1:]}.values())
 
 
-def _pooled(tasks: Sequence[Task], method: Method, work: Hands, listen: Listen) -> dict[str, Facts]:
+def _pooled(tasks: Sequence[Task], method: Method, work: Hands, progress: Progress) -> dict[str, Facts]:
     """Facts of units of several tensors, which must be known before the first is made."""
     units: dict[str, list[Task]] = {}
     for task in tasks:
@@ -126,7 +126,7 @@ def _pooled(tasks: Sequence[Task], method: Method, work: Hands, listen: Listen) 
         return {}
     found: dict[str, Facts] = {}
     for unit, members in units.items():
-        listen(0.0, f"measuring {unit or 'the model'}")
+        progress(0.0, f"measuring {unit or 'the model'}")
         found[unit] = method.pool([_surveyed(task, method, work.walk(task, method)) for task in members])
     return found
 

@@ -5,6 +5,7 @@ the base's tokenizer gets the other models' tokens as added ones: ordinary text 
 as a mark of its own (``<|im_start|>``) is one token again.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,8 @@ from remodeler.checkpoint.load import read_tokenizer
 from remodeler.errors import InputError
 from remodeler.merging.mergekit_tokens import TokenRow, resolve_rows
 from remodeler.merging.pieces import Source, Stored
-from remodeler.runs.console import note
+
+logger = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 4096
 """Rows that are added up at once."""
@@ -221,7 +223,7 @@ def warn_of_strangers(folders: Sequence[Path], trust_remote_code: bool) -> None:
         return
     for folder, known in zip(folders[1:], words[1:], strict=True):
         if known != words[0]:
-            note(
+            logger.warning(
                 f"the tokenizers of {folders[0]} and {folder} differ, rows are merged by their number: "
                 "--tokenizer base or union merges them by token"
             )

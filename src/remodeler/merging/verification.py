@@ -5,6 +5,7 @@ by its transformers class, on the meta device (no numbers) where it is large. Th
 byte on the disk the one that was written, is checked while merging.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from remodeler.checkpoint.save import one_pass
 from remodeler.errors import InputError
 from remodeler.merging.inputs import Model
 from remodeler.model.families import FAMILIES
-from remodeler.runs.console import note
+
+logger = logging.getLogger(__name__)
 
 IN_MEMORY = 2**26
 """Parameters of a model that is loaded whole: more would take more memory than merging."""
@@ -63,7 +65,7 @@ def verify(source: Model, work: Path, parameters: int, trust_remote_code: bool) 
             raise InputError("the merged model predicts no finite numbers: these models do not mix by this method")
         return Verified(True, ("logits",))
     parts = (*_tokenizer(work, trust_remote_code), *_shapes(source, work, parameters))
-    note(f"the result was not computed ({_why_not(source, known)}); {_told(parts)}")
+    logger.warning(f"the result was not computed ({_why_not(source, known)}); {_told(parts)}")
     return Verified(False, parts)
 
 

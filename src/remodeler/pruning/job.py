@@ -3,6 +3,7 @@
 All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -42,12 +43,14 @@ from remodeler.pruning.width.width import WIDTH_METHODS
 from remodeler.report.card import write_card
 from remodeler.report.cliff import Point, cut_command, path_warning, result_warning
 from remodeler.runs import processes
-from remodeler.runs.console import bar, note
 from remodeler.runs.folders import empty, new_folder, refuse_existing
 from remodeler.runs.options import flat
+from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, save_record, versions, write_text
 from remodeler.runs.removals import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
 from remodeler.runs.units import Block, name
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
@@ -94,8 +97,8 @@ def _searched(search: Search, inputs: Inputs, config: PruneConfig, work: Path) -
     if config.search.start and not log.exists():
         copy_log(config.search.start, log, header)
     announce_steps(log)
-    with bar("searching") as hear:
-        outcome = run(search, config, header, work, hear)
+    with progress_bar("searching") as progress:
+        outcome = run(search, config, header, work, progress)
     if not outcome.removed and not outcome.widths:
         raise InputError(f"the first removal already exceeds {_limit(search.budget)}: raise it")
     return outcome
@@ -183,7 +186,7 @@ def _header(inputs: Inputs, search: Search, config: PruneConfig) -> Header:
 def _complete(inputs: Inputs, outcome: Outcome, work: Path, verb: str, options: dict[str, Any]) -> None:
     """Write the model, read it back, measure both, and describe it all."""
     checkpoint, removed = inputs.checkpoint, outcome.removed
-    note(f"{_summary(outcome)}: writing, reading back, measuring")
+    logger.info(f"{_summary(outcome)}: writing, reading back, measuring")
     saved = save_pruned(checkpoint, removed, work, inputs.form, widths=outcome.widths)
     dense, pruned = _measure(inputs, saved)
     header, _ = read_log(work / REMOVALS_FILE)
@@ -256,7 +259,7 @@ def _texts_again(texts: TextConfig) -> Sampled:
     try:
         return texts.sample()
     except InputError as error:
-        note(f"held-out perplexity is left out: {error}")
+        logger.warning(f"held-out perplexity is left out: {error}")
         return Sampled([], [], texts.texts, 0)
 
 
@@ -268,12 +271,12 @@ def _measure(inputs: Inputs, saved: Saved) -> tuple[dict[str, Any], dict[str, An
     try:
         scores = [text_scores(each, inputs.sampled.heldout, length, packing) for each in both]
     except InputError as error:
-        note(f"held-out perplexity is left out: {error}")
+        logger.warning(f"held-out perplexity is left out: {error}")
         scores = [{}, {}]
     for found, score in zip(figures, scores, strict=True):
         found |= {f"heldout_{key}": score[key] for key in ("perplexity", "bits_per_byte") if key in score}
     if streamed(inputs.checkpoint.model):
-        note("speed is left out: a streamed model's is that of the disk")
+        logger.info("speed is left out: a streamed model's is that of the disk")
         return figures[0], figures[1]
     for found, speeds in zip(figures, compare_affordable_speed(both), strict=True):
         found |= speeds

@@ -3,8 +3,9 @@
 What each finds is on the disk before the next begins, so that a killed job goes on where it was.
 """
 
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,14 +18,14 @@ from remodeler.pruning.search.loop import Search, begin, keep, prune
 from remodeler.pruning.search.refine import refine
 from remodeler.pruning.width.width import WIDTH_METHODS, Thinned, thin
 from remodeler.report.figures import short
-from remodeler.runs.console import note
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import write_json
 from remodeler.runs.removals import REMOVALS_FILE, Header, Step, blocks_of
 from remodeler.runs.units import Block, name
 
+logger = logging.getLogger(__name__)
+
 WIDTHS_FILE = "widths.json"
-Hear = Callable[[float, str], None]
-"""Told the share that is done, and where it stands in words."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Outcome:
     """By block whose width was chosen: groups that stay, groups there were."""
 
 
-def run(search: Search, config: PruneConfig, header: Header, work: Path | None, hear: Hear | None = None) -> Outcome:
+def run(search: Search, config: PruneConfig, header: Header, work: Path | None, progress: Progress = silent) -> Outcome:
     """All phases of a config; every process goes the same way, and the first of several gives a folder to write in."""
     log = work / REMOVALS_FILE if work else None
-    search = replace(search, listen=hear, tell=_tell if work else None)
+    search = replace(search, progress=progress, on_step=_log_step if work else None)
     if config.width_method is None:
         steps = _blocks(search, config, log, header)
         seconds = sum(step.seconds for step in steps)
@@ -60,10 +61,10 @@ def _blocks(search: Search, config: PruneConfig, log: Path | None, header: Heade
     return refine(search, steps, log) if config.search.refine and steps else steps
 
 
-def _tell(step: Step) -> None:
+def _log_step(step: Step) -> None:
     with_again = f"with {name(step.restored)} again, " * bool(step.restored)
     size = short(step.parameters)
-    note(f"{step.step:4d}. {with_again}without {name(step.removed)}: perplexity {step.perplexity:.4g}, {size}")
+    logger.info(f"{step.step:4d}. {with_again}without {name(step.removed)}: perplexity {step.perplexity:.4g}, {size}")
 
 
 # Heads and channels ---------------------------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ def _widths(search: Search, config: PruneConfig, steps: Sequence[Step], work: Pa
         seed=search.seed,
         size=search.size,
         options=config.width.options(),
-        listen=search.listen,
+        progress=search.progress,
     )
     value = calibration(search, found.removed, found.widths)
     seconds = time.perf_counter() - start
@@ -94,7 +95,7 @@ def _widths(search: Search, config: PruneConfig, steps: Sequence[Step], work: Pa
     if work:
         write_json(work / WIDTHS_FILE, {str(block): list(groups) for block, groups in found.widths.items()})
         left = parameters_left(search.anatomy, found.removed, found.widths)
-        note(f"{method}: perplexity {value:.4g}, {short(left)}")
+        logger.info(f"{method}: perplexity {value:.4g}, {short(left)}")
     seconds += sum(step.seconds for step in steps)
     return Outcome(list(found.removed), found.widths, value, seconds, _kept(search, found))
 

@@ -1,5 +1,6 @@
 """What can be said and refused before a search: options that contradict each other, a form, the size, the time."""
 
+import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,12 @@ from remodeler.pruning.inputs import Inputs
 from remodeler.pruning.methods import CRITERIA, METHODS, Method, nothing
 from remodeler.pruning.search.loop import Search, check, estimate
 from remodeler.pruning.width.width import WIDTH_METHODS
-from remodeler.runs.console import duration, note
 from remodeler.runs.folders import partial
+from remodeler.runs.progress import duration
 from remodeler.runs.records import read_lines
 from remodeler.runs.removals import REMOVALS_FILE
+
+logger = logging.getLogger(__name__)
 
 
 def method_of(config: SearchConfig) -> Method:
@@ -120,16 +123,18 @@ def announce(search: Search, config: PruneConfig, inputs: Inputs) -> None:
     figures = memory(checkpoint)
     given, asked = len(sampled.calibration), inputs.texts.samples
     few = f" ({asked} were asked for, the source has no more)" if given < asked else ""
-    note(f"{checkpoint.name}: {sizes_in_words(figures)}")
-    note(f"{given} texts from {sampled.name}{few}: {len(windows)} windows, {windows.tokens:,} scored tokens")
+    logger.info(f"{checkpoint.name}: {sizes_in_words(figures)}")
+    logger.info(f"{given} texts from {sampled.name}{few}: {len(windows)} windows, {windows.tokens:,} scored tokens")
     if config.search.method not in WIDTH_METHODS:
         blocks = replace(search, budget=config.blocks_budget()) if config.width_method else search
         units, seconds = estimate(blocks, _pass_seconds(search))
-        note(f"{units} candidates; {blocks.budget} takes about {duration(seconds)}")
+        logger.info(f"{units} candidates; {blocks.budget} takes about {duration(seconds)}")
     if width := config.width_method:
-        note(f"heads and channels by {width}: {WIDTH_METHODS[width].summary}")
+        logger.info(f"heads and channels by {width}: {WIDTH_METHODS[width].summary}")
     if checkpoint.anatomy.family.task == "seq2seq":
-        note("encoder-decoder models are written in the portable form only: zeroed blocks, no smaller and no faster")
+        logger.info(
+            "encoder-decoder models are written in the portable form only: zeroed blocks, no smaller and no faster"
+        )
 
 
 def expected_bytes(search: Search, inputs: Inputs) -> int:
@@ -141,7 +146,7 @@ def expected_bytes(search: Search, inputs: Inputs) -> int:
 def announce_steps(log: Path) -> None:
     """Say what an interrupted search left."""
     if log.exists():
-        note(f"going on with {log}: {max(0, len(read_lines(log)) - 1)} steps are done")
+        logger.info(f"going on with {log}: {max(0, len(read_lines(log)) - 1)} steps are done")
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command.
 """
 
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -24,14 +25,16 @@ from remodeler.recovery.prepare import Job, Scores, announce, prepare
 from remodeler.report.card import write_card
 from remodeler.report.cliff import cut_command, result_warning, stored_warning
 from remodeler.runs import processes
-from remodeler.runs.console import bar, note
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import RECORD_FILE, Record, command_line, load_record, save_record, versions
 from remodeler.runs.removals import REMOVALS_FILE
 from remodeler.training.adapters import merge, reloaded_difference, write_adapters
 from remodeler.training.loop import train
 from remodeler.training.model import trainable, write_trained
 from remodeler.training.state import BEGUN, CURVE_FILE, STATES
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
@@ -108,10 +111,10 @@ def _trained(job: Job, work: Path) -> list[dict[str, Any]]:
         "recipe": told(job.recipe),
         "training": asdict(replace(job.plan, save_minutes=0)),
     }
-    with bar("training") as hear:
-        lines = train(job.student.anatomy, job.loss, job.windows, job.plan, work / STATES, header, job.look, hear)
+    with progress_bar("training") as progress:
+        lines = train(job.student.anatomy, job.loss, job.windows, job.plan, work / STATES, header, job.look, progress)
     shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
-    note(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
+    logger.info(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
     return lines
 
 

@@ -1,5 +1,6 @@
 """What a recovery works with: models, texts and settings, loaded; and what can be said and refused before it trains."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from remodeler.evaluation.metrics import evaluation_texts, model_windows, text_s
 from remodeler.evaluation.texts import Text
 from remodeler.recovery.config import Recipe, Wish
 from remodeler.report.figures import short
-from remodeler.runs.console import bar, duration, note
+from remodeler.runs.progress import duration, progress_bar
 from remodeler.training.loop import step_seconds
 from remodeler.training.losses import Loss, Teach, cross_entropy, distillation, teacher
 from remodeler.training.model import training_dtype, training_precision
 from remodeler.training.plan import Training
 from remodeler.training.teacher_store import make, stored
+
+logger = logging.getLogger(__name__)
 
 Scores = dict[str, Any]
 
@@ -108,8 +111,8 @@ def _teach(original: Checkpoint | None, windows: Windows, recipe: Recipe, folder
         return None
     if folder is None:
         return teacher(original.anatomy, lesson.k, lesson.temperature)
-    with bar("asking the teacher") as hear:
-        return stored(make(original.anatomy, fingerprint(original.model), windows, lesson.k, folder, hear))
+    with progress_bar("asking the teacher") as progress:
+        return stored(make(original.anatomy, fingerprint(original.model), windows, lesson.k, folder, progress))
 
 
 def _enough(student: Checkpoint, wish: Wish, rest: list[str], length: int, text: Text) -> list[str]:
@@ -121,7 +124,7 @@ def _enough(student: Checkpoint, wish: Wish, rest: list[str], length: int, text:
     try:
         model_windows(student, rest[:HELD_OUT], length, text.packing)
     except InputError as error:
-        note(f"held-out perplexity is left out: {error}")
+        logger.warning(f"held-out perplexity is left out: {error}")
         return []
     return rest[:HELD_OUT]
 
@@ -154,11 +157,13 @@ def announce(job: Job) -> None:
     whole = sizes[False] if lora else sum(sizes.values())
     how = f"adapters of rank {lora.rank}" if lora else "everything"
     per_step = plan.batch * windows.tokens / len(windows)
-    note(f"{job.student.name}: {short(whole)} parameters, in {job.student.model.dtype}".replace("torch.", ""))
-    note(f"{len(windows)} windows of {job.length} tokens from {job.source}; {len(job.heldout)} texts are held out")
-    note(
+    logger.info(f"{job.student.name}: {short(whole)} parameters, in {job.student.model.dtype}".replace("torch.", ""))
+    logger.info(
+        f"{len(windows)} windows of {job.length} tokens from {job.source}; {len(job.heldout)} texts are held out"
+    )
+    logger.info(
         f"{plan.steps} steps of {plan.batch} windows: {plan.steps * plan.batch / len(windows):.2g} epochs, "
         f"{short(plan.steps * per_step)} tokens; trains {how}, {short(sizes[True])} numbers"
     )
     seconds = step_seconds(job.student.anatomy, job.loss, windows, plan) * plan.steps
-    note(f"takes about {duration(seconds)}, and measuring")
+    logger.info(f"takes about {duration(seconds)}, and measuring")

@@ -4,6 +4,7 @@ The page shows what there is: every key of the record and of the log may be miss
 place for are listed as they are. The template escapes every value; only figures drawn by `plots.py` go in as they come.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from remodeler.report.merging import model_names
 from remodeler.report.merging import summary as shares
 from remodeler.report.steps import summary
 from remodeler.report.training import summary as loss_curve
-from remodeler.runs.console import note
 from remodeler.runs.records import Record, load_record, read_lines, write_text
 from remodeler.runs.streams import shell_line
+
+logger = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
 REMOVALS_FILE, TRAINING_FILE, MERGE_FILE = "removals.jsonl", "training.jsonl", "merge.jsonl"
@@ -70,7 +72,9 @@ def write_report(folder: Path) -> Path:
     try:
         page = render(record, *logs, *[texts])
     except PAGE_ERRORS as error:
-        note(f"{REPORT_FILE} is left out, this record can't be shown ({type(error).__name__}: {one_line(error)})")
+        logger.warning(
+            f"{REPORT_FILE} is left out, this record can't be shown ({type(error).__name__}: {one_line(error)})"
+        )
     else:
         write_text(folder / REPORT_FILE, page)
     return folder / REPORT_FILE

@@ -256,7 +256,7 @@ def test_what_can_not_work_is_refused_before_it_starts(
 
 
 def test_rows_that_ask_nothing_are_counted_before_it_starts(
-    wish: EvolveWish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wish: EvolveWish, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     rows: list[Any] = [{"messages": [{"role": "user", "content": f"the dog sat on {n}"}]} for n in range(30)]
     rows.insert(4, {"messages": [{"role": "user", "content": None}]})
@@ -264,17 +264,15 @@ def test_rows_that_ask_nothing_are_counted_before_it_starts(
     job = divided(replace(wish, prompts=str(tmp_path / "prompts.jsonl")), torch.device("cpu"))
     assert sum(map(len, job.shards)) + len(job.probe) == 30
     announce(job)
-    assert "left out: 1 (a message without text (its content is null); row 5)" in " ".join(
-        capsys.readouterr().err.split()
-    )
+    assert "left out: 1 (a message without text (its content is null); row 5)" in " ".join(messages.text.split())
 
 
 def test_a_dry_evolution_says_how_long_and_writes_nothing(
-    wish: EvolveWish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wish: EvolveWish, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     assert not evolve_policy(wish, tmp_path / "out", nothing, dry=True)
     assert list(tmp_path.iterdir()) == []
-    assert "answers take about" in capsys.readouterr().err
+    assert "answers take about" in messages.text
 
 
 # Revising -------------------------------------------------------------------------------------------------------------

@@ -364,9 +364,9 @@ def _lengths(wish: ReviserWish) -> list[tuple[int, ...]]:
     return [revision(model, template, row["prompt"], row["rejected"], row["chosen"], MAJOR).ids for row in rows]
 
 
-def test_a_dry_run_writes_nothing(wish: ReviserWish, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_writes_nothing(wish: ReviserWish, tmp_path: Path, messages: pytest.LogCaptureFixture) -> None:
     assert not train_reviser(wish, tmp_path / "out", nothing, dry=True)
     assert list(tmp_path.iterdir()) == []
-    told = capsys.readouterr().err
+    told = messages.text
     assert "16 triples to learn from, 4 held out" in told
     assert "warm-up reviser: 16 examples, 2 steps of 8" in told

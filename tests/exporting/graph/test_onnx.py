@@ -147,11 +147,11 @@ def test_a_second_export_is_the_same(llama: Exported, tmp_path: Path) -> None:
 
 
 def test_without_the_runtime_it_says_that_it_could_not_check(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, messages: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert not graph_job.runs(graph_job.TARGETS["onnx"])
-    assert "could not be checked" in capsys.readouterr().err
+    assert "could not be checked" in messages.text
     assert "not checked" in graph_job.seen({})
 
 
@@ -194,11 +194,11 @@ def test_a_folder_that_is_there_stays(llama: Exported) -> None:
 
 
 def test_a_dry_run_says_what_would_be_written(
-    llama: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    llama: Exported, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     export(Wish(llama[0].name, "onnx"), tmp_path / "out", dry=True)
     assert not list(tmp_path.iterdir())
-    said = capsys.readouterr().err
+    said = messages.text
     assert "3 attentions, each with its cache, and 3 MLPs" in said
     assert "model.onnx.data" in said
 

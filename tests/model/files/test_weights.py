@@ -297,13 +297,13 @@ def test_names_that_are_no_folders(plain: Path) -> None:
 
 
 def test_the_config_of_an_adapter_that_is_not_there_adds_nothing(
-    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plain: Path, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     folder = put(Path(shutil.copytree(plain, tmp_path / "m")), "adapter_config.json", ADAPTER)
     wanted = fingerprint(load(plain).model)
-    assert "adapter" not in capsys.readouterr().err
+    assert "adapter" not in messages.text
     assert fingerprint(load(folder).model) == fingerprint(load(folder, stream=True).model) == wanted
-    assert "has an adapter_config.json and no weights of an adapter: it is left out" in capsys.readouterr().err
+    assert "has an adapter_config.json and no weights of an adapter: it is left out" in messages.text
     assert opened(str(folder))[0].places.keys() == opened(str(plain))[0].places.keys()
 
 

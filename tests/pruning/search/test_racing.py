@@ -207,7 +207,7 @@ def test_losses_that_are_not_finite_leave_at_once() -> None:
 def test_progress_grows_to_one() -> None:
     shares: list[float] = []
     anatomy = tiny_anatomy("llama")
-    race(anatomy, tiny_windows(count=20), [], candidates(anatomy, []), progress=shares.append)
+    race(anatomy, tiny_windows(count=20), [], candidates(anatomy, []), progress=lambda share, _: shares.append(share))
     assert shares == sorted(shares)
     assert shares[0] > 0
     assert shares[-1] == 1

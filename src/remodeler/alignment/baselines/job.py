@@ -4,6 +4,7 @@
 same way, so that all policies stand in one table.
 """
 
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,10 +27,11 @@ from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.model.minibatches import enough_memory
 from remodeler.report.card_align import write_baseline_card
 from remodeler.runs import processes
-from remodeler.runs.console import note
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.runs.records import Record, save_record, versions
 from remodeler.training.state import CURVE_FILE
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[Path], object]
 WORK = "policy"
@@ -87,8 +89,8 @@ def train_baseline(wish: BaselineWish, out: Path, finish: Finish, dry: bool = Fa
     with processes.group(wish.loading.device) as device, enough_memory("--micro-batch 1 or --adapters"):
         job = prepared(wish, device)
         if processes.first():
-            note(f"{len(job.data.train):,} triples to learn from, {len(job.data.heldout):,} held out")
-            note(f"left out: {counted(job.data.dropped)}")
+            logger.info(f"{len(job.data.train):,} triples to learn from, {len(job.data.heldout):,} held out")
+            logger.info(f"left out: {counted(job.data.dropped)}")
             announce_training_space(out, job.known["before"], wish.course.lora is None)
         if dry:
             return False

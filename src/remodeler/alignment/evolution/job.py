@@ -6,6 +6,7 @@ prompts alone, a fresh part of them for every round. Some are set aside, on whic
 first round and after each. Several processes share the training; the first alone answers, labels and revises.
 """
 
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -36,11 +37,13 @@ from remodeler.checkpoint.sizes import announce_training_space
 from remodeler.model.minibatches import enough_memory
 from remodeler.report.card_align import write_policy_card
 from remodeler.runs import processes
-from remodeler.runs.console import bar, note
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, digest, read_lines, save_record, taken_up, versions
 from remodeler.training.plan import mixed
 from remodeler.training.state import CURVE_FILE
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
@@ -131,13 +134,13 @@ def _gathered(job: Job, name: str, number: int, folder: Path) -> list[Row]:
     wish, kind = job.wish, job.wish.rounds[number - 1]
     sampling = replace(wish.sampling, seed=mixed(wish.seed, number))
     task = Task(kind, job.shards[number - 1], sampling, wish.limits, wish.labels, wish.sampling.tokens, wish.size)
-    with bar(f"round {number}: answers") as hear:
-        said = answers(job.load(name), task, folder, hear)
+    with progress_bar(f"round {number}: answers") as progress:
+        said = answers(job.load(name), task, folder, progress)
     reviser = job.reviser()
-    with bar(f"round {number}: {kind}") as hear:
-        rows = gathered(reviser, said, task, folder, fingerprint(reviser.checkpoint.model), hear)
+    with progress_bar(f"round {number}: {kind}") as progress:
+        rows = gathered(reviser, said, task, folder, fingerprint(reviser.checkpoint.model), progress)
     told = Counter(row["reason"] or "accepted" for row in rows)
-    note(f"round {number}, {kind}: " + ", ".join(f"{count} {reason}" for reason, count in told.most_common()))
+    logger.info(f"round {number}, {kind}: " + ", ".join(f"{count} {reason}" for reason, count in told.most_common()))
     return rows
 
 
@@ -162,11 +165,13 @@ def _probe(job: Job, name: str, number: int, work: Path) -> None:
     folder = work / f"{PROBE}{number}"
     folder.mkdir(exist_ok=True)
     task = _probe_task(job)
-    with bar("looking at the policy") as hear:
-        said = answers(job.load(name), task, folder, hear)
+    with progress_bar("looking at the policy") as progress:
+        said = answers(job.load(name), task, folder, progress)
         reviser = job.reviser()
         pairs = [(task.prompts[each.prompt], each.text) for each in said]
-        judgements(reviser, pairs, folder / "judged.jsonl", {"reviser": fingerprint(reviser.checkpoint.model)}, hear)
+        judgements(
+            reviser, pairs, folder / "judged.jsonl", {"reviser": fingerprint(reviser.checkpoint.model)}, progress
+        )
 
 
 def _probe_task(job: Job) -> Task:

@@ -1,5 +1,6 @@
 """An evolution looked at and made ready: policy, reviser and prompts, before anything is answered."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from remodeler.checkpoint.sizes import memory
 from remodeler.data.chat_templates import RefusedPromptError, asked_in_chat
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.generation.sampling import expected_seconds, prompt_ids, read, templated
-from remodeler.runs.console import duration, note
+from remodeler.runs.progress import duration
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,10 @@ def _has_room(policy: Checkpoint, prompt: str, wish: EvolveWish) -> bool:
 def announce(job: Job) -> None:
     """Prompts of every round, and how many answers."""
     told = ", ".join(f"{kind} {len(part):,}" for kind, part in zip(job.wish.rounds, job.shards, strict=True))
-    note(f"{job.wish.prompts}: prompts by round: {told}; {len(job.probe)} to look at, {job.dropped} too long")
+    logger.info(f"{job.wish.prompts}: prompts by round: {told}; {len(job.probe)} to look at, {job.dropped} too long")
     if job.bad:
-        note(f"rows left out: {counted(job.bad)}")
-    note(f"{job.wish.sampling.samples} answers to each prompt, of {job.wish.sampling.tokens} tokens at most")
+        logger.warning(f"rows left out: {counted(job.bad)}")
+    logger.info(f"{job.wish.sampling.samples} answers to each prompt, of {job.wish.sampling.tokens} tokens at most")
 
 
 def expected(job: Job) -> None:
@@ -106,4 +109,6 @@ def expected(job: Job) -> None:
     policy, how = job.load(job.wish.model), job.wish.sampling
     prompts = [each for shard in job.shards for each in shard]
     seconds = expected_seconds(policy, read(policy, prompts, how), how, job.wish.size)
-    note(f"answers take about {duration(seconds)}, revisions at most as long, and training is announced in its turn")
+    logger.info(
+        f"answers take about {duration(seconds)}, revisions at most as long, and training is announced in its turn"
+    )

@@ -22,7 +22,7 @@ from remodeler.alignment.reviser.scoring import mapped
 from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.errors import InputError
 from remodeler.generation.sampling import Completion, Sampling, completions
-from remodeler.runs.console import Listen, unheard
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import digest, to_json, write_text
 
 INTERNAL, EXTERNAL = "internal", "external"
@@ -48,14 +48,14 @@ class Task:
     """Completions made at once."""
 
 
-def answers(policy: Checkpoint, task: Task, folder: Path, hear: Listen = unheard) -> list[Completion]:
+def answers(policy: Checkpoint, task: Task, folder: Path, progress: Progress = silent) -> list[Completion]:
     """What the policy says, every sample of every prompt."""
     header = {"model": fingerprint(policy.model)}
-    return completions(folder / ANSWERS, header, policy, task.prompts, task.sampling, task.size, hear)
+    return completions(folder / ANSWERS, header, policy, task.prompts, task.sampling, task.size, progress)
 
 
 def judgements(
-    reviser: Reviser, pairs: Sequence[Pair], path: Path, header: Row, hear: Listen = unheard
+    reviser: Reviser, pairs: Sequence[Pair], path: Path, header: Row, progress: Progress = silent
 ) -> list[tuple[float, ...] | None]:
     """Label probabilities of prompts and answers; None where the reviser can't read that much."""
 
@@ -65,12 +65,12 @@ def judgements(
         return [{"probabilities": found.get(pair)} for pair in chunk]
 
     known = header | {"pairs": digest(text for pair in pairs for text in pair)}
-    lines = mapped(path, known, pairs, made, hear)
+    lines = mapped(path, known, pairs, made, progress)
     return [None if line["probabilities"] is None else tuple(line["probabilities"]) for line in lines]
 
 
 def gathered(
-    reviser: Reviser, said: Sequence[Completion], task: Task, folder: Path, name: str, hear: Listen = unheard
+    reviser: Reviser, said: Sequence[Completion], task: Task, folder: Path, name: str, progress: Progress = silent
 ) -> list[Row]:
     """The audit trail of a round: a row a prompt, with what is learned or the reason why not.
 
@@ -80,15 +80,17 @@ def gathered(
         task: the round.
         folder: where its files are.
         name: the reviser's fingerprint.
-        hear: told the share done of each step.
+        progress: told the share done of each step.
     """
     header = {"reviser": name, "kind": task.kind, "labels": task.labels, "tokens": task.tokens}
     pairs = [(task.prompts[each.prompt], each.text) for each in said]
-    known = judgements(reviser, pairs, folder / JUDGED, header, hear)
+    known = judgements(reviser, pairs, folder / JUDGED, header, progress)
     best = [_best(places, said, known, task) for places in _by_prompt(said, len(task.prompts))]
     chosen = [(pairs[place], said[place].ended, known[place]) for place in best]
     made = (
-        _revisions(reviser, chosen, task, folder / REVISED, header, hear) if task.kind == EXTERNAL else [{}] * len(best)
+        _revisions(reviser, chosen, task, folder / REVISED, header, progress)
+        if task.kind == EXTERNAL
+        else [{}] * len(best)
     )
     rows = [
         _row(number, said[place], _candidate(*given, line, task), line, task, reviser)
@@ -121,7 +123,9 @@ def _best(
     return max(places, key=worth) if task.labels else places[0]
 
 
-def _revisions(reviser: Reviser, chosen: Sequence[Any], task: Task, path: Path, header: Row, hear: Listen) -> list[Row]:
+def _revisions(
+    reviser: Reviser, chosen: Sequence[Any], task: Task, path: Path, header: Row, progress: Progress
+) -> list[Row]:
     """What the reviser makes of the chosen answers, and how it likes that; nothing for those it can't read."""
 
     def made(chunk: Sequence[Any]) -> list[Row]:
@@ -133,7 +137,7 @@ def _revisions(reviser: Reviser, chosen: Sequence[Any], task: Task, path: Path, 
         return [{} if known is None else next(lines) for _, _, known in chunk]
 
     texts = {"pairs": digest(text for pair, _, _ in chosen for text in pair)}
-    return mapped(path, header | texts, chosen, made, hear)
+    return mapped(path, header | texts, chosen, made, progress)
 
 
 def _after(reviser: Reviser, pairs: Sequence[Pair], found: Sequence[Revision]) -> list[float]:

@@ -5,6 +5,7 @@ answer, as DPO has it); and what it answers itself: how long, whether it comes t
 it. All policies answer with the same random numbers.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -23,9 +24,11 @@ from remodeler.checkpoint.sizes import memory
 from remodeler.errors import InputError, counted
 from remodeler.generation.sampling import Sampling, completions, refuse_size
 from remodeler.model.logprobs import bits_per_byte, perplexity
-from remodeler.runs.console import bar, note
 from remodeler.runs.folders import empty, new_folder, refuse_existing
+from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, append_line, command_line, digest, save_record, taken_up, versions
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[Path], object]
 FOUND = "policies.jsonl"
@@ -56,7 +59,9 @@ def compare_policies(wish: CompareWish, out: Path | None, finish: Finish) -> Rec
         refuse_existing(out)
     _refuse(wish)
     triples, dropped = read_preferences(wish.preferences, wish.samples, 1)
-    note(f"{wish.preferences}: {len(triples):,} pairs, {len(wish.policies)} policies; left out: {counted(dropped)}")
+    logger.info(
+        f"{wish.preferences}: {len(triples):,} pairs, {len(wish.policies)} policies; left out: {counted(dropped)}"
+    )
     with ExitStack() as after:
         work = after.enter_context(new_folder(out, True)) if out else Path(after.enter_context(TemporaryDirectory()))
         empty(work, (FOUND, *(path.name for path in work.glob("answers-*.jsonl"))))
@@ -125,9 +130,9 @@ def _answers(
 ) -> dict[str, float]:
     """What the policy says to the prompts itself."""
     prompts = list(dict.fromkeys(each.prompt for each in triples))
-    with bar(f"answers of {Path(policy.name).name}") as hear:
+    with progress_bar(f"answers of {Path(policy.name).name}") as progress:
         header = {"model": fingerprint(policy.model)}
-        said = completions(path, header, policy, prompts, wish.sampling, wish.size, hear)
+        said = completions(path, header, policy, prompts, wish.sampling, wish.size, progress)
     figures = {
         "answer_characters": fmean(len(each.text) for each in said),
         "answer_ended": fmean(each.ended for each in said),

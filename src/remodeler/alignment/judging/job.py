@@ -1,5 +1,6 @@
 """Answer the questions of AlpacaEval and MT-Bench, and hold the answers of two models against each other."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -23,9 +24,11 @@ from remodeler.alignment.reviser.reviser import load_reviser
 from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.generation.sampling import Sampling, completions
-from remodeler.runs.console import bar, note
 from remodeler.runs.folders import refuse_existing
+from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import write_json
+
+logger = logging.getLogger(__name__)
 
 FORMS = ("alpaca_eval", "mt_bench")
 
@@ -74,7 +77,7 @@ def _asked(wish: AnswerWish) -> dict[int, list[str]]:
         dropped = LeftOut()
         found = read_prompts(wish.questions, wish.limit, dropped)
         if dropped:
-            note(f"rows left out: {counted(dropped)}")
+            logger.warning(f"rows left out: {counted(dropped)}")
         return {number: [prompt] for number, prompt in enumerate(found)}
     return {int(row["question_id"]): list(row["turns"]) for row in questions(Path(wish.questions))[: wish.limit]}
 
@@ -90,9 +93,9 @@ def _turns(
         log = out.with_name(f"{out.name}.turn-{turn + 1}.partial")
         logs.append(log)
         prompts = [_talk(rows[place][: turn + 1], said[place]) for place in chosen]
-        with bar(f"answers, turn {turn + 1}") as hear:
+        with progress_bar(f"answers, turn {turn + 1}") as progress:
             header = {"model": fingerprint(model.model)}
-            made = completions(log, header, model, prompts, replace(wish.sampling, samples=1), wish.size, hear)
+            made = completions(log, header, model, prompts, replace(wish.sampling, samples=1), wish.size, progress)
         for place, each in zip(chosen, made, strict=True):
             said[place].append(each.text)
     return said

@@ -1,5 +1,6 @@
 """Revise responses that somebody else wrote: the reviser alone, at inference."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,9 +17,11 @@ from remodeler.alignment.reviser.scoring import mapped
 from remodeler.checkpoint.load import fingerprint, pick_device
 from remodeler.errors import LeftOut, counted
 from remodeler.generation.sampling import Sampling, refuse_size
-from remodeler.runs.console import bar, note
 from remodeler.runs.folders import empty, new_folder, refuse_existing
+from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, digest, save_record, versions
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[Path], object]
 Row = dict[str, Any]
@@ -40,9 +43,11 @@ def revise_responses(wish: ReviseWish, out: Path, finish: Finish, dry: bool = Fa
     device = pick_device(wish.loading.device)
     reviser = load_reviser(wish.reviser, **wish.loading.how(wish.reviser, device))
     long = sum(not fits(reviser, (each.prompt, each.response)) for each in given)
-    note(f"{wish.responses}: {len(given):,} responses, {long} of them too long for the reviser: these stay as they are")
+    logger.info(
+        f"{wish.responses}: {len(given):,} responses, {long} of them too long for the reviser: these stay as they are"
+    )
     if dropped:
-        note(f"rows left out: {counted(dropped)}")
+        logger.warning(f"rows left out: {counted(dropped)}")
     if dry:
         return None
     with new_folder(out, keep=True) as work:
@@ -60,8 +65,8 @@ def _rows(wish: ReviseWish, reviser: Reviser, given: Sequence[Response], work: P
     texts = digest(text for each in given for text in (each.prompt, each.response))
     header = {"responses": texts, "reviser": fingerprint(reviser.checkpoint.model), "tokens": wish.tokens}
     numbered = [(each.row, each) for each in given]
-    with bar("revising") as hear:
-        return mapped(work / REVISIONS, header, numbered, lambda chunk: _chunk(wish, reviser, chunk), hear)
+    with progress_bar("revising") as progress:
+        return mapped(work / REVISIONS, header, numbered, lambda chunk: _chunk(wish, reviser, chunk), progress)
 
 
 def _chunk(wish: ReviseWish, reviser: Reviser, chunk: Sequence[tuple[int, Response]]) -> list[Row]:

@@ -14,7 +14,7 @@ from remodeler.errors import InputError
 from remodeler.model.logprobs import scored_logits, window_nll
 from remodeler.model.minibatches import enough_memory, fitting_tokens, to_batch, widest
 from remodeler.model.streaming import room
-from remodeler.runs.console import Listen, unheard
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import append_lines, taken_up
 
 CHUNK = 64
@@ -28,7 +28,7 @@ def mapped(
     header: dict[str, Any],
     items: Sequence[Any],
     made: Callable[[Sequence[Any]], Sequence[dict[str, Any]]],
-    hear: Listen = unheard,
+    progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """What is made of items, a JSON line each; what is on the disk is not made again.
 
@@ -43,7 +43,7 @@ def mapped(
         new = list(made(items[start : start + CHUNK]))[len(found) - start :]
         append_lines(path, new)
         found += new
-        hear(len(found) / len(items), f"{len(found):,} of {len(items):,}")
+        progress(len(found) / len(items), f"{len(found):,} of {len(items):,}")
     return found
 
 

@@ -4,6 +4,7 @@ All is done in ``OUT.partial``, renamed to OUT at the end; every phase is on the
 kill leaves there is taken up by the same command. Several processes share the training; the first alone scores.
 """
 
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -36,10 +37,12 @@ from remodeler.errors import InputError, counted
 from remodeler.model.minibatches import enough_memory
 from remodeler.report.card_align import write_reviser_card
 from remodeler.runs import processes
-from remodeler.runs.console import bar, note
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, read_lines, save_record, versions
 from remodeler.training.state import CURVE_FILE
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
@@ -142,8 +145,10 @@ def _fitting(
 
 
 def _announce(job: Job) -> None:
-    note(f"{job.wish.preferences}: {len(job.data.train):,} triples to learn from, {len(job.data.heldout):,} held out")
-    note(f"left out: {counted(job.data.dropped)}")
+    logger.info(
+        f"{job.wish.preferences}: {len(job.data.train):,} triples to learn from, {len(job.data.heldout):,} held out"
+    )
+    logger.info(f"left out: {counted(job.data.dropped)}")
 
 
 def _expected(job: Job) -> None:
@@ -201,8 +206,8 @@ def _difficulties(job: Job, warm: Path, work: Path) -> list[Difficulty]:
         return [asdict(each) for each in difficulties(loaded[0], job.template, chunk)]
 
     header = {"triples": digest_of(triples), "model": job.digest}
-    with bar("difficulty") as hear:
-        return [Difficulty(**line) for line in mapped(work / DIFFICULTY, header, triples, made, hear)]
+    with progress_bar("difficulty") as progress:
+        return [Difficulty(**line) for line in mapped(work / DIFFICULTY, header, triples, made, progress)]
 
 
 # The result -----------------------------------------------------------------------------------------------------------
@@ -231,7 +236,7 @@ def _complete(job: Job, work: Path, out: Path) -> None:
         **_looked(trained, job.data.heldout, looked, job.wish.seed),
         "losses": {name: _losses(work / name / CURVE_FILE) for name in (WARM, ADAPTIVE)},
     }
-    note("; ".join(_told(results)))
+    logger.info("; ".join(_told(results)))
     _described(job, results, work, out)
 
 

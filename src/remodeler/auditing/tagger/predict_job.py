@@ -28,8 +28,8 @@ from remodeler.auditing.tagger.files import HEAD_FILE, SETTINGS_FILE, Trained, l
 from remodeler.auditing.tagger.predict import predict
 from remodeler.auditing.tagger.quantised import quantise
 from remodeler.errors import InputError
-from remodeler.runs.console import bar
 from remodeler.runs.folders import refuse_existing
+from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import append_lines, taken_up
 
 AT_ONCE = 512
@@ -167,10 +167,10 @@ def _predicted(texts: Path, folder: Path, kept: Path, how: How) -> list[Predicti
     rules = replace(trained.settings.rules, **how.rules)
     trained = replace(trained, settings=replace(trained.settings, rules=rules))
     rows = taken_up(kept, _header(given, folder, trained, how))
-    with bar(f"predicting with {folder.name}") as hear:
+    with progress_bar(f"predicting with {folder.name}") as progress:
         for start in range(len(rows), len(given.posts), AT_ONCE):
             rows += _some(trained, given.posts[start : start + AT_ONCE], kept, how.likelihoods)
-            hear(len(rows) / len(given.posts), f"{len(rows):,} posts")
+            progress(len(rows) / len(given.posts), f"{len(rows):,} posts")
     return [from_row(row, str(kept), number) for number, row in enumerate(rows, 1)]
 
 

@@ -5,6 +5,7 @@ All is done in ``OUT.partial``, renamed to OUT at the end; what a kill leaves th
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,11 +25,13 @@ from remodeler.auditing.tagger.rules import Likely, Rules
 from remodeler.auditing.tagger.train import Lesson, lesson, step_seconds, train
 from remodeler.errors import InputError
 from remodeler.report.card import write_tagger_card
-from remodeler.runs.console import bar, duration, note
 from remodeler.runs.folders import clear, new_folder, refuse_existing, tidy, whole
+from remodeler.runs.progress import duration, progress_bar
 from remodeler.runs.records import Record, command_line, options_of, save_record, versions
 from remodeler.training.plan import order
 from remodeler.training.state import BEGUN, CURVE_FILE, STATES
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
@@ -97,14 +100,16 @@ def train_tagger(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
     if dry:
         seconds = step_seconds(trained, learned, wish.course)
         steps = Plan(wish.course, learned.pieces.windows).steps
-        note(f"about {seconds:.2g} s a step here, {duration(seconds * steps)} in all, the looks at the dev posts aside")
+        logger.info(
+            f"about {seconds:.2g} s a step here, {duration(seconds * steps)} in all, the looks at the dev posts aside"
+        )
         return False
     with new_folder(out, keep=True) as work:
         if not whole(work, BEGUN, _options(wish, out)):
             clear(work, BEGUN, (STATES,))
-            with bar("training") as hear:
+            with progress_bar("training") as progress:
                 header = _header(wish, given, taught)
-                best, lines = train(trained, learned, given.dev, wish.course, work / STATES, header, hear)
+                best, lines = train(trained, learned, given.dev, wish.course, work / STATES, header, progress)
             shutil.copytree(best, work, dirs_exist_ok=True)
             shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
             _described(wish, work, out, given, lines)
@@ -171,7 +176,7 @@ def _taught(path: Path, given: Material) -> list[Likely]:
 def _announce(wish: Wish, learned: Lesson, given: Material) -> None:
     plan = Plan(wish.course, learned.pieces.windows)
     clean = f" and {given.harmless:,} harmless texts" if given.harmless else ""
-    note(
+    logger.info(
         f"{len(given.own):,} posts{clean} to learn from, {len(given.dev):,} to choose by; {plan.steps:,} steps in "
         f"{wish.course.epochs} epochs; {wish.head.auxiliary} features, {wish.head.output}, tags {wish.head.scheme}"
     )

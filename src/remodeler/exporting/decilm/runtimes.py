@@ -6,6 +6,7 @@ them with the runtime's KV cache. A token may differ only where torch finds two 
 """
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from remodeler.errors import InputError
 from remodeler.exporting.decilm import probe_mlx, probe_vllm
 from remodeler.exporting.graph.check import Told
 from remodeler.model.logprobs import spread_tokens, vocabulary
-from remodeler.runs.console import note
+
+logger = logging.getLogger(__name__)
 
 SCRIPTS = {"vllm": probe_vllm.__file__, "mlx_lm": probe_mlx.__file__}
 """By the module that tells that a runtime is there."""
@@ -87,7 +89,7 @@ def check(
             f"{told.difference:.3g} of the largest logit, at most {bound:g} was expected): nothing was kept, report it "
             "with the options you gave"
         )
-    note(
+    logger.info(
         f"read by {told.runtime}: log-probabilities differ by {told.difference:.2g} of the largest logit, "
         f"{told.same} of {told.tokens} decoded tokens are torch's too"
     )

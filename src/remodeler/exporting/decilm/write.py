@@ -9,6 +9,7 @@ Llama's shapes, with Qwen2's biases: where queries, keys and values have some, t
 be, because mlx-lm knows all or none. Norms on queries and keys and sandwiches have no place in it.
 """
 
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,9 @@ from remodeler.exporting.config_fields import refuse_other_arithmetic
 from remodeler.exporting.decilm import configuration_decilm
 from remodeler.exporting.rows import Row, rows_of
 from remodeler.exporting.survivors import computed, head_size, norm_and_module, outside, source_type
-from remodeler.runs.console import note
 from remodeler.runs.records import disk_errors
+
+logger = logging.getLogger(__name__)
 
 FAMILIES = ("llama", "mistral", "qwen2")
 WIDTH = 256
@@ -65,7 +67,9 @@ def write_nemotron(checkpoint: Checkpoint, folder: Path, max_shard_size: str = "
         save_torch_state_dict(tensors, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
         write_companions(checkpoint, folder, code=False)
     stand_ins = sum((row.mlp is None) + (row.attention is None and number == 0) for number, row in enumerate(rows))
-    note(f"{len(rows)} layers in DeciLM's layout" + (f", {stand_ins} with a stand-in of zeros" if stand_ins else ""))
+    logger.info(
+        f"{len(rows)} layers in DeciLM's layout" + (f", {stand_ins} with a stand-in of zeros" if stand_ins else "")
+    )
     return len(rows)
 
 

@@ -1,5 +1,6 @@
 """GGUF from start to finish: a checkpoint, or an unpruned GGUF file and a removal log, to a file that was read back."""
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,10 +28,11 @@ from remodeler.exporting.removals import gone_after, read_removals, refuse_other
 from remodeler.exporting.rows import ATTENTION, MLP, Part, left, rows_of
 from remodeler.exporting.survivors import computed
 from remodeler.model.logprobs import spread_tokens, vocabulary
-from remodeler.runs.console import note
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.folders import refuse_existing
 from remodeler.runs.records import disk_errors
+
+logger = logging.getLogger(__name__)
 
 TOKENS = 24
 """That a check reads."""
@@ -244,13 +246,13 @@ def announce(plan: Plan, given: Given, gone: int) -> None:
     """What will be written."""
     stand_ins = sum(each.zero_attention + each.zero_mlp for each in plan.layers)
     told = f"{gone} of {2 * given.depth} blocks go: {len(plan.layers)} layers of {plan.arch}"
-    note(told + (f", {stand_ins} with a stand-in of zeros" if stand_ins else ""))
+    logger.info(told + (f", {stand_ins} with a stand-in of zeros" if stand_ins else ""))
 
 
 def tried(wanted: bool) -> bool:
     """Whether a file is to be tried; says so where nobody can."""
     if wanted and installed() is None:
-        note("llama-cpp-python is not installed, so the file is not tried: pip install llama-cpp-python")
+        logger.warning("llama-cpp-python is not installed, so the file is not tried: pip install llama-cpp-python")
     return wanted and installed() is not None
 
 

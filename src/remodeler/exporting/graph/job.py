@@ -1,5 +1,6 @@
 """ONNX and ExecuTorch from start to finish: trace, write, read back, compare; and a card that says how it is run."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,8 +17,9 @@ from remodeler.exporting.graph.onnx import onnx
 from remodeler.exporting.graph.tracing import refuse, traced
 from remodeler.report.card import known_as, page, warned
 from remodeler.report.card_text import code, fenced
-from remodeler.runs.console import note
 from remodeler.runs.records import write_text
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def announce(checkpoint: Checkpoint, target: Target) -> None:
     refuse(checkpoint)
     counts = count(checkpoint)
     size = sum(parameter.numel() for parameter in checkpoint.model.parameters()) * 4 / 1e6
-    note(
+    logger.info(
         f"{counts.get('attention', 0)} attentions, each with its cache, and {counts.get('mlp', 0)} MLPs in one graph "
         f"of about {size:,.1f} MB: {', '.join(target.files + BESIDE)}"
     )
@@ -167,7 +169,9 @@ def runs(target: Target) -> bool:
     """Whether the runtime is here; says so where nobody can check."""
     if there(target.runtime):
         return True
-    note(f"{target.runtime} is not installed, so what was written could not be checked: pip install {target.runtime}")
+    logger.warning(
+        f"{target.runtime} is not installed, so what was written could not be checked: pip install {target.runtime}"
+    )
     return False
 
 

@@ -23,14 +23,13 @@ from remodeler.pruning.search.candidates import candidates, longest_path
 from remodeler.pruning.search.racing import Table
 from remodeler.pruning.search.strategies import SCANS, Scores, remember, remembered
 from remodeler.runs import processes
+from remodeler.runs.progress import Progress, part, silent
 from remodeler.runs.records import append_line
 from remodeler.runs.removals import Header, Step, blocks_of, take_up
 from remodeler.runs.units import Block, Unit, name
 
 COSTS = {"exact": 0.6, "race": 0.2, "propose": 0.3}
 """What a candidate costs, in plain passes over the text: for estimates of time."""
-Listener = Callable[[float, str], None]
-"""Told the share of the search that is done, and where it stands in words."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,9 @@ class Search:
     """How the candidates of a step are measured: ``exact``, ``race`` or ``propose``."""
     error: float = 0.01
     """Of a race: probability, over the whole search, that it drops a candidate which is the best."""
-    listen: Listener | None = field(default=None, repr=False)
-    tell: Callable[[Step], None] | None = field(default=None, repr=False)
-    """Told every step when it is done."""
+    progress: Progress = field(default=silent, repr=False)
+    on_step: Callable[[Step], None] | None = field(default=None, repr=False)
+    """Receives every step when it is done."""
 
     def units(self, removed: Sequence[Block] = ()) -> list[Unit]:
         """What may go next."""
@@ -87,7 +86,7 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
     memory = remembered(log, len(steps)) if search.scan == "race" else []
     while not done(search.anatomy, search.budget, steps):
         start = time.perf_counter()
-        scores = _scores(search, steps, _ear(search, dense, steps), once, memory)
+        scores = _scores(search, steps, _step_progress(search, dense, steps), once, memory)
         if not scores.importance:
             break
         best = min(scores.importance, key=lambda each: scores.importance[each])
@@ -124,8 +123,8 @@ def keep(search: Search, log: Path | None, step: Step) -> None:
     """Write a step down and say so."""
     if log:
         append_line(log, step.line())
-    if search.tell:
-        search.tell(step)
+    if search.on_step:
+        search.on_step(step)
 
 
 def check(search: Search) -> None:
@@ -174,7 +173,7 @@ def _first_line(search: Search, log: Path | None, header: Header) -> Header:
 def _scores(
     search: Search,
     steps: Sequence[Step],
-    hear: Callable[[float], None],
+    progress: Progress,
     once: dict[str, float],
     memory: list[Table],
 ) -> Scores:
@@ -182,10 +181,10 @@ def _scores(
     removed = blocks_of(steps)
     units = search.units(removed)
     if search.method.iterative:
-        return importance(search, removed, units, hear, memory)
+        return importance(search, removed, units, progress, memory)
     unknown = [unit for unit in units if name(unit) not in once]  # all at first; then pairs that a removal made
     if unknown:
-        found = importance(search, [], unknown, hear)
+        found = importance(search, [], unknown, progress)
         once |= {name(unit): value for unit, value in found.importance.items()}
     return Scores({unit: once[name(unit)] for unit in units})
 
@@ -194,7 +193,7 @@ def importance(
     search: Search,
     removed: Sequence[Block],
     units: Sequence[Unit],
-    hear: Callable[[float], None],
+    progress: Progress,
     memory: list[Table] | None = None,
 ) -> Scores:
     """How important each of some units is in the model without ``removed``, as the search measures it.
@@ -204,7 +203,7 @@ def importance(
     Raises:
         InputError: when no number is finite.
     """
-    options: dict[str, Any] = {"size": search.size, "progress": hear, "seed": search.seed}
+    options: dict[str, Any] = {"size": search.size, "progress": progress, "seed": search.seed}
     if search.scan == "exact":
         values = search.method.criterion(search.anatomy, search.windows, removed, units, **options)
         scores = Scores(dict(zip(units, values, strict=True)))
@@ -227,10 +226,10 @@ def _perplexity(search: Search, removed: Sequence[Block], score: float) -> float
         return perplexity(mean_nll(search.anatomy, search.windows, search.size))
 
 
-def _ear(search: Search, dense: float, steps: Sequence[Step]) -> Callable[[float], None]:
-    """Turn the share of a step that is done into the share of the search."""
+def _step_progress(search: Search, dense: float, steps: Sequence[Step]) -> Progress:
+    """Progress of the search, from that of its next step."""
     now = steps[-1].perplexity if steps else dense
     begin = used(search.anatomy, search.budget, dense, steps)
     width = 1 / expected_steps(search.anatomy, search.budget, len(search.units()))
     words = f"step {len(steps) + 1}, perplexity {now:.4g}"
-    return lambda part: search.listen(min(1.0, begin + width * part), words) if search.listen else None
+    return part(search.progress, begin, width, words)
