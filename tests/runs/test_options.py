@@ -28,7 +28,7 @@ class Outer:
     inner: Inner = Inner()
     ratio: Annotated[float | None, Option(above=0, below=1, read=share)] = None
     """How much."""
-    kind: Literal["one", "other"] = "one"
+    kind: Literal["one", "other"] | None = "one"
     names: Annotated[tuple[str, ...], Option(read=listed)] = ()
     out: Annotated[Path | None, Option(required=True)] = None
 
@@ -72,6 +72,16 @@ def test_what_a_config_refuses(given: dict[str, Any], words: str) -> None:
 def test_a_config_that_is_made_by_hand_is_checked_too() -> None:
     with pytest.raises(InputError, match="`count` must be >= 1"):
         Inner(count=0)
+
+
+def test_a_verb_has_its_own_defaults_of_shared_options() -> None:
+    @config
+    class Own:
+        inner: Inner = Inner(count=9)
+
+    assert {spec.name: spec.default for spec in specs(Own)} == {"dtype": "float32", "count": 9}
+    assert build(Own, {}).inner == Inner(count=9)
+    assert build(Own, {"dtype": "bfloat16"}).inner == Inner(dtype="bfloat16", count=9)
 
 
 def test_options_know_their_place_and_their_help() -> None:

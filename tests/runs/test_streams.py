@@ -78,7 +78,7 @@ def test_an_interrupt_is_one_line(model: Path, texts: Path) -> None:
     process = python(start + CALL, "evaluate", model, "--texts", texts, "--device", "cpu")
     _, err = process.communicate()
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "remodel: stopped (the same command goes on from here)"
+    assert err.splitlines()[-1] == "remodel: stopped (resumable: rerun the same command)"
 
 
 def test_memory_that_runs_out_is_one_line(model: Path, texts: Path) -> None:

@@ -119,7 +119,7 @@ def _choices(option: Option, words: str) -> list[str]:
 
 
 def _default(spec: Spec) -> list[str]:
-    value = spec.option.default or spec.default
+    value = spec.option.default if spec.default is None else spec.default
     if spec.required or value in (None, "", ()) or value is False:
         return []
     if isinstance(value, tuple):

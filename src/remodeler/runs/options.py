@@ -141,7 +141,7 @@ def specs(cls: type) -> tuple[Spec, ...]:
 
 @cache
 def _specs(cls: type) -> tuple[Spec, ...]:
-    return tuple(_walk(cls, ()))
+    return tuple(_walk(cls, (), None))
 
 
 def own_specs(cls: type) -> Iterator[Spec]:
@@ -149,21 +149,25 @@ def own_specs(cls: type) -> Iterator[Spec]:
     return (spec for spec in specs(cls) if len(spec.path) == 1)
 
 
-def _walk(cls: type, path: tuple[str, ...]) -> Iterator[Spec]:
+def _walk(cls: type, path: tuple[str, ...], given: Any) -> Iterator[Spec]:
+    """Options of a config; where a verb gives it as a default, ``given``, its values are the defaults."""
     hints, helps = get_type_hints(cls, include_extras=True), _docstrings(cls)
     for each in fields(cls):
-        kind, given = _annotated(hints[each.name])
+        kind, option = _annotated(hints[each.name])
+        default = _default(each) if given is None else getattr(given, each.name)
         if is_dataclass(kind):
-            yield from _walk(kind, (*path, each.name))  # type: ignore[arg-type]
+            inner = None if default is MISSING else default
+            yield from _walk(kind, (*path, each.name), inner)  # type: ignore[arg-type]
         else:
-            words = helps.get(each.name) or given.help
-            yield Spec(each.name, (*path, each.name), kind, given, words, _default(each))
+            words = helps.get(each.name) or option.help
+            yield Spec(each.name, (*path, each.name), kind, option, words, default)
 
 
 def _annotated(hint: Any) -> tuple[Any, Option]:
     kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     given = next((note for note in notes if isinstance(note, Option)), Option())
-    return kind, replace(given, choices=get_args(kind)) if get_origin(kind) is Literal else given
+    names = next((get_args(each) for each in (kind, *get_args(kind)) if get_origin(each) is Literal), given.choices)
+    return kind, replace(given, choices=names)
 
 
 def _default(each: Field[Any]) -> Any:
@@ -210,7 +214,7 @@ def build(cls: type[T], given: Mapping[str, Any]) -> T:
         for step in outer:
             place = place.setdefault(step, {})
         place[last] = value
-    return _made(cls, tree)
+    return _made(cls, tree, None)
 
 
 def _refuse_missing(known: Any, given: Mapping[str, Any]) -> None:
@@ -219,10 +223,14 @@ def _refuse_missing(known: Any, given: Mapping[str, Any]) -> None:
         raise InputError(f"{', '.join(map(option, missing))} must be given")
 
 
-def _made(cls: type[T], tree: Mapping[str, Any]) -> T:
-    hints = get_type_hints(cls)
-    parts = {name: _made(hints[name], value) if is_dataclass(hints[name]) else value for name, value in tree.items()}
-    return cls(**parts)
+def _made(cls: type[T], tree: Mapping[str, Any], base: T | None) -> T:
+    """A config with some values; the rest is that of ``base``, the verb's own defaults, or of the class."""
+    hints, parts = get_type_hints(cls), dict(tree)
+    for each in fields(cls):  # type: ignore[arg-type]
+        if each.name in tree and is_dataclass(hints[each.name]):
+            default = _default(each) if base is None else getattr(base, each.name)
+            parts[each.name] = _made(hints[each.name], tree[each.name], None if default is MISSING else default)
+    return cls(**parts) if base is None else replace(base, **parts)  # type: ignore[type-var]
 
 
 def flat(made: Any) -> dict[str, Any]:

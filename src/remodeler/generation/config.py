@@ -1,0 +1,25 @@
+"""Options of everything that generates text."""
+
+from typing import Annotated
+
+from remodeler.runs.options import Option, config
+
+GENERATION = "Generation"
+
+
+@config
+class SamplingConfig:
+    """How a model continues its prompts."""
+
+    max_new_tokens: Annotated[int, Option(GENERATION, low=1)] = 256
+    """Tokens per completion, at most."""
+    temperature: Annotated[float, Option(GENERATION, low=0)] = 1.0
+    """Sampling temperature; 0 = greedy."""
+    top_p: Annotated[float, Option(GENERATION, above=0, high=1)] = 0.95
+    """Nucleus sampling probability."""
+    completions: Annotated[int, Option(GENERATION, low=1)] = 1
+    """Completions per prompt."""
+    chat: Annotated[bool, Option(GENERATION)] = False
+    """Send prompts as user turns through the chat template."""
+    batch_size: Annotated[int | None, Option(GENERATION, low=1, default="chosen for the device")] = None
+    """Texts per forward pass."""
