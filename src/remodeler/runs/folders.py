@@ -8,22 +8,18 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import lock_descriptor
+
 from remodeler.errors import InputError
 from remodeler.runs.records import RECORD_FILE, disk_errors, read_json, to_json
 
-try:
-    import fcntl
-except ImportError:  # Windows, where folders are not locked
-    fcntl = None  # type: ignore[assignment]
-
-
 MARK = ".remodel"
-"""A file in an unfinished folder: only folders that have it are taken up, or emptied."""
+"""A file in an unfinished folder: only folders that have it are taken up, or emptied. Whoever works there locks it."""
 UNFINISHED = ".partial"
 LONGEST_SUFFIX = ".record.json"
 """Of the names that a result and its parts have on the disk while it is made."""
@@ -88,18 +84,19 @@ def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
     new = [each for each in path.parents if not each.exists()]
     with disk_errors(path):
         work.mkdir(parents=True, exist_ok=True)
-        with only_one(work):
-            (work / MARK).open("a").close()  # no new date: what is refused leaves everything as it was
+        with only_one(work) as let_go:
             try:
                 if not keep:
                     empty(work)
                 yield work
                 readable(work)
+                let_go()
                 work.rename(path)
                 with suppress(OSError):
                     (path / MARK).unlink()  # after the rename: a folder without it would not be taken up
             except BaseException:
                 if not keep or not _holds_work(work):
+                    let_go()
                     shutil.rmtree(work, ignore_errors=True)  # nothing in it could be taken up
                     _remove_empty(new)
                 raise
@@ -163,19 +160,16 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Keep other processes from working in a folder; a process that dies, however, leaves it free."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise InputError(f"another process is working in {folder}: wait for it, or choose another --out") from None
-    finally:
-        os.close(handle)
+def only_one(folder: Path) -> Iterator[Callable[[], None]]:
+    """Lock the mark of a folder, so that no other process works there; the system unlocks it when a process dies.
+
+    Yields what to call before the folder is renamed or removed: Windows does neither while a file in it is open.
+    """
+    with (folder / MARK).open("a") as mark:  # no new date: what is refused leaves everything as it was
+        locked = lock_descriptor(mark.fileno(), blocking=False)
+        if not locked or not (folder / MARK).exists():  # who held it may have finished just now
+            raise InputError(f"another process is working in {folder}: wait for it, or choose another --out")
+        yield mark.close if os.name == "nt" else lambda: None
 
 
 def empty(folder: Path, but: Sequence[str] = ()) -> None:
