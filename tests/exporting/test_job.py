@@ -103,11 +103,11 @@ def said(checkpoint: Checkpoint) -> np.ndarray:
 
 
 def test_an_attention_takes_the_next_mlp() -> None:
-    parts = left(4, [(1, "mlp"), (2, "attention")])
+    parts = left(4, [Block(1, "mlp"), Block(2, "attention")])
     assert rows_of(parts) == [Row(0, 0), Row(1, 2), Row(3, 3)]
     assert plain(rows_of(parts))
-    assert rows_of(left(2, [(0, "mlp"), (1, "mlp")])) == [Row(0, None), Row(1, None)]
-    assert rows_of(left(2, [(0, "attention")])) == [Row(None, 0), Row(1, 1)]
+    assert rows_of(left(2, [Block(0, "mlp"), Block(1, "mlp")])) == [Row(0, None), Row(1, None)]
+    assert rows_of(left(2, [Block(0, "attention")])) == [Row(None, 0), Row(1, 1)]
 
 
 def test_where_deci_needs_a_stand_in() -> None:
@@ -435,5 +435,5 @@ def test_a_log_is_read_with_what_was_put_back(tmp_path: Path) -> None:
         {"step": 3, "removed": ["mlp.3"], "restored": ["attention.1"]},
     ]
     (tmp_path / "log").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert gone_after(read_removals(tmp_path / "log"), None) == [(2, "mlp"), (3, "mlp")]
-    assert gone_after(read_removals(tmp_path / "log"), 1) == [(1, "attention")]
+    assert gone_after(read_removals(tmp_path / "log"), None) == [Block(2, "mlp"), Block(3, "mlp")]
+    assert gone_after(read_removals(tmp_path / "log"), 1) == [Block(1, "attention")]

@@ -7,9 +7,7 @@ layer it comes from. A runtime whose layers are (attention, MLP) then has as few
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-ATTENTION, MLP = "attention", "mlp"
-Part = tuple[int, str]
-"""A block by its layer in the source and its kind."""
+from remodeler.runs.units import Block
 
 
 @dataclass(frozen=True)
@@ -25,26 +23,26 @@ class Row:
         return self.attention is not None and self.mlp is not None
 
 
-def rows_of(parts: Iterable[Part]) -> list[Row]:
+def rows_of(blocks: Iterable[Block]) -> list[Row]:
     """Rows for blocks in the order in which they are computed."""
     found: list[Row] = []
     waiting: int | None = None
-    for layer, kind in parts:
-        if kind == MLP:
-            found.append(Row(waiting, layer))
+    for block in blocks:
+        if block.kind == "mlp":
+            found.append(Row(waiting, block.layer))
             waiting = None
         else:
             if waiting is not None:
                 found.append(Row(waiting, None))
-            waiting = layer
+            waiting = block.layer
     return found if waiting is None else [*found, Row(waiting, None)]
 
 
-def left(depth: int, gone: Iterable[Part]) -> list[Part]:
+def left(depth: int, gone: Iterable[Block]) -> list[Block]:
     """The blocks of a model of some depth that are not gone, in order."""
     removed = set(gone)
-    every = [(layer, kind) for layer in range(depth) for kind in (ATTENTION, MLP)]
-    return [part for part in every if part not in removed]
+    every = [block for layer in range(depth) for block in (Block(layer, "attention"), Block(layer, "mlp"))]
+    return [block for block in every if block not in removed]
 
 
 def plain(rows: Sequence[Row]) -> bool:

@@ -43,8 +43,8 @@ from remodeler.report.cliff import Point, cut_command, path_warning, result_warn
 from remodeler.runs import processes
 from remodeler.runs.console import bar, note
 from remodeler.runs.folders import empty, new_folder, refuse_existing
-from remodeler.runs.records import Record, command_line, save_record, versions, write_text
-from remodeler.runs.removals import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
+from remodeler.runs.records import Record, command_line, save_record, versions
+from remodeler.runs.removals import REMOVALS_FILE, Header, blocks_of, copy_log, copy_steps, read_log
 from remodeler.runs.units import Block, name
 
 Finish = Callable[[Path], object]
@@ -125,8 +125,7 @@ def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: s
     job = Job(checkpoint, text, _texts_again(text), form)
     places = {"form": form_name, "out": str(out), "log": str(log)}
     with new_folder(out) as work:
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)[: len(steps) + 1]
-        write_text(work / REMOVALS_FILE, "".join(lines))
+        copy_steps(log, work / REMOVALS_FILE, len(steps))
         _complete(
             job,
             Outcome(blocks_of(steps), {}, steps[-1].perplexity, sum(step.seconds for step in steps), {}),

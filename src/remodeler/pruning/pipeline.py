@@ -19,10 +19,9 @@ from remodeler.pruning.width.width import WIDTH_METHODS, Thinned, thin
 from remodeler.report.figures import short
 from remodeler.runs.console import note
 from remodeler.runs.records import write_json
-from remodeler.runs.removals import REMOVALS_FILE, Header, Step, blocks_of
+from remodeler.runs.removals import REMOVALS_FILE, WIDTHS_FILE, Header, Step, blocks_of
 from remodeler.runs.units import Block, name
 
-WIDTHS_FILE = "widths.json"
 Hear = Callable[[float, str], None]
 """Told the share that is done, and where it stands in words."""
 

@@ -142,7 +142,7 @@ def test_standard_shape_may_pair_across_layers() -> None:
 
 def rows(removed: Iterable[Block]) -> list[Row]:
     """What is left of a Llama, as layers."""
-    return rows_of(left(LAYERS, [(block.layer, block.kind) for block in removed]))
+    return rows_of(left(LAYERS, removed))
 
 
 def held(layers: Sequence[Row]) -> bool:
