@@ -161,7 +161,10 @@ def adopt(layer: Any, pre: list[nn.Module], post: list[nn.Module]) -> Any:
 
 
 def arrange(layers: nn.ModuleList, packing: Packing) -> nn.ModuleList:
-    """Layers of the source depth to one layer per remaining attention."""
+    """Layers of the source depth to one layer per remaining attention, as ``kept`` says.
+
+    Names of tensors go by the same rule: ``packed_places`` in remodeler's ``model/pairing.py``, held to this by a test.
+    """
     mains: list[tuple[nn.Module, list[nn.Module]]] = []
     lead: list[nn.Module] = []
     for number, kinds in packing["kept"]:

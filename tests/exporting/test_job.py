@@ -31,7 +31,7 @@ from remodeler.exporting.gguf.plan import Sizes, planned
 from remodeler.exporting.gguf.tensors import order
 from remodeler.exporting.gguf.tokens import token_keys
 from remodeler.exporting.removals import gone_after, read_removals
-from remodeler.exporting.rows import Row, left, plain, rows_of
+from remodeler.model.pairing import Row, left, rows_of
 from remodeler.runs.records import Record, save_record
 from remodeler.runs.units import Block
 from tiny import tiny_model
@@ -100,14 +100,6 @@ def said(checkpoint: Checkpoint) -> np.ndarray:
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
-
-
-def test_an_attention_takes_the_next_mlp() -> None:
-    parts = left(4, [Block(1, "mlp"), Block(2, "attention")])
-    assert rows_of(parts) == [Row(0, 0), Row(1, 2), Row(3, 3)]
-    assert plain(rows_of(parts))
-    assert rows_of(left(2, [Block(0, "mlp"), Block(1, "mlp")])) == [Row(0, None), Row(1, None)]
-    assert rows_of(left(2, [Block(0, "attention")])) == [Row(None, 0), Row(1, 1)]
 
 
 def test_where_deci_needs_a_stand_in() -> None:

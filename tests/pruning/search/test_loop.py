@@ -13,9 +13,9 @@ import pytest
 from remodeler.checkpoint.forms import choose, pairs
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError
-from remodeler.exporting.rows import Row, left, plain, rows_of
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import mean_nll, perplexity
+from remodeler.model.pairing import Row, left, plain, rows_of
 from remodeler.pruning.config import Plan
 from remodeler.pruning.methods import CRITERIA, METHODS, nothing
 from remodeler.pruning.search.budget import Budget, upto

@@ -24,8 +24,8 @@ from remodeler.checkpoint.load import Checkpoint
 from remodeler.errors import InputError
 from remodeler.exporting.config_fields import refuse_other_arithmetic
 from remodeler.exporting.decilm import configuration_decilm
-from remodeler.exporting.rows import Row, rows_of
 from remodeler.exporting.survivors import computed, head_size, norm_and_module, outside, source_type
+from remodeler.model.pairing import Row, rows_of
 from remodeler.runs.console import note
 from remodeler.runs.records import disk_errors
 from remodeler.runs.units import Block

@@ -24,9 +24,9 @@ from remodeler.exporting.gguf.tensors import Dense, Read, Tensors, written
 from remodeler.exporting.gguf.tokens import token_keys
 from remodeler.exporting.gguf.values import Key, Raw
 from remodeler.exporting.removals import gone_after, read_removals, refuse_other_model, refuse_widths
-from remodeler.exporting.rows import left, rows_of
 from remodeler.exporting.survivors import computed
 from remodeler.model.logprobs import spread_tokens, vocabulary
+from remodeler.model.pairing import left, rows_of
 from remodeler.runs.console import note
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.folders import refuse_existing
