@@ -30,6 +30,7 @@ from remodeler.checkpoint.configs import (
 )
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, Site, projection
+from remodeler.model.families import config_names, unpacked_type
 from remodeler.model.pairing import packed_places, pairs_of
 from remodeler.model.structures import Cut, Widths, structure_of
 from remodeler.packed import shallow
@@ -116,9 +117,9 @@ def pairs(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[int, int]] 
 
 
 def _rides_on_depth(anatomy: Anatomy) -> str | None:
-    if getattr(anatomy.model.config, "scale_attn_by_inverse_layer_idx", False):
-        return "its attentions are scaled by their layer's number (scale_attn_by_inverse_layer_idx)"
-    return None
+    config = anatomy.model.config
+    name = config_names(unpacked_type(config.model_type)).scaled_by_layer
+    return f"its attentions are scaled by their layer's number ({name})" if getattr(config, name, False) else None
 
 
 def _mixed(anatomy: Anatomy) -> str | None:

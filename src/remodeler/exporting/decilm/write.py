@@ -31,6 +31,7 @@ from remodeler.runs.records import disk_errors
 from remodeler.runs.units import Block
 
 FAMILIES = ("llama", "mistral", "qwen2")
+"""Whose shapes the layout has: a fact of the layout, and not of a family, so it stands here."""
 WIDTH = 256
 """What widths of MLPs are multiples of."""
 ATTENTION, MLP = "self_attn", "mlp"

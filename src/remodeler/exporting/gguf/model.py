@@ -26,7 +26,7 @@ from remodeler.exporting.survivors import computed, depth, head_size, norm_and_m
 from remodeler.runs.units import Block
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
-"""What llama.cpp calls a model type."""
+"""What llama.cpp calls a model type: its own fact, and not of a family, so it stands here."""
 ATTENTION_NAMES = {
     "q_proj": "attn_q",
     "k_proj": "attn_k",
