@@ -120,8 +120,8 @@ def test_what_the_map_draws_exists() -> None:
 
 def test_the_map_draws_the_layers_of_the_contract() -> None:
     with (REPOSITORY / "pyproject.toml").open("rb") as file:
-        (contract,) = tomllib.load(file)["tool"]["importlinter"]["contracts"]
-    assert fenced("Layers") == contract["layers"]
+        contracts = {each["name"]: each for each in tomllib.load(file)["tool"]["importlinter"]["contracts"]}
+    assert fenced("Layers") == contracts["Layers"]["layers"]
 
 
 def test_families_are_named_in_their_table_alone() -> None:
