@@ -16,7 +16,7 @@ from typing import Any
 from filelock import lock_descriptor
 
 from remodeler.errors import InputError
-from remodeler.runs.records import RECORD_FILE, disk_errors, read_json
+from remodeler.runs.records import RECORD_FILE, disk_errors, read_json, to_json
 
 MARK = ".remodel"
 """A file in an unfinished folder: only folders that have it are taken up, or emptied. Whoever works there locks it."""
