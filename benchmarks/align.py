@@ -37,7 +37,6 @@ from remodeler.checkpoint.load import load
 from remodeler.data.sources import read_texts
 from remodeler.generation.sampling import Sampling, complete
 from remodeler.model.logprobs import mean_nll
-from remodeler.report.page import write_report
 from remodeler.runs.console import table
 from remodeler.runs.records import append_line, read_lines, write_json, write_text
 
@@ -161,7 +160,7 @@ def copier(bench: Bench) -> str:
         wish = BaselineWish(
             str(bench.given.model), str(file), "sft", heldout=0.02, course=course, loading=bench.loading, seed=1
         )
-        train_baseline(wish, out, write_report)
+        train_baseline(wish, out)
     return str(out)
 
 
@@ -181,7 +180,7 @@ def reviser(bench: Bench) -> Path:
             loading=bench.loading,
             seed=bench.seed,
         )
-        train_reviser(wish, out, write_report)
+        train_reviser(wish, out)
     return out
 
 
@@ -242,7 +241,7 @@ def tuned(
             loading=bench.loading,
             seed=bench.seed,
         )
-        train_baseline(wish, out, write_report)
+        train_baseline(wish, out)
     return out
 
 
@@ -263,7 +262,7 @@ def evolved(bench: Bench, policy: Path, place: Path, times: int, labels: bool = 
             loading=bench.loading,
             seed=bench.seed,
         )
-        evolve_policy(wish, out, write_report)
+        evolve_policy(wish, out)
     return out
 
 

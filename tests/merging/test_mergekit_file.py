@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from merges import nothing, tensors, written
+from merges import tensors, written
 from remodeler.cli.app import app
 from remodeler.errors import InputError
 from remodeler.merging.config import Wish, of_file
@@ -56,7 +56,7 @@ def read(folder: Path, content: Any) -> Wish:
 
 def merged(folder: Path, content: Any, name: str = "out") -> dict[str, Tensor]:
     """The tensors that a file gives."""
-    merge_models(read(folder, content), folder / name, nothing)
+    merge_models(read(folder, content), folder / name)
     return tensors(folder / name)
 
 

@@ -85,7 +85,7 @@ def phase(start: Callable[[], Checkpoint], lesson: Lesson, course: Course, folde
     return folder / MODEL
 
 
-def provenance(work: Path) -> dict[str, str]:
+def provenance(work: Path) -> dict[str, Any]:
     """What a record says of any model that phases made: how it is loaded, and by which command it came."""
     form = "packed" if (work / "packed.py").exists() else "stock"
     loading = {"form": form, "auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}

@@ -99,12 +99,11 @@ def prune(
     from remodeler.evaluation.texts import Text
     from remodeler.pruning.config import Plan
     from remodeler.pruning.job import prune_model
-    from remodeler.report.page import write_report
 
     opt.refuse_unknown(given)
     plan = Plan(**opt.plan_fields(Plan, given))
     source, text = Source(**opt.fields_of(Source, given)), Text(**opt.fields_of(Text, given))
-    if prune_model(source, text, plan, opt.budget(ratio, remove, max_increase), out, write_report, dry_run):
+    if prune_model(source, text, plan, opt.budget(ratio, remove, max_increase), out, dry_run):
         _show(out, push_to_hub)
 
 
@@ -132,11 +131,10 @@ def cut(
     """
     from remodeler.checkpoint.source import Source
     from remodeler.pruning.job import cut_model
-    from remodeler.report.page import write_report
 
     opt.refuse_unpublishable(push_to_hub)
     source = Source(model, revision, family, trust_remote_code, dtype, device)
-    cut_model(log, source, opt.budget(ratio, remove, max_increase), out, form, write_report)
+    cut_model(log, source, opt.budget(ratio, remove, max_increase), out, form)
     _show(out, push_to_hub)
 
 
@@ -192,13 +190,12 @@ def recover(
     from remodeler.evaluation.texts import Text
     from remodeler.recovery.config import Wish
     from remodeler.recovery.job import recover_model
-    from remodeler.report.page import write_report
 
     opt.refuse_unknown(given)
     places = {"heldout": held_out, "store": teacher_store, **rec.parts(given)}
     wish = Wish(**(opt.fields_of(Wish, given) | places))
     source, text = Source(**opt.fields_of(Source, given)), Text(**opt.fields_of(Text, given))
-    if recover_model(source, text, wish, out, write_report, dry_run):
+    if recover_model(source, text, wish, out, dry_run):
         _show(out, push_to_hub)
 
 
@@ -208,12 +205,11 @@ def demo(
 ) -> None:
     """The main job on a small real model that travels along: prune, measure, write, load; offline, two minutes."""
     from remodeler.cli.demo import load_in_stock, run_demo
-    from remodeler.report.page import write_report
+    from remodeler.cli.results import results_of
 
-    for name, record in run_demo(out, write_report).items():
-        show_table(
-            record.results, f"{name}: {len(record.results['removed'])} of {record.results['blocks']} blocks removed"
-        )
+    for name, record in run_demo(out).items():
+        results = results_of(record)
+        show_table(results, f"{name}: {len(record.results['removed'])} of {record.results['blocks']} blocks removed")
     say("")
     say(f"A fresh Python with stock transformers, {out / 'standard'}:")
     say(f"  {load_in_stock(out / 'standard')}")
@@ -223,10 +219,11 @@ def demo(
 
 def _show(out: Path, name: str | None) -> None:
     """The end of a verb: the table, where things are, and the way to the hub."""
+    from remodeler.cli.results import results_of
     from remodeler.runs.records import load_record
 
     record = load_record(out)
-    show_table(record.results)
+    show_table(results_of(record))
     files = [name for name in ("report.html", "removals.jsonl", "record.json") if (out / name).exists()]
     note(f"{out}: the model ({record.results['form']} form), {', '.join(files)}")
     opt.published(out, name)

@@ -10,7 +10,7 @@ from remodeler.checkpoint.source import Source
 from remodeler.errors import InputError
 from remodeler.evaluation.texts import Text
 from remodeler.pruning.config import Plan
-from remodeler.pruning.job import Finish, prune_model
+from remodeler.pruning.job import prune_model
 from remodeler.pruning.search.budget import Budget
 from remodeler.runs.console import note
 from remodeler.runs.folders import refuse_existing
@@ -35,7 +35,7 @@ print(f"{type(model).__name__} with {model.config.num_hidden_layers} layers cont
 """
 
 
-def run_demo(out: Path, finish: Finish) -> dict[str, Record]:
+def run_demo(out: Path) -> dict[str, Record]:
     """Prune the embedded model by blocks and by pairs into ``out``; both records by name.
 
     Calibration and held-out texts are disjoint parts of what every Python documents of itself; nothing is fetched.
@@ -46,7 +46,7 @@ def run_demo(out: Path, finish: Finish) -> dict[str, Record]:
             note("")
             note(f"{name}: {words}")
             source = Source(str(model), dtype="float32", device="cpu")
-            prune_model(source, Text("python", SAMPLES, LENGTH), plan, Budget(ratio=RATIO), out / name, finish)
+            prune_model(source, Text("python", SAMPLES, LENGTH), plan, Budget(ratio=RATIO), out / name)
     return {name: load_record(out / name) for name in RUNS}
 
 

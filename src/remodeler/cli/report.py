@@ -18,10 +18,11 @@ def report(
 
     Example: `remodel report blocks layers recovered --out together.html`
     """
+    from remodeler.cli.results import results_of
     from remodeler.report.together import write_together
     from remodeler.runs.console import say
 
-    say(str(write_together(folders, out)))
+    say(str(write_together(folders, out, results_of)))
 
 
 def publish(

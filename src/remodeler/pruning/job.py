@@ -4,7 +4,7 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from remodeler.model.streaming import streamed
 from remodeler.pruning.config import Job, Plan
 from remodeler.pruning.methods import Method, name_of
 from remodeler.pruning.pipeline import Outcome, run
+from remodeler.pruning.results import PruneResults
 from remodeler.pruning.search.budget import Budget, removals, share, upto
 from remodeler.pruning.search.loop import Search
 from remodeler.pruning.search.strategies import RACES
@@ -38,22 +39,17 @@ from remodeler.pruning.validation import (
 )
 from remodeler.pruning.width.store import HISTORY_FILE, STATE_FILE
 from remodeler.pruning.width.width import WIDTH_METHODS
-from remodeler.report.card import write_card
 from remodeler.report.cliff import Point, cut_command, path_warning, result_warning
+from remodeler.report.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.console import bar, note
 from remodeler.runs.folders import empty, new_folder, refuse_existing
-from remodeler.runs.records import Record, command_line, save_record, versions, write_text
+from remodeler.runs.records import Record, command_line, versions, write_text
 from remodeler.runs.removals import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
 from remodeler.runs.units import Block, name
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
 
-
-def prune_model(
-    source: Source, text: Text, plan: Plan, budget: Budget, out: Path, finish: Finish, dry: bool = False
-) -> bool:
+def prune_model(source: Source, text: Text, plan: Plan, budget: Budget, out: Path, dry: bool = False) -> bool:
     """Prune a model and write it to a new folder ``out``; with ``dry`` only say what would be done.
 
     Returns:
@@ -79,7 +75,6 @@ def prune_model(
             empty(work, but=(REMOVALS_FILE, RACES, STATE_FILE, HISTORY_FILE))
             options = _options(source, text, plan, budget) | {"criterion": name_of(method.criterion), "out": str(out)}
             _complete(job, _searched(search, job, plan, work), work, "prune", options)
-            finish(work)
             (work / STATE_FILE).unlink(missing_ok=True)  # other runtimes take every safetensors file for weights
             shutil.rmtree(work / RACES, ignore_errors=True)
     return True
@@ -98,7 +93,7 @@ def _searched(search: Search, job: Job, plan: Plan, work: Path) -> Outcome:
     return outcome
 
 
-def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: str, finish: Finish) -> None:
+def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: str) -> None:
     """Write another size on the path of a removal log, without searching again."""
     refuse_existing(out)
     log = log / REMOVALS_FILE if log.is_dir() else log
@@ -134,7 +129,6 @@ def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: s
             "cut",
             {**given, **asdict(source), **_budget_options(budget), **places},
         )
-        finish(work)
 
 
 def _bytes_left(checkpoint: Checkpoint, removed: Sequence[Block]) -> int:
@@ -179,28 +173,27 @@ def _complete(job: Job, outcome: Outcome, work: Path, verb: str, options: dict[s
     saved = save_pruned(checkpoint, removed, work, job.form, widths=outcome.widths)
     dense, pruned = _measure(job, saved)
     header, _ = read_log(work / REMOVALS_FILE)
-    results = {
-        "dense": {"perplexity": header["perplexity"], **dense},
-        "pruned": {"perplexity": outcome.perplexity, **pruned},
-        "removed": [str(block) for block in removed],
-        "blocks": header["candidates"],
-        **({"widths": {str(block): list(of) for block, of in outcome.kept.items()}} if outcome.kept else {}),
+    results = PruneResults(
+        dense={"perplexity": header["perplexity"], **dense},
+        pruned={"perplexity": outcome.perplexity, **pruned},
+        removed=[str(block) for block in removed],
+        blocks=header["candidates"],
+        widths={str(block): list(of) for block, of in outcome.kept.items()} or None,
         **_facts(checkpoint, saved),
-        "seconds": round(outcome.seconds, 3),
-        "command": command_line(),
-    }
-    results |= _warned(outcome, work, options, vocabulary(checkpoint.model), dense, pruned)
+        seconds=round(outcome.seconds, 3),
+        command=command_line(),
+        warning=_warning(outcome, work, options, vocabulary(checkpoint.model), dense, pruned),
+    )
     model = {"name": checkpoint.name, "revision": checkpoint.revision, **header["model"]}
     inputs = {"model": model, "texts": header["texts"]}
-    record = Record(verb, options, inputs, job.text.seed, versions(), results)
-    save_record(work, record)
-    write_card(work, record, checkpoint.name)
+    record = Record(verb, options, inputs, job.text.seed, versions(), results.to_record())
+    write_result(work, record, results)
 
 
-def _warned(
+def _warning(
     outcome: Outcome, work: Path, options: dict[str, Any], tokens: int, dense: dict[str, Any], pruned: dict[str, Any]
-) -> dict[str, Any]:
-    """The warning that a result is of no use, as a part of its record; nothing where it is of use."""
+) -> dict[str, Any] | None:
+    """The warning that a result is of no use; None where it is of use."""
     at_once = options.get("method") in WIDTH_METHODS
     path = _path(outcome, work / REMOVALS_FILE, at_once, bool(options.get("then")))
     found = path_warning(path, tokens, options)
@@ -208,7 +201,7 @@ def _warned(
     if found is None and key in dense:
         half = cut_command(options, path[-1].removals // 2) if path[-1].removals > 1 else None
         found = result_warning(dense[key], pruned[key], tokens, "held-out", half)
-    return {"warning": found} if found else {}
+    return found
 
 
 def _path(outcome: Outcome, log: Path, at_once: bool, then: bool) -> list[Point]:

@@ -4,7 +4,6 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 """
 
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,24 +20,23 @@ from remodeler.model.minibatches import enough_memory
 from remodeler.model.tracing import probe
 from remodeler.recovery.config import Wish, told
 from remodeler.recovery.prepare import Job, Scores, announce, prepare
-from remodeler.report.card import write_card
+from remodeler.recovery.results import PERPLEXITY, RecoverResults
 from remodeler.report.cliff import cut_command, result_warning, stored_warning
+from remodeler.report.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.console import bar, note
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
-from remodeler.runs.records import RECORD_FILE, Record, command_line, load_record, save_record, versions
+from remodeler.runs.records import RECORD_FILE, Record, command_line, load_record, versions
 from remodeler.runs.removals import REMOVALS_FILE
 from remodeler.training.adapters import merge, reloaded_difference, write_adapters
 from remodeler.training.loop import train
 from remodeler.training.model import trainable, write_trained
 from remodeler.training.state import BEGUN, CURVE_FILE, STATES
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
 FROM_SEARCH = ("removed", "blocks", "layers")
 
 
-def recover_model(source: Source, text: Text, wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
+def recover_model(source: Source, text: Text, wish: Wish, out: Path, dry: bool = False) -> bool:
     """Train a pruned model and write it to a new folder ``out``; with ``dry`` only say what would be done.
 
     Returns:
@@ -62,7 +60,6 @@ def recover_model(source: Source, text: Text, wish: Wish, out: Path, finish: Fin
         with new_folder(out, keep=True) as work:
             if not done:
                 _complete(job, work, options)
-                finish(work)
             tidy(work, BEGUN, STATES)
     return True
 
@@ -83,8 +80,7 @@ def _helped(job: Job, out: Path, dry: bool) -> None:
 def _complete(job: Job, work: Path, options: dict[str, Any]) -> None:
     """Measure, train, write the model, read it back, measure again, and describe it all."""
     clear(work, BEGUN, (STATES,))
-    results = {"dense": job.scores(job.teacher)} if job.teacher else {}
-    results["pruned"] = job.scores(job.student)
+    dense, pruned = job.scores(job.teacher) if job.teacher else None, job.scores(job.student)
     alone = None
     with trainable(job.student.anatomy, job.recipe.lora, job.plan.seed) as wrapper:
         announce(job)
@@ -93,10 +89,16 @@ def _complete(job: Job, work: Path, options: dict[str, Any]) -> None:
             alone = _adapters_written(job, wrapper, work)
         elif wrapper is not None:
             merge(wrapper)
-    results |= alone or _model_written(job, work)
-    results |= _facts(job, lines, results)
-    results |= _warned(job, results)
-    _described(job, options, results, work)
+    facts = (alone or _model_written(job, work)) | _facts(job, lines)
+    recovered = facts["recovered"]
+    results = RecoverResults(
+        dense=dense,
+        pruned=pruned,
+        **facts,
+        given_back=given_back(dense, pruned, recovered),
+        warning=_warning(job, dense, recovered),
+    )
+    _describe(job, options, results, work)
 
 
 def _trained(job: Job, work: Path) -> list[dict[str, Any]]:
@@ -146,20 +148,18 @@ def _model_written(job: Job, work: Path) -> Scores:
     return {"recovered": job.scores(saved.checkpoint), "form": saved.form, "check": asdict(saved.check)}
 
 
-def given_back(results: dict[str, Any], key: str = "heldout_perplexity") -> float | None:
+def given_back(dense: Scores | None, pruned: Scores, recovered: Scores) -> float | None:
     """Share of what pruning cost that came back; None where nothing was lost, or the unpruned model is not known."""
-    values = [results.get(name, {}).get(key) for name in ("dense", "pruned", "recovered")]
-    if None in values or values[1] <= values[0]:
+    before, least, after = (each.get(PERPLEXITY) for each in (dense or {}, pruned, recovered))
+    if before is None or least is None or after is None or least <= before:
         return None
-    dense, pruned, recovered = values
-    return float((pruned - recovered) / (pruned - dense))
+    return float((least - after) / (least - before))
 
 
-def _facts(job: Job, lines: list[dict[str, Any]], results: dict[str, Any]) -> dict[str, Any]:
+def _facts(job: Job, lines: list[dict[str, Any]]) -> dict[str, Any]:
     task = job.student.anatomy.family.task
     tokens = job.plan.steps * job.plan.batch * job.windows.tokens // len(job.windows)
     return {
-        "given_back": given_back(results),
         "steps": job.plan.steps,
         "tokens": tokens,
         "seconds": lines[-1]["seconds"],
@@ -170,15 +170,16 @@ def _facts(job: Job, lines: list[dict[str, Any]], results: dict[str, Any]) -> di
     }
 
 
-def _warned(job: Job, results: dict[str, Any]) -> dict[str, Any]:
-    """The warning that a result is still of no use, as a part of its record; nothing where it is usable or unknown."""
-    source, key = Path(job.student.name), "heldout_perplexity"
-    dense, recovered = (results.get(name, {}).get(key) for name in ("dense", "recovered"))
-    if dense is None or recovered is None:
-        return {}
-    found = result_warning(dense, recovered, vocabulary(job.student.model), "even after training, held-out")
-    less = source_command(source) if found and "perplexity_before" in found else None  # else the intact one guesses too
-    return {"warning": found | ({"command": less} if less else {})} if found else {}
+def _warning(job: Job, dense: Scores | None, recovered: Scores) -> dict[str, Any] | None:
+    """The warning that a result is still of no use; None where it is usable or unknown."""
+    before, after = (each.get(PERPLEXITY) for each in (dense or {}, recovered))
+    if before is None or after is None:
+        return None
+    found = result_warning(before, after, vocabulary(job.student.model), "even after training, held-out")
+    if not found or "perplexity_before" not in found:  # then the intact model guesses too
+        return found
+    less = source_command(Path(job.student.name))
+    return found | ({"command": less} if less else {})
 
 
 def source_command(folder: Path) -> str | None:
@@ -200,17 +201,16 @@ def pruning_of(folder: Path) -> dict[str, Any]:
     return {key: results[key] for key in FROM_SEARCH if key in results}
 
 
-def _described(job: Job, options: dict[str, Any], results: dict[str, Any], work: Path) -> None:
-    """The record, and the card for people."""
+def _describe(job: Job, options: dict[str, Any], results: RecoverResults, work: Path) -> None:
+    """Write the record, the card and the page."""
     student, original = job.student, job.teacher
     inputs = {
         "model": {"name": student.name, "revision": student.revision, "weights": job.weights},
         "texts": {"windows": len(job.windows), "tokens": job.windows.tokens, "sha256": job.windows.fingerprint()},
         **({"teacher": {"name": original.name}} if original else {}),
     }
-    record = Record("recover", options, inputs, job.plan.seed, versions(), results)
-    save_record(work, record)
-    write_card(work, record, student.name)
+    record = Record("recover", options, inputs, job.plan.seed, versions(), results.to_record())
+    write_result(work, record, results)
 
 
 def _options(job: Job, others: dict[str, Any]) -> dict[str, Any]:
