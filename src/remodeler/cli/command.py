@@ -91,6 +91,8 @@ def _typed(spec: Spec) -> Any:
         return str if spec.required else str | None
     parts = [each for each in _parts(spec.type) if each in (int, float, bool, Path) or get_origin(each) is tuple]
     kind = parts[0] if parts else str
+    if get_args(kind)[:1] == (Any,):  # loaded objects too, in Python
+        kind = tuple[str, ...]
     return kind | None if NoneType in _parts(spec.type) else kind
 
 

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_ar
 from remodeler.errors import InputError, option
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,29 @@ def recorded(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value.name if hasattr(value, "anatomy") else value
+
+
+def signed(kind: type, *places: str) -> Callable[[F], F]:
+    """Give a function that takes ``**options`` of a config the signature that they make, for help and completion.
+
+    Args:
+        kind: the config.
+        places: options that the function's own parameters stand for.
+    """
+
+    def sign(function: F) -> F:
+        own = inspect.signature(function)
+        kept = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        hidden = {*places, *(each.name for each in kept)}
+        shown = [spec for spec in specs(kind) if spec.name not in hidden]
+        options = [
+            inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=spec.default, annotation=spec.type)
+            for spec in sorted(shown, key=lambda spec: spec.default is not MISSING)
+        ]
+        function.__signature__ = own.replace(parameters=[*kept, *options])  # type: ignore[attr-defined]
+        return function
+
+    return sign
 
 
 # Readers of texts -----------------------------------------------------------------------------------------------------
