@@ -22,15 +22,13 @@ from statistics import fmean
 from typing import Any
 
 from remodeler.alignment.baselines.job import train_baseline
-from remodeler.alignment.config import BaselineWish, EvolveWish, Loading, ReviserWish
+from remodeler.alignment.config import BaselineWish, Course, EvolveWish, Limits, Loading, ReviserWish, Rule
 from remodeler.alignment.data.examples import answer, windows
 from remodeler.alignment.data.preferences import ordered
 from remodeler.alignment.data.template import LABELS, MAJOR, MINOR, NONE
-from remodeler.alignment.evolution.filters import Limits
 from remodeler.alignment.evolution.job import evolve_policy
-from remodeler.alignment.phases import Course
 from remodeler.alignment.reviser.calibration import calibration_error, reliability
-from remodeler.alignment.reviser.difficulty import Rule, edit_distance
+from remodeler.alignment.reviser.difficulty import edit_distance
 from remodeler.alignment.reviser.reviser import load_reviser, probabilities, revised
 from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load

@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from remodeler.alignment.config import Loading, ReviserWish
+from remodeler.alignment.config import Course, Loading, ReviserWish
 from remodeler.alignment.data.examples import answer
 from remodeler.alignment.data.preferences import Triple, read_preferences, split
-from remodeler.alignment.phases import Course
 from remodeler.alignment.reviser.calibration import area_interval
 from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.alignment.reviser.train import train_reviser

@@ -30,7 +30,7 @@ from remodeler.exporting.gguf.plan import Sizes, planned
 from remodeler.exporting.gguf.tensors import order
 from remodeler.exporting.gguf.tokens import token_keys
 from remodeler.exporting.removals import gone_after, read_removals
-from remodeler.exporting.rows import Row, left, plain, rows_of
+from remodeler.model.pairing import Row, left, rows_of
 from remodeler.runs.records import Record, save_record
 from remodeler.runs.units import Block
 from tiny import tiny_model
@@ -99,14 +99,6 @@ def said(checkpoint: Checkpoint) -> np.ndarray:
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
-
-
-def test_an_attention_takes_the_next_mlp() -> None:
-    parts = left(4, [(1, "mlp"), (2, "attention")])
-    assert rows_of(parts) == [Row(0, 0), Row(1, 2), Row(3, 3)]
-    assert plain(rows_of(parts))
-    assert rows_of(left(2, [(0, "mlp"), (1, "mlp")])) == [Row(0, None), Row(1, None)]
-    assert rows_of(left(2, [(0, "attention")])) == [Row(None, 0), Row(1, 1)]
 
 
 def test_where_deci_needs_a_stand_in() -> None:
@@ -434,5 +426,5 @@ def test_a_log_is_read_with_what_was_put_back(tmp_path: Path) -> None:
         {"step": 3, "removed": ["mlp.3"], "restored": ["attention.1"]},
     ]
     (tmp_path / "log").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert gone_after(read_removals(tmp_path / "log"), None) == [(2, "mlp"), (3, "mlp")]
-    assert gone_after(read_removals(tmp_path / "log"), 1) == [(1, "attention")]
+    assert gone_after(read_removals(tmp_path / "log"), None) == [Block(2, "mlp"), Block(3, "mlp")]
+    assert gone_after(read_removals(tmp_path / "log"), 1) == [Block(1, "attention")]

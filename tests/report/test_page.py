@@ -4,7 +4,7 @@ import json
 import math
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,18 @@ import pytest
 from pages import BROWSER, HOSTILE, QUIET, Page, assert_stands_alone
 from remodeler.errors import InputError
 from remodeler.report.figures import change, decimal
-from remodeler.report.page import render, write_report
+from remodeler.report.page import render as rendered
+from remodeler.report.page import write_report
 from remodeler.runs.records import Record, append_line, save_record
+from remodeler.runs.removals import LogLine
 
 LAYERS, STEPS, CHOSEN = 12, 8, 6
 PARAMETERS = {"attention": 65_537, "mlp": 196_613}
 Step = dict[str, Any]
+
+
+def render(record: Record, steps: Sequence[Step]) -> str:
+    return rendered(record, list(map(LogLine, steps)))
 
 
 def importance(layer: int, kind: str, step: int) -> float:

@@ -13,12 +13,14 @@ from remodeler.report.steps import (
     summary,
     width_map,
 )
+from remodeler.runs.removals import LogLine
 
-LOG: list[dict[str, Any]] = [
+LINES: list[dict[str, Any]] = [
     {"step": 0, "perplexity": 5.0, "parameters": 200},
     {"step": 1, "removed": ["mlp.1"], "perplexity": 6.0, "parameters": 150, "importance": {"mlp.1": 6.0, "mlp.2": 7.0}},
     {"step": 2, "removed": ["attention.0", "mlp.0"], "perplexity": 7.5},
 ]
+LOG = list(map(LogLine, LINES))
 
 
 def test_chosen_step_is_where_the_removals_are_those_of_the_model() -> None:
@@ -57,8 +59,8 @@ def test_step_rows_give_the_cost_of_the_step_and_of_all() -> None:
 
 def test_swaps_are_told_and_what_was_put_back_is_kept() -> None:
     swap = {"step": 3, "removed": ["attention.1"], "restored": ["mlp.1"], "perplexity": 9.0, "parameters": 70}
-    log = [*LOG, swap]
-    left = [name for step in LOG for name in step.get("removed", []) if name != "mlp.1"]
+    log = [*LOG, LogLine(swap)]
+    left = [name for step in LOG for name in step.removed if name != "mlp.1"]
     assert chosen_step(log, [*left, "attention.1"]) == 3
     assert step_rows(log, 3)[3]["removed"] == "attention.1, mlp.1 put back"
 

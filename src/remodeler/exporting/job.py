@@ -1,7 +1,6 @@
 """Export from start to finish: load, write beside, read back, compare, rename; and a record of it."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -20,18 +19,9 @@ from remodeler.exporting.decilm.write import refuse, write_nemotron
 from remodeler.exporting.graph.job import TARGETS as GRAPHS
 from remodeler.exporting.graph.job import announce, ready, seen, write_graph, write_graph_card
 from remodeler.report.cliff import risen, stored_warning, usable_steps, warning, warning_line
-from remodeler.report.figures import number
 from remodeler.runs.folders import new_folder, refuse_existing
-from remodeler.runs.records import (
-    Record,
-    command_line,
-    options_of,
-    read_lines,
-    save_record,
-    sha256,
-    versions,
-    write_json,
-)
+from remodeler.runs.records import Record, command_line, options_of, save_record, sha256, versions, write_json
+from remodeler.runs.removals import perplexities, read_log_lines
 
 logger = logging.getLogger(__name__)
 
@@ -165,10 +155,10 @@ def _warned(wish: Wish) -> dict[str, Any]:
 
 def _log_warning(wish: Wish) -> dict[str, Any] | None:
     """That of the steps of a removal log, where it tells their perplexities."""
-    lines = read_lines(wish.removals)[: None if wish.steps is None else wish.steps + 1] if wish.removals else []
-    path = [math.inf if (value := number(line.get("perplexity"))) is None else value for line in lines]
-    steps = usable_steps(path) if path and all("perplexity" in line for line in lines) else None
-    if steps is None:
+    lines = read_log_lines(wish.removals) if wish.removals else []
+    path = perplexities(lines[: None if wish.steps is None else wish.steps + 1])
+    steps = usable_steps(path) if path else None
+    if path is None or steps is None:
         return None
     text = f"this result is not usable: perplexity rises {risen(path[0], path[-1])}"
     return warning(f"{text}; stop after step {steps}" if steps else text, path[0], path[-1])

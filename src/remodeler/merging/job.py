@@ -15,7 +15,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 
 from remodeler.checkpoint.companions import copy_companions, write_tokenizer
-from remodeler.checkpoint.compatibility import complete_tokenizer, write_config
+from remodeler.checkpoint.compatibility import CONFIG_FILE, complete_tokenizer, write_config
 from remodeler.checkpoint.load import AUTO, check_files, pick_device, read_tokenizer
 from remodeler.errors import InputError
 from remodeler.merging.config import Wish
@@ -30,13 +30,14 @@ from remodeler.model.files.open_files import OpenFiles
 from remodeler.report.card import write_merge_card
 from remodeler.runs.folders import new_folder, refuse_existing
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.records import Record, command_line, disk_errors, read_json, save_record, versions
+from remodeler.runs.records import RECORD_FILE, Record, command_line, disk_errors, read_json, save_record, versions
+from remodeler.runs.removals import WIDTHS_FILE
 
 logger = logging.getLogger(__name__)
 
 Finish = Callable[[Path], object]
 """Called with the finished folder before it gets its name: writes the report."""
-OWN = ("record.json", "widths.json", "config.json")
+OWN = (RECORD_FILE, WIDTHS_FILE, CONFIG_FILE)
 """Files of this tool, or written anew, whose absence needs no word."""
 
 

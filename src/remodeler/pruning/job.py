@@ -46,8 +46,8 @@ from remodeler.runs import processes
 from remodeler.runs.folders import empty, new_folder, refuse_existing
 from remodeler.runs.options import flat
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.records import Record, command_line, save_record, versions, write_text
-from remodeler.runs.removals import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
+from remodeler.runs.records import Record, command_line, save_record, versions
+from remodeler.runs.removals import REMOVALS_FILE, Header, blocks_of, copy_log, copy_steps, read_log
 from remodeler.runs.units import Block, name
 
 logger = logging.getLogger(__name__)
@@ -137,8 +137,7 @@ def cut_model(config: CutConfig, finish: Finish) -> None:
     known = {name: given[name] for name in ("texts", "samples", "length", "packing", "seed") if name in given}
     inputs = Inputs(checkpoint, TextConfig(**known), _texts_again(TextConfig(**known)), form)
     with new_folder(out) as work:
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)[: len(steps) + 1]
-        write_text(work / REMOVALS_FILE, "".join(lines))
+        copy_steps(log, work / REMOVALS_FILE, len(steps))
         _complete(
             inputs,
             Outcome(blocks_of(steps), {}, steps[-1].perplexity, sum(step.seconds for step in steps), {}),

@@ -25,12 +25,13 @@ from remodeler.report.merging import summary as shares
 from remodeler.report.steps import summary
 from remodeler.report.training import summary as loss_curve
 from remodeler.runs.records import Record, load_record, read_lines, write_text
+from remodeler.runs.removals import REMOVALS_FILE, LogLine, read_log_lines
 from remodeler.runs.streams import shell_line
 
 logger = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
-REMOVALS_FILE, TRAINING_FILE, MERGE_FILE = "removals.jsonl", "training.jsonl", "merge.jsonl"
+TRAINING_FILE, MERGE_FILE = "training.jsonl", "merge.jsonl"
 SPANS_FILE = "spans.jsonl"
 PAGE_ERRORS = (TemplateError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
 """What jinja2 and matplotlib say of values that they can't show."""
@@ -66,11 +67,12 @@ def write_report(folder: Path) -> Path:
 
     Where a record or a log holds what no page can show, that is said, and there is none: a finished result stays whole.
     """
-    files = (folder / name for name in (REMOVALS_FILE, TRAINING_FILE, MERGE_FILE, SPANS_FILE))
+    steps = read_log_lines(folder / REMOVALS_FILE)
+    files = (folder / name for name in (TRAINING_FILE, MERGE_FILE, SPANS_FILE))
     logs: list[Sequence[Values]] = [read_lines(log) if log.exists() else [] for log in files]
     record, texts = load_record(folder), aligned_texts(folder)
     try:
-        page = render(record, *logs, *[texts])
+        page = render(record, steps, *logs, *[texts])
     except PAGE_ERRORS as error:
         logger.warning(
             f"{REPORT_FILE} is left out, this record can't be shown ({type(error).__name__}: {one_line(error)})"
@@ -82,7 +84,7 @@ def write_report(folder: Path) -> Path:
 
 def render(
     record: Record,
-    steps: Sequence[Values],
+    steps: Sequence[LogLine],
     training: Sequence[Values] = (),
     merged: Sequence[Values] = (),
     found: Sequence[Values] = (),
@@ -130,13 +132,13 @@ def _named(value: Any) -> str:
     return str(value or "")
 
 
-def _model(record: Record, steps: Sequence[Values] = ()) -> str:
+def _model(record: Record, steps: Sequence[LogLine] = ()) -> str:
     return _named(record.inputs.get("model") or record.inputs.get("reviser")) or _named(
         steps[0].get("model") if steps else None
     )
 
 
-def title(record: Record, steps: Sequence[Values]) -> str:
+def title(record: Record, steps: Sequence[LogLine]) -> str:
     """The names of the models the page is about."""
     evaluated = [name for name, _ in checkpoints(record.results)] if record.results.get("checkpoints") else []
     evaluated = evaluated or [str(each.get("name")) for each in record.results.get("audited") or []]
@@ -231,9 +233,9 @@ def loading(record: Record) -> str:
     return "\n".join([*(known if form == "packed" else []), *lines])
 
 
-def made(record: Record, steps: Sequence[Values]) -> list[tuple[str, list[tuple[str, str]]]]:
+def made(record: Record, steps: Sequence[LogLine]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Everything else that the record and the first line of the log say, by subject."""
-    start = steps[0] if steps else {}
+    start = steps[0] if steps else LogLine({})
     inputs = {"model": start.get("model"), "texts": start.get("texts")} | dict(record.inputs)
     options = dict(record.options or start.get("options") or {}) | {"seed": record.seed}
     rest = {key: value for key, value in record.results.items() if key not in PLACED}

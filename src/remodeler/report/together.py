@@ -15,11 +15,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from remodeler.errors import InputError, one_line
 from remodeler.report.figures import checkpoints, comparison, number, size
-from remodeler.report.page import PAGE_ERRORS, REMOVALS_FILE, REPORT_FILE, command, lead
+from remodeler.report.page import PAGE_ERRORS, REPORT_FILE, command, lead
 from remodeler.report.plots import tradeoffs_svg
 from remodeler.report.steps import curve_points, summary
 from remodeler.runs.folders import refuse_existing
-from remodeler.runs.records import Record, load_record, read_lines, write_text
+from remodeler.runs.records import Record, load_record, write_text
+from remodeler.runs.removals import REMOVALS_FILE, LogLine, read_log_lines
 
 CONTEXT, BATCH = 4096, 1
 """Tokens and texts for which memory is told at first."""
@@ -35,7 +36,7 @@ class Entry:
     name: str
     folder: Path
     record: Record
-    steps: Sequence[Values]
+    steps: Sequence[LogLine]
     """Of its removal log; none where it has none."""
 
 
@@ -66,8 +67,7 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
 
 
 def _entry(name: str, folder: Path) -> Entry:
-    log = folder / REMOVALS_FILE
-    return Entry(name, folder, load_record(folder), read_lines(log) if log.exists() else [])
+    return Entry(name, folder, load_record(folder), read_log_lines(folder / REMOVALS_FILE))
 
 
 def names(folders: Sequence[Path]) -> list[str]:

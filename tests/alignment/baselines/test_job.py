@@ -12,9 +12,8 @@ import pytest
 
 from remodeler.alignment.baselines.job import prepared, train_baseline
 from remodeler.alignment.baselines.trl_methods import settings
-from remodeler.alignment.config import BaselineWish, Loading
+from remodeler.alignment.config import BaselineWish, Course, Loading
 from remodeler.alignment.judging.compare import CompareWish, compare_policies
-from remodeler.alignment.phases import Course
 from remodeler.checkpoint.load import load
 from remodeler.errors import InputError
 from remodeler.generation.sampling import Sampling

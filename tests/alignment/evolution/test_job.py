@@ -13,17 +13,26 @@ from commands import invoke
 from forks import COMMAND, pair, said
 from pages import Page, assert_stands_alone
 from remodeler.alignment.baselines.job import train_baseline
-from remodeler.alignment.config import BaselineWish, EvolveWish, Loading, ReviserWish, ReviseWish
+from remodeler.alignment.config import (
+    EXTERNAL,
+    INTERNAL,
+    BaselineWish,
+    Course,
+    EvolveWish,
+    Limits,
+    Loading,
+    ReviserWish,
+    ReviseWish,
+)
 from remodeler.alignment.data.examples import answer
 from remodeler.alignment.data.preferences import read_preferences
 from remodeler.alignment.data.prompts import read_prompts, read_responses
 from remodeler.alignment.data.template import LABELS, MAJOR, MINOR, NONE, Template
-from remodeler.alignment.evolution.filters import FILTERS, Candidate, Limits, refusal, repetition
+from remodeler.alignment.evolution.filters import FILTERS, Candidate, refusal, repetition
 from remodeler.alignment.evolution.job import evolve_policy
 from remodeler.alignment.evolution.prepare import announce, divided
-from remodeler.alignment.evolution.rounds import EXTERNAL, INTERNAL, Task, answers, gathered
+from remodeler.alignment.evolution.rounds import Task, answers, gathered
 from remodeler.alignment.judging.compare import CompareWish, compare_policies
-from remodeler.alignment.phases import Course
 from remodeler.alignment.reviser.revise import revise_responses
 from remodeler.alignment.reviser.reviser import probabilities, quality, reviser
 from remodeler.alignment.reviser.scoring import mean_logprobs

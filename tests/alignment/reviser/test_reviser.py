@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from remodeler.alignment.config import Loading, ReviserWish
+from remodeler.alignment.config import Course, Loading, ReviserWish, Rule
 from remodeler.alignment.data.differences import difference
 from remodeler.alignment.data.examples import Row, answer, marker, markers, revision, tail, weighted, weights, windows
 from remodeler.alignment.data.preferences import Triple
 from remodeler.alignment.data.template import LABELS, MAJOR, MINOR, NONE, Template, read_template
-from remodeler.alignment.phases import MODEL, Course
+from remodeler.alignment.phases import MODEL
 from remodeler.alignment.reviser import train as job
 from remodeler.alignment.reviser.calibration import area, area_interval, calibration_error, judged, reliability
 from remodeler.alignment.reviser.difficulty import (
     Difficulty,
-    Rule,
     agreement,
     difficulties,
     edit_distance,

@@ -15,21 +15,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from remodeler.alignment.config import RUN, EvolveWish, options, same_run
+from remodeler.alignment.config import INTERNAL, RUN, EvolveWish, options, same_run
 from remodeler.alignment.data.examples import answer
 from remodeler.alignment.data.template import LABELS
 from remodeler.alignment.evolution.prepare import Job, announce, expected, prepared
-from remodeler.alignment.evolution.rounds import (
-    INTERNAL,
-    ROWS,
-    Row,
-    Task,
-    answers,
-    gathered,
-    judgements,
-    refuse_nothing,
-    summary,
-)
+from remodeler.alignment.evolution.rounds import ROWS, Row, Task, answers, gathered, judgements, refuse_nothing, summary
 from remodeler.alignment.phases import MODEL, Lesson, phase, provenance
 from remodeler.alignment.reviser.reviser import quality
 from remodeler.checkpoint.load import fingerprint

@@ -16,12 +16,13 @@ import numpy as np
 
 from remodeler.auditing.formats.posts import Post, Reading, read_posts, tell_bad
 from remodeler.auditing.formats.predictions import read_predictions
+from remodeler.auditing.spans import Likely
 from remodeler.auditing.statistics.scoring import breakdown, scores
 from remodeler.auditing.tagger.config import Course, Plan
 from remodeler.auditing.tagger.files import Settings, Trained, load_tagger, new_tagger
 from remodeler.auditing.tagger.model import Head
 from remodeler.auditing.tagger.predict import find_spans, predict
-from remodeler.auditing.tagger.rules import Likely, Rules
+from remodeler.auditing.tagger.rules import Rules
 from remodeler.auditing.tagger.train import Lesson, lesson, step_seconds, train
 from remodeler.errors import InputError
 from remodeler.report.card import write_tagger_card

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -25,12 +25,13 @@ from remodeler.exporting.gguf.tensors import Dense, Read, Tensors, written
 from remodeler.exporting.gguf.tokens import token_keys
 from remodeler.exporting.gguf.values import Key, Raw
 from remodeler.exporting.removals import gone_after, read_removals, refuse_other_model, refuse_widths
-from remodeler.exporting.rows import ATTENTION, MLP, Part, left, rows_of
 from remodeler.exporting.survivors import computed
 from remodeler.model.logprobs import spread_tokens, vocabulary
+from remodeler.model.pairing import left, rows_of
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.folders import refuse_existing
 from remodeler.runs.records import disk_errors
+from remodeler.runs.units import Block, Kind
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ TEXTS = (
     "naïve café, Straße, 東京 😀",
 )
 """That both tokenizers must cut the same way."""
-OUTPUTS = {ATTENTION: "attn_output", MLP: "ffn_down"}
+OUTPUTS: Mapping[Kind, str] = {"attention": "attn_output", "mlp": "ffn_down"}
 """What a block adds to the residual stream comes out of."""
 Finish = Callable[[Told | None, Path], object]
 """Describes a file before it gets its name."""
@@ -85,7 +86,7 @@ def prune_gguf(
     return told
 
 
-def preview_pruned(source: Path, log: Path, steps: int | None) -> tuple[Given, list[Part], Plan]:
+def preview_pruned(source: Path, log: Path, steps: int | None) -> tuple[Given, list[Block], Plan]:
     """What is there, what goes of it, and what the file would be; says so."""
     found, removals = read_gguf(source), read_removals(log)
     refuse_widths(removals, steps)
@@ -112,7 +113,7 @@ def parameters(tensors: Tensors) -> set[int]:
     return {total, total - sizes.get("output.weight", 0)}
 
 
-def _against_zeroed(found: Given, gone: Sequence[Part], out: Path, source: Path) -> Told:
+def _against_zeroed(found: Given, gone: Sequence[Block], out: Path, source: Path) -> Told:
     """What the file says, and what the source says whose removed blocks end in zeros."""
     dense = replace(found.dense, tensors={**found.dense.tensors, **dict(_zeroed(found.dense, gone))})
     layers = planned(rows_of(left(found.depth, ())), dense.sizes)
@@ -124,10 +125,10 @@ def _against_zeroed(found: Given, gone: Sequence[Part], out: Path, source: Path)
     return compared(out, tokens, wanted, QUANTISED)
 
 
-def _zeroed(dense: Dense, gone: Sequence[Part]) -> Iterator[tuple[str, Read]]:
-    for layer, kind in gone:
+def _zeroed(dense: Dense, gone: Sequence[Block]) -> Iterator[tuple[str, Read]]:
+    for block in gone:
         for ending in ("weight", "bias"):
-            name = f"blk.{layer}.{OUTPUTS[kind]}.{ending}"
+            name = f"blk.{block.layer}.{OUTPUTS[block.kind]}.{ending}"
             if name in dense.tensors:
                 yield name, partial(_zeros, dense.tensors[name])
 
