@@ -82,11 +82,13 @@ def _place(spec: Spec) -> Place:
 
 
 def _typed_default(spec: Spec) -> Any:
-    return None if spec.option.read and not isinstance(spec.default, str) else spec.default
+    return None if spec.option.read and not isinstance(spec.default, str | tuple) else spec.default
 
 
 def _typed(spec: Spec) -> Any:
     """What the command line reads: a text where the option has a reader of its own, or takes objects in Python."""
+    if get_origin(spec.type) is tuple and (spec.option.repeated or spec.option.read is None):
+        return tuple[str, ...] if Any in get_args(spec.type) else spec.type
     if spec.option.read is not None or spec.type is Any:
         return str if spec.required else str | None
     parts = [each for each in _parts(spec.type) if each in (int, float, bool, Path) or get_origin(each) is tuple]
@@ -119,7 +121,7 @@ def _choices(option: Option, words: str) -> list[str]:
 
 
 def _default(spec: Spec) -> list[str]:
-    value = spec.option.default if spec.default is None else spec.default
+    value = spec.option.default if spec.default in (None, ()) else spec.default
     if spec.required or value in (None, "", ()) or value is False:
         return []
     if isinstance(value, tuple):

@@ -42,6 +42,8 @@ class Option:
     positional: bool = False
     read: Callable[[str], Any] | None = None
     """From the text on a command line (and a text in Python) to the value."""
+    repeated: bool = False
+    """Given once or several times: the value is a tuple, of which the reader reads each."""
     default: str = ""
     """The default in words, where its value doesn't say it."""
     required: bool = False
@@ -91,15 +93,20 @@ def config(cls: type[T]) -> type[T]:
 
 def _check(owner: Any, spec: Spec) -> None:
     """Read a value that was given as text where the option has a reader, and refuse what is out of range."""
-    value = getattr(owner, spec.name)
-    if spec.option.read is not None and isinstance(value, str):
-        value = _read(spec, value)
+    value = given = getattr(owner, spec.name)
+    if get_origin(spec.type) is tuple and (spec.option.repeated or spec.option.read is None):
+        value = tuple(_read(spec, each) for each in (given if isinstance(given, list | tuple) else [given]))
+    else:
+        value = _read(spec, given)
+    if value is not given:
         object.__setattr__(owner, spec.name, value)
-    refuse(spec, value)
+    for each in value if spec.option.repeated else [value]:
+        refuse(spec, each)
 
 
-def _read(spec: Spec, text: str) -> Any:
-    assert spec.option.read is not None
+def _read(spec: Spec, text: Any) -> Any:
+    if spec.option.read is None or not isinstance(text, str):
+        return text
     try:
         return spec.option.read(text)
     except ValueError as error:
@@ -240,8 +247,36 @@ def flat(made: Any) -> dict[str, Any]:
         value = made
         for step in spec.path:
             value = getattr(value, step)
-        found[spec.name] = str(value) if isinstance(value, Path) else value
+        found[spec.name] = recorded(value)
     return found
+
+
+def recorded(value: Any) -> Any:
+    """A value as a record holds it: a path as text, a loaded model by its name."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return tuple(map(recorded, value))
+    return value.name if hasattr(value, "anatomy") else value
+
+
+def signed(kind: type) -> Callable[[T], T]:
+    """Give a function that takes options by keyword the signature that its config declares."""
+    shown = sorted(specs(kind), key=lambda spec: not spec.option.positional)
+
+    def decorate(function: T) -> T:
+        given = inspect.signature(function)  # type: ignore[arg-type]
+        signature = given.replace(parameters=[_parameter(spec) for spec in shown])
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def _parameter(spec: Spec) -> inspect.Parameter:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if spec.option.positional else inspect.Parameter.KEYWORD_ONLY
+    default = inspect.Parameter.empty if spec.default is MISSING else spec.default
+    return inspect.Parameter(spec.name, kind, default=default, annotation=spec.type)
 
 
 # Readers of texts -----------------------------------------------------------------------------------------------------

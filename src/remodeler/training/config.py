@@ -37,6 +37,8 @@ class MemoryConfig:
     """Mixed precision: auto, no, bf16 or fp16."""
     checkpointing: Annotated[bool, Option(MEMORY)] = False
     """Gradient checkpointing: less memory, a third more time."""
+    save_minutes: Annotated[float, Option(MEMORY, low=0)] = 10.0
+    """Minutes between two states of the run on disk, from which it resumes."""
 
 
 @config
