@@ -14,6 +14,7 @@ from remodeler.model.families import config_names
 
 logger = logging.getLogger(__name__)
 
+
 Shape = tuple[int, ...]
 
 ADAPTER = re.compile(r"\.lora_|\.base_layer\.|\.modules_to_save\.|\.original_module\.")

@@ -11,9 +11,11 @@ from remodeler import __version__
 from remodeler.cli.command import add_command
 from remodeler.cli.demo import DemoConfig, demo
 from remodeler.cli.prune import cut, prune
+from remodeler.cli.recover import recover
 from remodeler.cli.screen import messages_as_notes, note
 from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.pruning.config import CutConfig, PruneConfig
+from remodeler.recovery.config import RecoverConfig
 from remodeler.runs.records import disk_refusal, os_error
 from remodeler.runs.streams import lasting_streams
 
@@ -32,8 +34,9 @@ app = App(
 app.register_install_completion_command(help="Install completion for bash, zsh or fish.")
 add_command(app, "prune", PruneConfig, prune)
 add_command(app, "cut", CutConfig, cut)
+add_command(app, "recover", RecoverConfig, recover)
 add_command(app, "demo", DemoConfig, demo)
-CONVERTED = ("prune", "cut", "demo")
+CONVERTED = ("prune", "cut", "recover", "demo")
 
 
 def main() -> None:

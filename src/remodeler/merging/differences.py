@@ -16,6 +16,7 @@ from remodeler.model.families import config_names
 
 logger = logging.getLogger(__name__)
 
+
 WITHOUT_MEANING = frozenset(
     [
         *("architectures", "dtype", "transformers_version", "id2label", "label2id", "problem_type", "return_dict"),

@@ -72,7 +72,7 @@ def opened(
     settings = read_settings(name, None)
     refuse_quantised(name, settings)
     with one_sentence(name, "the files"):
-        folder = Path(name) if Path(name).is_dir() else downloaded(name)
+        folder = downloaded(name)
     check_files(folder)
     note_adapter(folder)
     same = like is not None and _shape(like[0].settings) == _shape(settings)

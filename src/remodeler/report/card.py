@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from huggingface_hub import ModelCardData
 
+from remodeler.report.card_data import front_matter, inherited
 from remodeler.report.card_text import code, fenced, markdown, plain
 from remodeler.report.figures import audited, comparison, written
-from remodeler.runs.records import Record, disk_errors, write_text
+from remodeler.runs.records import Record, write_text
 
 TAGS = ["pruned", "block-pruning", "remodeler"]
 MERGE_TAGS = ["merge", "remodeler"]
@@ -24,11 +24,6 @@ CAUTION = (
     "alone decide about what people wrote.",
 )
 """After the warning of Detoxify's README."""
-INHERITED = ("license", "license_name", "license_link", "language")
-YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-"""PyYAML raises more than its own, for dates and tagged values that are none, and for what is nested too deeply."""
-LONGEST_HEAD = 2**20
-"""Characters of a card in which its front matter is looked for."""
 
 
 def write_card(folder: Path, record: Record, source: str) -> None:
@@ -36,39 +31,18 @@ def write_card(folder: Path, record: Record, source: str) -> None:
     write_text(folder / "README.md", card(record, source, inherited(Path(source))))
 
 
-def inherited(source: Path) -> dict[str, Any]:
-    """Licence and language from the source's own card, where it lies on this disk."""
-    readme = source / "README.md"
-    if not readme.is_file():
-        return {}
-    with disk_errors(readme), readme.open(encoding="utf-8-sig", errors="replace") as file:
-        found = REGEX_YAML_BLOCK.match(file.read(LONGEST_HEAD))
-    try:  # as strings: else the language `no` is False, and a date is no string
-        meta = yaml.load(found.group(2), yaml.BaseLoader) if found else None
-    except YAML_ERRORS:
-        return {}
-    given = {key: meta.get(key) for key in INHERITED} if isinstance(meta, dict) else {}
-    return {key: value for key, value in given.items() if _is_words(value)}
-
-
-def _is_words(value: Any) -> bool:
-    """Whether a field of a card has what the hub reads there: a word or a list of words."""
-    every = value if isinstance(value, list) else [value]
-    return bool(every) and all(isinstance(each, str) and each not in ("", "~", "null") for each in every)
-
-
 def card(record: Record, source: str, meta: dict[str, Any]) -> str:
     """The card's text."""
     results = record.results
     form = results["form"]
-    head = {
-        "base_model": known_as(source),
-        "library_name": "peft" if form == "adapters" else "transformers",
-        "pipeline_tag": results["pipeline_tag"],
-        "tags": [*TAGS, *(["custom_code"] if form == "packed" else [])],
+    head = ModelCardData(
+        base_model=known_as(source),
+        library_name="peft" if form == "adapters" else "transformers",
+        pipeline_tag=results["pipeline_tag"],
+        tags=[*TAGS, *(["custom_code"] if form == "packed" else [])],
         **meta,
-    }
-    name = head["base_model"]
+    )
+    name = known_as(source)
     told = "recovered" if record.verb == "recover" else "pruned"
     loading = loading_lines(form, results["auto_class"], source)
     return page(
@@ -90,11 +64,11 @@ def merge_card(record: Record) -> str:
     results, options = record.results, record.options
     parents = {key: known_as(value["name"]) for key, value in record.inputs.items()}
     form = results["form"]
-    head = {
-        "base_model": list(parents.values()),
-        "library_name": "transformers",
-        "tags": [*MERGE_TAGS, *(["custom_code"] if form == "packed" else [])],
-    }
+    head = ModelCardData(
+        base_model=list(parents.values()),
+        library_name="transformers",
+        tags=[*MERGE_TAGS, *(["custom_code"] if form == "packed" else [])],
+    )
     used = {name: value for name, value in options.items() if name not in ("method", "out") and value is not None}
     shares = results.get("shares") or [None] * len(parents)
     counted = iter(shares)
@@ -118,13 +92,13 @@ def write_fusion_card(folder: Path, record: Record) -> None:
 def fusion_card(record: Record) -> str:
     """The card of a fused model: the student, its teachers, what each had to say, and what came of it."""
     results, options, student = record.results, record.options, known_as(record.options["student"])
-    head = {
-        "base_model": student,
-        "library_name": "transformers",
-        "pipeline_tag": results["pipeline_tag"],
-        "tags": ["knowledge-fusion", "distillation", "remodeler"],
+    head = ModelCardData(
+        base_model=student,
+        library_name="transformers",
+        pipeline_tag=results["pipeline_tag"],
+        tags=["knowledge-fusion", "distillation", "remodeler"],
         **inherited(Path(options["student"])),
-    }
+    )
     teachers = [code(known_as(name)) for name in options["teachers"]]
     voices = [
         [code(known_as(name)), f"{each['coverage']:.1%}", f"{each['bits_per_byte']:.3f}", f"{each['weight']:.1%}"]
@@ -179,12 +153,12 @@ def tagger_card(record: Record) -> str:
     """What the tagger was made of, what it scores, how it is used, and the warning that belongs to it."""
     results, options, inputs = record.results, record.options, record.inputs
     encoder, head = known_as(options["encoder"]), options["head"]
-    meta = {
-        "base_model": encoder,
-        "pipeline_tag": "token-classification",
-        "tags": ["toxic-spans", "remodeler"],
+    meta = ModelCardData(
+        base_model=encoder,
+        pipeline_tag="token-classification",
+        tags=["toxic-spans", "remodeler"],
         **inherited(Path(options["encoder"])),
-    }
+    )
     rows = [
         [name, f"{part['f1']:.4f}", f"{part['error']:.4f}", f"{part['posts']:,}"]
         for name, part in results["dev"].items()
@@ -226,9 +200,9 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def page(head: dict[str, Any], title: str, story: Sequence[str], loading: Sequence[str], command: str) -> str:
+def page(data: ModelCardData, title: str, story: Sequence[str], loading: Sequence[str], command: str) -> str:
     """A card: what machines read, the story, how to load the model, and the command that made it."""
-    top = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {plain(title)}", ""]
+    top = [*front_matter(data), "", f"# {plain(title)}", ""]
     again = ["", "## Make it again", "", *fenced([command]), ""]
     return "\n".join([*top, *story, "", "## Load", "", *loading, *again])
 

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from remodeler.report.card import inherited, known_as, loading_lines, page
+from huggingface_hub import ModelCardData
+
+from remodeler.report.card import known_as, loading_lines, page
+from remodeler.report.card_data import inherited
 from remodeler.report.card_text import code, markdown
 from remodeler.runs.records import Record, write_text
 
@@ -73,12 +76,12 @@ def write_baseline_card(folder: Path, record: Record) -> None:
 
 def _write(folder: Path, record: Record, source: str, title: str, story: list[str]) -> None:
     results = record.results
-    head = {
-        "base_model": known_as(source),
-        "library_name": "transformers",
-        "pipeline_tag": results["pipeline_tag"],
-        "tags": [*TAGS, *(["custom_code"] if results["form"] == "packed" else [])],
+    head = ModelCardData(
+        base_model=known_as(source),
+        library_name="transformers",
+        pipeline_tag=results["pipeline_tag"],
+        tags=[*TAGS, *(["custom_code"] if results["form"] == "packed" else [])],
         **inherited(Path(source)),
-    }
+    )
     loading = loading_lines(results["form"], results["auto_class"], source)
     write_text(folder / "README.md", page(head, title, story, loading, results["command"]))

@@ -237,7 +237,13 @@ def _made(cls: type[T], tree: Mapping[str, Any], base: T | None) -> T:
         if each.name in tree and is_dataclass(hints[each.name]):
             default = _default(each) if base is None else getattr(base, each.name)
             parts[each.name] = _made(hints[each.name], tree[each.name], None if default is MISSING else default)
-    return cls(**parts) if base is None else replace(base, **parts)  # type: ignore[type-var]
+    own = None if base is None or base == _plain(cls) else base  # then the class decides, knowing what was given
+    return cls(**parts) if own is None else replace(own, **parts)  # type: ignore[type-var]
+
+
+def _plain(cls: type[T]) -> T | None:
+    """A config of nothing but defaults, where it has them all."""
+    return None if any(_default(each) is MISSING for each in fields(cls)) else cls()  # type: ignore[arg-type]
 
 
 def flat(made: Any) -> dict[str, Any]:

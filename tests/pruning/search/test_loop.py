@@ -295,6 +295,7 @@ def test_impossible_budgets(given: dict[str, float], words: str) -> None:
 
 def test_a_quarter_goes_where_nothing_else_is_asked_for() -> None:
     assert Budget() == Budget(ratio=0.25)
+    assert build(PruneConfig, {"model": "m", "remove": 3}).budget == Budget(remove=3)
 
 
 def test_budgets_beyond_what_blocks_allow_are_refused_before_the_search() -> None:

@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCardData
+
 from remodeler.checkpoint.companions import write_tokenizer
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.errors import InputError
@@ -178,7 +180,7 @@ def runs(target: Target) -> bool:
 def write_graph_card(folder: Path, name: str, source: str, results: dict[str, Any]) -> None:
     """``README.md`` beside a graph: what it is, and how it is run."""
     target = TARGETS[name]
-    head = {"base_model": known_as(source), "pipeline_tag": "text-generation", "tags": [name, "remodeler"]}
+    head = ModelCardData(base_model=known_as(source), pipeline_tag="text-generation", tags=[name, "remodeler"])
     story = [
         f"{code(known_as(source))} as one {target.word} graph in float32. It takes tokens, a mask, positions and "
         "the KV cache, and gives logits and the longer cache; an empty cache starts a text.",

@@ -1,0 +1,16 @@
+"""The verb ``remodel recover``."""
+
+from pathlib import Path
+
+from remodeler.cli.result import publish_later, show_result
+from remodeler.recovery.config import RecoverConfig
+
+
+def recover(config: RecoverConfig) -> None:
+    """Recover, and show what came of it."""
+    with publish_later(config.run):
+        from remodeler.recovery.job import recover_model
+        from remodeler.report.page import write_report
+
+        if recover_model(config, write_report):
+            show_result(config.run.out or Path())
