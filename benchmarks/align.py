@@ -36,7 +36,6 @@ from remodeler.cli.screen import table
 from remodeler.data.sources import read_texts
 from remodeler.generation.sampling import Sampling, complete
 from remodeler.model.logprobs import mean_nll
-from remodeler.report.page import write_report
 from remodeler.runs.records import append_line, read_lines, write_json, write_text
 
 GRADES = ("a few words", "a sentence", "everything")
@@ -159,7 +158,7 @@ def copier(bench: Bench) -> str:
         wish = BaselineWish(
             str(bench.given.model), str(file), "sft", heldout=0.02, course=course, loading=bench.loading, seed=1
         )
-        train_baseline(wish, out, write_report)
+        train_baseline(wish, out)
     return str(out)
 
 
@@ -179,7 +178,7 @@ def reviser(bench: Bench) -> Path:
             loading=bench.loading,
             seed=bench.seed,
         )
-        train_reviser(wish, out, write_report)
+        train_reviser(wish, out)
     return out
 
 
@@ -240,7 +239,7 @@ def tuned(
             loading=bench.loading,
             seed=bench.seed,
         )
-        train_baseline(wish, out, write_report)
+        train_baseline(wish, out)
     return out
 
 
@@ -261,7 +260,7 @@ def evolved(bench: Bench, policy: Path, place: Path, times: int, labels: bool = 
             loading=bench.loading,
             seed=bench.seed,
         )
-        evolve_policy(wish, out, write_report)
+        evolve_policy(wish, out)
     return out
 
 

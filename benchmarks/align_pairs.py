@@ -23,7 +23,6 @@ from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load
 from remodeler.cli.screen import note, table
-from remodeler.report.page import write_report
 from remodeler.runs.records import append_line, load_record, read_lines, write_text
 
 Row = dict[str, Any]
@@ -82,7 +81,7 @@ def measured(given: argparse.Namespace, name: str, seed: int) -> Row:
     how: Row = {"heldout": 0.3, "course": course, "loading": Loading(device="cpu"), "seed": seed}
     wish = ReviserWish(str(given.model), str(file), **how)
     if not (folder / "reviser").exists():
-        train_reviser(wish, folder / "reviser", write_report)
+        train_reviser(wish, folder / "reviser")
     results = load_record(folder / "reviser").results
     triples, own = heldout(file, wish), load(str(given.model), device="cpu")
     sides = ([(each.prompt, each.chosen) for each in triples], [(each.prompt, each.rejected) for each in triples])

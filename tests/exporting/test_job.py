@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader, GGUFWriter
+from remodeler.exporting.rows import Row, left, rows_of
 
 import llama_cpp_reference as reference
 from commands import invoke
 from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.checkpoint.save import save_pruned
 from remodeler.errors import InputError
+from remodeler.exporting import job
 from remodeler.exporting.config import Wish
 from remodeler.exporting.decilm.check import check
 from remodeler.exporting.decilm.write import config_of, write_nemotron
@@ -29,9 +31,9 @@ from remodeler.exporting.gguf.model import rope_factors
 from remodeler.exporting.gguf.plan import Sizes, planned
 from remodeler.exporting.gguf.tensors import order
 from remodeler.exporting.gguf.tokens import token_keys
+from remodeler.exporting.job import export
 from remodeler.exporting.removals import gone_after, read_removals
-from remodeler.model.pairing import Row, left, rows_of
-from remodeler.runs.records import Record, save_record
+from remodeler.runs.records import Record, load_record, save_record
 from remodeler.runs.units import Block
 from tiny import tiny_model
 from tiny_tokenizers import byte_level
@@ -347,6 +349,21 @@ def test_a_file_cut_behind_a_cliff_says_so(steps: int, llama: Checkpoint, tmp_pa
     told = json.loads((tmp_path / "cut.gguf.record.json").read_text())["results"].get("warning", {}).get("text", "")
     assert told.endswith("from 60 to 570.8 (9.51 times); stop after step 1") is (steps == 2)
     assert ("not usable" in result.output) is (steps == 2)
+
+
+def test_a_graph_is_described_by_a_record_and_a_card(
+    llama: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"blocks": {"mlp": 2}, "bytes": 9, "runtime": "ort", "difference": 1e-5, "tokens": 48, "same": 47}
+    monkeypatch.setattr(job, "ready", lambda target: None)
+    monkeypatch.setattr(job, "write_graph", lambda *given: found)
+    export(Wish(llama.name, "onnx"), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "record.json"]
+    results = load_record(tmp_path / "out").results
+    assert {name: results[name] for name in found} == found
+    words = "47 of 48 tokens that torch decodes greedily"
+    assert words in capsys.readouterr().err
+    assert words in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_folder_of_little_use_is_exported_with_its_warning(llama: Checkpoint, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from merges import nothing, tensors, written
+from merges import tensors, written
 from remodeler.errors import InputError
 from remodeler.merging.config import of_file
 from remodeler.merging.job import merge_models
@@ -119,7 +119,7 @@ def test_the_same_file_gives_the_same_model(name: str, folder: Path, tmp_path: P
         options=MergeOptions(quiet=True, write_model_card=False),
     )
     (tmp_path / "merge.yml").write_text(yaml.safe_dump(content))
-    merge_models(of_file(tmp_path / "merge.yml"), tmp_path / "ours", nothing)
+    merge_models(of_file(tmp_path / "merge.yml"), tmp_path / "ours")
     theirs, ours = tensors(tmp_path / "theirs"), tensors(tmp_path / "ours")
     words = [AutoTokenizer.from_pretrained(tmp_path / each).get_vocab() for each in ("theirs", "ours")]
     assert words[0].keys() == words[1].keys()

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from merges import nothing, tensors, written
+from merges import tensors, written
 from remodeler.errors import InputError
 from remodeler.merging import stream
 from remodeler.merging.config import Wish
@@ -22,7 +22,6 @@ from remodeler.merging.job import merge_models
 from remodeler.merging.settings import parsed
 from remodeler.merging.table import Method
 from remodeler.merging.tokens import gathered
-from remodeler.report.page import write_report
 from remodeler.runs.folders import partial
 from remodeler.runs.records import load_record, read_lines
 from tiny import tiny_tokenizer
@@ -37,9 +36,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_the_result_is_the_mean_and_loads(family: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert merge_models(
-        Wish((family[1], family[2]), options={"weight": [parsed("", "1"), parsed("", "3")]}), out, nothing
-    )
+    assert merge_models(Wish((family[1], family[2]), options={"weight": [parsed("", "1"), parsed("", "3")]}), out)
     first, second, found = (tensors(each) for each in (family[1], family[2], out))
     for name, each in found.items():
         torch.testing.assert_close(each, 0.25 * first[name] + 0.75 * second[name], rtol=1e-6, atol=1e-7)
@@ -52,8 +49,8 @@ def test_the_result_is_the_mean_and_loads(family: list[str], tmp_path: Path) -> 
 
 def test_shards_and_one_file_hold_the_same(family: list[str], tmp_path: Path) -> None:
     wish = Wish((family[1], family[2]), family[0], "ties")
-    merge_models(wish, tmp_path / "one", nothing)
-    merge_models(Wish((family[1], family[2]), family[0], "ties", shard_size="30KB"), tmp_path / "many", nothing)
+    merge_models(wish, tmp_path / "one")
+    merge_models(Wish((family[1], family[2]), family[0], "ties", shard_size="30KB"), tmp_path / "many")
     one, many = tensors(tmp_path / "one"), tensors(tmp_path / "many")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 3
     assert one.keys() == many.keys()
@@ -65,7 +62,7 @@ def test_a_killed_merge_goes_on_to_the_same_bytes(
     family: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wish = Wish((family[1], family[2]), family[0], "sce", {"select": [parsed("", "0.3")]})
-    merge_models(wish, tmp_path / "whole", nothing)
+    merge_models(wish, tmp_path / "whole")
     made, original = [], stream._made
 
     def dies(task: Any, *more: Any) -> dict[str, Any]:
@@ -77,7 +74,7 @@ def test_a_killed_merge_goes_on_to_the_same_bytes(
     out = tmp_path / "out"
     monkeypatch.setattr(stream, "_made", dies)
     with pytest.raises(KeyboardInterrupt):
-        merge_models(wish, out, nothing)
+        merge_models(wish, out)
     damaged = places(partial(out))[made[2]]
     with damaged.file.open("r+b") as file:
         file.seek(damaged.start)
@@ -86,13 +83,13 @@ def test_a_killed_merge_goes_on_to_the_same_bytes(
         journal.write('{"name": "torn')
     made.clear()
     monkeypatch.setattr(stream, "_made", lambda task, *more: made.append(task.name) or original(task, *more))
-    merge_models(wish, out, nothing)
+    merge_models(wish, out)
     assert len(made) == len(tensors(out)) - 6, "all but the six that were whole"
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
 def test_the_report_shows_what_each_model_counts(family: list[str], tmp_path: Path) -> None:
-    merge_models(Wish((family[1], family[2]), family[0], "varm"), tmp_path / "out", write_report)
+    merge_models(Wish((family[1], family[2]), family[0], "varm"), tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<h1>m1 and m2</h1>" in page
     assert "How much each model counts" in page
@@ -102,7 +99,7 @@ def test_the_report_shows_what_each_model_counts(family: list[str], tmp_path: Pa
 def test_a_method_of_ones_own_may_return_what_it_was_given(family: list[str], tmp_path: Path) -> None:
     """Pieces live in memory that is used again; what is written and summed up must not."""
     first = Method(lambda piece, facts: piece.tensors[0], {}, needs_base=False)
-    merge_models(Wish((family[1], family[2]), method=first), tmp_path / "out", nothing)
+    merge_models(Wish((family[1], family[2]), method=first), tmp_path / "out")
     wanted, found = tensors(family[1]), tensors(tmp_path / "out")
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
 
@@ -112,10 +109,10 @@ def test_another_merge_in_the_way_is_told_apart(
 ) -> None:
     monkeypatch.setattr(stream, "_written", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        merge_models(Wish((family[1], family[2])), tmp_path / "out", nothing)
+        merge_models(Wish((family[1], family[2])), tmp_path / "out")
     monkeypatch.undo()
     with pytest.raises(InputError, match="a merge of another models, method, options"):
-        merge_models(Wish((family[1], family[2]), family[0], "ties"), tmp_path / "out", nothing)
+        merge_models(Wish((family[1], family[2]), family[0], "ties"), tmp_path / "out")
 
 
 def test_tied_embeddings_are_merged_and_written_once(tmp_path: Path) -> None:
@@ -123,7 +120,7 @@ def test_tied_embeddings_are_merged_and_written_once(tmp_path: Path) -> None:
     twice = tensors(folders[1])
     twice["lm_head.weight"] = twice["model.embed_tokens.weight"].clone()
     save_file(twice, Path(folders[1]) / "model.safetensors", metadata={"format": "pt"})
-    merge_models(Wish((folders[1], folders[2]), folders[0], "varm"), tmp_path / "out", nothing)
+    merge_models(Wish((folders[1], folders[2]), folders[0], "varm"), tmp_path / "out")
     assert "lm_head.weight" not in tensors(tmp_path / "out")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.tie_word_embeddings
 
@@ -133,8 +130,8 @@ def test_mixed_dtypes_are_computed_in_float32_and_stored_as_the_base(family: lis
     AutoModelForCausalLM.from_pretrained(family[2], dtype=torch.bfloat16).save_pretrained(half)
     shutil.copyfile(Path(family[2]) / "tokenizer.json", half / "tokenizer.json")
     shutil.copyfile(Path(family[2]) / "tokenizer_config.json", half / "tokenizer_config.json")
-    merge_models(Wish((family[1], str(half))), tmp_path / "wide", nothing)
-    merge_models(Wish((family[1], str(half)), dtype="bfloat16"), tmp_path / "narrow", nothing)
+    merge_models(Wish((family[1], str(half))), tmp_path / "wide")
+    merge_models(Wish((family[1], str(half)), dtype="bfloat16"), tmp_path / "narrow")
     wide, narrow = tensors(tmp_path / "wide"), tensors(tmp_path / "narrow")
     first, second = tensors(family[1]), tensors(half)
     for name, each in wide.items():
@@ -147,7 +144,7 @@ def test_mixed_dtypes_are_computed_in_float32_and_stored_as_the_base(family: lis
 @pytest.mark.parametrize("granularity", ["tensor", "layer", "model"])
 def test_varm_weighs_by_tensor_layer_or_model(family: list[str], tmp_path: Path, granularity: str) -> None:
     out = tmp_path / "out"
-    merge_models(Wish((family[1], family[2]), family[0], "varm", {"granularity": granularity}), out, nothing)
+    merge_models(Wish((family[1], family[2]), family[0], "varm", {"granularity": granularity}), out)
     base, models = tensors(family[0]), [tensors(each) for each in family[1:]]
     unit: dict[str, Callable[[str], str]] = {
         "tensor": lambda name: name,
@@ -167,10 +164,10 @@ def test_rows_are_merged_by_token(tmp_path: Path) -> None:
     two = written(tmp_path / "two", 2, words=("<|b|>",))
     models = (str(one), str(two))
     with pytest.raises(InputError, match=r"weight is \[300, 32\] in .*--tokenizer"):
-        merge_models(Wish(models, str(base), "task_arithmetic"), tmp_path / "none", nothing)
+        merge_models(Wish(models, str(base), "task_arithmetic"), tmp_path / "none")
     weights = {"weight": [parsed("", "0.5")]}
-    merge_models(Wish(models, str(base), "task_arithmetic", weights, "base"), tmp_path / "kept", nothing)
-    merge_models(Wish(models, str(base), "task_arithmetic", weights, "union"), tmp_path / "union", nothing)
+    merge_models(Wish(models, str(base), "task_arithmetic", weights, "base"), tmp_path / "kept")
+    merge_models(Wish(models, str(base), "task_arithmetic", weights, "union"), tmp_path / "union")
     name = "model.embed_tokens.weight"
     rows = [tensors(each)[name] for each in (base, one, two)]
     kept, union = tensors(tmp_path / "kept")[name], tensors(tmp_path / "union")[name]
@@ -230,7 +227,7 @@ def test_models_that_do_not_fit_are_refused(
 ) -> None:
     bad = spoiled(family[2], tmp_path / "bad", change)
     with pytest.raises(InputError, match=words):
-        merge_models(Wish((family[2], bad)), tmp_path / "out", nothing)
+        merge_models(Wish((family[2], bad)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -239,11 +236,11 @@ def test_a_truncated_file_is_refused(family: list[str], tmp_path: Path) -> None:
     file = tmp_path / "cut" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(InputError, match="truncated or damaged"):
-        merge_models(Wish((family[2], str(tmp_path / "cut"))), tmp_path / "out", nothing)
+        merge_models(Wish((family[2], str(tmp_path / "cut"))), tmp_path / "out")
 
 
 def test_a_dry_run_writes_nothing(family: list[str], tmp_path: Path) -> None:
-    assert merge_models(Wish((family[1], family[2])), tmp_path / "out", nothing, dry=True) is False
+    assert merge_models(Wish((family[1], family[2])), tmp_path / "out", dry=True) is False
     assert list(tmp_path.iterdir()) == []
 
 
@@ -256,10 +253,10 @@ def test_whole_numbers_are_kept_where_they_agree(family: list[str], tmp_path: Pa
         for extra in folder.glob("model-*"):
             extra.unlink()
         (folder / "model.safetensors.index.json").unlink(missing_ok=True)
-    merge_models(Wish((folders[0], folders[1])), tmp_path / "out", nothing)
+    merge_models(Wish((folders[0], folders[1])), tmp_path / "out")
     assert tensors(tmp_path / "out")["count"].tolist() == [2**40]
     with pytest.raises(InputError, match="count holds whole numbers that differ"):
-        merge_models(Wish((folders[0], folders[2])), tmp_path / "other", nothing)
+        merge_models(Wish((folders[0], folders[2])), tmp_path / "other")
 
 
 def test_a_layout_is_a_file_that_safetensors_reads(tmp_path: Path, family: list[str]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from commands import invoke
-from merges import nothing, tensors, written
+from merges import tensors, written
 from remodeler.errors import InputError
 from remodeler.merging.config import Wish, of_file
 from remodeler.merging.job import merge_models
@@ -55,7 +55,7 @@ def read(folder: Path, content: Any) -> Wish:
 
 def merged(folder: Path, content: Any, name: str = "out") -> dict[str, Tensor]:
     """The tensors that a file gives."""
-    merge_models(read(folder, content), folder / name, nothing)
+    merge_models(read(folder, content), folder / name)
     return tensors(folder / name)
 
 

@@ -21,7 +21,7 @@ from remodeler.evaluation.metrics import text_scores
 from remodeler.recovery.config import METHODS, RecoverConfig
 from remodeler.recovery.job import given_back, recover_model, source_command
 from remodeler.recovery.methods import RECOVERIES, recipe_of
-from remodeler.report.page import write_report
+from remodeler.report import page
 from remodeler.runs.folders import partial
 from remodeler.runs.options import build
 from remodeler.runs.records import Record, load_record, read_lines, save_record
@@ -63,13 +63,11 @@ Recover = Callable[..., Path]
 def recover(home: Path, tmp_path: Path) -> Recover:
     """Recover one of the pruned folders; the result's folder."""
 
-    def run(
-        form: str = "packed", out: str = "out", finish: Any = write_report, dry: bool = False, **given: Any
-    ) -> Path:
+    def run(form: str = "packed", out: str = "out", dry: bool = False, **given: Any) -> Path:
         texts = {"texts": str(home / "texts.jsonl"), "samples": 24, "length": 16, "seed": 3}
         places = {"model": str(home / form), "out": tmp_path / out, "teacher": str(home / "dense"), "dry_run": dry}
         config = build(RecoverConfig, {**places, **texts, "device": "cpu", "steps": STEPS, **SMALL, **given})
-        recover_model(config, finish)
+        recover_model(config)
         return tmp_path / out
 
     return run
@@ -166,9 +164,9 @@ def test_a_16_bit_model_is_trained_in_float32_and_written_as_it_came(recover: Re
 
 
 def test_the_report_shows_the_loss_and_what_came_back(recover: Recover) -> None:
-    page = (recover(evaluate_every=3) / "report.html").read_text()
+    shown = (recover(evaluate_every=3) / "report.html").read_text()
     for words in ("While it trained", "held-out perplexity", "12 steps of training brought it from", "unpruned"):
-        assert words in page
+        assert words in shown
 
 
 def test_without_a_teacher_only_before_and_after_are_known(recover: Recover) -> None:
@@ -182,8 +180,8 @@ def test_without_a_teacher_only_before_and_after_are_known(recover: Recover) -> 
 def test_what_came_back_is_a_share_of_what_was_lost(recovered: float, share: float) -> None:
     names = {"dense": 10.0, "pruned": 20.0, "recovered": recovered}
     results = {name: {"heldout_perplexity": value} for name, value in names.items()}
-    assert given_back(results) == pytest.approx(share)
-    assert given_back(results | {"dense": {"heldout_perplexity": 30.0}}) is None
+    assert given_back(**results) == pytest.approx(share)
+    assert given_back(**results | {"dense": {"heldout_perplexity": 30.0}}) is None
 
 
 def test_what_is_still_ruined_after_training_names_a_smaller_cut(tmp_path: Path) -> None:
@@ -215,8 +213,9 @@ def test_an_interrupted_command_goes_on_to_the_same_bits(
         if where == "training":
             done = training._step
             patch.setattr(training, "_step", lambda run, step: done(run, step) if step < 9 else _kill())
+        patch.setattr(page, "write_report", _kill)
         with pytest.raises(Killed):
-            recover(method="distill", save_minutes=0.0, finish=lambda folder: _kill())
+            recover(method="distill", save_minutes=0.0)
     left = partial(whole.with_name("out"))
     assert [path.name for path in (left / "training").glob("step-*")] == [
         f"step-{8 if where == 'training' else 12:08d}"
@@ -227,13 +226,15 @@ def test_an_interrupted_command_goes_on_to_the_same_bits(
     assert curves[0] == curves[1]
 
 
-def _kill() -> Any:
+def _kill(*_: Any) -> Any:
     raise Killed
 
 
-def test_what_another_command_left_is_refused(recover: Recover) -> None:
-    with pytest.raises(Killed):
-        recover(method="lora", finish=lambda folder: _kill())
+def test_what_another_command_left_is_refused(recover: Recover, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(page, "write_report", _kill)
+        with pytest.raises(Killed):
+            recover(method="lora")
     with pytest.raises(InputError, match="another training run"):
         recover(method="full")
     recover(method="lora")
@@ -256,14 +257,13 @@ import sys
 from pathlib import Path
 from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.job import recover_model
-from remodeler.report.page import write_report
 from remodeler.runs.options import build
 
 home, out = Path(sys.argv[1]), Path(sys.argv[2])
 texts = {"texts": str(home / "texts.jsonl"), "samples": 24, "length": 16, "seed": 3}
 asked = {"method": "distill", "teacher": str(home / "dense"), "steps": 4, "learning_rate": 3e-3, "device": "cpu"}
 places = {"model": str(home / "packed"), "out": out, "teacher_store": out.with_name("store")}
-print(recover_model(build(RecoverConfig, asked | texts | places), write_report))
+print(recover_model(build(RecoverConfig, asked | texts | places)))
 """
 
 

@@ -8,10 +8,11 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from remodeler.report.card import card, loading_lines, page
+from remodeler.merging.results import distinct, shares_by_layer
+from remodeler.pruning.results import PruneResults
+from remodeler.report.card import loading_lines, page
 from remodeler.report.card_data import inherited
 from remodeler.report.card_text import code, fenced, markdown, plain
-from remodeler.report.merging import distinct, summary
 from remodeler.report.plots import figure_name, shares_svg, tradeoffs_svg
 from remodeler.runs.records import Record, load_record, read_lines, save_record
 from remodeler.runs.records import append_line as append
@@ -32,7 +33,7 @@ def record(name: str) -> Record:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_card_holds_any_name(name: str) -> None:
-    text = card(record(name), name, {})
+    text = PruneResults.parse(record(name)).card(record(name))
     _, head, body = text.split("---\n", 2)
     assert yaml.safe_load(head)["base_model"] == name
     rows = [line for line in body.splitlines() if line.startswith("|")]
@@ -127,7 +128,7 @@ def test_models_of_one_name_have_a_curve_each() -> None:
     assert distinct(["a/model", "b/model", "other"]) == ["a/model", "b/model", "other"]
     assert distinct(["same", "same"]) == ["same 1", "same 2"]
     lines = [{"name": f"layers.{layer}.w", "shares": [0.25, 0.75]} for layer in range(2)]
-    drawn = summary(lines, {f"model {number}": {"name": f"{number}/model"} for number in (1, 2)})
+    drawn = shares_by_layer(lines, {f"model {number}": {"name": f"{number}/model"} for number in (1, 2)})
     assert drawn is not None
     assert "1/model" in drawn
     assert "2/model" in drawn

@@ -1,7 +1,10 @@
 """The removal log as a reader sees it."""
 
+import re
 from typing import Any
 
+from pages import page_of
+from remodeler.pruning.results import PruneResults
 from remodeler.report.steps import (
     block_map,
     chosen_step,
@@ -10,9 +13,9 @@ from remodeler.report.steps import (
     narrowed,
     removal_steps,
     step_rows,
-    summary,
     width_map,
 )
+from remodeler.runs.records import Record
 from remodeler.runs.removals import LogLine
 
 LINES: list[dict[str, Any]] = [
@@ -69,14 +72,16 @@ def test_heads_and_channels_are_the_last_step_and_the_model() -> None:
     """Without them the marked point and the highlighted row would be a model that is not in the folder."""
     pruned = {"perplexity": 6.6, "parameters": 120}
     results = {"removed": ["mlp.1"], "widths": {"mlp.0": [3, 4]}, "pruned": pruned}
-    shown = summary(LOG, results, {})
-    assert [(row["step"], row["removed"], row["chosen"]) for row in shown["steps"]] == [
+    page = page_of(Record("prune", {}, {}, 0, {}, results), PruneResults, removals=LOG)
+    whole = narrowed(LOG, 1, {"mlp.0": [3, 4]}, pruned)
+    assert [(row["step"], row["removed"], row["chosen"]) for row in step_rows(whole, 2)] == [
         ("0", "", False),
         ("1", "mlp.1", False),
         ("2", "heads and channels", True),
     ]
-    assert "40.0% removed, perplexity 6.6" in shown["curve"]
-    assert narrowed(LOG, 1, {"removed": ["mlp.1"]}) == LOG
+    assert re.findall(r'class="chosen"><th scope="row">(\d)</th><td>([^<]*)', page) == [("2", "heads and channels")]
+    assert "40.0% removed, perplexity 6.6" in page
+    assert narrowed(LOG, 1, None, {}) == LOG
 
 
 def test_widths_are_shown_by_layer() -> None:

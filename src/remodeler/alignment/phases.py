@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from remodeler.alignment.config import Course
 from remodeler.alignment.data.examples import Row, weighted, weights, windows
@@ -62,7 +63,7 @@ def phase(start: Callable[[], Checkpoint], lesson: Lesson, course: Course, folde
     return folder / MODEL
 
 
-def provenance(work: Path) -> dict[str, str]:
+def provenance(work: Path) -> dict[str, Any]:
     """What a record says of any model that phases made: how it is loaded, and by which command it came."""
     form = "packed" if (work / "packed.py").exists() else "stock"
     loading = {"form": form, "auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}

@@ -48,7 +48,6 @@ def merge(
     opt.refuse_unpublishable(None if dry_run else push_to_hub)
     from remodeler.merging.config import Wish, of_file
     from remodeler.merging.job import merge_models
-    from remodeler.report.page import write_report
 
     names = ("device", "seed", "shard_size", "trust_remote_code")
     common: dict[str, Any] = {name: given[name] for name in names}
@@ -57,7 +56,7 @@ def merge(
         wish = of_file(config, **common, **({"dtype": dtype} if dtype != "auto" else {}))
     else:
         wish = Wish(tuple(models or ()), base, method or "linear", mer.parts(given), tokenizer, dtype, **common)
-    if merge_models(wish, out, write_report, dry_run):
+    if merge_models(wish, out, dry_run):
         _done(out)
         opt.published(out, push_to_hub)
 
@@ -126,18 +125,18 @@ def fuse(
     given = dict(locals())
     opt.refuse_unpublishable(None if dry_run else push_to_hub)
     from remodeler.fusion.job import fuse_models
-    from remodeler.report.page import write_report
 
-    if fuse_models(fus.wish_of(given), out, write_report, dry_run):
+    if fuse_models(fus.wish_of(given), out, dry_run):
         _fused(out)
         opt.published(out, push_to_hub)
 
 
 def _fused(out: Path) -> None:
+    from remodeler.cli.results import results_of
     from remodeler.cli.screen import note
     from remodeler.runs.records import load_record
 
-    show_table(load_record(out).results)
+    show_table(results_of(load_record(out)))
     note(f"{out}: the model, report.html, training.jsonl, record.json")
 
 

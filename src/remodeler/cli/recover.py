@@ -10,7 +10,6 @@ def recover(config: RecoverConfig) -> None:
     """Recover, and show what came of it."""
     with publish_later(config.run):
         from remodeler.recovery.job import recover_model
-        from remodeler.report.page import write_report
 
-        if recover_model(config, write_report):
+        if recover_model(config):
             show_result(config.run.out or Path())

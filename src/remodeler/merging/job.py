@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,33 +15,32 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 
 from remodeler.checkpoint.companions import copy_companions, write_tokenizer
-from remodeler.checkpoint.compatibility import CONFIG_FILE, complete_tokenizer, write_config
+from remodeler.checkpoint.compatibility import complete_tokenizer, write_config
 from remodeler.checkpoint.load import AUTO, check_files, pick_device, read_tokenizer
 from remodeler.errors import InputError
 from remodeler.merging.config import Wish
 from remodeler.merging.files import Place, create, lay_out
 from remodeler.merging.pieces import PIECE, Source, Stored
 from remodeler.merging.plan import Plan, announce, layer_of, prepared
+from remodeler.merging.results import MergeResults
 from remodeler.merging.stream import Task, checksum, merge_tensors
 from remodeler.merging.tokens import embeddings
 from remodeler.merging.verification import Verified, has_tokenizer, verify
 from remodeler.model.families import FAMILIES
 from remodeler.model.files.open_files import OpenFiles
-from remodeler.report.card import write_merge_card
+from remodeler.report.page import write_result
 from remodeler.runs.folders import new_folder, refuse_existing
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.records import RECORD_FILE, Record, command_line, disk_errors, read_json, save_record, versions
-from remodeler.runs.removals import WIDTHS_FILE
+from remodeler.runs.records import Record, command_line, disk_errors, read_json, versions
+
+OWN = ("record.json", "widths.json", "config.json")
 
 logger = logging.getLogger(__name__)
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
-OWN = (RECORD_FILE, WIDTHS_FILE, CONFIG_FILE)
 """Files of this tool, or written anew, whose absence needs no word."""
 
 
-def merge_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
+def merge_models(wish: Wish, out: Path, dry: bool = False) -> bool:
     """Merge checkpoints into a new folder ``out``; with ``dry`` only say what would be done.
 
     Returns:
@@ -60,7 +59,6 @@ def merge_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
         return False
     with new_folder(out, keep=True) as work:
         _fill(plan, work, out)
-        finish(work)
     return True
 
 
@@ -80,7 +78,7 @@ def _fill(plan: Plan, work: Path, out: Path) -> None:
     check_files(work)
     parameters = sum(place.count for place in layout.values())
     verified = verify(plan.lender, work, parameters, plan.wish.trust_remote_code)
-    _described(plan, lines, layout, work, out, verified)
+    _describe(plan, lines, layout, work, out, verified)
 
 
 def _task(plan: Plan, name: str, place: Place, files: OpenFiles[int]) -> Task:
@@ -167,7 +165,7 @@ def _settled(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
 # Describing -----------------------------------------------------------------------------------------------------------
 
 
-def _described(
+def _describe(
     plan: Plan,
     lines: Sequence[Mapping[str, Any]],
     layout: Mapping[str, Place],
@@ -175,19 +173,19 @@ def _described(
     out: Path,
     verified: Verified,
 ) -> None:
-    """The record, and the card for people."""
+    """Write the record, the card and the page."""
     wish = plan.wish
     inputs = {"base": plan.base, **{f"model {number}": model for number, model in enumerate(plan.models, 1)}}
-    results = {
-        "form": "stock" if "packing" not in plan.lender.settings else "packed",
-        "merged": {"parameters": sum(place.count for place in layout.values()), "weight_bytes": _total(layout)},
-        "tensors": len(layout),
-        "loaded": verified.computed,
-        "read_back": list(verified.parts),
-        "shares": mean_shares(lines, layout),
-        "auto_class": _auto_class(plan.lender.settings.get("model_type")),
-        "command": command_line(),
-    }
+    results = MergeResults(
+        form="stock" if "packing" not in plan.lender.settings else "packed",
+        merged={"parameters": sum(place.count for place in layout.values()), "weight_bytes": _total(layout)},
+        tensors=len(layout),
+        loaded=verified.computed,
+        read_back=verified.parts,
+        shares=mean_shares(lines, layout),
+        auto_class=_auto_class(plan.lender.settings.get("model_type")),
+        command=command_line(),
+    )
     options = {
         "method": plan.name,
         **{name: _plain(value) for name, value in plan.options.items()},
@@ -197,9 +195,8 @@ def _described(
         "out": str(out),
     }
     known = {key: {"name": model.name, "digest": model.digest} for key, model in inputs.items() if model}
-    record = Record("merge", options, known, wish.seed, versions(), results)
-    save_record(work, record)
-    write_merge_card(work, record)
+    record = Record("merge", options, known, wish.seed, versions(), results.to_record())
+    write_result(work, record, results)
 
 
 def _auto_class(model_type: Any) -> str:

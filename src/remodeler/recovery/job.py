@@ -5,7 +5,6 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,14 @@ from remodeler.model.tracing import probe
 from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.methods import recipe_of, recipe_record
 from remodeler.recovery.prepare import Inputs, Scores, announce, prepare
-from remodeler.report.card import write_card
+from remodeler.recovery.results import PERPLEXITY, RecoverResults
 from remodeler.report.cliff import cut_command, result_warning, stored_warning
+from remodeler.report.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.runs.options import flat
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.records import RECORD_FILE, Record, command_line, load_record, save_record, versions
+from remodeler.runs.records import RECORD_FILE, Record, command_line, load_record, versions
 from remodeler.runs.removals import REMOVALS_FILE
 from remodeler.training.adapters import merge, reloaded_difference, write_adapters
 from remodeler.training.loop import train
@@ -36,12 +36,10 @@ from remodeler.training.state import BEGUN, CURVE_FILE, STATES
 
 logger = logging.getLogger(__name__)
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
 FROM_SEARCH = ("removed", "blocks", "layers")
 
 
-def recover_model(config: RecoverConfig, finish: Finish) -> bool:
+def recover_model(config: RecoverConfig) -> bool:
     """Train a pruned model and write it to a new folder; in a dry run only say what would be done.
 
     Returns:
@@ -68,7 +66,6 @@ def recover_model(config: RecoverConfig, finish: Finish) -> bool:
         with new_folder(out, keep=True) as work:
             if not done:
                 _complete(inputs, work, options)
-                finish(work)
             tidy(work, BEGUN, STATES)
     return True
 
@@ -91,8 +88,7 @@ def _helped(inputs: Inputs, out: Path, dry: bool) -> None:
 def _complete(inputs: Inputs, work: Path, options: dict[str, Any]) -> None:
     """Measure, train, write the model, read it back, measure again, and describe it all."""
     clear(work, BEGUN, (STATES,))
-    results = {"dense": inputs.scores(inputs.teacher)} if inputs.teacher else {}
-    results["pruned"] = inputs.scores(inputs.student)
+    dense, pruned = inputs.scores(inputs.teacher) if inputs.teacher else None, inputs.scores(inputs.student)
     alone = None
     with trainable(inputs.student.anatomy, inputs.recipe.lora, inputs.plan.seed) as wrapper:
         announce(inputs)
@@ -101,10 +97,16 @@ def _complete(inputs: Inputs, work: Path, options: dict[str, Any]) -> None:
             alone = _adapters_written(inputs, wrapper, work)
         elif wrapper is not None:
             merge(wrapper)
-    results |= alone or _model_written(inputs, work)
-    results |= _facts(inputs, lines, results)
-    results |= _warned(inputs, results)
-    _described(inputs, options, results, work)
+    facts = (alone or _model_written(inputs, work)) | _facts(inputs, lines)
+    recovered = facts["recovered"]
+    results = RecoverResults(
+        dense=dense,
+        pruned=pruned,
+        **facts,
+        given_back=given_back(dense, pruned, recovered),
+        warning=_warning(inputs, dense, recovered),
+    )
+    _describe(inputs, options, results, work)
 
 
 def _trained(inputs: Inputs, work: Path) -> list[dict[str, Any]]:
@@ -163,20 +165,18 @@ def _model_written(inputs: Inputs, work: Path) -> Scores:
     return {"recovered": inputs.scores(saved.checkpoint), "form": saved.form, "check": asdict(saved.check)}
 
 
-def given_back(results: dict[str, Any], key: str = "heldout_perplexity") -> float | None:
+def given_back(dense: Scores | None, pruned: Scores, recovered: Scores) -> float | None:
     """Share of what pruning cost that came back; None where nothing was lost, or the unpruned model is not known."""
-    values = [results.get(name, {}).get(key) for name in ("dense", "pruned", "recovered")]
-    if None in values or values[1] <= values[0]:
+    before, least, after = (each.get(PERPLEXITY) for each in (dense or {}, pruned, recovered))
+    if before is None or least is None or after is None or least <= before:
         return None
-    dense, pruned, recovered = values
-    return float((pruned - recovered) / (pruned - dense))
+    return float((least - after) / (least - before))
 
 
-def _facts(inputs: Inputs, lines: list[dict[str, Any]], results: dict[str, Any]) -> dict[str, Any]:
+def _facts(inputs: Inputs, lines: list[dict[str, Any]]) -> dict[str, Any]:
     task = inputs.student.anatomy.family.task
     tokens = inputs.plan.steps * inputs.plan.batch * inputs.windows.tokens // len(inputs.windows)
     return {
-        "given_back": given_back(results),
         "steps": inputs.plan.steps,
         "tokens": tokens,
         "seconds": lines[-1]["seconds"],
@@ -187,15 +187,16 @@ def _facts(inputs: Inputs, lines: list[dict[str, Any]], results: dict[str, Any])
     }
 
 
-def _warned(inputs: Inputs, results: dict[str, Any]) -> dict[str, Any]:
-    """The warning that a result is still of no use, as a part of its record; nothing where it is usable or unknown."""
-    source, key = Path(inputs.student.name), "heldout_perplexity"
-    dense, recovered = (results.get(name, {}).get(key) for name in ("dense", "recovered"))
-    if dense is None or recovered is None:
-        return {}
-    found = result_warning(dense, recovered, vocabulary(inputs.student.model), "even after training, held-out")
-    less = source_command(source) if found and "perplexity_before" in found else None  # else the intact one guesses too
-    return {"warning": found | ({"command": less} if less else {})} if found else {}
+def _warning(inputs: Inputs, dense: Scores | None, recovered: Scores) -> dict[str, Any] | None:
+    """The warning that a result is still of no use; None where it is usable or unknown."""
+    before, after = (each.get(PERPLEXITY) for each in (dense or {}, recovered))
+    if before is None or after is None:
+        return None
+    found = result_warning(before, after, vocabulary(inputs.student.model), "even after training, held-out")
+    if not found or "perplexity_before" not in found:  # then the intact model guesses too
+        return found
+    less = source_command(Path(inputs.student.name))
+    return found | ({"command": less} if less else {})
 
 
 def source_command(folder: Path) -> str | None:
@@ -217,21 +218,16 @@ def pruning_of(folder: Path) -> dict[str, Any]:
     return {key: results[key] for key in FROM_SEARCH if key in results}
 
 
-def _described(inputs: Inputs, options: dict[str, Any], results: dict[str, Any], work: Path) -> None:
-    """The record, and the card for people."""
-    student, original = inputs.student, inputs.teacher
+def _describe(inputs: Inputs, options: dict[str, Any], results: RecoverResults, work: Path) -> None:
+    """Write the record, the card and the page."""
+    student, original, windows = inputs.student, inputs.teacher, inputs.windows
     facts = {
         "model": {"name": student.name, "revision": student.revision, "weights": inputs.weights},
-        "texts": {
-            "windows": len(inputs.windows),
-            "tokens": inputs.windows.tokens,
-            "sha256": inputs.windows.fingerprint(),
-        },
+        "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint()},
         **({"teacher": {"name": original.name}} if original else {}),
     }
-    record = Record("recover", options, facts, inputs.plan.seed, versions(), results)
-    save_record(work, record)
-    write_card(work, record, student.name)
+    record = Record("recover", options, facts, inputs.plan.seed, versions(), results.to_record())
+    write_result(work, record, results)
 
 
 def _options(inputs: Inputs) -> dict[str, Any]:

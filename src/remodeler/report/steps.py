@@ -210,30 +210,10 @@ def step_rows(steps: Sequence[LogLine], chosen: int) -> list[dict[str, Any]]:
     ]
 
 
-def narrowed(steps: Sequence[LogLine], chosen: int, results: Values) -> list[LogLine]:
+def narrowed(steps: Sequence[LogLine], chosen: int, widths: Mapping[str, Any] | None, pruned: Values) -> list[LogLine]:
     """The steps to the one that was written, and the heads and channels that went after it; without any, all steps."""
-    if not steps or not results.get("widths"):
+    if not steps or not widths:
         return list(steps)
-    pruned = results.get("pruned") or {}
     last = {"step": steps[chosen].number(chosen) + 1, "removed": [HEADS_AND_CHANNELS]}
     last |= {key: pruned.get(key) for key in ("perplexity", "parameters")}
     return [*steps[: chosen + 1], LogLine(last)]
-
-
-def summary(steps: Sequence[LogLine], results: Values, options: Values) -> dict[str, Any]:
-    """Everything that the page says about the removals."""
-    order = results.get("removed")
-    chosen, removed = chosen_step(steps, order), removal_steps(steps, order)
-    kinds, layers = known_blocks(steps, results.get("layers"), removed)
-    relative = str(options.get("criterion") or "perplexity") == "perplexity"
-    whole = narrowed(steps, chosen, results)
-    last = len(whole) - 1 if results.get("widths") else chosen
-    return {
-        "removed": len(removed),
-        "blocks": len(kinds) * len(layers),
-        "curve": tradeoff(whole, last),
-        "block_map": block_map(kinds, layers, removed),
-        "width_map": width_map(results.get("widths") or {}, removed),
-        "heat": importances(steps, relative),
-        "steps": step_rows(whole, last),
-    }

@@ -240,10 +240,6 @@ def test_a_difference_gives_both_texts_back(one: str, two: str) -> None:
 # From files to a folder -----------------------------------------------------------------------------------------------
 
 
-def nothing(folder: Path) -> None:
-    """No report."""
-
-
 @pytest.fixture(scope="module")
 def wish(tmp_path_factory: pytest.TempPathFactory) -> ReviserWish:
     root = tmp_path_factory.mktemp("reviser")
@@ -267,7 +263,7 @@ def wish(tmp_path_factory: pytest.TempPathFactory) -> ReviserWish:
 @pytest.fixture(scope="module")
 def trained(wish: ReviserWish, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "reviser"
-    assert train_reviser(wish, out, nothing)
+    assert train_reviser(wish, out)
     return out
 
 
@@ -301,9 +297,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(*places[moment])
         with pytest.raises(KeyboardInterrupt):
-            train_reviser(wish, out, nothing)
+            train_reviser(wish, out)
     assert (partial(out) / "warm-up" / MODEL).is_dir() is (moment != "warm-up")
-    train_reviser(wish, out, nothing)
+    train_reviser(wish, out)
     assert (out / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
     assert (out / FILE).read_bytes() == (trained / FILE).read_bytes()
     assert (out / "difficulty.jsonl").read_bytes() == (trained / "difficulty.jsonl").read_bytes()
@@ -351,7 +347,7 @@ def test_a_model_that_is_no_reviser_is_refused(wish: ReviserWish) -> None:
 
 def test_too_long_triples_are_counted_or_refused(wish: ReviserWish, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of 20 triples fits 12 tokens"):
-        train_reviser(replace(wish, length=12), tmp_path / "out", nothing)
+        train_reviser(replace(wish, length=12), tmp_path / "out")
     lengths = {n: len(answer_row) for n, answer_row in enumerate(_lengths(wish))}
     some = job.prepared(replace(wish, length=sorted(lengths.values())[10]), "cpu")
     assert 0 < some.data.dropped["longer than the context"] < 20
@@ -364,7 +360,7 @@ def _lengths(wish: ReviserWish) -> list[tuple[int, ...]]:
 
 
 def test_a_dry_run_writes_nothing(wish: ReviserWish, tmp_path: Path, messages: pytest.LogCaptureFixture) -> None:
-    assert not train_reviser(wish, tmp_path / "out", nothing, dry=True)
+    assert not train_reviser(wish, tmp_path / "out", dry=True)
     assert list(tmp_path.iterdir()) == []
     told = messages.text
     assert "16 triples to learn from, 4 held out" in told

@@ -78,10 +78,6 @@ def tensors_of(folder: Path) -> Tensors:
     return {key: value for file in weight_files(folder) for key, value in load_file(file).items()}
 
 
-def nothing(folder: Path) -> None:
-    """No report."""
-
-
 # Which files count ----------------------------------------------------------------------------------------------------
 
 
@@ -136,7 +132,7 @@ def test_every_verb_reads_the_files_that_transformers_reads(
     wanted = fingerprint(load(plain).model)
     assert wanted != fingerprint(load(other).model)
     assert fingerprint(load(folder).model) == fingerprint(load(folder, stream=True).model) == wanted
-    merge_models(Wish((str(folder), str(plain))), tmp_path / "out", nothing)
+    merge_models(Wish((str(folder), str(plain))), tmp_path / "out")
     assert fingerprint(load(tmp_path / "out").model) == wanted
     assert "transformers_weights" not in json.loads((tmp_path / "out" / "config.json").read_text())
 
@@ -385,7 +381,7 @@ def test_classifiers_are_no_language_models(tmp_path: Path) -> None:
     for read in (load, lambda name: load(name, stream=True), lambda name: look(str(name), "causal")):
         with pytest.raises(InputError, match="is a LlamaForSequenceClassification and no language model"):
             read(tmp_path / "c")
-    merge_models(Wish((str(tmp_path / "c"), f"{tmp_path}/./c")), tmp_path / "out", nothing)  # that needs no tokens
+    merge_models(Wish((str(tmp_path / "c"), f"{tmp_path}/./c")), tmp_path / "out")  # that needs no tokens
     assert tensors_of(tmp_path / "out").keys() == tensors_of(tmp_path / "c").keys()
 
 
@@ -433,7 +429,7 @@ def test_a_head_that_differs_is_kept_and_the_result_says_so(differing: Path, tmp
     wanted = logits(differing)
     assert not torch.allclose(wanted, logits(written(tmp_path / "tied", "llama-tied")))
     shutil.copytree(differing, tmp_path / "copy")
-    merge_models(Wish((str(differing), str(tmp_path / "copy"))), tmp_path / "merged", nothing)
+    merge_models(Wish((str(differing), str(tmp_path / "copy"))), tmp_path / "merged")
     for name, stream in (("whole", False), ("streamed", True)):
         (tmp_path / name).mkdir()
         save_pruned(load(differing, stream=stream, device="cpu"), [], tmp_path / name, "stock")
@@ -449,7 +445,7 @@ def test_a_model_that_ties_more_than_its_head_stays_so(tmp_path: Path) -> None:
     found["lm_head.weight"] = found["shared.weight"] * -2
     save_file(found, folder / "model.safetensors", metadata=META)
     shutil.copytree(folder, tmp_path / "copy")
-    merge_models(Wish((str(folder), str(tmp_path / "copy"))), tmp_path / "out", nothing)
+    merge_models(Wish((str(folder), str(tmp_path / "copy"))), tmp_path / "out")
     (tmp_path / "written").mkdir()
     save_pruned(load(folder, device="cpu"), [], tmp_path / "written", "portable")
     wanted = fingerprint(load(folder).model)
@@ -461,13 +457,13 @@ def test_a_model_that_ties_more_than_its_head_stays_so(tmp_path: Path) -> None:
 def test_models_of_which_one_ties_are_not_merged(differing: Path, tmp_path: Path) -> None:
     tied = written(tmp_path / "tied", "llama-tied", seed=1)
     with pytest.raises(InputError, match="only one ties its embeddings"):
-        merge_models(Wish((str(differing), str(tied))), tmp_path / "out", nothing)
+        merge_models(Wish((str(differing), str(tied))), tmp_path / "out")
 
 
 def test_a_head_that_is_merged_by_token_has_the_rows_of_the_embeddings(differing: Path, tmp_path: Path) -> None:
     shutil.copytree(differing, tmp_path / "copy")
     wish = Wish((str(differing), str(tmp_path / "copy")), tokenizer="union")
-    merge_models(wish, tmp_path / "out", nothing)
+    merge_models(wish, tmp_path / "out")
     found, source = tensors_of(tmp_path / "out"), tensors_of(differing)
     torch.testing.assert_close(found["lm_head.weight"], source["lm_head.weight"])
 
@@ -555,10 +551,10 @@ def test_many_shards_are_merged_and_streamed_with_two_files_open(
         tiny_model("llama", seed).save_pretrained(tmp_path / name, max_shard_size="10KB")
         tiny_tokenizer().save_pretrained(tmp_path / name)
     pair = (str(tmp_path / "a"), str(tmp_path / "b"))
-    merge_models(Wish(pair), tmp_path / "many", nothing)
+    merge_models(Wish(pair), tmp_path / "many")
     wanted = fingerprint(load(tmp_path / "a").model)
     monkeypatch.setattr(OpenFiles.__init__, "__defaults__", (2,))
-    merge_models(Wish(pair), tmp_path / "few", nothing)
+    merge_models(Wish(pair), tmp_path / "few")
     assert (tmp_path / "few/model.safetensors").read_bytes() == (tmp_path / "many/model.safetensors").read_bytes()
     assert fingerprint(load(tmp_path / "a", stream=True).model) == wanted
     assert open_files.MOST > 2
@@ -586,8 +582,8 @@ def test_models_of_text_and_images_are_merged_by_token(tmp_path: Path) -> None:
     known = len(tiny_tokenizer())
     one, two = vision_model(tmp_path / "a", 0, known), vision_model(tmp_path / "b", 1, known + 2, ("<x>", "<y>"))
     with pytest.raises(InputError, match="--tokenizer base or union merges them by token"):
-        merge_models(Wish((str(one), str(two))), tmp_path / "out", nothing)
-    merge_models(Wish((str(one), str(two)), tokenizer="union"), tmp_path / "out", nothing)
+        merge_models(Wish((str(one), str(two))), tmp_path / "out")
+    merge_models(Wish((str(one), str(two)), tokenizer="union"), tmp_path / "out")
     name = "language_model.model.embed_tokens.weight"
     found, first, second = (tensors_of(folder)[name] for folder in (tmp_path / "out", one, two))
     torch.testing.assert_close(found[:known], (first + second[:known]) / 2)
@@ -627,17 +623,17 @@ def test_tokens_that_were_added_without_rows(plain: Path, tmp_path: Path) -> Non
     tokenizer.add_tokens([f"<{number}>" for number in range(300)])
     tokenizer.save_pretrained(folder)
     with pytest.raises(InputError, match=r"tokens and the model 300 rows, as after adding tokens without resize"):
-        merge_models(Wish((str(plain), str(folder)), tokenizer="union"), tmp_path / "out", nothing)
+        merge_models(Wish((str(plain), str(folder)), tokenizer="union"), tmp_path / "out")
 
 
 def test_only_rows_of_tokens_are_merged_by_token(tmp_path: Path) -> None:
     one, two = written(tmp_path / "a"), written(tmp_path / "b", intermediate_size=64)
     with pytest.raises(InputError, match="only equal shapes can be merged"):
-        merge_models(Wish((str(one), str(two))), tmp_path / "out", nothing)
+        merge_models(Wish((str(one), str(two))), tmp_path / "out")
     for folder in (one, two):
         edited(folder / "config.json", model_type="nobody-knows")
     with pytest.raises(InputError, match="have a row a token is not known: leave --tokenizer out"):
-        merge_models(Wish((str(one), str(two)), tokenizer="union"), tmp_path / "out", nothing)
+        merge_models(Wish((str(one), str(two)), tokenizer="union"), tmp_path / "out")
 
 
 # What has a file's name -----------------------------------------------------------------------------------------------

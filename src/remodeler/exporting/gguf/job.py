@@ -2,9 +2,9 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -50,21 +50,24 @@ TEXTS = (
 """That both tokenizers must cut the same way."""
 OUTPUTS: Mapping[Kind, str] = {"attention": "attn_output", "mlp": "ffn_down"}
 """What a block adds to the residual stream comes out of."""
-Finish = Callable[[Told | None, Path], object]
-"""Describes a file before it gets its name."""
-
-
-def undescribed(told: Told | None, path: Path) -> None:
-    """No description."""
+Written = Iterator[tuple[Told | None, Path]]
+"""A file before it gets its name, and what reading it back found, where that was tried."""
 
 
 # From a GGUF file -----------------------------------------------------------------------------------------------------
 
 
-def prune_gguf(
-    source: Path, log: Path, out: Path, steps: int | None = None, check: bool = True, finish: Finish = undescribed
-) -> Told | None:
+def prune_gguf(source: Path, log: Path, out: Path, steps: int | None = None, check: bool = True) -> Told | None:
+    """Take blocks out of a GGUF file; what reading it back found. Arguments and errors: see :func:`pruned_file`."""
+    with pruned_file(source, log, out, steps, check) as (told, _):
+        return told
+
+
+@contextmanager
+def pruned_file(source: Path, log: Path, out: Path, steps: int | None, check: bool) -> Written:
     """Take blocks out of a GGUF file, quantised or not; tokenizer and template are copied as they are.
+
+    The file gets its name at the end of the context, in which it is described.
 
     Args:
         source: of the unpruned model.
@@ -72,7 +75,6 @@ def prune_gguf(
         out: a new file.
         steps: of the log; all by default.
         check: compare, in llama.cpp, with the source in which those blocks add nothing.
-        finish: called with what that found, and the file, before it gets its name.
 
     Raises:
         InputError: for what can't work, in one sentence.
@@ -81,9 +83,7 @@ def prune_gguf(
     found, gone, plan = preview_pruned(source, log, steps)
     with beside(out) as path:
         write_gguf(path, renamed(found.keys, len(gone)), found.dense, plan, written(found.dense, plan))
-        told = _against_zeroed(found, gone, path, source) if tried(check) else None
-        finish(told, path)
-    return told
+        yield _against_zeroed(found, gone, path, source) if tried(check) else None, path
 
 
 def preview_pruned(source: Path, log: Path, steps: int | None) -> tuple[Given, list[Block], Plan]:
@@ -142,14 +142,16 @@ def _zeros(read: Read) -> Raw:
 
 
 def export_gguf(
-    checkpoint: Checkpoint,
-    out: Path,
-    kind: str,
-    tokenizer: Path | None,
-    check: bool = True,
-    finish: Finish = undescribed,
+    checkpoint: Checkpoint, out: Path, kind: str, tokenizer: Path | None, check: bool = True
 ) -> Told | None:
-    """Write a checkpoint as a GGUF file.
+    """Write a checkpoint as a GGUF file; what reading it back found. Arguments, errors: see :func:`exported_file`."""
+    with exported_file(checkpoint, out, kind, tokenizer, check) as (told, _):
+        return told
+
+
+@contextmanager
+def exported_file(checkpoint: Checkpoint, out: Path, kind: str, tokenizer: Path | None, check: bool) -> Written:
+    """Write a checkpoint as a GGUF file, which gets its name at the end of the context, in which it is described.
 
     Args:
         checkpoint: pruned or not, on the CPU.
@@ -157,7 +159,6 @@ def export_gguf(
         kind: what matrices are stored in.
         tokenizer: a GGUF file whose tokenizer is copied; by default the checkpoint's own is written.
         check: compare with the checkpoint, in llama.cpp.
-        finish: called with what that found, and the file, before it gets its name.
 
     Raises:
         InputError: for what can't work, in one sentence.
@@ -170,9 +171,7 @@ def export_gguf(
     keys = {**found.keys, "general.name": Key(Path(checkpoint.name).name, GGUFValueType.STRING), **words}
     with beside(out) as path:
         write_gguf(path, keys, found.dense, plan, written(found.dense, plan))
-        told = _against_torch(checkpoint, path, kind) if tried(check) else None
-        finish(told, path)
-    return told
+        yield _against_torch(checkpoint, path, kind) if tried(check) else None, path
 
 
 def preview(checkpoint: Checkpoint, kind: str) -> tuple[Given, Plan]:
@@ -268,8 +267,3 @@ def beside(out: Path) -> Iterator[Path]:
             path.replace(out)
     finally:
         path.unlink(missing_ok=True)
-
-
-def shown(told: Told | None) -> dict[str, Any]:
-    """What a check found, for a record."""
-    return {} if told is None else asdict(told)
