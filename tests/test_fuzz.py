@@ -32,8 +32,9 @@ from remodeler.exporting.removals import gone_after, read_removals
 from remodeler.merging.config import of_file
 from remodeler.merging.files import places
 from remodeler.report.card_data import inherited
-from remodeler.runs.records import load_record, read_json, taken_up
+from remodeler.runs.records import load_record, read_json
 from remodeler.runs.removals import read_log
+from remodeler.runs.runlog import RunLog
 
 Read = Callable[[Path], object]
 
@@ -128,7 +129,7 @@ READERS: list[tuple[str, Read]] = [
     ("README.md", lambda path: inherited(path.parent)),
     ("record.json", lambda path: load_record(path.parent)),
     ("record.json", read_json),
-    ("journal.jsonl", lambda path: taken_up(path, {"of": 1})),
+    ("journal.jsonl", lambda path: RunLog(path).resume({"of": 1})),
     ("texts.txt", read_texts),
     ("texts.jsonl", read_texts),
     ("texts.csv", read_texts),

@@ -24,6 +24,7 @@ from remodeler.errors import InputError
 from remodeler.generation.sampling import Sampling
 from remodeler.runs.folders import MARK, partial
 from remodeler.runs.records import load_record, read_lines
+from remodeler.runs.runlog import RunLog
 from tiny import tiny_model, tiny_tokenizer
 
 PROMPTS = ["the cat", "the dog sat on the mat and the", "on the log", "the mat sat", "the dog", "the log and the mat"]
@@ -238,24 +239,21 @@ def test_a_kill_at_any_moment_changes_nothing(
     monkeypatch.setattr(audit_job, "AT_ONCE", 10)
     asked, writes = wish(models, prompts, words, batch_size=10), 0
     whole = audit(asked, tmp_path / "whole")
-    from remodeler.generation import sampling
-    from remodeler.runs import records
+    append = RunLog.append
 
-    def counted(path: Path, values: list[Any]) -> None:
+    def counted(log: RunLog, rows: list[Any]) -> None:
         nonlocal writes
         writes += 1
         if writes > stop:
             raise KeyboardInterrupt
-        records.append_lines(path, values)
+        append(log, rows)
 
-    for module in (sampling, audit_job):
-        monkeypatch.setattr(module, "append_lines", counted)
+    monkeypatch.setattr(RunLog, "append", counted)
     with pytest.raises(KeyboardInterrupt):
         audit(asked, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert (partial(tmp_path / "out") / COMPLETIONS[0]).exists()
-    for module in (sampling, audit_job):
-        monkeypatch.setattr(module, "append_lines", records.append_lines)
+    monkeypatch.setattr(RunLog, "append", append)
     again = audit(asked, tmp_path / "out")
     assert whole is not None
     assert again is not None

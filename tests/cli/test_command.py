@@ -41,6 +41,8 @@ class Verb:
     """Who teaches."""
     names: Annotated[tuple[str, ...], Option("Amount", read=listed)] = ()
     """Names, separated by commas."""
+    weight: Annotated[tuple[Any, ...], Option("Amount", low=0, read=share, repeated=True, default="1")] = ()
+    """How much each counts."""
     start: Annotated[Path | None, Option("Amount", flags=("--from",))] = None
     """Where to begin."""
 
@@ -57,7 +59,7 @@ def called(*words: str) -> Verb:
 
 def test_words_become_a_config() -> None:
     line = "m --out o --depth 3 --ratio 30% --no-protect --teachers a --teachers b --names c,d --from log.jsonl"
-    assert called(*line.split()) == Verb(
+    assert called(*line.split(), *["--weight", "2", "--weight", "50%"]) == Verb(
         model="m",
         out=Path("o"),
         shared=Shared(depth=3),
@@ -65,6 +67,7 @@ def test_words_become_a_config() -> None:
         protect=False,
         teachers=("a", "b"),
         names=("c", "d"),
+        weight=(2.0, 0.5),
         start=Path("log.jsonl"),
     )
     assert called("m", "--out", "o") == Verb(model="m", out=Path("o"))
@@ -75,6 +78,7 @@ def test_words_become_a_config() -> None:
     [
         ("m --out o --ratio 2", "--ratio must be > 0 and < 1 (got 2)"),
         ("m --out o --ratio -5%", "--ratio must be > 0 and < 1 (got -0.05)"),
+        ("m --out o --weight 1 --weight -1", "--weight must be >= 0 (got -1)"),
         ("m --out o --depth 0", "--depth must be >= 1 (got 0)"),
         ("m --out o --method xyz", "--method 'xyz' is unknown: choose one, other"),
     ],
@@ -108,3 +112,22 @@ def test_help_says_what_the_config_says(capsys: pytest.CaptureFixture[str]) -> N
     text = " ".join(capsys.readouterr().out.split())
     for words in ("Do it.", "How deep. [default: all of it]", "[default: 25%]", "--protect --no-protect", "--from"):
         assert words in text
+    assert "How much each counts. [default: 1]" in text
+    assert "Arguments" in text
+    assert "Which model." in text
+
+
+def test_several_models_are_given_one_after_the_other() -> None:
+    @config
+    class Several:
+        """Merge."""
+
+        models: Annotated[tuple[Any, ...], Option(positional=True)] = ()
+        out: Annotated[Path | None, Option(required=True)] = None
+
+    app = App(name="remodel", result_action="return_value", exit_on_error=False, print_error=False)
+    made: list[Several] = []
+    add_command(app, "do", Several, made.append)
+    app(["do", "a", "b", "--out", "o"])
+    app(["do", "--out", "o"])
+    assert [each.models for each in made] == [("a", "b"), ()]

@@ -1,12 +1,14 @@
 """Options are declared once: what a config says is what a build refuses, a record holds and help shows."""
 
+import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 import pytest
 
 from remodeler.errors import InputError
-from remodeler.runs.options import Option, build, config, flat, listed, share, specs
+from remodeler.runs.options import Option, build, config, flat, listed, share, signed, specs
 
 
 @config
@@ -92,3 +94,62 @@ def test_options_know_their_place_and_their_help() -> None:
     assert found["kind"].option.choices == ("one", "other")
     assert [name for name, spec in found.items() if spec.required] == ["model", "out"]
     assert found["dtype"].flags == ("--dtype",)
+
+
+def test_an_option_that_is_given_several_times_is_read_one_by_one() -> None:
+    @config
+    class Own:
+        models: tuple[Any, ...] = ()
+        shares: Annotated[tuple[Any, ...], Option(above=0, read=share, repeated=True)] = ()
+
+    made = build(Own, {"models": ["a", Path("b")], "shares": [0.25, "30%"]})
+    assert (made.models, made.shares) == (("a", Path("b")), (0.25, 0.3))
+    assert (build(Own, {"models": "a"}).models, build(Own, {"shares": "10%"}).shares) == (("a",), (0.1,))
+    loaded = SimpleNamespace(name="a", anatomy=None)
+    assert flat(build(Own, {"models": [loaded, Path("b")]})) == {"models": ("a", "b"), "shares": ()}
+    with pytest.raises(InputError, match=r"`shares` must be > 0 .got -1."):
+        build(Own, {"shares": [0.25, -1.0]})
+    with pytest.raises(InputError, match="`shares='x'`: give a share"):
+        build(Own, {"shares": ["x"]})
+
+
+def test_a_path_may_be_given_as_text() -> None:
+    assert build(Outer, {"model": "m", "out": "o"}).out == Path("o")
+
+
+def test_a_config_that_extends_another_is_checked_like_it() -> None:
+    @config
+    class Extended(Outer):
+        more: Annotated[int, Option(low=1)] = 1
+
+    for given, words in (({"more": 0}, "`more` must be >= 1"), ({"kind": "other"}, "needs a `ratio`")):
+        with pytest.raises(InputError, match=words):
+            build(Extended, {"model": "m", **given})
+
+
+def test_a_function_lacks_what_only_the_command_shows() -> None:
+    @config
+    class Own:
+        steps: int = 1
+        show: Annotated[bool, Option(command_only=True)] = False
+
+    @signed(Own)
+    def run(**options: Any) -> None: ...
+
+    assert list(inspect.signature(run).parameters) == ["steps"]
+
+
+def test_a_function_shows_the_options_of_its_config() -> None:
+    @signed(Outer)
+    def run(model: Any, **options: Any) -> int:
+        return len(options)
+
+    shown = inspect.signature(run)
+    assert list(shown.parameters) == ["model", "dtype", "count", "ratio", "kind", "names", "out"]
+    assert shown.parameters["model"].default is inspect.Parameter.empty
+    assert shown.parameters["model"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert shown.parameters["count"].default == 3
+    assert shown.parameters["count"].annotation is int
+    assert shown.parameters["count"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert shown.return_annotation is int
+    assert run("m", count=2) == 1

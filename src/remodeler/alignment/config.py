@@ -9,7 +9,7 @@ from remodeler.checkpoint.load import Checkpoint, load, read_settings
 from remodeler.errors import InputError
 from remodeler.generation.sampling import Sampling, refuse_size
 from remodeler.model.families import FAMILIES
-from remodeler.runs.records import taken_up
+from remodeler.runs.runlog import RunLog
 from remodeler.training.adapters import Lora
 from remodeler.training.model import training_dtype, training_precision
 from remodeler.training.plan import Training, refuse_pace
@@ -181,7 +181,7 @@ def same_run(work: Path, wish: Any, *free: str) -> None:
         InputError: and says what differs.
     """
     told = {key: value for key, value in options(wish).items() if key not in (*free, "loading", "size")}
-    taken_up(work / RUN, {"model": wish.model, **told})
+    RunLog(work / RUN).resume({"model": wish.model, **told})
 
 
 def options(wish: Any, out: Path | None = None) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from remodeler.generation.sampling import Completion, completions, expected_seco
 from remodeler.report.page import write_result
 from remodeler.runs.folders import empty, new_folder, refuse_existing
 from remodeler.runs.progress import duration, progress_bar
-from remodeler.runs.records import Record, append_lines, command_line, digest, sha256, taken_up, versions
+from remodeler.runs.records import Record, command_line, digest, sha256, versions
+from remodeler.runs.runlog import RunLog
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,8 @@ def _completed(wish: Wish, side: int, prompts: Sequence[str], work: Path) -> tup
 def _found(wish: Wish, find: Detector, rows: Sequence[Found], work: Path) -> list[Found]:
     """All rows with their spans: those that are on the disk, and the rest, some at a time."""
     header = {"texts": digest(row.text for row in rows), **_detector(wish)}
-    found = [Found.parse(line) for line in taken_up(work / SPANS, header)]
+    log = RunLog(work / SPANS)
+    found = [Found.parse(line) for line in log.resume(header)]
     with progress_bar("looking for spans") as progress:
         while len(found) < len(rows):
             part = rows[len(found) : len(found) + AT_ONCE]
@@ -137,7 +139,7 @@ def _found(wish: Wish, find: Detector, rows: Sequence[Found], work: Path) -> lis
                 Found(row.side, row.number, row.sample, row.text, tuple(each))
                 for row, each in zip(part, spans, strict=True)
             ]
-            append_lines(work / SPANS, [row.line() for row in new])
+            log.append([row.line() for row in new])
             found += new
             progress(len(found) / len(rows), f"{len(found):,} of {len(rows):,} texts")
     return found

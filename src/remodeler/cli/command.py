@@ -17,7 +17,7 @@ from remodeler.runs.options import Option, Spec, build, specs
 Config = TypeVar("Config")
 MARKED = re.compile(r"`([a-z_]+)(?:=((?:'[^']*'|\"[^\"]*\"|[^`'\"])*))?`")
 """An option as messages of the library name it: `` `ratio` `` or `` `method='ties'` ``."""
-FIRST = ("Arguments", "")
+ARGUMENTS = "Arguments"
 
 
 def add_command(app: App, name: str, kind: type[Config], run: Callable[[Config], object]) -> None:
@@ -82,17 +82,17 @@ def _place(spec: Spec) -> Place:
 
 
 def _typed_default(spec: Spec) -> Any:
-    return None if spec.option.read and not isinstance(spec.default, str) else spec.default
+    return None if spec.option.read and not isinstance(spec.default, str | tuple) else spec.default
 
 
 def _typed(spec: Spec) -> Any:
     """What the command line reads: a text where the option has a reader of its own, or takes objects in Python."""
+    if get_origin(spec.type) is tuple and (spec.option.repeated or spec.option.read is None):
+        return tuple[str, ...] if Any in get_args(spec.type) else spec.type
     if spec.option.read is not None or spec.type is Any:
         return str if spec.required else str | None
     parts = [each for each in _parts(spec.type) if each in (int, float, bool, Path) or get_origin(each) is tuple]
     kind = parts[0] if parts else str
-    if get_args(kind)[:1] == (Any,):  # loaded objects too, in Python
-        kind = tuple[str, ...]
     return kind | None if NoneType in _parts(spec.type) else kind
 
 
@@ -106,7 +106,7 @@ def _parameter(spec: Spec) -> Parameter:
     return Parameter(
         name=None if spec.option.positional else list(spec.flags),
         help=" ".join(filter(None, words)),
-        group=None if spec.option.positional else _panel(spec.option.panel),
+        group=ARGUMENTS if spec.option.positional else _panel(spec.option.panel),
         show_default=False,
         negative=None if bool in _parts(spec.type) and spec.default in (True, None) else (),
         consume_multiple=False,
@@ -121,7 +121,7 @@ def _choices(option: Option, words: str) -> list[str]:
 
 
 def _default(spec: Spec) -> list[str]:
-    value = spec.option.default if spec.default is None else spec.default
+    value = spec.option.default if spec.default in (None, ()) else spec.default
     if spec.required or value in (None, "", ()) or value is False:
         return []
     if isinstance(value, tuple):

@@ -25,7 +25,8 @@ from remodeler.model.logprobs import vocabulary
 from remodeler.model.minibatches import device_of, enough_memory
 from remodeler.model.streaming import room
 from remodeler.runs.progress import Progress
-from remodeler.runs.records import append_lines, digest, taken_up
+from remodeler.runs.records import digest
+from remodeler.runs.runlog import RunLog
 
 ON_CPU, MOST = 64, 256
 """Rows of a batch on a CPU, and the most on a GPU."""
@@ -129,12 +130,13 @@ def completions(
     refuse_size(size)
     rows = read(checkpoint, prompts, how)  # what can't be completed leaves no file
     known = {"prompts": digest(prompts), **asdict(how), **header}
-    found = [Completion(**line) for line in taken_up(path, known)]
+    log = RunLog(path)
+    found = [Completion(**line) for line in log.resume(known)]
     wanted, done = len(prompts) * how.samples, set(map(_row, found))
     if len(done) < wanted:
         for batch in completed(checkpoint, rows, how, size, done):
             new = [each for each in batch if _row(each) not in done]
-            append_lines(path, list(map(asdict, new)))
+            log.append(list(map(asdict, new)))
             found += new
             progress(len(found) / wanted, f"{len(found):,} of {wanted:,}")
     return sorted(found, key=_row)

@@ -6,10 +6,8 @@ Values are checked when a config is made, by whomever: errors name fields, and t
 (see :func:`remodeler.errors.option`).
 """
 
-import ast
 import inspect
 import math
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 from remodeler.errors import InputError, option
+from remodeler.runs.docstrings import field_docstrings
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,12 +42,16 @@ class Option:
     positional: bool = False
     read: Callable[[str], Any] | None = None
     """From the text on a command line (and a text in Python) to the value."""
+    repeated: bool = False
+    """Given once or several times: the value is a tuple, of which the reader reads each."""
     default: str = ""
     """The default in words, where its value doesn't say it."""
     required: bool = False
     """The command line must have it, although it has a default in Python."""
     python_only: bool = False
     """No option of the command line."""
+    command_only: bool = False
+    """No option of the Python function."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Spec:
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def config(cls: type[T]) -> type[T]:
     """Make a frozen dataclass of keywords whose values are read and checked when it is made."""
-    own = cls.__dict__.get("__post_init__")
+    own = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:
         for spec in own_specs(type(self)):
@@ -92,15 +95,22 @@ def config(cls: type[T]) -> type[T]:
 
 def _check(owner: Any, spec: Spec) -> None:
     """Read a value that was given as text where the option has a reader, and refuse what is out of range."""
-    value = getattr(owner, spec.name)
-    if spec.option.read is not None and isinstance(value, str):
-        value = _read(spec, value)
+    value = given = getattr(owner, spec.name)
+    if get_origin(spec.type) is tuple and (spec.option.repeated or spec.option.read is None):
+        value = tuple(_read(spec, each) for each in (given if isinstance(given, list | tuple) else [given]))
+    else:
+        value = _read(spec, given)
+    if value is not given:
         object.__setattr__(owner, spec.name, value)
-    refuse(spec, value)
+    for each in value if spec.option.repeated else [value]:
+        refuse(spec, each)
 
 
-def _read(spec: Spec, text: str) -> Any:
-    assert spec.option.read is not None
+def _read(spec: Spec, text: Any) -> Any:
+    if not isinstance(text, str):
+        return text
+    if spec.option.read is None:
+        return Path(text) if Path in (spec.type, *get_args(spec.type)) else text
     try:
         return spec.option.read(text)
     except ValueError as error:
@@ -152,7 +162,7 @@ def own_specs(cls: type) -> Iterator[Spec]:
 
 def _walk(cls: type, path: tuple[str, ...], given: Any) -> Iterator[Spec]:
     """Options of a config; where a verb gives it as a default, ``given``, its values are the defaults."""
-    hints, helps = get_type_hints(cls, include_extras=True), _docstrings(cls)
+    hints, helps = get_type_hints(cls, include_extras=True), field_docstrings(cls)
     for each in fields(cls):
         kind, option = _annotated(hints[each.name])
         default = _default(each) if given is None else getattr(given, each.name)
@@ -173,23 +183,6 @@ def _annotated(hint: Any) -> tuple[Any, Option]:
 
 def _default(each: Field[Any]) -> Any:
     return each.default_factory() if each.default_factory is not MISSING else each.default
-
-
-@cache
-def _docstrings(cls: type) -> dict[str, str]:
-    """The docstrings below the fields of a class and of those it extends."""
-    found: dict[str, str] = {}
-    for each in reversed([each for each in cls.__mro__ if is_dataclass(each)]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for field, below in zip(body.body, body.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and _is_text(below):
-                found[field.target.id] = inspect.cleandoc(below.value.value)  # type: ignore[attr-defined]
-    return found
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 # From values to a config and back -------------------------------------------------------------------------------------
@@ -255,30 +248,37 @@ def recorded(value: Any) -> Any:
     """A value as a record holds it: a path as text, a loaded model by its name."""
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, tuple):
+        return tuple(map(recorded, value))
     return value.name if hasattr(value, "anatomy") else value
 
 
-def signed(kind: type, *places: str) -> Callable[[F], F]:
+def signed(kind: type, *others: str) -> Callable[[F], F]:
     """Give a function that takes ``**options`` of a config the signature that they make, for help and completion.
 
     Args:
         kind: the config.
-        places: options that the function's own parameters stand for.
+        others: options that the function's own parameters stand for under other names.
     """
 
-    def sign(function: F) -> F:
-        own = inspect.signature(function)
-        kept = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
-        hidden = {*places, *(each.name for each in kept)}
-        shown = [spec for spec in specs(kind) if spec.name not in hidden]
-        options = [
-            inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=spec.default, annotation=spec.type)
-            for spec in sorted(shown, key=lambda spec: spec.default is not MISSING)
-        ]
-        function.__signature__ = own.replace(parameters=[*kept, *options])  # type: ignore[attr-defined]
+    def decorate(function: F) -> F:
+        given = inspect.signature(function)
+        own = [each for each in given.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        hidden = {*others, *(each.name for each in own)}
+        shown = [spec for spec in specs(kind) if not spec.option.command_only and spec.name not in hidden]
+        shown.sort(key=lambda spec: not spec.option.positional)
+        signature = given.replace(parameters=[*own, *(_parameter(spec, not own) for spec in shown)])
+        function.__signature__ = signature  # type: ignore[attr-defined]
         return function
 
-    return sign
+    return decorate
+
+
+def _parameter(spec: Spec, first: bool) -> inspect.Parameter:
+    positional = spec.option.positional and first
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY
+    default = inspect.Parameter.empty if spec.default is MISSING else spec.default
+    return inspect.Parameter(spec.name, kind, default=default, annotation=spec.type)
 
 
 # Readers of texts -----------------------------------------------------------------------------------------------------

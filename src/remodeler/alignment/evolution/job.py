@@ -39,7 +39,8 @@ from remodeler.report.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.records import Record, digest, read_lines, taken_up, versions
+from remodeler.runs.records import Record, digest, read_lines, versions
+from remodeler.runs.runlog import RunLog
 from remodeler.training.plan import mixed
 from remodeler.training.state import CURVE_FILE
 
@@ -102,7 +103,7 @@ def _rounds(job: Job, work: Path) -> list[Path]:
         processes.first_does(lambda place=folder: place.mkdir(exist_ok=True))  # type: ignore[misc]
         rows = _shared_rows(job, name, number, folder)
         start = job.wish.model if job.wish.restart else name
-        processes.first_does(lambda place=folder: taken_up(place / FILTERED, asdict(job.wish.limits)))  # type: ignore[misc]
+        processes.first_does(lambda place=folder: RunLog(place / FILTERED).resume(asdict(job.wish.limits)))  # type: ignore[misc]
         name = str(_learned(job, start, rows, folder, f"round {number}, {kind}"))
         done.append(Path(name))
         _look(job, name, number, work)

@@ -28,7 +28,8 @@ from remodeler.model.logprobs import bits_per_byte, perplexity
 from remodeler.report.page import write_result
 from remodeler.runs.folders import empty, new_folder, refuse_existing
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.records import Record, append_line, command_line, digest, taken_up, versions
+from remodeler.runs.records import Record, command_line, digest, versions
+from remodeler.runs.runlog import RunLog
 
 logger = logging.getLogger(__name__)
 
@@ -89,14 +90,15 @@ def _measured(wish: CompareWish, triples: Sequence[Triple], work: Path) -> list[
     """A line a policy; those that are there are not measured again."""
     texts = digest(text for each in triples for text in (each.prompt, each.chosen, each.rejected))
     told = {key: value for key, value in options(wish).items() if key not in ("loading", "size")}
-    found = taken_up(work / FOUND, {"pairs": texts, **told})
+    log = RunLog(work / FOUND)
+    found = log.resume({"pairs": texts, **told})
     device = pick_device(wish.loading.device)
     for number, name in list(enumerate(wish.policies, 1))[len(found) :]:
         policy = wish.loading.load(name, device)
         figures = {"name": name, "weights": fingerprint(policy.model), **memory(policy)}
         figures |= _likelihoods(policy, triples, wish.sampling.chat)
         figures |= _answers(wish, policy, triples, work / f"answers-{number}.jsonl", device)
-        append_line(work / FOUND, figures)
+        log.append([figures])
         found.append(figures)
     return found
 

@@ -15,7 +15,7 @@ from remodeler.model.logprobs import scored_logits, window_nll
 from remodeler.model.minibatches import enough_memory, fitting_tokens, to_batch, widest
 from remodeler.model.streaming import room
 from remodeler.runs.progress import Progress, silent
-from remodeler.runs.records import append_lines, taken_up
+from remodeler.runs.runlog import RunLog
 
 CHUNK = 64
 """Items that are worked on, and written, together: what a kill costs at most."""
@@ -37,11 +37,12 @@ def mapped(
     Raises:
         InputError: when the file is of another run.
     """
-    found: list[dict[str, Any]] = taken_up(path, header)
+    log = RunLog(path)
+    found: list[dict[str, Any]] = log.resume(header)
     while len(found) < len(items):
         start = len(found) // CHUNK * CHUNK
         new = list(made(items[start : start + CHUNK]))[len(found) - start :]
-        append_lines(path, new)
+        log.append(new)
         found += new
         progress(len(found) / len(items), f"{len(found):,} of {len(items):,}")
     return found
