@@ -38,6 +38,19 @@ def add_command(app: App, name: str, kind: type[Config], run: Callable[[Config],
     app.command(command, name=name)
 
 
+def add_group(app: App, name: str, words: str) -> App:
+    """Add a group of verbs.
+
+    Args:
+        app: the application.
+        name: of the group.
+        words: its help.
+    """
+    group = App(name=name, help=words)
+    app.command(group)
+    return group
+
+
 def with_flags(kind: type, action: Callable[[], object]) -> None:
     """Do something; what it refuses names the flags of a command line instead of fields."""
     try:
