@@ -1,4 +1,4 @@
-"""Align a model by reviser-guided self-training: it learns from its own answers, as a reviser selects and edits them."""
+"""Align a model by reviser-guided self-training: it learns from its own answers, selected and edited by a reviser."""
 
 from importlib import import_module
 from typing import Any
