@@ -17,7 +17,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "remodeler"
-MAP = REPOSITORY / "docs" / "architecture.md"
+MAP = REPOSITORY / "docs" / "contributing" / "architecture.md"
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LIGHT = (

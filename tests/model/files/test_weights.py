@@ -600,7 +600,7 @@ def test_models_of_text_and_images_are_merged_by_token(tmp_path: Path) -> None:
 def test_of_a_model_of_text_and_images_the_text_model_is_wanted(tmp_path: Path) -> None:
     folder = vision_model(tmp_path / "m", 0, LLAMA["vocab_size"])
     for read in (load, lambda name: load(name, family="gemma3_text"), lambda name: look(str(name), "causal")):
-        with pytest.raises(InputError, match=r"reads more than text .*save its text model by itself, as docs/prune.md"):
+        with pytest.raises(InputError, match=r"reads more than text .*save its text model by itself, as docs/reference/models.md"):
             read(folder)
 
 
