@@ -146,4 +146,5 @@ def _row(each: Parameter) -> str:
     names = ", ".join(f"`{name}`" for name in (each.names if each.names[0].startswith("-") else [_placeholder(each)]))
     kind = each.kind + (", repeatable" if each.repeated else "")
     default = "required" if each.required else each.default
-    return f"| {names} | {kind} | {default} | {re.sub(r'([|[<])', chr(92) + chr(92) + '1', ' '.join(each.help.split()))} |"
+    text = re.sub(r"([|[<])", r"\\\1", " ".join(each.help.split()))  # no cell, link or tag
+    return f"| {names} | {kind} | {default} | {text} |"
