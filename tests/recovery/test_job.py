@@ -263,7 +263,7 @@ home, out = Path(sys.argv[1]), Path(sys.argv[2])
 texts = {"texts": str(home / "texts.jsonl"), "samples": 24, "length": 16, "seed": 3}
 asked = {"method": "distill", "teacher": str(home / "dense"), "steps": 4, "learning_rate": 3e-3, "device": "cpu"}
 places = {"model": str(home / "packed"), "out": out, "teacher_store": out.with_name("store")}
-print(recover_model(build(RecoverConfig, asked | texts | places)))
+print(recover_model(build(RecoverConfig, asked | texts | places)) is not None)
 """
 
 

@@ -24,11 +24,11 @@ from remodeler.fusion.targets import Fused, told
 from remodeler.fusion.teacher_predictions import Voice
 from remodeler.fusion.teachers import Ways, heard, itself
 from remodeler.model.logprobs import vocabulary
-from remodeler.model.minibatches import enough_memory
 from remodeler.report.cliff import result_warning
 from remodeler.report.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.runs.job import enough_memory
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, options_of, versions
 from remodeler.training.adapters import merge
