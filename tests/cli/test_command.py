@@ -59,7 +59,7 @@ def called(*words: str) -> Verb:
 
 def test_words_become_a_config() -> None:
     line = "m --out o --depth 3 --ratio 30% --no-protect --teachers a --teachers b --names c,d --from log.jsonl"
-    assert called(*line.split(), *"--weight 2 --weight 50%".split()) == Verb(
+    assert called(*line.split(), "--weight", "2", "--weight", "50%") == Verb(
         model="m",
         out=Path("o"),
         shared=Shared(depth=3),

@@ -107,7 +107,7 @@ def test_an_option_that_is_given_several_times_is_read_one_by_one() -> None:
     assert (build(Own, {"models": "a"}).models, build(Own, {"shares": "10%"}).shares) == (("a",), (0.1,))
     loaded = SimpleNamespace(name="a", anatomy=None)
     assert flat(build(Own, {"models": [loaded, Path("b")]})) == {"models": ("a", "b"), "shares": ()}
-    with pytest.raises(InputError, match="`shares` must be > 0 .got -1."):
+    with pytest.raises(InputError, match=r"`shares` must be > 0 .got -1."):
         build(Own, {"shares": [0.25, -1.0]})
     with pytest.raises(InputError, match="`shares='x'`: give a share"):
         build(Own, {"shares": ["x"]})

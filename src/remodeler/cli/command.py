@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from cyclopts import App, Group, Parameter
 
+from remodeler.cli.screen import notes_as
 from remodeler.errors import InputError
 from remodeler.runs.options import Option, Spec, build, specs
 
@@ -39,11 +40,13 @@ def add_command(app: App, name: str, kind: type[Config], run: Callable[[Config],
 
 
 def with_flags(kind: type, action: Callable[[], object]) -> None:
-    """Do something; what it refuses names the flags of a command line instead of fields."""
+    """Do something; what it refuses, and what it notes, names the flags of a command line instead of fields."""
+    known = {spec.name: spec for spec in specs(kind)}
     try:
-        action()
+        with notes_as(lambda message: flagged(message, known)):
+            action()
     except InputError as error:
-        raise InputError(flagged(str(error), {spec.name: spec for spec in specs(kind)})) from error
+        raise InputError(flagged(str(error), known)) from error
 
 
 def flagged(message: str, known: dict[str, Spec]) -> str:

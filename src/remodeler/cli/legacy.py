@@ -10,7 +10,7 @@ from remodeler.cli import options_recover as rec
 from remodeler.cli.audit import audit
 from remodeler.cli.evaluate import evaluate, show_table
 from remodeler.cli.export import export
-from remodeler.cli.merge import fuse, merge
+from remodeler.cli.fuse import fuse
 from remodeler.cli.report import publish, report
 from remodeler.cli.screen import note
 
@@ -98,7 +98,6 @@ def _show(out: Path, name: str | None) -> None:
 
 
 app.command(cls=opt.Verb)(evaluate)
-app.command(cls=opt.Verb)(merge)
 app.command(cls=opt.Verb)(fuse)
 app.command(cls=opt.Verb)(export)
 app.command(cls=opt.Verb)(report)

@@ -105,6 +105,8 @@ def _check(owner: Any, spec: Spec) -> None:
 
 
 def _read(spec: Spec, text: Any) -> Any:
+    if isinstance(text, str) and Path in (spec.type, *get_args(spec.type)):
+        return Path(text)
     if spec.option.read is None or not isinstance(text, str):
         return text
     try:
