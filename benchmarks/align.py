@@ -22,15 +22,13 @@ from statistics import fmean
 from typing import Any
 
 from remodeler.alignment.baselines.job import train_baseline
-from remodeler.alignment.config import BaselineWish, EvolveWish, Loading, ReviserWish
+from remodeler.alignment.config import BaselineWish, Course, EvolveWish, Limits, Loading, ReviserWish, Rule
 from remodeler.alignment.data.examples import answer, windows
 from remodeler.alignment.data.preferences import ordered
 from remodeler.alignment.data.template import LABELS, MAJOR, MINOR, NONE
-from remodeler.alignment.evolution.filters import Limits
 from remodeler.alignment.evolution.job import evolve_policy
-from remodeler.alignment.phases import Course
 from remodeler.alignment.reviser.calibration import calibration_error, reliability
-from remodeler.alignment.reviser.difficulty import Rule, edit_distance
+from remodeler.alignment.reviser.difficulty import edit_distance
 from remodeler.alignment.reviser.reviser import load_reviser, probabilities, revised
 from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load
@@ -38,7 +36,6 @@ from remodeler.cli.screen import table
 from remodeler.data.sources import read_texts
 from remodeler.generation.sampling import Sampling, complete
 from remodeler.model.logprobs import mean_nll
-from remodeler.report.page import write_report
 from remodeler.runs.records import append_line, read_lines, write_json, write_text
 
 GRADES = ("a few words", "a sentence", "everything")
@@ -161,7 +158,7 @@ def copier(bench: Bench) -> str:
         wish = BaselineWish(
             str(bench.given.model), str(file), "sft", heldout=0.02, course=course, loading=bench.loading, seed=1
         )
-        train_baseline(wish, out, write_report)
+        train_baseline(wish, out)
     return str(out)
 
 
@@ -181,7 +178,7 @@ def reviser(bench: Bench) -> Path:
             loading=bench.loading,
             seed=bench.seed,
         )
-        train_reviser(wish, out, write_report)
+        train_reviser(wish, out)
     return out
 
 
@@ -242,7 +239,7 @@ def tuned(
             loading=bench.loading,
             seed=bench.seed,
         )
-        train_baseline(wish, out, write_report)
+        train_baseline(wish, out)
     return out
 
 
@@ -263,7 +260,7 @@ def evolved(bench: Bench, policy: Path, place: Path, times: int, labels: bool = 
             loading=bench.loading,
             seed=bench.seed,
         )
-        evolve_policy(wish, out, write_report)
+        evolve_policy(wish, out)
     return out
 
 

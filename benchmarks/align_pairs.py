@@ -15,16 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from remodeler.alignment.config import Loading, ReviserWish
+from remodeler.alignment.config import Course, Loading, ReviserWish
 from remodeler.alignment.data.examples import answer
 from remodeler.alignment.data.preferences import Triple, read_preferences, split
-from remodeler.alignment.phases import Course
 from remodeler.alignment.reviser.calibration import area_interval
 from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load
 from remodeler.cli.screen import note, table
-from remodeler.report.page import write_report
 from remodeler.runs.records import append_line, load_record, read_lines, write_text
 
 Row = dict[str, Any]
@@ -83,7 +81,7 @@ def measured(given: argparse.Namespace, name: str, seed: int) -> Row:
     how: Row = {"heldout": 0.3, "course": course, "loading": Loading(device="cpu"), "seed": seed}
     wish = ReviserWish(str(given.model), str(file), **how)
     if not (folder / "reviser").exists():
-        train_reviser(wish, folder / "reviser", write_report)
+        train_reviser(wish, folder / "reviser")
     results = load_record(folder / "reviser").results
     triples, own = heldout(file, wish), load(str(given.model), device="cpu")
     sides = ([(each.prompt, each.chosen) for each in triples], [(each.prompt, each.rejected) for each in triples])

@@ -29,17 +29,13 @@ from remodeler.training.plan import order
 Row = dict[str, Any]
 
 
-def nothing(folder: Path) -> None:
-    """No report."""
-
-
 def run(given: Any, auxiliary: str, output: str, seed: int) -> Row:
     """Train one tagger; its figures. The weights are not kept."""
     out = given.out / f"{auxiliary}-{output}-{seed}"
     if not out.exists():
         course = Course(given.epochs, learning_rate=given.rate, head_rate=10 * given.rate, seed=seed)
         wish = Wish(given.learned, given.encoder, given.dev, head=Head(auxiliary, output), course=course, device="cpu")
-        train_tagger(wish, out, nothing)
+        train_tagger(wish, out)
     results = load_record(out).results
     parts = {name.replace(" ", "_"): results["dev"][name]["f1"] for name in list(results["dev"])[:3]}
     told = {"auxiliary": auxiliary, "output": output, "seed": seed, "epochs": given.epochs, "rate": given.rate}

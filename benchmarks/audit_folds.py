@@ -25,10 +25,6 @@ from remodeler.auditing.tagger.train_job import Wish, fold, train_tagger
 from remodeler.cli.screen import note, table
 
 
-def nothing(folder: Path) -> None:
-    """No report."""
-
-
 def held_out(given: Any, number: int) -> list[Prediction]:
     """The posts of a part with the likelihoods of the tagger that has not seen them."""
     part, out = f"{number}/{given.folds}", given.out / f"fold-{number}"
@@ -40,7 +36,7 @@ def held_out(given: Any, number: int) -> list[Prediction]:
         note(f"part {part}: {len(posts)} posts held out")
         course = Course(1, learning_rate=given.rate, head_rate=10 * given.rate, seed=given.seed)
         head = Head(given.auxiliary, given.output)
-        train_tagger(Wish(given.texts, given.encoder, fold=part, head=head, course=course, device="cpu"), out, nothing)
+        train_tagger(Wish(given.texts, given.encoder, fold=part, head=head, course=course, device="cpu"), out)
     if not found.exists():
         predict_file(file, out, found, How(likelihoods=True, device="cpu"))
     rows = read_predictions(found).rows

@@ -39,10 +39,6 @@ SIZES = (("pieces", 6000), ("width", 160), ("positions", 256), ("channels", 384)
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def nothing(folder: Path) -> None:
-    """No report."""
-
-
 def cut_tokenizer(tokenizer: Any, texts: Sequence[str], size: int) -> tuple[PreTrainedTokenizerFast, list[int]]:
     """The tokenizer with the pieces that texts use most, and their old ids; words that lack theirs fall into parts."""
     counts = Counter(number for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"] for number in ids)
@@ -170,7 +166,7 @@ def main() -> None:
         )
         more = {"teacher": given.teacher, "harmless": given.harmless}
         wish = Wish(given.texts, str(encoder), given.dev, **more, head=Head(), course=course, device="cpu")
-        train_tagger(wish, out, nothing)
+        train_tagger(wish, out)
     small = given.out / "small"
     if not small.exists():
         with new_folder(small) as work:

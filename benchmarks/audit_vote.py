@@ -38,10 +38,6 @@ MEMBERS: dict[str, tuple[Head, Course]] = {
 }
 
 
-def nothing(folder: Path) -> None:
-    """No report."""
-
-
 def command(given: Any, name: str) -> str:
     """What makes a member on the command line."""
     head, course = MEMBERS[name]
@@ -65,7 +61,7 @@ def member(given: Any, name: str) -> dict[str, Any]:
     out, found = given.out / name, given.out / f"{name}.dev.jsonl"
     if not out.exists():
         note(command(given, name))
-        train_tagger(Wish(given.texts, given.encoder, given.dev, head=head, course=course, device="cpu"), out, nothing)
+        train_tagger(Wish(given.texts, given.encoder, given.dev, head=head, course=course, device="cpu"), out)
     if not found.exists():
         predict_file(given.dev, out, found, How(likelihoods=True, device="cpu"))
     return load_record(out).results

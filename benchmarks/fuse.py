@@ -62,10 +62,6 @@ def other_tokenizer(student: str, teacher: str, trust: bool) -> bool:
     return bool(one != two)
 
 
-def nothing(folder: Path) -> None:
-    """No report."""
-
-
 def fused(name: str, wish: Wish, folder: Path, rows: Path, done: set[tuple[str, int]]) -> None:
     """One way, once."""
     if (name, wish.seed) in done:
@@ -73,7 +69,7 @@ def fused(name: str, wish: Wish, folder: Path, rows: Path, done: set[tuple[str, 
     out = folder / f"{name.replace(' ', '-')}-{wish.seed}"
     shutil.rmtree(out, ignore_errors=True)
     start = time.process_time()
-    fuse_models(wish, out, nothing)
+    fuse_models(wish, out)
     results = load_record(out).results
     row = {
         "way": name,
@@ -99,7 +95,7 @@ def merged(wish: Wish, share: str, folder: Path, rows: Path, done: set[tuple[str
         out = folder / f"{told.replace(' ', '-')}-{wish.seed}"
         shutil.rmtree(out, ignore_errors=True)
         base = None if method == "linear" else wish.student
-        merge_models(MergeWish(tuple(str(folder / part) for part in parts), base, method, options), out, nothing)
+        merge_models(MergeWish(tuple(str(folder / part) for part in parts), base, method, options), out)
         scores = job.scores(load(out, dtype="float32", device="cpu", trust_remote_code=wish.trust_remote_code))
         append_line(rows, {"way": told, "seed": wish.seed, "after": scores["heldout_bits_per_byte"]})
 

@@ -59,7 +59,7 @@ def called(*words: str) -> Verb:
 
 def test_words_become_a_config() -> None:
     line = "m --out o --depth 3 --ratio 30% --no-protect --teachers a --teachers b --names c,d --from log.jsonl"
-    assert called(*line.split(), "--weight", "2", "--weight", "50%") == Verb(
+    assert called(*line.split(), *["--weight", "2", "--weight", "50%"]) == Verb(
         model="m",
         out=Path("o"),
         shared=Shared(depth=3),
@@ -113,6 +113,8 @@ def test_help_says_what_the_config_says(capsys: pytest.CaptureFixture[str]) -> N
     for words in ("Do it.", "How deep. [default: all of it]", "[default: 25%]", "--protect --no-protect", "--from"):
         assert words in text
     assert "How much each counts. [default: 1]" in text
+    assert "Arguments" in text
+    assert "Which model." in text
 
 
 def test_several_models_are_given_one_after_the_other() -> None:

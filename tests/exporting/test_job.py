@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader, GGUFWriter
+from remodeler.exporting.rows import Row, left, rows_of
 
 import llama_cpp_reference as reference
 from commands import invoke
 from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.checkpoint.save import save_pruned
 from remodeler.errors import InputError
+from remodeler.exporting import job
 from remodeler.exporting.config import Wish
 from remodeler.exporting.decilm.check import check
 from remodeler.exporting.decilm.write import config_of, write_nemotron
@@ -29,9 +31,9 @@ from remodeler.exporting.gguf.model import rope_factors
 from remodeler.exporting.gguf.plan import Sizes, planned
 from remodeler.exporting.gguf.tensors import order
 from remodeler.exporting.gguf.tokens import token_keys
+from remodeler.exporting.job import export
 from remodeler.exporting.removals import gone_after, read_removals
-from remodeler.exporting.rows import Row, left, plain, rows_of
-from remodeler.runs.records import Record, save_record
+from remodeler.runs.records import Record, load_record, save_record
 from remodeler.runs.units import Block
 from tiny import tiny_model
 from tiny_tokenizers import byte_level
@@ -99,14 +101,6 @@ def said(checkpoint: Checkpoint) -> np.ndarray:
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
-
-
-def test_an_attention_takes_the_next_mlp() -> None:
-    parts = left(4, [(1, "mlp"), (2, "attention")])
-    assert rows_of(parts) == [Row(0, 0), Row(1, 2), Row(3, 3)]
-    assert plain(rows_of(parts))
-    assert rows_of(left(2, [(0, "mlp"), (1, "mlp")])) == [Row(0, None), Row(1, None)]
-    assert rows_of(left(2, [(0, "attention")])) == [Row(None, 0), Row(1, 1)]
 
 
 def test_where_deci_needs_a_stand_in() -> None:
@@ -357,6 +351,21 @@ def test_a_file_cut_behind_a_cliff_says_so(steps: int, llama: Checkpoint, tmp_pa
     assert ("not usable" in result.output) is (steps == 2)
 
 
+def test_a_graph_is_described_by_a_record_and_a_card(
+    llama: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"blocks": {"mlp": 2}, "bytes": 9, "runtime": "ort", "difference": 1e-5, "tokens": 48, "same": 47}
+    monkeypatch.setattr(job, "ready", lambda target: None)
+    monkeypatch.setattr(job, "write_graph", lambda *given: found)
+    export(Wish(llama.name, "onnx"), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "record.json"]
+    results = load_record(tmp_path / "out").results
+    assert {name: results[name] for name in found} == found
+    words = "47 of 48 tokens that torch decodes greedily"
+    assert words in capsys.readouterr().err
+    assert words in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_a_folder_of_little_use_is_exported_with_its_warning(llama: Checkpoint, tmp_path: Path) -> None:
     source, out = tmp_path / "ruined", tmp_path / "model.gguf"
     shutil.copytree(llama.name, source)
@@ -434,5 +443,5 @@ def test_a_log_is_read_with_what_was_put_back(tmp_path: Path) -> None:
         {"step": 3, "removed": ["mlp.3"], "restored": ["attention.1"]},
     ]
     (tmp_path / "log").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert gone_after(read_removals(tmp_path / "log"), None) == [(2, "mlp"), (3, "mlp")]
-    assert gone_after(read_removals(tmp_path / "log"), 1) == [(1, "attention")]
+    assert gone_after(read_removals(tmp_path / "log"), None) == [Block(2, "mlp"), Block(3, "mlp")]
+    assert gone_after(read_removals(tmp_path / "log"), 1) == [Block(1, "attention")]

@@ -37,10 +37,6 @@ ANSWERED = {"role": "assistant", "content": "on the mat"}
 STORY = "the cat sat on the mat and the dog on the log, naïve as ever. "
 
 
-def nothing(folder: Path) -> None:
-    """No report."""
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A student, a teacher with its tokenizer, and one with another."""
@@ -266,7 +262,7 @@ def wish(models: list[Path], texts: Path, **more: Any) -> Wish:
 def test_a_student_comes_nearer_to_its_teacher(models: list[Path], texts: Path, tmp_path: Path) -> None:
     """With the text's own loss left out, what falls is the divergence from the teacher alone."""
     alone = replace(wish(models, texts, steps=30, share=0.0, itself=False), teachers=(str(models[1]),))
-    assert fuse_models(alone, tmp_path / "out", nothing)
+    assert fuse_models(alone, tmp_path / "out")
     losses = [line["loss"] for line in read_lines(tmp_path / "out" / "training.jsonl")[1:] if "loss" in line]
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
     record = load_record(tmp_path / "out")
@@ -292,7 +288,7 @@ def test_a_student_comes_nearer_to_its_teacher(models: list[Path], texts: Path, 
     ids=str,
 )
 def test_every_way_trains_and_loads(models: list[Path], texts: Path, tmp_path: Path, more: dict[str, Any]) -> None:
-    assert fuse_models(wish(models, texts, steps=2, **more), tmp_path / "out", nothing)
+    assert fuse_models(wish(models, texts, steps=2, **more), tmp_path / "out")
     load(tmp_path / "out", device="cpu")
 
 
@@ -302,7 +298,7 @@ def test_a_killed_fusion_goes_on_to_the_same_weights(
     from remodeler.training import loop as training
 
     asked = replace(wish(models, texts), run={"learning_rate": 1e-2, "batch": 2, "save_minutes": 0.0})
-    fuse_models(asked, tmp_path / "whole", nothing)
+    fuse_models(asked, tmp_path / "whole")
     original, steps = training._step, []
 
     def dies(run: Any, step: int) -> Any:
@@ -314,10 +310,10 @@ def test_a_killed_fusion_goes_on_to_the_same_weights(
     monkeypatch.setattr(training, "PENDING", 2)
     monkeypatch.setattr(training, "_step", dies)
     with pytest.raises(KeyboardInterrupt):
-        fuse_models(asked, tmp_path / "out", nothing)
+        fuse_models(asked, tmp_path / "out")
     assert (partial(tmp_path / "out") / "predictions").exists()
     monkeypatch.setattr(training, "_step", original)
-    fuse_models(asked, tmp_path / "out", nothing)
+    fuse_models(asked, tmp_path / "out")
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out"))
     assert one == two
 
@@ -344,7 +340,7 @@ def test_conversations_are_fused_by_their_responses(models: list[Path], tmp_path
         for n in range(12)
     ]
     (tmp_path / "talks.json").write_text(json.dumps(talks))
-    assert fuse_models(wish(models, tmp_path / "talks.json", steps=2, length=64), tmp_path / "out", nothing)
+    assert fuse_models(wish(models, tmp_path / "talks.json", steps=2, length=64), tmp_path / "out")
     facts = load_record(tmp_path / "out").inputs["texts"]
     assert facts["windows"] == 11
     assert 0 < facts["tokens"] < 11 * 20
@@ -362,7 +358,7 @@ def test_one_conversation_that_is_none_costs_one_row(
     ]
     (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (bad[0], *good, *bad[1:])))
     asked = wish(models, tmp_path / "talks.jsonl", steps=1, length=64)
-    assert not fuse_models(asked, tmp_path / "out", nothing, dry=True)
+    assert not fuse_models(asked, tmp_path / "out", dry=True)
     told = " ".join(messages.text.split())
     for reason in (
         "1 (a tool call or its result; row 1)",
@@ -370,7 +366,7 @@ def test_one_conversation_that_is_none_costs_one_row(
         "1 (no answer within 64 tokens)",
     ):
         assert reason in told
-    assert fuse_models(asked, tmp_path / "out", nothing)
+    assert fuse_models(asked, tmp_path / "out")
     assert load_record(tmp_path / "out").inputs["texts"]["left out"] == {
         "a tool call or its result": 1,
         "an empty answer": 1,
@@ -378,7 +374,7 @@ def test_one_conversation_that_is_none_costs_one_row(
     }
     (tmp_path / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad[:2] * 2))
     with pytest.raises(InputError, match=r"left out: 2 .a tool call or its result; row 1 first., 2 .an empty answer"):
-        fuse_models(replace(asked, texts=str(tmp_path / "bad.jsonl")), tmp_path / "other", nothing, dry=True)
+        fuse_models(replace(asked, texts=str(tmp_path / "bad.jsonl")), tmp_path / "other", dry=True)
 
 
 def test_a_system_prompt_that_the_template_refuses_is_in_the_record(
@@ -396,7 +392,7 @@ def test_a_system_prompt_that_the_template_refuses_is_in_the_record(
     rows += [{"messages": [{"role": "user", "content": "x"}, ANSWERED, told]}]
     (tmp_path / "talks.json").write_text(json.dumps(rows))
     asked = wish([tmp_path / "student", *models[1:]], tmp_path / "talks.json", steps=1, length=64)
-    assert fuse_models(asked, tmp_path / "out", nothing)
+    assert fuse_models(asked, tmp_path / "out")
     facts = load_record(tmp_path / "out").inputs["texts"]
     assert facts["system in the first turn"] == 8
     assert facts["left out"] == {"the chat template refuses it: No system here": 1}
@@ -416,28 +412,28 @@ def test_wishes_that_are_refused(
     models: list[Path], texts: Path, tmp_path: Path, more: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
-        fuse_models(replace(wish(models, texts), **more), tmp_path / "out", nothing)
+        fuse_models(replace(wish(models, texts), **more), tmp_path / "out")
 
 
 def test_a_student_that_teaches_itself_is_refused(models: list[Path], texts: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is given twice"):
-        fuse_models(replace(wish(models, texts), teachers=(str(models[0]),)), tmp_path / "out", nothing)
+        fuse_models(replace(wish(models, texts), teachers=(str(models[0]),)), tmp_path / "out")
     with pytest.raises(InputError, match="is not known: choose sequence, token"):
         Rules(level="page")
 
 
 def test_a_damaged_store_is_refused_and_made_again(models: list[Path], texts: Path, tmp_path: Path) -> None:
     kept = replace(wish(models, texts, steps=1), stores=tmp_path / "kept")
-    fuse_models(kept, tmp_path / "one", nothing)
+    fuse_models(kept, tmp_path / "one")
     shards = sorted((tmp_path / "kept").rglob("*.safetensors"))
     assert len(shards) == 3
     with shards[0].open("r+b") as file:
         file.seek(-2, 2)
         file.write(b"xx")
     with pytest.raises(InputError, match="missing or damaged: delete it"):
-        fuse_models(kept, tmp_path / "two", nothing)
+        fuse_models(kept, tmp_path / "two")
     shards[0].unlink()
-    fuse_models(kept, tmp_path / "two", nothing)
+    fuse_models(kept, tmp_path / "two")
 
 
 def test_a_teacher_that_predicts_nan_is_refused(models: list[Path], texts: Path, tmp_path: Path) -> None:
@@ -447,7 +443,7 @@ def test_a_teacher_that_predicts_nan_is_refused(models: list[Path], texts: Path,
     bad.save_pretrained(tmp_path / "bad")  # type: ignore[operator]
     tiny_tokenizer().save_pretrained(tmp_path / "bad")
     with pytest.raises(InputError, match="a teacher predicts NaN"):
-        fuse_models(replace(wish(models, texts), teachers=(str(tmp_path / "bad"),)), tmp_path / "out", nothing)
+        fuse_models(replace(wish(models, texts), teachers=(str(tmp_path / "bad"),)), tmp_path / "out")
 
 
 def test_a_full_disk_leaves_what_was_stored(
@@ -468,15 +464,15 @@ def test_a_full_disk_leaves_what_was_stored(
     with pytest.raises(
         InputError, match=r"no space left on the disk of .*: free some, then run the same command again"
     ):
-        fuse_models(kept, tmp_path / "out", nothing)
+        fuse_models(kept, tmp_path / "out")
     assert len(list((tmp_path / "kept").rglob("*.safetensors"))) == 1
-    fuse_models(kept, tmp_path / "out", nothing)
+    fuse_models(kept, tmp_path / "out")
     assert len(written) == 2 + 2 + 1, "two of the three teachers' shards, and the target, came after the failure"
 
 
 def test_a_position_takes_42_bytes_and_2_for_what_came(models: list[Path], texts: Path, tmp_path: Path) -> None:
     kept = replace(wish(models, texts, steps=1), stores=tmp_path / "kept", k=10)
-    fuse_models(kept, tmp_path / "one", nothing)
+    fuse_models(kept, tmp_path / "one")
     for shard in (tmp_path / "kept").rglob("*.safetensors"):
         tokens = json.loads(shard.with_suffix(".json").read_text())["tokens"]
         assert shard.stat().st_size <= 44 * tokens + 400

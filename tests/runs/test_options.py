@@ -113,6 +113,32 @@ def test_an_option_that_is_given_several_times_is_read_one_by_one() -> None:
         build(Own, {"shares": ["x"]})
 
 
+def test_a_path_may_be_given_as_text() -> None:
+    assert build(Outer, {"model": "m", "out": "o"}).out == Path("o")
+
+
+def test_a_config_that_extends_another_is_checked_like_it() -> None:
+    @config
+    class Extended(Outer):
+        more: Annotated[int, Option(low=1)] = 1
+
+    for given, words in (({"more": 0}, "`more` must be >= 1"), ({"kind": "other"}, "needs a `ratio`")):
+        with pytest.raises(InputError, match=words):
+            build(Extended, {"model": "m", **given})
+
+
+def test_a_function_lacks_what_only_the_command_shows() -> None:
+    @config
+    class Own:
+        steps: int = 1
+        show: Annotated[bool, Option(command_only=True)] = False
+
+    @signed(Own)
+    def run(**options: Any) -> None: ...
+
+    assert list(inspect.signature(run).parameters) == ["steps"]
+
+
 def test_a_function_shows_the_options_of_its_config() -> None:
     @signed(Outer)
     def run(model: Any, **options: Any) -> int:

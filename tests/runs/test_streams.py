@@ -10,6 +10,8 @@ import pytest
 from forks import python, said
 from remodeler.errors import InputError
 from remodeler.evaluation.job import evaluate_models
+from remodeler.evaluation.results import EvaluateResults
+from remodeler.report import page
 from remodeler.runs.streams import LastingStream, visible
 
 CALL = "; from remodeler.cli.app import main; main()"
@@ -113,15 +115,18 @@ def test_words_of_processes_are_as_before(model: Path, texts: Path) -> None:
     assert "Perplexity" in out
 
 
-def test_figures_are_shown_before_a_disk_can_refuse_them(model: Path, texts: Path, tmp_path: Path) -> None:
-    shown: list[dict[str, Any]] = []
+def test_figures_are_shown_before_a_disk_can_refuse_them(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[EvaluateResults] = []
 
-    def full(_: Path) -> None:
+    def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "full")
 
+    monkeypatch.setattr(page, "write_report", full)
     options = {"texts": str(texts), "length": 16, "packing": "paper", "limit": None, "speed": False}
     loading = {"family": None, "trust_remote_code": False, "dtype": "auto", "device": "cpu"}
     with pytest.raises(InputError, match="no space left"):
-        evaluate_models([str(model)], [None], loading, options, [], tmp_path / "out", full, shown.append)
-    assert shown[0]["checkpoints"][0]["perplexity"] > 0
+        evaluate_models([str(model)], [None], loading, options, [], tmp_path / "out", shown.append)
+    assert shown[0].checkpoints[0]["perplexity"] > 0
     assert list(tmp_path.iterdir()) == []

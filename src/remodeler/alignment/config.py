@@ -5,19 +5,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remodeler.alignment.evolution.filters import Limits
-from remodeler.alignment.evolution.rounds import EXTERNAL, INTERNAL, KINDS
-from remodeler.alignment.phases import Course
-from remodeler.alignment.reviser.difficulty import Rule
 from remodeler.checkpoint.load import Checkpoint, load, read_settings
 from remodeler.errors import InputError
 from remodeler.generation.sampling import Sampling, refuse_size
 from remodeler.model.families import FAMILIES
 from remodeler.runs.runlog import RunLog
-from remodeler.training.model import training_dtype
+from remodeler.training.adapters import Lora
+from remodeler.training.model import training_dtype, training_precision
+from remodeler.training.plan import Training, refuse_pace
 
 RUN = "run.jsonl"
 """Says what an unfinished folder belongs to."""
+FULL_RATE, LORA_RATE = 2e-5, 2e-4
+DEFAULTS: dict[str, Any] = {"batch": 32, "schedule": "cosine", "warmup": 0.03, "weight_decay": 0.0}
+"""Of training."""
+MEASURES = ("gain", "perplexity", "edit")
+"""Of how much a response has to change: see :mod:`remodeler.alignment.reviser.difficulty`."""
+INTERNAL, EXTERNAL = "internal", "external"
+KINDS = (INTERNAL, EXTERNAL)
+"""Of rounds of evolution."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,91 @@ class Loading:
             "family": None if known else self.family,
             "trust_remote_code": self.trust_remote_code,
         }
+
+
+# Parts ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a phase trains."""
+
+    epochs: float = 2.0
+    lora: Lora | None = None
+    """None trains everything."""
+    seed: int = 42
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """``learning_rate``, ``batch``, ``schedule``, ``warmup``, ``micro``, ``precision``, ``checkpointing``, ..."""
+
+    def plan(self, rows: int, device: Any) -> Training:
+        """Its steps over so many rows."""
+        rate = FULL_RATE if self.lora is None else LORA_RATE
+        given = {name: value for name, value in self.run.items() if value is not None and name != "precision"}
+        settings = DEFAULTS | {"learning_rate": rate} | given
+        refuse_pace(self.epochs, settings["batch"], settings["warmup"])
+        settings["batch"] = min(settings["batch"], rows)
+        steps = max(1, round(self.epochs * rows / settings["batch"]))
+        warmup = round(settings.pop("warmup") * steps)
+        precision: Any = training_precision(self.run.get("precision"), device)
+        return Training(steps, warmup=warmup, precision=precision, seed=self.seed, **settings)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How labels are made."""
+
+    measure: str = "gain"
+    major: float = 0.5
+    """Share of the triples that are MAJOR."""
+    none: float = 1 / 3
+    """Share of all examples that are NONE."""
+    floor: float | None = None
+    """A gain below which a triple is NONE too."""
+
+    def checked(self) -> "Rule":
+        """Itself.
+
+        Raises:
+            InputError: for an unknown measure, or a share outside 0 to 1.
+        """
+        if self.measure not in MEASURES:
+            raise InputError(f"--difficulty {self.measure!r} is not known: choose {', '.join(MEASURES)}")
+        if not 0 < self.major < 1 or not 0 <= self.none < 1:
+            raise InputError(f"shares of {self.major:g} (major) and {self.none:g} (none) were given: between 0 and 1")
+        return self
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How strict the filters are."""
+
+    shortest: float = 0.3
+    longest: float = 3.0
+    """Characters of a revision, as a share of those of the answer."""
+    repetition: float = 0.3
+    """Share of 4-grams of words that came before."""
+    confidence: float = 0.4
+    """Of the label."""
+    major: float = 0.5
+    """Of the label MAJOR."""
+    quality: float = 0.5
+    """Of an answer that is kept as it is."""
+    slack: float = 0.0
+    """By so much a revision's quality may be below that of what it revises."""
+
+    def checked(self) -> "Limits":
+        """Itself.
+
+        Raises:
+            InputError: for a number that nothing or everything would pass.
+        """
+        shares = (self.repetition, self.confidence, self.major, self.quality, self.slack)
+        if not all(0 <= each <= 1 for each in shares) or not 0 <= self.shortest <= 1 <= self.longest:
+            raise InputError("a limit of the filters is out of range: shares lie between 0 and 1, the lengths around 1")
+        return self
+
+
+# Verbs ----------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

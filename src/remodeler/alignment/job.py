@@ -1,7 +1,6 @@
 """All in one command: a reviser from preferences, then a policy that it guides. OUT/reviser and OUT/policy."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +17,8 @@ logger = logging.getLogger(__name__)
 
 REVISER, POLICY = "reviser", "policy"
 
-Finish = Callable[[Path], object]
 
-
-def align_policy(first: ReviserWish, second: EvolveWish, out: Path, finish: Finish, dry: bool = False) -> bool:
+def align_policy(first: ReviserWish, second: EvolveWish, out: Path, dry: bool = False) -> bool:
     """Train a reviser, unless it is there, and evolve a policy with it; with ``dry`` only look at the first step.
 
     Raises:
@@ -35,11 +32,11 @@ def align_policy(first: ReviserWish, second: EvolveWish, out: Path, finish: Fini
         logger.info(f"{place} is there already")
     else:
         divided(second, pick_device(second.loading.device))  # what can't work, before hours are spent on the reviser
-        train_reviser(first, place, finish, dry)
+        train_reviser(first, place, dry)
     if dry and not place.is_dir():
         logger.info("the evolution can be looked at when the reviser is there")
         return False
-    return evolve_policy(replace(second, reviser=str(place)), out / POLICY, finish, dry)
+    return evolve_policy(replace(second, reviser=str(place)), out / POLICY, dry)
 
 
 def _refuse_other(out: Path) -> None:

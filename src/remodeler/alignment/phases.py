@@ -6,11 +6,12 @@ weights.
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from remodeler.alignment.config import Course
 from remodeler.alignment.data.examples import Row, weighted, weights, windows
 from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.report.figures import short
@@ -18,44 +19,18 @@ from remodeler.runs import processes
 from remodeler.runs.folders import partial
 from remodeler.runs.progress import duration, progress_bar
 from remodeler.runs.records import command_line, disk_errors
-from remodeler.training.adapters import Lora, merge
+from remodeler.training.adapters import merge
 from remodeler.training.loop import step_seconds, train
-from remodeler.training.model import trainable, training_precision, write_trained
-from remodeler.training.plan import Training, refuse_pace
+from remodeler.training.model import trainable, write_trained
+from remodeler.training.plan import Training
 from remodeler.training.state import CURVE_FILE, STATES
 
 logger = logging.getLogger(__name__)
 
 MODEL = "model"
 """Folders of a phase: until it is done, and when it is."""
-FULL_RATE, LORA_RATE = 2e-5, 2e-4
 LOOK = 32
 """Held-out rows that the loss curve is measured on."""
-DEFAULTS: dict[str, Any] = {"batch": 32, "schedule": "cosine", "warmup": 0.03, "weight_decay": 0.0}
-
-
-@dataclass(frozen=True)
-class Course:
-    """How a phase trains."""
-
-    epochs: float = 2.0
-    lora: Lora | None = None
-    """None trains everything."""
-    seed: int = 42
-    run: Mapping[str, Any] = field(default_factory=dict)
-    """``learning_rate``, ``batch``, ``schedule``, ``warmup``, ``micro``, ``precision``, ``checkpointing``, ..."""
-
-    def plan(self, rows: int, device: Any) -> Training:
-        """Its steps over so many rows."""
-        rate = FULL_RATE if self.lora is None else LORA_RATE
-        given = {name: value for name, value in self.run.items() if value is not None and name != "precision"}
-        settings = DEFAULTS | {"learning_rate": rate} | given
-        refuse_pace(self.epochs, settings["batch"], settings["warmup"])
-        settings["batch"] = min(settings["batch"], rows)
-        steps = max(1, round(self.epochs * rows / settings["batch"]))
-        warmup = round(settings.pop("warmup") * steps)
-        precision: Any = training_precision(self.run.get("precision"), device)
-        return Training(steps, warmup=warmup, precision=precision, seed=self.seed, **settings)
 
 
 @dataclass(frozen=True)
@@ -88,7 +63,7 @@ def phase(start: Callable[[], Checkpoint], lesson: Lesson, course: Course, folde
     return folder / MODEL
 
 
-def provenance(work: Path) -> dict[str, str]:
+def provenance(work: Path) -> dict[str, Any]:
     """What a record says of any model that phases made: how it is loaded, and by which command it came."""
     form = "packed" if (work / "packed.py").exists() else "stock"
     loading = {"form": form, "auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}

@@ -7,7 +7,7 @@ completions batch by batch, spans some texts at a time. Spans are looked for in 
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,32 +16,30 @@ from typing import Any
 from remodeler.auditing.config import Wish
 from remodeler.auditing.detectors.table import detector, located
 from remodeler.auditing.prompts import Given, read_prompts, read_texts
+from remodeler.auditing.results import AuditResults
 from remodeler.auditing.spans import Detector
 from remodeler.auditing.statistics.counting import Found, figures, frequent, paired, tally
 from remodeler.checkpoint.load import Checkpoint, fingerprint, load, look
 from remodeler.generation.sampling import Completion, completions, expected_seconds, read
-from remodeler.report.card import write_audit_card
+from remodeler.report.page import write_result
 from remodeler.runs.folders import empty, new_folder, refuse_existing
 from remodeler.runs.progress import duration, progress_bar
-from remodeler.runs.records import Record, command_line, digest, save_record, sha256, versions
+from remodeler.runs.records import Record, command_line, digest, sha256, versions
 from remodeler.runs.runlog import RunLog
 
 logger = logging.getLogger(__name__)
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
 COMPLETIONS, SPANS = ("completions.jsonl", "completions-against.jsonl"), "spans.jsonl"
 AT_ONCE = 256
 """Texts whose spans are found, and written, at a time."""
 
 
-def audit(wish: Wish, out: Path | None, finish: Finish, dry: bool = False) -> tuple[Record, list[Found]] | None:
+def audit(wish: Wish, out: Path | None, dry: bool = False) -> tuple[Record, list[Found]] | None:
     """Audit texts or models; with ``dry`` only say what would be done.
 
     Args:
         wish: what to audit.
         out: a folder that does not exist yet; without one nothing is kept.
-        finish: writes the report.
         dry: only look.
 
     Returns:
@@ -65,11 +63,9 @@ def audit(wish: Wish, out: Path | None, finish: Finish, dry: bool = False) -> tu
         started = time.monotonic()
         rows, written = _rows(wish, given, work)
         found = _found(wish, find, rows, work)
-        record = _record(wish, given, written, found, out)
-        record.results["seconds"] = round(time.monotonic() - started, 1)
-        save_record(work, record)
-        write_audit_card(work, record)
-        finish(work)
+        results = _results(wish, given, written, found, started)
+        record = _record(wish, given, written, results, out)
+        write_result(work, record, results)
     return record, found
 
 
@@ -161,18 +157,23 @@ def _detector(wish: Wish) -> dict[str, Any]:
 # What is said of it ---------------------------------------------------------------------------------------------------
 
 
-def _record(wish: Wish, given: Given, written: list[dict[str, Any]], found: list[Found], out: Path | None) -> Record:
+def _results(
+    wish: Wish, given: Given, written: list[dict[str, Any]], found: list[Found], started: float
+) -> AuditResults:
     seed, sides = wish.sampling.seed, range(len(written))
     counts = [tally([row for row in found if row.side == side]) for side in sides]
-    results: dict[str, Any] = {
-        "audited": [{**facts, **figures(each, seed)} for facts, each in zip(written, counts, strict=True)],
-        "words": frequent(found, len(written)),
-        "command": command_line(),
-    }
-    if len(counts) == 2:
-        results["difference"] = paired(counts[0], counts[1], seed)
-    if given.bad:
-        results["bad_rows"] = len(given.bad)
+    return AuditResults(
+        audited=[{**facts, **figures(each, seed)} for facts, each in zip(written, counts, strict=True)],
+        words=frequent(found, len(written)),
+        command=command_line(),
+        difference=paired(counts[0], counts[1], seed) if len(counts) == 2 else None,
+        bad_rows=len(given.bad) or None,
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def _record(wish: Wish, given: Given, written: list[dict[str, Any]], results: AuditResults, out: Path | None) -> Record:
+    seed = wish.sampling.seed
     source = wish.prompts if wish.texts is None else str(wish.texts)
     what = "prompts" if wish.models else "texts"
     inputs: dict[str, Any] = {what: {"source": source, "count": len(given.texts), "sha256": digest(given.texts)}}
@@ -182,7 +183,8 @@ def _record(wish: Wish, given: Given, written: list[dict[str, Any]], found: list
         if wish.models
     }
     inputs["detector"] = _detector(wish)
-    return Record("audit", _options(wish) | {"out": str(out) if out else None}, inputs, seed, versions(), results)
+    options = _options(wish) | {"out": str(out) if out else None}
+    return Record("audit", options, inputs, seed, versions(), results.to_record())
 
 
 def _options(wish: Wish) -> dict[str, Any]:

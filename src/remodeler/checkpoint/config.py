@@ -16,17 +16,23 @@ ModelLike = Any
 
 
 @config
-class LoadConfig:
+class DeviceConfig:
+    """Where a model runs, and whether its own code may."""
+
+    trust_remote_code: Annotated[bool, Option(MODEL)] = False
+    """Run the checkpoint's own modelling code."""
+    device: Annotated[str, Option(MODEL)] = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+
+
+@config
+class LoadConfig(DeviceConfig):
     """How models are loaded."""
 
     family: Annotated[str | None, Option(MODEL, tuple(FAMILIES))] = None
     """Treat custom code as this model family."""
-    trust_remote_code: Annotated[bool, Option(MODEL)] = False
-    """Run the checkpoint's own modelling code."""
     dtype: Annotated[str, Option(MODEL, DTYPES)] = "auto"
     """Compute in auto (as stored), float32, bfloat16 or float16."""
-    device: Annotated[str, Option(MODEL)] = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
 
     def load(self, model: ModelLike, **other: Any) -> "Checkpoint":
         """Load a model; one that is loaded already is returned as it is."""

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remodeler.errors import InputError
+from remodeler.model.families import config_names
 
 logger = logging.getLogger(__name__)
+
 
 Shape = tuple[int, ...]
 
@@ -31,7 +33,6 @@ CLASSIFIER = re.compile(r"(^|\.)(score|classifier|v_head|value_head|reward_head|
 HEAD = re.compile(r"^(lm_head|embed_out|output_projection|cls)\.|(^|\.)lm_head\.")
 LAYER = re.compile(r"\.(\d+)\.")
 DROPPED = ("drop_attn_list", "drop_mlp_list", "block_configs")
-DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def _classifier(fit: Fit) -> str:
 
 def _shallow(fit: Fit) -> str:
     """How many layers are stored, where all those behind are missing."""
-    depth = next((int(fit.settings[name]) for name in DEPTHS if isinstance(fit.settings.get(name), int)), 0)
+    names = config_names(fit.settings.get("model_type")).depth
+    depth = next((int(fit.settings[name]) for name in names if isinstance(fit.settings.get(name), int)), 0)
     numbers = [int(found.group(1)) for name in fit.missing if (found := LAYER.search(name))]
     if len(numbers) < len(fit.missing) or not numbers:
         return ""

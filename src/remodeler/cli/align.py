@@ -61,9 +61,8 @@ def train_reviser(
     """
     given = dict(locals())
     from remodeler.alignment.reviser.train import train_reviser as make
-    from remodeler.report.page import write_report
 
-    if make(ali.reviser_wish(given), out, write_report, dry_run):
+    if make(ali.reviser_wish(given), out, dry_run):
         places(out, "the reviser, report.html, difficulty.jsonl, training.jsonl, record.json")
 
 
@@ -87,11 +86,11 @@ def revise(
     """
     given = dict(locals())
     from remodeler.alignment.reviser.revise import revise_responses
-    from remodeler.cli.screen import table
-    from remodeler.report.page import write_report
 
-    record = revise_responses(ali.revise_wish(given), out, write_report, dry_run)
+    record = revise_responses(ali.revise_wish(given), out, dry_run)
     if record is not None:
+        from remodeler.cli.screen import table
+
         table("", ["label", "responses"], [[label, str(count)] for label, count in record.results["labels"].items()])
         places(out, "revisions.jsonl, report.html, record.json")
 
@@ -147,9 +146,8 @@ def evolve(
     """
     given = dict(locals())
     from remodeler.alignment.evolution.job import evolve_policy
-    from remodeler.report.page import write_report
 
-    if evolve_policy(ali.evolve_wish(given), out, write_report, dry_run):
+    if evolve_policy(ali.evolve_wish(given), out, dry_run):
         round_table(out)
         places(out, "the policy, report.html, round-1.jsonl, ..., record.json")
 
@@ -191,19 +189,18 @@ def baseline(
     """
     given = dict(locals())
     from remodeler.alignment.baselines.job import train_baseline
-    from remodeler.report.page import write_report
 
-    if train_baseline(ali.baseline_wish(given), out, write_report, dry_run):
+    if train_baseline(ali.baseline_wish(given), out, dry_run):
         places(out, "the policy, report.html, training.jsonl, record.json")
 
 
 def round_table(out: Path) -> None:
     """The end of an evolution: its table."""
+    from remodeler.alignment.evolution.results import EvolveResults
     from remodeler.cli.screen import table
-    from remodeler.report.alignment import evolution
     from remodeler.runs.records import load_record
 
-    table("", *evolution(load_record(out).results))
+    table("", *EvolveResults.parse(load_record(out)).narrow_table())
 
 
 def places(out: Path, what: str) -> None:

@@ -68,11 +68,10 @@ def whole(
     """
     given = REST | dict(locals())
     from remodeler.alignment.job import align_policy
-    from remodeler.report.page import write_report
 
     first = ali.reviser_wish(given | {"model": reviser_model or model, "samples": None})
     second = ali.evolve_wish(given | {"reviser": str(out / "reviser")})
-    if align_policy(first, second, out, write_report, dry_run):
+    if align_policy(first, second, out, dry_run):
         round_table(out / "policy")
         places(out, "reviser, policy, each with its report.html and record.json")
 
@@ -153,12 +152,13 @@ def compare(
     """
     given = dict(locals())
     from remodeler.alignment.judging.compare import compare_policies
-    from remodeler.cli.screen import table
-    from remodeler.report.figures import checkpoints, comparison, written
-    from remodeler.report.page import write_report
+    from remodeler.alignment.judging.results import CompareResults
+    from remodeler.report.figures import comparison, written
 
-    drawn = comparison(checkpoints(compare_policies(ali.compare_wish(given), out, write_report).results))
+    drawn = comparison(CompareResults.parse(compare_policies(ali.compare_wish(given), out)).figures())
     if drawn:
+        from remodeler.cli.screen import table
+
         names, rows = written(drawn)
         table("", names[:-1], [row[:-1] for row in rows])
     if out:

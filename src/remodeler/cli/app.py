@@ -12,10 +12,12 @@ from remodeler.cli.command import add_command
 from remodeler.cli.demo import DemoConfig, demo
 from remodeler.cli.merge import merge
 from remodeler.cli.prune import cut, prune
+from remodeler.cli.recover import recover
 from remodeler.cli.screen import messages_as_notes, note
 from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.merging.config import MergeConfig
 from remodeler.pruning.config import CutConfig, PruneConfig
+from remodeler.recovery.config import RecoverConfig
 from remodeler.runs.records import disk_refusal, os_error
 from remodeler.runs.streams import lasting_streams
 
@@ -34,9 +36,10 @@ app = App(
 app.register_install_completion_command(help="Install completion for bash, zsh or fish.")
 add_command(app, "prune", PruneConfig, prune)
 add_command(app, "cut", CutConfig, cut)
+add_command(app, "recover", RecoverConfig, recover)
 add_command(app, "merge", MergeConfig, merge)
 add_command(app, "demo", DemoConfig, demo)
-CONVERTED = ("prune", "cut", "merge", "demo")
+CONVERTED = ("prune", "cut", "recover", "merge", "demo")
 
 
 def main() -> None:

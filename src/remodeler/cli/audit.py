@@ -81,10 +81,9 @@ def train(
     from remodeler.auditing.statistics.scoring import Score
     from remodeler.auditing.tagger.train_job import train_tagger
     from remodeler.cli.screen import note
-    from remodeler.report.page import write_report
     from remodeler.runs.records import load_record
 
-    if train_tagger(aud.wish_of(given), out, write_report, dry_run):
+    if train_tagger(aud.wish_of(given), out, dry_run):
         results = load_record(out).results
         _scored({name: Score(**part) for name, part in results["dev"].items()})
         if alarms := results["false_alarms"]:

@@ -43,12 +43,11 @@ def run(
     """
     given = dict(locals())
     from remodeler.auditing.job import audit
-    from remodeler.report.page import write_report
 
-    made = audit(run_options.wish_of(given), out, write_report, dry_run)
+    made = audit(run_options.wish_of(given), out, dry_run)
     if made is None:
         return
-    _told(made[0].results)
+    _told(made[0])
     if show_quotes:
         _quoted(made[1])
     if out:
@@ -75,12 +74,12 @@ def lexicon(
     note(f"{out}: {words} words")
 
 
-def _told(results: dict[str, Any]) -> None:
+def _told(record: Any) -> None:
     """The counts."""
+    from remodeler.auditing.results import AuditResults
     from remodeler.cli.screen import table
-    from remodeler.report.figures import audited
 
-    table("", *audited(results["audited"], results.get("difference")))
+    table("", *AuditResults.parse(record).table())
 
 
 def _quoted(found: Any) -> None:

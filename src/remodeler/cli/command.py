@@ -18,7 +18,7 @@ from remodeler.runs.options import Option, Spec, build, specs
 Config = TypeVar("Config")
 MARKED = re.compile(r"`([a-z_]+)(?:=((?:'[^']*'|\"[^\"]*\"|[^`'\"])*))?`")
 """An option as messages of the library name it: `` `ratio` `` or `` `method='ties'` ``."""
-FIRST = ("Arguments", "")
+ARGUMENTS = "Arguments"
 
 
 def add_command(app: App, name: str, kind: type[Config], run: Callable[[Config], object]) -> None:
@@ -109,7 +109,7 @@ def _parameter(spec: Spec) -> Parameter:
     return Parameter(
         name=None if spec.option.positional else list(spec.flags),
         help=" ".join(filter(None, words)),
-        group=None if spec.option.positional else _panel(spec.option.panel),
+        group=ARGUMENTS if spec.option.positional else _panel(spec.option.panel),
         show_default=False,
         negative=None if bool in _parts(spec.type) and spec.default in (True, None) else (),
         consume_multiple=False,

@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from remodeler.cli.evaluate import show_table
+from remodeler.cli.results import results_of
 from remodeler.cli.screen import note, say
 from remodeler.errors import InputError
 from remodeler.runs.folders import refuse_existing
@@ -42,7 +42,7 @@ print(f"{type(model).__name__} with {model.config.num_hidden_layers} layers cont
 """
 
 
-def run_demo(out: Path, finish: Callable[[Path], object]) -> dict[str, Record]:
+def run_demo(out: Path) -> dict[str, Record]:
     """Prune the embedded model by blocks and by pairs into ``out``; both records by name.
 
     Calibration and held-out texts are disjoint parts of what every Python documents of itself; nothing is fetched.
@@ -56,7 +56,7 @@ def run_demo(out: Path, finish: Callable[[Path], object]) -> dict[str, Record]:
             note("")
             note(f"{name}: {words}")
             given = {"model": str(model), "out": out / name, "shape": shape, **OPTIONS}
-            prune_model(build(PruneConfig, given), finish)
+            prune_model(build(PruneConfig, given))
     return {name: load_record(out / name) for name in RUNS}
 
 
@@ -77,12 +77,10 @@ def _last_line(text: str) -> str:
 
 def demo(config: DemoConfig) -> None:
     """Run the demo, and show what came of it."""
-    from remodeler.report.page import write_report
-
     out = config.out
-    for name, record in run_demo(out, write_report).items():
+    for name, record in run_demo(out).items():
         removed, blocks = len(record.results["removed"]), record.results["blocks"]
-        show_table(record.results, f"{name}: {removed} of {blocks} blocks removed")
+        show_table(results_of(record), f"{name}: {removed} of {blocks} blocks removed")
     say("")
     say(f"A fresh Python with stock transformers, {out / 'standard'}:")
     say(f"  {load_in_stock(out / 'standard')}")

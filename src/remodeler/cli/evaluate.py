@@ -1,11 +1,14 @@
 """The verb ``remodel evaluate``: paths in, paths out, no logic; and the table that verbs end with."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remodeler.cli import options as opt
+
+if TYPE_CHECKING:
+    from remodeler.report.results import Results
 
 
 def evaluate(
@@ -41,7 +44,6 @@ def evaluate(
     Example: `remodel evaluate small --against Qwen/Qwen3-0.6B --texts wikitext2 --tasks piqa,questions.jsonl`
     """
     from remodeler.evaluation.job import evaluate_models
-    from remodeler.report.page import write_report
 
     common: dict[str, Any] = {
         "family": family,
@@ -53,19 +55,19 @@ def evaluate(
     names = [name for name in (model, against) if name]
     revisions = [revision, None][: len(names)]
     listed = [task for task in tasks.split(",") if task]
-    evaluate_models(names, revisions, common, options, listed, out, write_report, show_table)
+    evaluate_models(names, revisions, common, options, listed, out, show_table)
 
 
-def show_table(results: dict[str, Any], title: str = "") -> None:
+def show_table(results: "Results", title: str = "") -> None:
     """What was measured, on the terminal."""
     from remodeler.cli.screen import note, table
     from remodeler.report.cliff import warning_line
-    from remodeler.report.figures import checkpoints, comparison, written
+    from remodeler.report.figures import comparison, written
 
-    drawn = comparison(checkpoints(results))
+    drawn = comparison(results.figures())
     if drawn:
         names, rows = written(drawn)
         last = None if drawn["changes"] else -1
         table(title, names[:last], [row[:last] for row in rows])
-    if results.get("warning"):
-        note(warning_line(results["warning"]))
+    if results.warning:
+        note(warning_line(results.warning))

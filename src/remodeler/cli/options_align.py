@@ -154,7 +154,7 @@ READING = ("model", "preferences", "samples", "gap", "length", "seed")
 
 
 def _course(given: Mapping[str, Any]) -> Any:
-    from remodeler.alignment.phases import Course
+    from remodeler.alignment.config import Course
     from remodeler.training.adapters import Lora
 
     run = {name: given[name] for name in RUN} | {"batch": given["train_batch"], "micro": given["micro_batch"]}
@@ -170,8 +170,7 @@ def _loading(given: Mapping[str, Any]) -> Any:
 
 def reviser_wish(given: Mapping[str, Any]) -> Any:
     """What ``train-reviser`` is asked for."""
-    from remodeler.alignment.config import ReviserWish
-    from remodeler.alignment.reviser.difficulty import Rule
+    from remodeler.alignment.config import ReviserWish, Rule
 
     return ReviserWish(
         **{name: given[name] for name in (*READING, "template", "label_weight", "afresh", "warmup_epochs", "identity")},
@@ -193,8 +192,7 @@ def revise_wish(given: Mapping[str, Any]) -> Any:
 
 def evolve_wish(given: Mapping[str, Any]) -> Any:
     """What ``evolve`` is asked for."""
-    from remodeler.alignment.config import EvolveWish
-    from remodeler.alignment.evolution.filters import Limits
+    from remodeler.alignment.config import EvolveWish, Limits
     from remodeler.generation.sampling import Sampling
 
     said = {name: given[name] for name in ("tokens", "temperature", "top_p", "chat")}

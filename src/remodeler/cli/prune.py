@@ -10,9 +10,8 @@ def prune(config: PruneConfig) -> None:
     """Prune, and show what came of it."""
     with publish_later(config.run):
         from remodeler.pruning.job import prune_model
-        from remodeler.report.page import write_report
 
-        if prune_model(config, write_report):
+        if prune_model(config):
             show_result(config.run.out or Path())
 
 
@@ -20,7 +19,6 @@ def cut(config: CutConfig) -> None:
     """Cut, and show what came of it."""
     with publish_later(config.run):
         from remodeler.pruning.job import cut_model
-        from remodeler.report.page import write_report
 
-        cut_model(config, write_report)
+        cut_model(config)
         show_result(config.run.out or Path())

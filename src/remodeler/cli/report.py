@@ -18,10 +18,11 @@ def report(
 
     Example: `remodel report blocks layers recovered --out together.html`
     """
+    from remodeler.cli.results import results_of
     from remodeler.cli.screen import say
     from remodeler.report.together import write_together
 
-    say(str(write_together(folders, out)))
+    say(str(write_together(folders, out, results_of)))
 
 
 def publish(

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from remodeler.cli.evaluate import show_table
+from remodeler.cli.results import results_of
 from remodeler.cli.screen import note, say
 from remodeler.runs.config import RunConfig
 
@@ -28,6 +29,6 @@ def show_result(out: Path, files: tuple[str, ...] = ("report.html", "removals.js
     from remodeler.runs.records import load_record
 
     record = load_record(out)
-    show_table(record.results)
+    show_table(results_of(record))
     there = [name for name in files if (out / name).exists()]
     note(f"{out}: the model ({record.results['form']} form), {', '.join(there)}")

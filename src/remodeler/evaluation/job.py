@@ -9,18 +9,19 @@ from typing import Any
 from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.errors import InputError
 from remodeler.evaluation.metrics import evaluate, evaluation_texts
+from remodeler.evaluation.results import EvaluateResults
 from remodeler.model.logprobs import vocabulary
 from remodeler.report.cliff import guessing_warning
+from remodeler.report.page import write_result
 from remodeler.runs.folders import new_folder, refuse_existing
-from remodeler.runs.records import Record, save_record, versions
+from remodeler.runs.records import Record, versions
+
+Show = Callable[[EvaluateResults], object]
 
 logger = logging.getLogger(__name__)
 
-Finish = Callable[[Path], object]
-Show = Callable[[dict[str, Any]], object]
 
-
-def nobody(_: dict[str, Any]) -> None:
+def nobody(_: EvaluateResults) -> None:
     """Nobody looks."""
 
 
@@ -31,7 +32,6 @@ def evaluate_models(
     options: dict[str, Any],
     tasks: Sequence[str],
     out: Path | None,
-    finish: Finish,
     show: Show = nobody,
 ) -> Record:
     """Measure models; with ``out`` also write ``record.json`` and the report to that new folder.
@@ -43,7 +43,6 @@ def evaluate_models(
         options: ``texts`` (None: no perplexity), ``length``, ``packing``, ``limit`` and ``speed``.
         tasks: lm-eval tasks and local question files.
         out: a folder that does not exist yet.
-        finish: called with the folder when the record is in it.
         show: called with the results before anything is written, so that a full disk loses none.
     """
     if out:
@@ -58,10 +57,10 @@ def evaluate_models(
         results = _results(names, checkpoints, texts, options, tasks)
         show(results)
         inputs = {"models": dict(zip(names, revisions, strict=True)), "texts": {"source": source}}
-        record = Record("evaluate", {**loading, **options, "tasks": list(tasks)}, inputs, 42, versions(), results)
+        asked = {**loading, **options, "tasks": list(tasks)}
+        record = Record("evaluate", asked, inputs, 42, versions(), results.to_record())
         if work:
-            save_record(work, record)
-            finish(work)
+            write_result(work, record, results)
     return record
 
 
@@ -71,10 +70,10 @@ def _results(
     texts: Sequence[str],
     options: dict[str, Any],
     tasks: Sequence[str],
-) -> dict[str, Any]:
+) -> EvaluateResults:
     """What was measured, and the warning of models that only guess."""
     measured = {key: options[key] for key in ("length", "packing", "limit", "speed")}
     scores = evaluate(checkpoints, texts, tasks=tasks, **measured)
     sizes = [vocabulary(checkpoint.model) for checkpoint in checkpoints]
     found = guessing_warning(names, [each.get("perplexity") for each in scores], sizes)
-    return {"checkpoints": scores, **({"warning": found} if found else {})}
+    return EvaluateResults(checkpoints=scores, warning=found)

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from remodeler.errors import InputError
+from remodeler.runs.removals import REMOVALS_FILE
 
 GRAPHS = ("onnx", "executorch")
 """Hold float32."""
 TARGETS = ("gguf", "nemotron", *GRAPHS)
-REMOVALS_FILE = "removals.jsonl"
 GGUF_KINDS = ("f32", "f16", "bf16", "q8_0")
 
 

@@ -1,10 +1,8 @@
 """Export from start to finish: load, write beside, read back, compare, rename; and a record of it."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,22 +16,24 @@ from remodeler.exporting.decilm.runtimes import check as read_by
 from remodeler.exporting.decilm.runtimes import runtimes
 from remodeler.exporting.decilm.write import refuse, write_nemotron
 from remodeler.exporting.graph.job import TARGETS as GRAPHS
-from remodeler.exporting.graph.job import announce, ready, seen, write_graph, write_graph_card
+from remodeler.exporting.graph.job import announce, ready, write_graph
+from remodeler.exporting.results import ExportResults
 from remodeler.report.cliff import risen, stored_warning, usable_steps, warning, warning_line
-from remodeler.report.figures import number
+from remodeler.report.figures import Values
+from remodeler.report.page import write_record_and_card
 from remodeler.runs.folders import new_folder, refuse_existing
 from remodeler.runs.records import (
     Record,
     command_line,
     options_of,
-    read_lines,
-    save_record,
     sha256,
     versions,
     write_json,
 )
+from remodeler.runs.removals import perplexities, read_log_lines
 
 logger = logging.getLogger(__name__)
+
 
 NO_SEED = 0
 """Nothing is drawn."""
@@ -84,13 +84,10 @@ def _file(wish: Wish, out: Path, dry: bool) -> None:
     if dry:
         writer.preview_pruned(wish.gguf, wish.removals, wish.steps)
         return
-
-    def finish(told: Any, path: Path) -> None:
+    with writer.pruned_file(wish.gguf, wish.removals, out, wish.steps, wish.check) as (told, path):
         files = [("gguf", wish.gguf), ("removals", wish.removals)]
         inputs = {name: {"name": str(file), "sha256": sha256(file)} for name, file in files if file}
         _beside(wish, out, inputs, told, path)
-
-    writer.prune_gguf(wish.gguf, wish.removals, out, wish.steps, wish.check, finish)
 
 
 def _gguf(wish: Wish, out: Path, dry: bool) -> None:
@@ -102,8 +99,8 @@ def _gguf(wish: Wish, out: Path, dry: bool) -> None:
     if dry:
         writer.preview(checkpoint, wish.kind)
         return
-    finish = partial(_beside, wish, out, _inputs(checkpoint))
-    writer.export_gguf(checkpoint, out, wish.kind, wish.tokenizer, wish.check, finish)
+    with writer.exported_file(checkpoint, out, wish.kind, wish.tokenizer, wish.check) as (told, path):
+        _beside(wish, out, _inputs(checkpoint), told, path)
 
 
 def _nemotron(wish: Wish, out: Path, dry: bool) -> None:
@@ -119,13 +116,14 @@ def _nemotron(wish: Wish, out: Path, dry: bool) -> None:
         return
     with new_folder(out) as work:
         layers = write_nemotron(checkpoint, work)
-        results: dict[str, Any] = {"layers": layers}
+        results = ExportResults(layers=layers)
         if wish.check:
-            results["difference"] = check(checkpoint, work)
-            logger.info(f"read back: logits differ by {results['difference']:.2g} of the largest")
+            difference = check(checkpoint, work)
+            logger.info(f"read back: logits differ by {difference:.2g} of the largest")
             told = [read_by(checkpoint, work, name, wish.runtime, trust_remote_code=True) for name in names]  # our own
-            results["runtimes"] = [asdict(each) for each in told]
-        save_record(work, _record(wish, out, _inputs(checkpoint), results))
+            results = replace(results, difference=difference, runtimes=[asdict(each) for each in told])
+        results = _with_warning(wish, results)
+        write_record_and_card(work, _record(wish, out, _inputs(checkpoint), results), results)
 
 
 def _graph(wish: Wish, out: Path, dry: bool) -> None:
@@ -138,12 +136,11 @@ def _graph(wish: Wish, out: Path, dry: bool) -> None:
         announce(checkpoint, GRAPHS[wish.to])
         return
     with new_folder(out) as work:
-        results = write_graph(checkpoint, work, wish.to, wish.check)
-        if "runtime" in results:
-            logger.info(seen(results))
-        record = _record(wish, out, _inputs(checkpoint), results)
-        write_graph_card(work, wish.to, checkpoint.name, results)
-        save_record(work, record)
+        results = ExportResults(**write_graph(checkpoint, work, wish.to, wish.check))
+        if results.runtime is not None:
+            logger.info(results.check_sentence())
+        results = _with_warning(wish, results)
+        write_record_and_card(work, _record(wish, out, _inputs(checkpoint), results), results)
 
 
 TARGETS: dict[str, Callable[[Wish, Path, bool], None]] = {
@@ -155,20 +152,20 @@ TARGETS: dict[str, Callable[[Wish, Path, bool], None]] = {
 }
 
 
-def _warned(wish: Wish) -> dict[str, Any]:
-    """The warning of a source that is of no use, said again, for the record; nothing where it has none."""
+def _with_warning(wish: Wish, results: ExportResults) -> ExportResults:
+    """With the command, and the warning of a source that is of no use, which is said again."""
     given = stored_warning(Path(wish.model)) if wish.model else _log_warning(wish)
     if given:
-        logger.warning(warning_line(given))
-    return {"warning": given} if given else {}
+        logger.info(warning_line(given))
+    return replace(results, warning=given, command=command_line())
 
 
-def _log_warning(wish: Wish) -> dict[str, Any] | None:
+def _log_warning(wish: Wish) -> Values | None:
     """That of the steps of a removal log, where it tells their perplexities."""
-    lines = read_lines(wish.removals)[: None if wish.steps is None else wish.steps + 1] if wish.removals else []
-    path = [math.inf if (value := number(line.get("perplexity"))) is None else value for line in lines]
-    steps = usable_steps(path) if path and all("perplexity" in line for line in lines) else None
-    if steps is None:
+    lines = read_log_lines(wish.removals) if wish.removals else []
+    path = perplexities(lines[: None if wish.steps is None else wish.steps + 1])
+    steps = usable_steps(path) if path else None
+    if path is None or steps is None:
         return None
     text = f"this result is not usable: perplexity rises {risen(path[0], path[-1])}"
     return warning(f"{text}; stop after step {steps}" if steps else text, path[0], path[-1])
@@ -180,16 +177,16 @@ def _inputs(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _beside(wish: Wish, out: Path, inputs: Mapping[str, Any], told: Any, path: Path) -> None:
     """The record of a single file lies beside it, and is there first: a file without one was never finished."""
-    results = _writer().shown(told)
-    if results:
+    if told is not None:
         logger.info(
-            f"read back by {results['runtime']}: logits differ by {results['difference']:.2g} of the largest, "
-            f"{results['agree']:.0%} of the likeliest tokens are the same"
+            f"read back by {told.runtime}: logits differ by {told.difference:.2g} of the largest, "
+            f"{told.agree:.0%} of the likeliest tokens are the same"
         )
-    results["bytes"] = path.stat().st_size
+    found = {} if told is None else asdict(told)
+    results = _with_warning(wish, ExportResults(**found, bytes=path.stat().st_size))
     write_json(out.with_name(out.name + ".record.json"), asdict(_record(wish, out, inputs, results)))
 
 
-def _record(wish: Wish, out: Path, inputs: Mapping[str, Any], results: dict[str, Any]) -> Record:
-    results |= _warned(wish) | {"command": command_line()}
-    return Record("export", options_of(wish) | {"out": str(out)}, dict(inputs), NO_SEED, versions(), results)
+def _record(wish: Wish, out: Path, inputs: Mapping[str, Any], results: ExportResults) -> Record:
+    options = options_of(wish) | {"out": str(out)}
+    return Record("export", options, dict(inputs), NO_SEED, versions(), results.to_record())

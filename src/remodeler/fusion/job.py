@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,18 @@ from remodeler.errors import InputError
 from remodeler.fusion.config import HYBRID, Wish
 from remodeler.fusion.hybrid import groups_of, hybrid, matches
 from remodeler.fusion.prepare import Job, announce, prepared
+from remodeler.fusion.results import FuseResults
 from remodeler.fusion.targets import Fused, told
 from remodeler.fusion.teacher_predictions import Voice
 from remodeler.fusion.teachers import Ways, heard, itself
 from remodeler.model.logprobs import vocabulary
 from remodeler.model.minibatches import enough_memory
-from remodeler.report.card import write_fusion_card
 from remodeler.report.cliff import result_warning
+from remodeler.report.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.records import Record, command_line, options_of, save_record, versions
+from remodeler.runs.records import Record, command_line, options_of, versions
 from remodeler.training.adapters import merge
 from remodeler.training.loop import train
 from remodeler.training.losses import Loss, cross_entropy, distillation
@@ -39,13 +40,11 @@ from remodeler.training.teacher_store import Store, filled, stored
 
 logger = logging.getLogger(__name__)
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
 VOICES, TARGETS = "predictions", "targets"
 """Folders inside the result that hold the work until it is done, beside that of the training."""
 
 
-def fuse_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
+def fuse_models(wish: Wish, out: Path, dry: bool = False) -> bool:
     """Train a student on a text and on what teachers predict in it; with ``dry`` only say what would be done.
 
     Returns:
@@ -72,7 +71,6 @@ def fuse_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> boo
         with new_folder(out, keep=True) as work:
             if not done:
                 _complete(job, work, out)
-                finish(work)
             tidy(work, BEGUN, STATES, VOICES, TARGETS)
     return True
 
@@ -80,23 +78,35 @@ def fuse_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> boo
 def _complete(job: Job, work: Path, out: Path) -> None:
     """Ask, train, write the model, read it back, measure it, and describe it all."""
     clear(work, BEGUN, (STATES, VOICES, TARGETS))
-    results: dict[str, Any] = {"student": job.scores(job.student)}
-    digest = fingerprint(job.student.model)
+    before, digest = job.scores(job.student), fingerprint(job.student.model)
     voices = _voices(job, work)
-    results["voices"] = told(job.wish.rules, voices, job.ours)
-    for name, figures in results["voices"].items():
+    by_voice = told(job.wish.rules, voices, job.ours)
+    for name, figures in by_voice.items():
         shown = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in figures.items())
         logger.info(f"{name}: {shown}")
     lines = _trained(job, work, voices)
     shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
     logger.info(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
     saved = write_trained(job.student, work)
-    results |= {"fused": job.scores(saved.checkpoint), "form": saved.form, "check": asdict(saved.check)}
-    before, after = (results[name].get("heldout_perplexity") for name in ("student", "fused"))
-    if before is not None and (found := result_warning(before, after, vocabulary(job.student.model), "held-out")):
-        results["warning"] = found
-    results |= {"steps": job.plan.steps, "seconds": lines[-1]["seconds"]}
-    _described(job, results, digest, work, out)
+    after = job.scores(saved.checkpoint)
+    results = FuseResults(
+        student=before,
+        voices=by_voice,
+        fused=after,
+        form=saved.form,
+        check=asdict(saved.check),
+        warning=_warning(job, before, after),
+        steps=job.plan.steps,
+        seconds=lines[-1]["seconds"],
+        command=command_line(),
+    )
+    _describe(job, results, digest, work, out)
+
+
+def _warning(job: Job, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The warning that the result is of no use; None where it is usable, or no text was held out."""
+    key = "heldout_perplexity"
+    return result_warning(before[key], after[key], vocabulary(job.student.model), "held-out") if key in before else None
 
 
 # The teachers ---------------------------------------------------------------------------------------------------------
@@ -167,19 +177,16 @@ def _trained(job: Job, work: Path, voices: Sequence[Voice]) -> list[dict[str, An
     return lines
 
 
-def _described(job: Job, results: dict[str, Any], digest: str, work: Path, out: Path) -> None:
-    """The record, and the card for people."""
+def _describe(job: Job, results: FuseResults, digest: str, work: Path, out: Path) -> None:
+    """Write the record, the card and the page."""
     windows = job.ours.windows
     inputs = {
         "model": {"name": job.student.name, "weights": digest},
         "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint(), **_read(job)},
         **{f"teacher {number}": {"name": name} for number, name in enumerate(job.wish.teachers, 1)},
     }
-    results |= {"auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}
-    results["command"] = command_line()
-    record = Record("fuse", _options(job, out), inputs, job.wish.seed, versions(), results)
-    save_record(work, record)
-    write_fusion_card(work, record)
+    record = Record("fuse", _options(job, out), inputs, job.wish.seed, versions(), results.to_record())
+    write_result(work, record, results)
 
 
 def _read(job: Job) -> dict[str, Any]:

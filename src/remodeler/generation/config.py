@@ -1,8 +1,12 @@
 """Options of everything that generates text."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+from remodeler.errors import InputError, option
 from remodeler.runs.options import Option, config
+
+if TYPE_CHECKING:
+    from remodeler.generation.sampling import Sampling
 
 GENERATION = "Generation"
 
@@ -23,3 +27,16 @@ class SamplingConfig:
     """Send prompts as user turns through the chat template."""
     batch_size: Annotated[int | None, Option(GENERATION, low=1, default="chosen for the device")] = None
     """Texts per forward pass."""
+
+    def __post_init__(self) -> None:
+        if self.temperature == 0 and self.completions > 1:
+            raise InputError(
+                f"{option('completions')} of {self.completions} at {option('temperature')} 0 would all be the same: "
+                f"raise {option('temperature')}"
+            )
+
+    def sampling(self, seed: int) -> "Sampling":
+        """The same as what draws tokens takes it."""
+        from remodeler.generation.sampling import Sampling
+
+        return Sampling(self.max_new_tokens, self.temperature, self.top_p, self.completions, self.chat, seed)

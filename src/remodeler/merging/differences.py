@@ -12,11 +12,11 @@ from typing import Any
 
 from remodeler.errors import InputError
 from remodeler.merging.inputs import Model, Outline
+from remodeler.model.families import config_names
 
 logger = logging.getLogger(__name__)
 
-HEADS = ("num_attention_heads", "num_key_value_heads", "head_dim", "n_head", "num_heads")
-"""What cuts rows into heads."""
+
 WITHOUT_MEANING = frozenset(
     [
         *("architectures", "dtype", "transformers_version", "id2label", "label2id", "problem_type", "return_dict"),
@@ -39,10 +39,11 @@ def report_differences(every: Sequence[tuple[Model, Outline]]) -> None:
         InputError: for other heads.
     """
     first = every[0][0]
+    heads = config_names(first.settings.get("model_type")).heads
     for model, outline in every[1:]:
         found = dict(differences(_config(*every[0]), _config(model, outline)))
         for field, (one, other) in found.items():
-            if field.rpartition(".")[2] in HEADS and None not in (one, other):
+            if field.rpartition(".")[2] in heads and None not in (one, other):
                 raise InputError(
                     f"{field} is {one} in {first.name} and {other} in {model.name}: their rows are cut into heads "
                     "otherwise, so they can't be merged"

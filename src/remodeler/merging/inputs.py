@@ -81,7 +81,7 @@ def inspect_model(
     settings = read_settings(name, revision)
     refuse_quantised(name, settings)
     with one_sentence(name, "the files"):
-        folder = Path(name) if Path(name).is_dir() else downloaded(name, revision)
+        folder = downloaded(name, revision)
     check_files(folder)
     note_adapter(folder)
     same = like is not None and _shape(like[0].settings) == _shape(settings)

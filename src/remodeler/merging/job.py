@@ -23,28 +23,27 @@ from remodeler.merging.config import MergeConfig
 from remodeler.merging.files import Place, create_files, lay_out
 from remodeler.merging.pieces import PIECE, Source, Stored
 from remodeler.merging.plan import Plan, announce, layer_of, plan_merge
+from remodeler.merging.results import MergeResults
 from remodeler.merging.stream import JOURNAL, Task, checksum, merge_tensors, refuse_other_merge
 from remodeler.merging.tokens import reorder_embeddings
 from remodeler.merging.verification import Verified, has_tokenizer, verify
 from remodeler.model.families import FAMILIES
 from remodeler.model.files.open_files import OpenFiles
-from remodeler.report.card import write_merge_card
-from remodeler.report.page import write_report
+from remodeler.report.page import write_result
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, recorded, signed
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.records import Record, command_line, disk_errors, load_record, read_json, save_record, versions
+from remodeler.runs.records import Record, command_line, disk_errors, load_record, read_json, versions
 
 logger = logging.getLogger(__name__)
 
 OWN = ("record.json", "widths.json", "config.json")
 """Files of this tool, or written anew, whose absence needs no word."""
-Results = dict[str, Any]
 
 
 @signed(MergeConfig)
-def merge(models: Sequence[ModelLike] = (), **options: Any) -> Results | None:
+def merge(models: Sequence[ModelLike] = (), **options: Any) -> MergeResults | None:
     """Merge checkpoints of the same architecture into a new folder.
 
     Args:
@@ -60,7 +59,7 @@ def merge(models: Sequence[ModelLike] = (), **options: Any) -> Results | None:
     return merge_models(build(MergeConfig, {"models": models, **options}))
 
 
-def merge_models(config: MergeConfig) -> Results | None:
+def merge_models(config: MergeConfig) -> MergeResults | None:
     """Merge checkpoints as a config says; in a dry run only say what would be done."""
     out = config.run.out
     if out is None:
@@ -68,7 +67,7 @@ def merge_models(config: MergeConfig) -> Results | None:
     return run(lambda device: _prepare(config, device, out), out, device=config.device, dry_run=config.run.dry_run)
 
 
-def _prepare(config: MergeConfig, device: str, out: Path) -> Job[Results]:
+def _prepare(config: MergeConfig, device: str, out: Path) -> Job[MergeResults]:
     """Inspect the checkpoints; refuse what can't work, before anything is written."""
     pick_device(device)
     plan = plan_merge(config)
@@ -79,7 +78,7 @@ def _prepare(config: MergeConfig, device: str, out: Path) -> Job[Results]:
         _record_options(plan),
         partial(_merge_into, plan, device),
         partial(_describe, plan),
-        lambda folder: load_record(folder).results,
+        lambda folder: MergeResults.parse(load_record(folder)),
         announce=lambda: announce(plan, out),
         kept=(JOURNAL, *{place.file.name for place in _layout(plan, out).values()}),
     )
@@ -88,7 +87,7 @@ def _prepare(config: MergeConfig, device: str, out: Path) -> Job[Results]:
 # Filling --------------------------------------------------------------------------------------------------------------
 
 
-def _merge_into(plan: Plan, device: str, folder: Path) -> Results:
+def _merge_into(plan: Plan, device: str, folder: Path) -> MergeResults:
     """Write the tensors that the journal lacks, and what else belongs to a model; read all of it back."""
     layout = _layout(plan, folder)
     create_files(layout)
@@ -186,27 +185,25 @@ def _true_config(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
 
 def _results(
     plan: Plan, lines: Sequence[Mapping[str, Any]], layout: Mapping[str, Place], verified: Verified
-) -> Results:
-    return {
-        "form": "stock" if "packing" not in plan.reference.settings else "packed",
-        "merged": {"parameters": sum(place.count for place in layout.values()), "weight_bytes": _total(layout)},
-        "tensors": len(layout),
-        "loaded": verified.computed,
-        "read_back": list(verified.parts),
-        "shares": mean_shares(lines, layout),
-        "auto_class": _auto_class(plan.reference.settings.get("model_type")),
-        "command": command_line(),
-    }
+) -> MergeResults:
+    return MergeResults(
+        form="stock" if "packing" not in plan.reference.settings else "packed",
+        merged={"parameters": sum(place.count for place in layout.values()), "weight_bytes": _total(layout)},
+        tensors=len(layout),
+        loaded=verified.computed,
+        read_back=verified.parts,
+        shares=mean_shares(lines, layout),
+        auto_class=_auto_class(plan.reference.settings.get("model_type")),
+        command=command_line(),
+    )
 
 
-def _describe(plan: Plan, folder: Path, results: Results) -> None:
-    """Write the record, the card and the report."""
+def _describe(plan: Plan, folder: Path, results: MergeResults) -> None:
+    """Write the record, the card and the page."""
     inputs = {"base": plan.base, **{f"model {number}": model for number, model in enumerate(plan.models, 1)}}
     known = {key: {"name": model.name, "digest": model.digest} for key, model in inputs.items() if model}
-    record = Record("merge", _record_options(plan), known, plan.config.seed, versions(), results)
-    save_record(folder, record)
-    write_merge_card(folder, record)
-    write_report(folder)
+    record = Record("merge", _record_options(plan), known, plan.config.seed, versions(), results.to_record())
+    write_result(folder, record, results)
 
 
 def _record_options(plan: Plan) -> dict[str, Any]:

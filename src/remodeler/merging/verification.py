@@ -15,15 +15,17 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING
 
-from remodeler.checkpoint.companions import TOKENIZER, matching
+from remodeler.checkpoint.companions import matching
 from remodeler.checkpoint.load import load, one_sentence, read_config, read_tokenizer
 from remodeler.checkpoint.repositories import classes, predicts_tokens
 from remodeler.checkpoint.save import one_pass
 from remodeler.errors import InputError
 from remodeler.merging.inputs import Model
 from remodeler.model.families import FAMILIES
+from remodeler.model.files.names import TOKENIZER
 
 logger = logging.getLogger(__name__)
+
 
 IN_MEMORY = 2**26
 """Parameters of a model that is loaded whole: more would take more memory than merging."""

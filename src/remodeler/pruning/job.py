@@ -5,7 +5,7 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from remodeler.pruning.config import Budget, CutConfig, PruneConfig
 from remodeler.pruning.inputs import Inputs
 from remodeler.pruning.methods import Method, name_of
 from remodeler.pruning.pipeline import Outcome, run
+from remodeler.pruning.results import PruneResults
 from remodeler.pruning.search.budget import removals, share, upto
 from remodeler.pruning.search.loop import Search
 from remodeler.pruning.search.strategies import RACES
@@ -40,23 +41,20 @@ from remodeler.pruning.validation import (
 )
 from remodeler.pruning.width.store import HISTORY_FILE, STATE_FILE
 from remodeler.pruning.width.width import WIDTH_METHODS
-from remodeler.report.card import write_card
 from remodeler.report.cliff import Point, cut_command, path_warning, result_warning
+from remodeler.report.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.folders import empty, new_folder, refuse_existing
 from remodeler.runs.options import flat
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.records import Record, command_line, save_record, versions, write_text
-from remodeler.runs.removals import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
+from remodeler.runs.records import Record, command_line, versions
+from remodeler.runs.removals import REMOVALS_FILE, Header, blocks_of, copy_log, copy_steps, read_log
 from remodeler.runs.units import Block, name
 
 logger = logging.getLogger(__name__)
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
 
-
-def prune_model(config: PruneConfig, finish: Finish) -> bool:
+def prune_model(config: PruneConfig) -> bool:
     """Prune a model and write it to a new folder; in a dry run only say what would be done.
 
     Returns:
@@ -85,7 +83,6 @@ def prune_model(config: PruneConfig, finish: Finish) -> bool:
             empty(work, but=(REMOVALS_FILE, RACES, STATE_FILE, HISTORY_FILE))
             options = flat(config) | {"search": search.scan, "criterion": name_of(method.criterion)}
             _complete(inputs, _searched(search, inputs, config, work), work, "prune", options)
-            finish(work)
             (work / STATE_FILE).unlink(missing_ok=True)  # other runtimes take every safetensors file for weights
             shutil.rmtree(work / RACES, ignore_errors=True)
     return True
@@ -109,7 +106,7 @@ def _limit(budget: Budget) -> str:
     return f"{option('max_perplexity_increase')} {budget.max_perplexity_increase:.4g}"
 
 
-def cut_model(config: CutConfig, finish: Finish) -> None:
+def cut_model(config: CutConfig) -> None:
     """Write another size on the path of a removal log, without searching again."""
     out, source, budget = config.run.out, config.source, config.budget
     assert out
@@ -137,8 +134,7 @@ def cut_model(config: CutConfig, finish: Finish) -> None:
     known = {name: given[name] for name in ("texts", "samples", "length", "packing", "seed") if name in given}
     inputs = Inputs(checkpoint, TextConfig(**known), _texts_again(TextConfig(**known)), form)
     with new_folder(out) as work:
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)[: len(steps) + 1]
-        write_text(work / REMOVALS_FILE, "".join(lines))
+        copy_steps(log, work / REMOVALS_FILE, len(steps))
         _complete(
             inputs,
             Outcome(blocks_of(steps), {}, steps[-1].perplexity, sum(step.seconds for step in steps), {}),
@@ -146,7 +142,6 @@ def cut_model(config: CutConfig, finish: Finish) -> None:
             "cut",
             {**given, **flat(replace(config, source=source))},
         )
-        finish(work)
 
 
 def _bytes_left(checkpoint: Checkpoint, removed: Sequence[Block]) -> int:
@@ -190,27 +185,27 @@ def _complete(inputs: Inputs, outcome: Outcome, work: Path, verb: str, options: 
     saved = save_pruned(checkpoint, removed, work, inputs.form, widths=outcome.widths)
     dense, pruned = _measure(inputs, saved)
     header, _ = read_log(work / REMOVALS_FILE)
-    results = {
-        "dense": {"perplexity": header["perplexity"], **dense},
-        "pruned": {"perplexity": outcome.perplexity, **pruned},
-        "removed": [str(block) for block in removed],
-        "blocks": header["candidates"],
-        **({"widths": {str(block): list(of) for block, of in outcome.kept.items()}} if outcome.kept else {}),
+    results = PruneResults(
+        dense={"perplexity": header["perplexity"], **dense},
+        pruned={"perplexity": outcome.perplexity, **pruned},
+        removed=[str(block) for block in removed],
+        blocks=header["candidates"],
+        widths={str(block): list(of) for block, of in outcome.kept.items()} or None,
         **_facts(checkpoint, saved),
-        "seconds": round(outcome.seconds, 3),
-        "command": command_line(),
-    }
-    results |= _warned(outcome, work, options, vocabulary(checkpoint.model), dense, pruned)
+        seconds=round(outcome.seconds, 3),
+        command=command_line(),
+        warning=_warning(outcome, work, options, vocabulary(checkpoint.model), dense, pruned),
+    )
     model = {"name": checkpoint.name, "revision": checkpoint.revision, **header["model"]}
-    record = Record(verb, options, {"model": model, "texts": header["texts"]}, inputs.texts.seed, versions(), results)
-    save_record(work, record)
-    write_card(work, record, checkpoint.name)
+    facts = {"model": model, "texts": header["texts"]}
+    record = Record(verb, options, facts, inputs.texts.seed, versions(), results.to_record())
+    write_result(work, record, results)
 
 
-def _warned(
+def _warning(
     outcome: Outcome, work: Path, options: dict[str, Any], tokens: int, dense: dict[str, Any], pruned: dict[str, Any]
-) -> dict[str, Any]:
-    """The warning that a result is of no use, as a part of its record; nothing where it is of use."""
+) -> dict[str, Any] | None:
+    """The warning that a result is of no use; None where it is of use."""
     at_once = options.get("method") in WIDTH_METHODS
     path = _path(outcome, work / REMOVALS_FILE, at_once, bool(options.get("then")))
     found = path_warning(path, tokens, options)
@@ -218,7 +213,7 @@ def _warned(
     if found is None and key in dense:
         half = cut_command(options, path[-1].removals // 2) if path[-1].removals > 1 else None
         found = result_warning(dense[key], pruned[key], tokens, "held-out", half)
-    return {"warning": found} if found else {}
+    return found
 
 
 def _path(outcome: Outcome, log: Path, at_once: bool, then: bool) -> list[Point]:

@@ -20,12 +20,10 @@ from remodeler.pruning.width.width import WIDTH_METHODS, Thinned, thin
 from remodeler.report.figures import short
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import write_json
-from remodeler.runs.removals import REMOVALS_FILE, Header, Step, blocks_of
+from remodeler.runs.removals import REMOVALS_FILE, WIDTHS_FILE, Header, Step, blocks_of
 from remodeler.runs.units import Block, name
 
 logger = logging.getLogger(__name__)
-
-WIDTHS_FILE = "widths.json"
 
 
 @dataclass(frozen=True)

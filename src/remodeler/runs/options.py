@@ -50,6 +50,8 @@ class Option:
     """The command line must have it, although it has a default in Python."""
     python_only: bool = False
     """No option of the command line."""
+    command_only: bool = False
+    """No option of the Python function."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Spec:
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def config(cls: type[T]) -> type[T]:
     """Make a frozen dataclass of keywords whose values are read and checked when it is made."""
-    own = cls.__dict__.get("__post_init__")
+    own = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:
         for spec in own_specs(type(self)):
@@ -105,10 +107,10 @@ def _check(owner: Any, spec: Spec) -> None:
 
 
 def _read(spec: Spec, text: Any) -> Any:
-    if isinstance(text, str) and Path in (spec.type, *get_args(spec.type)):
-        return Path(text)
-    if spec.option.read is None or not isinstance(text, str):
+    if not isinstance(text, str):
         return text
+    if spec.option.read is None:
+        return Path(text) if Path in (spec.type, *get_args(spec.type)) else text
     try:
         return spec.option.read(text)
     except ValueError as error:
@@ -239,7 +241,13 @@ def _made(cls: type[T], tree: Mapping[str, Any], base: T | None) -> T:
         if each.name in tree and is_dataclass(hints[each.name]):
             default = _default(each) if base is None else getattr(base, each.name)
             parts[each.name] = _made(hints[each.name], tree[each.name], None if default is MISSING else default)
-    return cls(**parts) if base is None else replace(base, **parts)  # type: ignore[type-var]
+    own = None if base is None or base == _plain(cls) else base  # then the class decides, knowing what was given
+    return cls(**parts) if own is None else replace(own, **parts)  # type: ignore[type-var]
+
+
+def _plain(cls: type[T]) -> T | None:
+    """A config of nothing but defaults, where it has them all."""
+    return None if any(_default(each) is MISSING for each in fields(cls)) else cls()  # type: ignore[arg-type]
 
 
 def flat(made: Any) -> dict[str, Any]:
@@ -264,7 +272,8 @@ def recorded(value: Any) -> Any:
 
 def signed(kind: type) -> Callable[[T], T]:
     """Give a function that takes options by keyword the signature that its config declares."""
-    shown = sorted(specs(kind), key=lambda spec: not spec.option.positional)
+    shown = [spec for spec in specs(kind) if not spec.option.command_only]
+    shown.sort(key=lambda spec: not spec.option.positional)
 
     def decorate(function: T) -> T:
         given = inspect.signature(function)  # type: ignore[arg-type]

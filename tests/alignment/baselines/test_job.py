@@ -12,9 +12,8 @@ import pytest
 
 from remodeler.alignment.baselines.job import prepared, train_baseline
 from remodeler.alignment.baselines.trl_methods import settings
-from remodeler.alignment.config import BaselineWish, Loading
+from remodeler.alignment.config import BaselineWish, Course, Loading
 from remodeler.alignment.judging.compare import CompareWish, compare_policies
-from remodeler.alignment.phases import Course
 from remodeler.checkpoint.load import load
 from remodeler.errors import InputError
 from remodeler.generation.sampling import Sampling
@@ -23,10 +22,6 @@ from remodeler.runs.records import load_record
 
 CPU = Loading(device="cpu")
 NEEDS_TRL = pytest.mark.skipif(find_spec("trl") is None, reason="needs trl: pip install 'remodeler[align]'")
-
-
-def nothing(folder: Path) -> None:
-    """No report."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +34,7 @@ def wish(model: Path, tmp_path_factory: pytest.TempPathFactory) -> BaselineWish:
 
 
 def test_fine_tuning_makes_better_answers_likelier(wish: BaselineWish, tmp_path: Path) -> None:
-    train_baseline(wish, tmp_path / "out", nothing)
+    train_baseline(wish, tmp_path / "out")
     results = load_record(tmp_path / "out").results
     assert results["fused"]["heldout_perplexity"] < results["student"]["heldout_perplexity"] / 2
 
@@ -47,7 +42,7 @@ def test_fine_tuning_makes_better_answers_likelier(wish: BaselineWish, tmp_path:
 def test_a_killed_baseline_goes_on_to_the_same_weights(
     wish: BaselineWish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_baseline(wish, tmp_path / "whole", nothing)
+    train_baseline(wish, tmp_path / "whole")
 
     def killed(*args: Any) -> None:
         raise KeyboardInterrupt
@@ -55,11 +50,11 @@ def test_a_killed_baseline_goes_on_to_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr("remodeler.alignment.phases._write", killed)
         with pytest.raises(KeyboardInterrupt):
-            train_baseline(wish, tmp_path / "out", nothing)
+            train_baseline(wish, tmp_path / "out")
     with pytest.raises(InputError, match="another seed"):
-        train_baseline(replace(wish, seed=1), tmp_path / "out", nothing)
+        train_baseline(replace(wish, seed=1), tmp_path / "out")
     assert partial(tmp_path / "out").is_dir()
-    train_baseline(wish, tmp_path / "out", nothing)
+    train_baseline(wish, tmp_path / "out")
     found = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out")]
     assert found[0] == found[1]
 
@@ -96,7 +91,7 @@ def test_activations_are_computed_twice_only_where_it_is_asked_for(
 @pytest.mark.parametrize("method", ["dpo", "orpo"])
 def test_preferred_answers_gain_on_the_others(method: str, wish: BaselineWish, tmp_path: Path) -> None:
     course = Course(5.0, run={"learning_rate": 1e-3, "batch": 4})
-    train_baseline(replace(wish, method=method, course=course), tmp_path / "out", nothing)
+    train_baseline(replace(wish, method=method, course=course), tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*.pt"))
     assert os.path.getsize(tmp_path / "out" / "training.jsonl") > 0
     swapped = tmp_path / "swapped.jsonl"
@@ -107,6 +102,6 @@ def test_preferred_answers_gain_on_the_others(method: str, wish: BaselineWish, t
     sides = []
     for path in (wish.preferences, str(swapped)):
         asked = CompareWish((wish.model, str(tmp_path / "out")), path, sampling=Sampling(4), loading=CPU)
-        before, after = compare_policies(asked, None, nothing).results["checkpoints"]
+        before, after = compare_policies(asked, None).results["checkpoints"]
         sides.append(after["heldout_bits_per_byte"] - before["heldout_bits_per_byte"])
     assert sides[0] < sides[1], "the better answer became likelier than the worse one did"

@@ -13,17 +13,26 @@ from commands import invoke
 from forks import COMMAND, pair, said
 from pages import Page, assert_stands_alone
 from remodeler.alignment.baselines.job import train_baseline
-from remodeler.alignment.config import BaselineWish, EvolveWish, Loading, ReviserWish, ReviseWish
+from remodeler.alignment.config import (
+    EXTERNAL,
+    INTERNAL,
+    BaselineWish,
+    Course,
+    EvolveWish,
+    Limits,
+    Loading,
+    ReviserWish,
+    ReviseWish,
+)
 from remodeler.alignment.data.examples import answer
 from remodeler.alignment.data.preferences import read_preferences
 from remodeler.alignment.data.prompts import read_prompts, read_responses
 from remodeler.alignment.data.template import LABELS, MAJOR, MINOR, NONE, Template
-from remodeler.alignment.evolution.filters import FILTERS, Candidate, Limits, refusal, repetition
+from remodeler.alignment.evolution.filters import FILTERS, Candidate, refusal, repetition
 from remodeler.alignment.evolution.job import evolve_policy
 from remodeler.alignment.evolution.prepare import announce, divided
-from remodeler.alignment.evolution.rounds import EXTERNAL, INTERNAL, Task, answers, gathered
+from remodeler.alignment.evolution.rounds import Task, answers, gathered
 from remodeler.alignment.judging.compare import CompareWish, compare_policies
-from remodeler.alignment.phases import Course
 from remodeler.alignment.reviser.revise import revise_responses
 from remodeler.alignment.reviser.reviser import probabilities, quality, reviser
 from remodeler.alignment.reviser.scoring import mean_logprobs
@@ -31,7 +40,7 @@ from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load
 from remodeler.errors import InputError
 from remodeler.generation.sampling import Sampling
-from remodeler.report.page import write_report
+from remodeler.report import page
 from remodeler.runs.folders import partial
 from remodeler.runs.records import load_record, read_lines
 from tiny import tiny_model, tiny_tokenizer
@@ -40,10 +49,6 @@ SHORT = Template("Fix.", "\nP:", "\nR:", "\nV:", {NONE: "NONE", MINOR: "MINOR", 
 OPEN = Limits(0.0, 1000.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 """Filters that let nearly everything through, as a random model needs."""
 CPU = Loading(device="cpu")
-
-
-def nothing(folder: Path) -> None:
-    """No report."""
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +64,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     course = Course(8.0, run={"learning_rate": 1e-2, "batch": 8})
     train_baseline(
-        BaselineWish(str(root / "base"), str(root / "rows.jsonl"), course=course, loading=CPU), root / "policy", nothing
+        BaselineWish(str(root / "base"), str(root / "rows.jsonl"), course=course, loading=CPU), root / "policy"
     )
     told = {"task": "Fix.", "prompt": "\nP:", "response": "\nR:", "revision": "\nV:", "markers": dict(SHORT.markers)}
     (root / "template.json").write_text(json.dumps(told))
     (root / "prompts.txt").write_text("".join(f"the dog sat on {n}\n" for n in range(30)))
     wish = ReviserWish(str(root / "base"), str(root / "rows.jsonl"), root / "template.json", course=course, loading=CPU)
-    train_reviser(wish, root / "reviser", nothing)
+    train_reviser(wish, root / "reviser")
     return {path.name.split(".")[0]: path for path in root.iterdir()}
 
 
@@ -86,7 +91,7 @@ def wish(models: dict[str, Path]) -> EvolveWish:
 @pytest.fixture(scope="module")
 def evolved(wish: EvolveWish, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evolved") / "policy"
-    assert evolve_policy(wish, out, write_report)
+    assert evolve_policy(wish, out)
     return out
 
 
@@ -186,7 +191,7 @@ def test_every_round_is_on_the_disk_with_fresh_prompts_and_reasons(evolved: Path
         "remodeler.alignment.evolution.rounds.judgements",
         "remodeler.alignment.evolution.rounds._revisions",
         "remodeler.alignment.phases._write",
-        "remodeler.alignment.evolution.job._described",
+        "remodeler.alignment.evolution.job._describe",
     ],
 )
 def test_a_killed_evolution_goes_on_to_the_same_policy(
@@ -200,15 +205,15 @@ def test_a_killed_evolution_goes_on_to_the_same_policy(
     with monkeypatch.context() as patch:
         patch.setattr(place, killed)
         with pytest.raises(KeyboardInterrupt):
-            evolve_policy(wish, out, nothing)
+            evolve_policy(wish, out)
     assert partial(out).is_dir()
-    evolve_policy(wish, out, nothing)
+    evolve_policy(wish, out)
     for name in ("model.safetensors", "round-1.jsonl", "round-2.jsonl"):
         assert (out / name).read_bytes() == (evolved / name).read_bytes()
 
 
 def test_restarting_trains_the_first_policy_again(wish: EvolveWish, evolved: Path, tmp_path: Path) -> None:
-    evolve_policy(replace(wish, restart=True), tmp_path / "again", nothing)
+    evolve_policy(replace(wish, restart=True), tmp_path / "again")
     first, second = (read_lines(place / "round-1.jsonl") for place in (evolved, tmp_path / "again"))
     assert first == second
     assert (tmp_path / "again" / "model.safetensors").read_bytes() != (evolved / "model.safetensors").read_bytes()
@@ -217,10 +222,10 @@ def test_restarting_trains_the_first_policy_again(wish: EvolveWish, evolved: Pat
 def test_another_wish_does_not_take_up_the_folder(wish: EvolveWish, tmp_path: Path) -> None:
     out = tmp_path / "policy"
     with pytest.raises(InputError, match=r"accepted none of 13 answers .*quality too low"):
-        evolve_policy(replace(wish, limits=replace(OPEN, quality=1.0)), out, nothing)
+        evolve_policy(replace(wish, limits=replace(OPEN, quality=1.0)), out)
     with pytest.raises(InputError, match="another seed"):
-        evolve_policy(replace(wish, seed=7), out, nothing)
-    evolve_policy(wish, out, nothing)  # but looser filters do
+        evolve_policy(replace(wish, seed=7), out)
+    evolve_policy(wish, out)  # but looser filters do
 
 
 def test_a_policy_that_only_ends_is_named(wish: EvolveWish, models: dict[str, Path], tmp_path: Path) -> None:
@@ -235,7 +240,7 @@ def test_a_policy_that_only_ends_is_named(wish: EvolveWish, models: dict[str, Pa
     tiny_tokenizer().save_pretrained(tmp_path / "mute")
     mute = replace(wish, model=str(tmp_path / "mute"), sampling=Sampling(4, 0.0))
     with pytest.raises(InputError, match="writes nothing but the end of a text"):
-        evolve_policy(mute, tmp_path / "out", nothing)
+        evolve_policy(mute, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +256,7 @@ def test_what_can_not_work_is_refused_before_it_starts(
     change: Any, words: str, wish: EvolveWish, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=words):
-        evolve_policy(replace(wish, **change), tmp_path / "out", nothing)
+        evolve_policy(replace(wish, **change), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -270,7 +275,7 @@ def test_rows_that_ask_nothing_are_counted_before_it_starts(
 def test_a_dry_evolution_says_how_long_and_writes_nothing(
     wish: EvolveWish, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
-    assert not evolve_policy(wish, tmp_path / "out", nothing, dry=True)
+    assert not evolve_policy(wish, tmp_path / "out", dry=True)
     assert list(tmp_path.iterdir()) == []
     assert "answers take about" in messages.text
 
@@ -290,7 +295,7 @@ def test_responses_are_revised_and_what_is_too_long_stays(
     models: dict[str, Path], responses: Path, tmp_path: Path
 ) -> None:
     wish = ReviseWish(str(responses), str(models["reviser"]), tokens=12, loading=CPU)
-    record = revise_responses(wish, tmp_path / "out", write_report)
+    record = revise_responses(wish, tmp_path / "out")
     assert record is not None
     rows = read_lines(tmp_path / "out" / "revisions.jsonl")[1:]
     assert [row["label"] is None for row in rows] == [n == 3 for n in range(6)]
@@ -302,17 +307,23 @@ def test_responses_are_revised_and_what_is_too_long_stays(
     assert sum(record.results["labels"].values()) == 6
 
 
+def killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_killed_revising_goes_on_to_the_same_rows(
     models: dict[str, Path], responses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("remodeler.alignment.reviser.scoring.CHUNK", 2)
     wish = ReviseWish(str(responses), str(models["reviser"]), tokens=12, loading=CPU)
-    revise_responses(wish, tmp_path / "whole", nothing)
-    with pytest.raises(KeyboardInterrupt):
-        revise_responses(wish, tmp_path / "out", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+    revise_responses(wish, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(page, "write_report", killed)
+        with pytest.raises(KeyboardInterrupt):
+            revise_responses(wish, tmp_path / "out")
     log = partial(tmp_path / "out") / "revisions.jsonl"
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:4]) + '{"number": 3, "pro')
-    revise_responses(wish, tmp_path / "out", nothing)
+    revise_responses(wish, tmp_path / "out")
     assert (tmp_path / "out" / "revisions.jsonl").read_bytes() == (tmp_path / "whole" / "revisions.jsonl").read_bytes()
 
 
@@ -330,14 +341,13 @@ def test_responses_that_are_refused(text: str, words: str, tmp_path: Path) -> No
 
 
 def test_pages_show_rounds_and_what_changed(evolved: Path, models: dict[str, Path], tmp_path: Path) -> None:
-    page = Page((evolved / "report.html").read_text(encoding="utf-8"))
-    assert_stands_alone(page)
-    assert "1 internal" in page.text
-    assert "after round 2" in page.text
-    write_report(models["reviser"])
-    page = Page((models["reviser"] / "report.html").read_text(encoding="utf-8"))
-    assert_stands_alone(page)
-    assert "Expected calibration error" in page.text
+    shown = Page((evolved / "report.html").read_text(encoding="utf-8"))
+    assert_stands_alone(shown)
+    assert "1 internal" in shown.text
+    assert "after round 2" in shown.text
+    shown = Page((models["reviser"] / "report.html").read_text(encoding="utf-8"))
+    assert_stands_alone(shown)
+    assert "Expected calibration error" in shown.text
 
 
 def test_the_commands_do_it_all(models: dict[str, Path], responses: Path, tmp_path: Path) -> None:
@@ -382,7 +392,7 @@ def test_two_processes_train_what_one_trains(wish: EvolveWish, models: dict[str,
 
 
 def test_labels_of_the_page_are_those_of_the_template() -> None:
-    from remodeler.report.alignment import LABELS as SHOWN
+    from remodeler.alignment.reviser.results import LABELS as SHOWN
 
     assert SHOWN == LABELS
 
@@ -393,7 +403,7 @@ def test_policies_stand_in_one_table_whose_figures_are_those_of_the_definitions(
     policies = (str(models["base"]), str(models["policy"]))
     how: dict[str, Any] = {"reviser": str(models["reviser"]), "sampling": Sampling(12), "loading": CPU}
     wish = CompareWish(policies, str(models["rows"]), **how)
-    record = compare_policies(wish, tmp_path / "out", write_report)
+    record = compare_policies(wish, tmp_path / "out")
     base, tuned = record.results["checkpoints"]
     assert tuned["heldout_bits_per_byte"] < base["heldout_bits_per_byte"]
     assert tuned["pairs_right"] == 1.0, "it has learned them"
@@ -404,7 +414,7 @@ def test_policies_stand_in_one_table_whose_figures_are_those_of_the_definitions(
     bits = -sum(mean * (len(row.ids) - row.start) for mean, row in zip(mean_logprobs(model, rows), rows, strict=True))
     size = sum(len(each.chosen.encode()) for each in triples)
     assert tuned["heldout_bits_per_byte"] == pytest.approx(bits / np.log(2) / size, rel=1e-5)
-    again = compare_policies(replace(wish, policies=(policies[1], policies[0])), None, nothing).results["checkpoints"]
+    again = compare_policies(replace(wish, policies=(policies[1], policies[0])), None).results["checkpoints"]
     assert [each["answer_characters"] for each in again] == [tuned["answer_characters"], base["answer_characters"]]
 
 

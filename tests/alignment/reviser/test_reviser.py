@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from remodeler.alignment.config import Loading, ReviserWish
+from remodeler.alignment.config import Course, Loading, ReviserWish, Rule
 from remodeler.alignment.data.differences import difference
 from remodeler.alignment.data.examples import Row, answer, marker, markers, revision, tail, weighted, weights, windows
 from remodeler.alignment.data.preferences import Triple
 from remodeler.alignment.data.template import LABELS, MAJOR, MINOR, NONE, Template, read_template
-from remodeler.alignment.phases import MODEL, Course
+from remodeler.alignment.phases import MODEL
 from remodeler.alignment.reviser import train as job
 from remodeler.alignment.reviser.calibration import area, area_interval, calibration_error, judged, reliability
 from remodeler.alignment.reviser.difficulty import (
     Difficulty,
-    Rule,
     agreement,
     difficulties,
     edit_distance,
@@ -241,10 +240,6 @@ def test_a_difference_gives_both_texts_back(one: str, two: str) -> None:
 # From files to a folder -----------------------------------------------------------------------------------------------
 
 
-def nothing(folder: Path) -> None:
-    """No report."""
-
-
 @pytest.fixture(scope="module")
 def wish(tmp_path_factory: pytest.TempPathFactory) -> ReviserWish:
     root = tmp_path_factory.mktemp("reviser")
@@ -268,7 +263,7 @@ def wish(tmp_path_factory: pytest.TempPathFactory) -> ReviserWish:
 @pytest.fixture(scope="module")
 def trained(wish: ReviserWish, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "reviser"
-    assert train_reviser(wish, out, nothing)
+    assert train_reviser(wish, out)
     return out
 
 
@@ -302,9 +297,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(*places[moment])
         with pytest.raises(KeyboardInterrupt):
-            train_reviser(wish, out, nothing)
+            train_reviser(wish, out)
     assert (partial(out) / "warm-up" / MODEL).is_dir() is (moment != "warm-up")
-    train_reviser(wish, out, nothing)
+    train_reviser(wish, out)
     assert (out / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
     assert (out / FILE).read_bytes() == (trained / FILE).read_bytes()
     assert (out / "difficulty.jsonl").read_bytes() == (trained / "difficulty.jsonl").read_bytes()
@@ -352,7 +347,7 @@ def test_a_model_that_is_no_reviser_is_refused(wish: ReviserWish) -> None:
 
 def test_too_long_triples_are_counted_or_refused(wish: ReviserWish, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of 20 triples fits 12 tokens"):
-        train_reviser(replace(wish, length=12), tmp_path / "out", nothing)
+        train_reviser(replace(wish, length=12), tmp_path / "out")
     lengths = {n: len(answer_row) for n, answer_row in enumerate(_lengths(wish))}
     some = job.prepared(replace(wish, length=sorted(lengths.values())[10]), "cpu")
     assert 0 < some.data.dropped["longer than the context"] < 20
@@ -365,7 +360,7 @@ def _lengths(wish: ReviserWish) -> list[tuple[int, ...]]:
 
 
 def test_a_dry_run_writes_nothing(wish: ReviserWish, tmp_path: Path, messages: pytest.LogCaptureFixture) -> None:
-    assert not train_reviser(wish, tmp_path / "out", nothing, dry=True)
+    assert not train_reviser(wish, tmp_path / "out", dry=True)
     assert list(tmp_path.iterdir()) == []
     told = messages.text
     assert "16 triples to learn from, 4 held out" in told

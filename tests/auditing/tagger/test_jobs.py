@@ -29,10 +29,6 @@ from tiny_encoders import tiny_encoder
 WORDS = ["the", "cat", "sat", "on", "mat", "dog", "log"]
 
 
-def nothing(folder: Path) -> None:
-    """No report."""
-
-
 def written(path: Path, count: int, seed: int = 0) -> Path:
     """Posts in which ``dog`` is what is meant."""
     generator = np.random.default_rng(seed)
@@ -55,7 +51,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     wish = Wish(found["train"], str(found["encoder"]), found["dev"], device="cpu")
     for seed, name in enumerate(("one", "two")):
         course = Course(epochs=2, batch=4, learning_rate=3e-3, head_rate=1e-2, seed=seed)
-        train_tagger(replace(wish, course=course), root / name, nothing)
+        train_tagger(replace(wish, course=course), root / name)
         found[name] = root / name
     return found
 
@@ -102,11 +98,11 @@ def test_a_run_that_is_killed_while_it_writes_goes_on(
     def killed(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_job, "save_record", killed)
+    monkeypatch.setattr(train_job, "write_result", killed)
     with pytest.raises(KeyboardInterrupt):
-        train_tagger(wish, tmp_path / "out", nothing)
+        train_tagger(wish, tmp_path / "out")
     monkeypatch.undo()
-    train_tagger(wish, tmp_path / "out", nothing)
+    train_tagger(wish, tmp_path / "out")
     assert (tmp_path / "out" / "head.safetensors").read_bytes() == (places["two"] / "head.safetensors").read_bytes()
     assert not (tmp_path / "out" / "training").exists()
 
@@ -137,12 +133,12 @@ def test_a_teacher_is_found_by_its_texts(places: dict[str, Path], tmp_path: Path
     vote_file([places["one"], places["two"]], places["train"], taught, None, How(likelihoods=True, device="cpu"))
     course = Course(epochs=1, batch=4, seed=1)
     wish = Wish(places["train"], str(places["encoder"]), places["dev"], course=course, device="cpu", teacher=taught)
-    train_tagger(wish, tmp_path / "out", nothing)
+    train_tagger(wish, tmp_path / "out")
     assert load_record(tmp_path / "out").options["teacher"] == str(taught)
     bare = tmp_path / "bare.jsonl"
     vote_file([places["one"], places["two"]], places["train"], bare, None, How(device="cpu"))
     with pytest.raises(InputError, match="has no likelihoods of 60 of 60 texts"):
-        train_tagger(replace(wish, teacher=bare), tmp_path / "other", nothing)
+        train_tagger(replace(wish, teacher=bare), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 

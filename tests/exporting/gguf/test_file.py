@@ -19,7 +19,7 @@ from remodeler.exporting.gguf import check as llama_cpp_check
 from remodeler.exporting.gguf import job as gguf_job
 from remodeler.exporting.gguf.file import read_gguf
 from remodeler.exporting.gguf.job import copied_tokens, prune_gguf
-from remodeler.pruning.pipeline import WIDTHS_FILE
+from remodeler.runs.removals import WIDTHS_FILE
 
 ONE = ("mlp.1",)
 
@@ -340,7 +340,7 @@ def test_a_file_that_llama_cpp_does_not_load_is_named_and_not_what_was_made_of_i
         ([{"step": 0}, {"step": 1, "removed": "mlp.1"}], "lists of blocks"),
         ([{"step": 0}, {"step": 1, "removed": ["mlp.1"]}, {"step": 2, "removed": ["mlp.1"]}], "removes what is gone"),
         ([{"step": 0}, {"step": 1, "removed": ["mlp.1"], "restored": ["mlp.0"]}], "puts back what is there"),
-        ([{"step": 0}, {"step": 1, "removed": ["mlp.-1"]}], "no attention or MLP"),
+        ([{"step": 0}, {"step": 1, "removed": ["mlp.-1"]}], "is not a block"),
         ([{"text": "a"}], "not a removal log"),
         ([[1]], "not a removal log"),
     ],

@@ -13,9 +13,9 @@ import pytest
 from remodeler.checkpoint.forms import choose, pairs
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError
-from remodeler.exporting.rows import Row, left, plain, rows_of
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import mean_nll, perplexity
+from remodeler.model.pairing import Row, left, plain, rows_of
 from remodeler.pruning.config import Budget, PruneConfig
 from remodeler.pruning.methods import CRITERIA, METHODS, nothing
 from remodeler.pruning.search.budget import upto
@@ -143,7 +143,7 @@ def test_standard_shape_may_pair_across_layers() -> None:
 
 def rows(removed: Iterable[Block]) -> list[Row]:
     """What is left of a Llama, as layers."""
-    return rows_of(left(LAYERS, [(block.layer, block.kind) for block in removed]))
+    return rows_of(left(LAYERS, removed))
 
 
 def held(layers: Sequence[Row]) -> bool:
@@ -295,6 +295,7 @@ def test_impossible_budgets(given: dict[str, float], words: str) -> None:
 
 def test_a_quarter_goes_where_nothing_else_is_asked_for() -> None:
     assert Budget() == Budget(ratio=0.25)
+    assert build(PruneConfig, {"model": "m", "remove": 3}).budget == Budget(remove=3)
 
 
 def test_budgets_beyond_what_blocks_allow_are_refused_before_the_search() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from remodeler.alignment.baselines.results import BaselineResults
 from remodeler.alignment.baselines.trl_methods import dpo, orpo
 from remodeler.alignment.config import RUN, BaselineWish, options, same_run
 from remodeler.alignment.data.examples import Row, answer, end_of, windows
@@ -25,15 +26,14 @@ from remodeler.data.chat_templates import RefusedPromptError
 from remodeler.errors import InputError, counted
 from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.model.minibatches import enough_memory
-from remodeler.report.card_align import write_baseline_card
+from remodeler.report.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
-from remodeler.runs.records import Record, save_record, versions
+from remodeler.runs.records import Record, versions
 from remodeler.training.state import CURVE_FILE
 
 logger = logging.getLogger(__name__)
 
-Finish = Callable[[Path], object]
 WORK = "policy"
 """Folder of the phase, until it is done."""
 LENGTH = 2048
@@ -74,7 +74,7 @@ def by_orpo(job: Job, work: Path) -> Path:
 BASELINES: dict[str, Callable[[Job, Path], Path]] = {"sft": sft, "dpo": by_dpo, "orpo": by_orpo}
 
 
-def train_baseline(wish: BaselineWish, out: Path, finish: Finish, dry: bool = False) -> bool:
+def train_baseline(wish: BaselineWish, out: Path, dry: bool = False) -> bool:
     """Train a policy on preferences; with ``dry`` only say what would be done.
 
     Returns:
@@ -104,7 +104,6 @@ def train_baseline(wish: BaselineWish, out: Path, finish: Finish, dry: bool = Fa
                 clear(work, RUN, (WORK, RUN))
                 same_run(work, wish)
                 _complete(job, BASELINES[wish.method](job, work), work, out)
-                finish(work)
             tidy(work, RUN, WORK)
     return True
 
@@ -165,12 +164,11 @@ def _complete(job: Job, done: Path, work: Path, out: Path) -> None:
         "model": {"name": wish.model, "weights": job.known["weights"]},
         "preferences": {"name": wish.preferences, "sha256": texts},
     }
-    results = {
-        "student": job.known["before"],
-        "fused": _scores(job.load(done), data.heldout, wish.chat),
-        "triples": {"train": len(data.train), "held out": len(data.heldout), "left out": dict(data.dropped)},
+    results = BaselineResults(
+        student=job.known["before"],
+        fused=_scores(job.load(done), data.heldout, wish.chat),
+        triples={"train": len(data.train), "held out": len(data.heldout), "left out": dict(data.dropped)},
         **provenance(work),
-    }
-    record = Record("align baseline", options(wish, out), inputs, wish.seed, versions(), results)
-    save_record(work, record)
-    write_baseline_card(work, record)
+    )
+    record = Record("align baseline", options(wish, out), inputs, wish.seed, versions(), results.to_record())
+    write_result(work, record, results)

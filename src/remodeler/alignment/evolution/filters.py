@@ -6,41 +6,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from remodeler.alignment.config import Limits
 from remodeler.alignment.data.template import LABELS, MAJOR, NONE, Template
 from remodeler.alignment.reviser.reviser import quality
-from remodeler.errors import InputError
 
 GRAM = 4
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How strict the filters are."""
-
-    shortest: float = 0.3
-    longest: float = 3.0
-    """Characters of a revision, as a share of those of the answer."""
-    repetition: float = 0.3
-    """Share of 4-grams of words that came before."""
-    confidence: float = 0.4
-    """Of the label."""
-    major: float = 0.5
-    """Of the label MAJOR."""
-    quality: float = 0.5
-    """Of an answer that is kept as it is."""
-    slack: float = 0.0
-    """By so much a revision's quality may be below that of what it revises."""
-
-    def checked(self) -> "Limits":
-        """Itself.
-
-        Raises:
-            InputError: for a number that nothing or everything would pass.
-        """
-        shares = (self.repetition, self.confidence, self.major, self.quality, self.slack)
-        if not all(0 <= each <= 1 for each in shares) or not 0 <= self.shortest <= 1 <= self.longest:
-            raise InputError("a limit of the filters is out of range: shares lie between 0 and 1, the lengths around 1")
-        return self
 
 
 @dataclass(frozen=True)

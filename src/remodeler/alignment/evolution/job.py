@@ -9,18 +9,18 @@ first round and after each. Several processes share the training; the first alon
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from remodeler.alignment.config import RUN, EvolveWish, options, same_run
+from remodeler.alignment.config import INTERNAL, RUN, EvolveWish, options, same_run
 from remodeler.alignment.data.examples import answer
 from remodeler.alignment.data.template import LABELS
 from remodeler.alignment.evolution.prepare import Job, announce, expected, prepared
+from remodeler.alignment.evolution.results import EvolveResults
 from remodeler.alignment.evolution.rounds import (
-    INTERNAL,
     ROWS,
     Row,
     Task,
@@ -35,26 +35,24 @@ from remodeler.alignment.reviser.reviser import quality
 from remodeler.checkpoint.load import fingerprint
 from remodeler.checkpoint.sizes import announce_training_space
 from remodeler.model.minibatches import enough_memory
-from remodeler.report.card_align import write_policy_card
+from remodeler.report.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.records import Record, digest, read_lines, save_record, versions
+from remodeler.runs.records import Record, digest, read_lines, versions
 from remodeler.runs.runlog import RunLog
 from remodeler.training.plan import mixed
 from remodeler.training.state import CURVE_FILE
 
 logger = logging.getLogger(__name__)
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
 FILTERED = "filters.jsonl"
 """The limits that a round was learned with: they may change until then."""
 PROBE = "probe-"
 """Begins the names of the folders with what the policy says between rounds."""
 
 
-def evolve_policy(wish: EvolveWish, out: Path, finish: Finish, dry: bool = False) -> bool:
+def evolve_policy(wish: EvolveWish, out: Path, dry: bool = False) -> bool:
     """Evolve a policy; with ``dry`` only say what would be done.
 
     Returns:
@@ -84,7 +82,6 @@ def evolve_policy(wish: EvolveWish, out: Path, finish: Finish, dry: bool = False
                 clear(work, RUN, (RUN, *_folders(work)))
                 same_run(work, wish, "limits")
                 _complete(job, work, out)
-                finish(work)
             tidy(work, RUN, *_folders(work))
     return True
 
@@ -209,16 +206,17 @@ def _complete(job: Job, work: Path, out: Path) -> None:
         rows = read_lines(model.parent / ROWS)
         shutil.copyfile(model.parent / ROWS, work / f"round-{number}.jsonl")
         rounds.append({"kind": kind, **summary(rows)})
-    results: dict[str, Any] = {
-        "policy": job.policy["size"],
-        "rounds": rounds,
-        "looks": [_seen(job, work, number) for number in range(len(rounds) + 1)] if job.probe else [],
-    }
-    _described(job, results, work, out)
+    results = EvolveResults(
+        policy=job.policy["size"],
+        rounds=rounds,
+        looks=[_seen(job, work, number) for number in range(len(rounds) + 1)] if job.probe else [],
+        **provenance(work),
+    )
+    _describe(job, results, work, out)
 
 
-def _described(job: Job, results: dict[str, Any], work: Path, out: Path) -> None:
-    """The record, and the card for people."""
+def _describe(job: Job, results: EvolveResults, work: Path, out: Path) -> None:
+    """Write the record, the card and the page."""
     reviser = job.reviser()
     inputs = {
         "model": {"name": job.policy["name"], "weights": job.policy["weights"]},
@@ -231,7 +229,5 @@ def _described(job: Job, results: dict[str, Any], work: Path, out: Path) -> None
             "sha256": digest(each for part in job.shards for each in part),
         },
     }
-    results |= provenance(work)
-    record = Record("align evolve", options(job.wish, out), inputs, job.wish.seed, versions(), results)
-    save_record(work, record)
-    write_policy_card(work, record)
+    record = Record("align evolve", options(job.wish, out), inputs, job.wish.seed, versions(), results.to_record())
+    write_result(work, record, results)

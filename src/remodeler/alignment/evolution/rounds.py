@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from remodeler.alignment.config import EXTERNAL, Limits
 from remodeler.alignment.data.differences import difference
 from remodeler.alignment.data.template import LABELS
-from remodeler.alignment.evolution.filters import Candidate, Limits, refusal
+from remodeler.alignment.evolution.filters import Candidate, refusal
 from remodeler.alignment.reviser.difficulty import edit_distance
 from remodeler.alignment.reviser.reviser import Pair, Reviser, Revision, fits, probabilities, quality, revised
 from remodeler.alignment.reviser.scoring import mapped
@@ -25,8 +26,6 @@ from remodeler.generation.sampling import Completion, Sampling, completions
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import digest, to_json, write_text
 
-INTERNAL, EXTERNAL = "internal", "external"
-KINDS = (INTERNAL, EXTERNAL)
 ANSWERS, JUDGED, REVISED, ROWS = "answers.jsonl", "judged.jsonl", "revised.jsonl", "rows.jsonl"
 
 Row = dict[str, Any]

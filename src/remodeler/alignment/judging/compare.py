@@ -6,7 +6,7 @@ it. All policies answer with the same random numbers.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from remodeler.alignment.config import Loading, options
 from remodeler.alignment.data.examples import Row, answer, windows
 from remodeler.alignment.data.preferences import Triple, read_preferences
+from remodeler.alignment.judging.results import CompareResults
 from remodeler.alignment.reviser.reviser import Reviser, fits, load_reviser, probabilities, quality, read_reviser
 from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.checkpoint.load import Checkpoint, fingerprint, look, pick_device
@@ -24,14 +25,14 @@ from remodeler.checkpoint.sizes import memory
 from remodeler.errors import InputError, counted
 from remodeler.generation.sampling import Sampling, completions, refuse_size
 from remodeler.model.logprobs import bits_per_byte, perplexity
+from remodeler.report.page import write_result
 from remodeler.runs.folders import empty, new_folder, refuse_existing
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.records import Record, command_line, digest, save_record, versions
+from remodeler.runs.records import Record, command_line, digest, versions
 from remodeler.runs.runlog import RunLog
 
 logger = logging.getLogger(__name__)
 
-Finish = Callable[[Path], object]
 FOUND = "policies.jsonl"
 
 
@@ -48,7 +49,7 @@ class CompareWish:
     loading: Loading = field(default_factory=Loading)
 
 
-def compare_policies(wish: CompareWish, out: Path | None, finish: Finish) -> Record:
+def compare_policies(wish: CompareWish, out: Path | None) -> Record:
     """Measure every policy; without ``out`` nothing is kept.
 
     Raises:
@@ -66,11 +67,11 @@ def compare_policies(wish: CompareWish, out: Path | None, finish: Finish) -> Rec
     with ExitStack() as after:
         work = after.enter_context(new_folder(out, True)) if out else Path(after.enter_context(TemporaryDirectory()))
         empty(work, (FOUND, *(path.name for path in work.glob("answers-*.jsonl"))))
-        record = _record(wish, triples, _measured(wish, triples, work), out)
+        results = CompareResults(checkpoints=_measured(wish, triples, work), command=command_line())
+        record = _record(wish, triples, results, out)
         record.inputs["preferences"] |= {"left out": dict(dropped)} if dropped else {}
         if out is not None:
-            save_record(work, record)
-            finish(work)
+            write_result(work, record, results)
     return record
 
 
@@ -150,9 +151,7 @@ def _quality(reviser: Reviser, pairs: Sequence[tuple[str, str]]) -> dict[str, fl
     return {"answer_quality": fmean(map(quality, probabilities(reviser, short).tolist()))} if short else {}
 
 
-def _record(wish: CompareWish, triples: Sequence[Triple], found: Sequence[Any], out: Path | None) -> Record:
+def _record(wish: CompareWish, triples: Sequence[Triple], results: CompareResults, out: Path | None) -> Record:
     texts = digest(text for each in triples for text in (each.prompt, each.chosen, each.rejected))
     inputs = {"preferences": {"name": wish.preferences, "count": len(triples), "sha256": texts}}
-    results = {"checkpoints": list(found), "command": command_line()}
-    told = options(wish, out)
-    return Record("align compare", told, inputs, wish.sampling.seed, versions(), results)
+    return Record("align compare", options(wish, out), inputs, wish.sampling.seed, versions(), results.to_record())

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from remodeler.alignment.config import MEASURES, Rule
 from remodeler.alignment.data.examples import revision
 from remodeler.alignment.data.preferences import Triple, ordered
 from remodeler.alignment.data.template import MAJOR, MINOR, NONE, Template
 from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.checkpoint.load import Checkpoint
-from remodeler.errors import InputError
 
-MEASURES = ("gain", "perplexity", "edit")
 MOST = 700.0
 """Nats a token, beyond which a float can't hold a perplexity."""
 
@@ -36,31 +35,6 @@ class Difficulty:
     gain: float
     perplexity: float
     edit: float
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How labels are made."""
-
-    measure: str = "gain"
-    major: float = 0.5
-    """Share of the triples that are MAJOR."""
-    none: float = 1 / 3
-    """Share of all examples that are NONE."""
-    floor: float | None = None
-    """A gain below which a triple is NONE too."""
-
-    def checked(self) -> "Rule":
-        """Itself.
-
-        Raises:
-            InputError: for an unknown measure, or a share outside 0 to 1.
-        """
-        if self.measure not in MEASURES:
-            raise InputError(f"--difficulty {self.measure!r} is not known: choose {', '.join(MEASURES)}")
-        if not 0 < self.major < 1 or not 0 <= self.none < 1:
-            raise InputError(f"shares of {self.major:g} (major) and {self.none:g} (none) were given: between 0 and 1")
-        return self
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,23 @@ from remodeler.alignment.config import ReviseWish, options
 from remodeler.alignment.data.differences import difference, means
 from remodeler.alignment.data.prompts import Response, read_responses, refuse_limit
 from remodeler.alignment.data.template import LABELS
+from remodeler.alignment.reviser.results import REVISIONS_FILE, ReviseResults
 from remodeler.alignment.reviser.reviser import Reviser, fits, load_reviser, probabilities, quality, revised
 from remodeler.alignment.reviser.scoring import mapped
 from remodeler.checkpoint.load import fingerprint, pick_device
 from remodeler.errors import LeftOut, counted
 from remodeler.generation.sampling import Sampling, refuse_size
+from remodeler.report.page import write_result
 from remodeler.runs.folders import empty, new_folder, refuse_existing
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.records import Record, command_line, digest, save_record, versions
+from remodeler.runs.records import Record, command_line, digest, versions
 
 logger = logging.getLogger(__name__)
 
-Finish = Callable[[Path], object]
 Row = dict[str, Any]
-REVISIONS = "revisions.jsonl"
 
 
-def revise_responses(wish: ReviseWish, out: Path, finish: Finish, dry: bool = False) -> Record | None:
+def revise_responses(wish: ReviseWish, out: Path, dry: bool = False) -> Record | None:
     """Label and revise responses, and write them with what changed; with ``dry`` only say what would be done.
 
     Raises:
@@ -51,12 +51,12 @@ def revise_responses(wish: ReviseWish, out: Path, finish: Finish, dry: bool = Fa
     if dry:
         return None
     with new_folder(out, keep=True) as work:
-        empty(work, (REVISIONS,))
+        empty(work, (REVISIONS_FILE,))
         rows = _rows(wish, reviser, given, work)
-        record = _record(wish, reviser, given, rows, out)
+        results = _results(rows)
+        record = _record(wish, reviser, given, results, out)
         record.inputs["responses"] |= {"left out": dict(dropped)} if dropped else {}
-        save_record(work, record)
-        finish(work)
+        write_result(work, record, results)
     return record
 
 
@@ -66,7 +66,7 @@ def _rows(wish: ReviseWish, reviser: Reviser, given: Sequence[Response], work: P
     header = {"responses": texts, "reviser": fingerprint(reviser.checkpoint.model), "tokens": wish.tokens}
     numbered = [(each.row, each) for each in given]
     with progress_bar("revising") as progress:
-        return mapped(work / REVISIONS, header, numbered, lambda chunk: _chunk(wish, reviser, chunk), progress)
+        return mapped(work / REVISIONS_FILE, header, numbered, lambda chunk: _chunk(wish, reviser, chunk), progress)
 
 
 def _chunk(wish: ReviseWish, reviser: Reviser, chunk: Sequence[tuple[int, Response]]) -> list[Row]:
@@ -93,17 +93,22 @@ def _row(number: int, each: Response, known: np.ndarray | None, made: Any) -> Ro
     }
 
 
-def _record(wish: ReviseWish, reviser: Reviser, given: Sequence[Response], rows: Sequence[Row], out: Path) -> Record:
+def _results(rows: Sequence[Row]) -> ReviseResults:
+    before, after = means([(row["response"], row["revision"]) for row in rows])
+    return ReviseResults(
+        labels=dict(Counter(row["label"] or "too long" for row in rows)),
+        changed=sum(row["revision"] != row["response"] for row in rows),
+        not_ended=sum(not row["ended"] for row in rows),
+        characters=before,
+        characters_after=after,
+        command=command_line(),
+    )
+
+
+def _record(wish: ReviseWish, reviser: Reviser, given: Sequence[Response], results: ReviseResults, out: Path) -> Record:
     texts = digest(text for each in given for text in (each.prompt, each.response))
     inputs = {
         "reviser": {"name": wish.reviser, "weights": fingerprint(reviser.checkpoint.model)},
         "responses": {"name": wish.responses, "count": len(given), "sha256": texts},
     }
-    results = {
-        "labels": dict(Counter(row["label"] or "too long" for row in rows)),
-        "changed": sum(row["revision"] != row["response"] for row in rows),
-        "not ended": sum(not row["ended"] for row in rows),
-        **means([(row["response"], row["revision"]) for row in rows]),
-        "command": command_line(),
-    }
-    return Record("align revise", options(wish, out), inputs, 0, versions(), results)
+    return Record("align revise", options(wish, out), inputs, 0, versions(), results.to_record())

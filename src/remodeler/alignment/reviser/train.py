@@ -7,7 +7,7 @@ kill leaves there is taken up by the same command. Several processes share the t
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,23 +29,22 @@ from remodeler.alignment.reviser.difficulty import (
     labelled,
     threshold,
 )
+from remodeler.alignment.reviser.results import ReviserResults
 from remodeler.alignment.reviser.reviser import Reviser, probabilities, quality, reviser, write_settings
 from remodeler.alignment.reviser.scoring import mapped
 from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
 from remodeler.checkpoint.sizes import announce_training_space, file_sizes, memory
 from remodeler.errors import InputError, counted
 from remodeler.model.minibatches import enough_memory
-from remodeler.report.card_align import write_reviser_card
+from remodeler.report.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.records import Record, read_lines, save_record, versions
+from remodeler.runs.records import Record, read_lines, versions
 from remodeler.training.state import CURVE_FILE
 
 logger = logging.getLogger(__name__)
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
 WARM, ADAPTIVE = "warm-up", "adaptive"
 """Folders of the phases."""
 DIFFICULTY = "difficulty.jsonl"
@@ -71,7 +70,7 @@ class Job:
         return self.wish.loading.load(str(name), self.device, self.wish.course.lora is None)
 
 
-def train_reviser(wish: ReviserWish, out: Path, finish: Finish, dry: bool = False) -> bool:
+def train_reviser(wish: ReviserWish, out: Path, dry: bool = False) -> bool:
     """Train a reviser from preferences; with ``dry`` only say what would be done.
 
     Returns:
@@ -100,7 +99,6 @@ def train_reviser(wish: ReviserWish, out: Path, finish: Finish, dry: bool = Fals
                 clear(work, RUN, (WARM, ADAPTIVE, DIFFICULTY, RUN))
                 same_run(work, wish)
                 _complete(job, work, out)
-                finish(work)
             tidy(work, RUN, WARM, ADAPTIVE)
     return True
 
@@ -224,20 +222,21 @@ def _complete(job: Job, work: Path, out: Path) -> None:
     looked = labelled(job.data.heldout, rest, rule, limit, job.wish.seed)
     facts = {"labels": asdict(rule) | {"threshold": limit}, "label_weight": job.wish.label_weight}
     write_settings(work, job.template, trained.marks, facts)
-    results: dict[str, Any] = {
-        "reviser": memory(trained.checkpoint),
-        "triples": {
+    results = ReviserResults(
+        reviser=memory(trained.checkpoint),
+        triples={
             "train": len(job.data.train),
             "held out": len(job.data.heldout),
             "left out": dict(job.data.dropped),
         },
-        "labels": {"threshold": limit, "train": counts(taught), "held out": counts(looked)},
-        "agreement of measures": agreement(known),
+        labels={"threshold": limit, "train": counts(taught), "held out": counts(looked)},
+        agreement=agreement(known),
         **_looked(trained, job.data.heldout, looked, job.wish.seed),
-        "losses": {name: _losses(work / name / CURVE_FILE) for name in (WARM, ADAPTIVE)},
-    }
+        losses={name: _losses(work / name / CURVE_FILE) for name in (WARM, ADAPTIVE)},
+        **provenance(work),
+    )
     logger.info("; ".join(_told(results)))
-    _described(job, results, work, out)
+    _describe(job, results, work, out)
 
 
 def _looked(trained: Reviser, triples: Sequence[Triple], examples: Sequence[Labelled], seed: int) -> dict[str, Any]:
@@ -259,8 +258,8 @@ def _losses(curve: Path) -> dict[str, float]:
     return {"before": found[0], "after": found[-1]} if found else {}
 
 
-def _told(results: dict[str, Any]) -> list[str]:
-    seen, apart = results["calibration"], results["separation"]
+def _told(results: ReviserResults) -> list[str]:
+    seen, apart = results.calibration, results.separation
     return [
         f"held-out labels: {seen['accuracy']:.1%} right (the commonest alone: {seen['chance']:.1%})",
         f"calibration error {seen['calibration_error']:.3f}",
@@ -268,15 +267,14 @@ def _told(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def _described(job: Job, results: dict[str, Any], work: Path, out: Path) -> None:
-    """The record, and the card for people."""
+def _describe(job: Job, results: ReviserResults, work: Path, out: Path) -> None:
+    """Write the record, the card and the page."""
     data = job.data
     texts = digest_of((*data.train, *data.heldout))
     inputs = {
         "model": {"name": job.wish.model, "weights": job.digest},
         "preferences": {"name": job.wish.preferences, "sha256": texts},
     }
-    results |= provenance(work)
-    record = Record("align train-reviser", options(job.wish, out), inputs, job.wish.seed, versions(), results)
-    save_record(work, record)
-    write_reviser_card(work, record)
+    found = results.to_record()
+    record = Record("align train-reviser", options(job.wish, out), inputs, job.wish.seed, versions(), found)
+    write_result(work, record, results)

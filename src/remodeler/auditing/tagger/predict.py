@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from remodeler.auditing.spans import Detector, Span
+from remodeler.auditing.spans import Detector, Likely, Span
 from remodeler.auditing.tagger.files import Trained
 from remodeler.auditing.tagger.labels import SCHEMES, Window, batches, cut, joined, likelihoods
 from remodeler.auditing.tagger.model import collated
-from remodeler.auditing.tagger.rules import Likely, spans_of
+from remodeler.auditing.tagger.rules import spans_of
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.threads import side_by_side
 

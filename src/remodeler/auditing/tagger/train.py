@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from remodeler.auditing.formats.posts import Post
+from remodeler.auditing.spans import Likely
 from remodeler.auditing.statistics.scoring import score
 from remodeler.auditing.tagger.config import Course, Plan
 from remodeler.auditing.tagger.files import Trained, save_tagger
 from remodeler.auditing.tagger.labels import SCHEMES, Pieces, beliefs, cut, tags
 from remodeler.auditing.tagger.model import collated
 from remodeler.auditing.tagger.predict import likely_characters
-from remodeler.auditing.tagger.rules import Likely, spans_of, tuned
+from remodeler.auditing.tagger.rules import spans_of, tuned
 from remodeler.model.minibatches import enough_memory
 from remodeler.runs.folders import partial
 from remodeler.runs.progress import Progress, silent

@@ -21,8 +21,8 @@ from torch import Tensor
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.checkpoint.save import STEP_TOLERANCE
 from remodeler.errors import InputError
+from remodeler.exporting.agreement import Agreement
 from remodeler.exporting.decilm import probe_mlx, probe_vllm
-from remodeler.exporting.graph.check import Told
 from remodeler.model.logprobs import spread_tokens, vocabulary
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def check(
     python: str | None = None,
     compiled: bool = False,
     trust_remote_code: bool = False,
-) -> Told:
+) -> Agreement:
     """Hold a folder in a runtime against the model that it was made of.
 
     Args:
@@ -124,7 +124,7 @@ def last_words(errors: str) -> str:
 
 
 @torch.no_grad()
-def compared(checkpoint: Checkpoint, prompts: Sequence[list[int]], said: dict[str, Any], runtime: str) -> Told:
+def compared(checkpoint: Checkpoint, prompts: Sequence[list[int]], said: dict[str, Any], runtime: str) -> Agreement:
     """How far an answer is from torch's."""
     differences, same = [], 0
     for prompt, nats, chosen in zip(prompts, said["logprobs"], said["chosen"], strict=True):
@@ -136,7 +136,7 @@ def compared(checkpoint: Checkpoint, prompts: Sequence[list[int]], said: dict[st
         short = short_of(behind, chosen)
         differences.append(float(max((own - torch.tensor(nats)).abs().max(), short.max())) / largest)
         same += int((behind.argmax(-1) == torch.tensor(chosen)).sum())
-    return Told(runtime, max(differences), len(prompts) * STEPS, same)
+    return Agreement(runtime, max(differences), len(prompts) * STEPS, same)
 
 
 def short_of(wanted: Tensor, chosen: Sequence[int]) -> Tensor:

@@ -24,8 +24,7 @@ from remodeler.pruning.search.racing import Table
 from remodeler.pruning.search.strategies import SCANS, Scores, remember, remembered
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress, part, silent
-from remodeler.runs.records import append_line
-from remodeler.runs.removals import Header, Step, blocks_of, take_up
+from remodeler.runs.removals import Header, Step, blocks_of, take_up, write_header, write_step
 from remodeler.runs.units import Block, Unit, name
 
 COSTS = {"exact": 0.6, "race": 0.2, "propose": 0.3}
@@ -122,7 +121,7 @@ def step_of(
 def keep(search: Search, log: Path | None, step: Step) -> None:
     """Write a step down and say so."""
     if log:
-        append_line(log, step.line())
+        write_step(log, step)
     if search.on_step:
         search.on_step(step)
 
@@ -163,10 +162,11 @@ def _first_line(search: Search, log: Path | None, header: Header) -> Header:
             "for this --dtype, try --dtype float32"
         )
     blocks = len(search.anatomy.blocks())
-    first = {"step": 0, "perplexity": dense, "parameters": search.anatomy.parameters(), "candidates": blocks}
-    first |= {**header, "seconds": round(time.perf_counter() - start, 3)}
+    first: Header = {"step": 0, "perplexity": dense, "parameters": search.anatomy.parameters(), "candidates": blocks}
+    first |= header
+    first["seconds"] = round(time.perf_counter() - start, 3)
     if log:
-        append_line(log, first)
+        write_header(log, first)
     return first
 
 

@@ -18,7 +18,7 @@ from remodeler.pruning.search.loop import Search, importance, keep, step_of
 from remodeler.pruning.search.strategies import Scores
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress, part
-from remodeler.runs.removals import Step, blocks_of
+from remodeler.runs.removals import Step, blocks_of, units_of
 from remodeler.runs.units import Block, Unit
 
 
@@ -38,7 +38,7 @@ def refine(search: Search, steps: Sequence[Step], log: Path | None = None) -> li
 
 def _first_swap(search: Search, steps: Sequence[Step]) -> Step | None:
     """The first removed unit that is worth putting back, as a step; None when there is none."""
-    units = removed_units(steps)
+    units = units_of(steps)
     for number, unit in enumerate(units):
         start = time.perf_counter()
         scores = _without(search, steps, unit, _trial_progress(search, steps, number / len(units), 1 / len(units)))
@@ -46,14 +46,6 @@ def _first_swap(search: Search, steps: Sequence[Step]) -> Step | None:
         if best != unit and scores.importance[best] < steps[-1].perplexity:
             return step_of(search, steps, best, scores, scores.importance[best], start, restored=unit)
     return None
-
-
-def removed_units(steps: Sequence[Step]) -> list[Unit]:
-    """What is gone, unit by unit, the oldest first."""
-    units: list[Unit] = []
-    for step in steps:
-        units = [unit for unit in units if unit != step.restored] + [step.removed]
-    return units
 
 
 def _without(search: Search, steps: Sequence[Step], unit: Unit, progress: Progress) -> Scores:
