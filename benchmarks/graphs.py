@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.errors import InputError
-from remodeler.exporting.config import Wish
 from remodeler.exporting.job import export
 from remodeler.runs.records import append_line, load_record, read_lines
 
@@ -43,7 +42,7 @@ def measured(name: str, target: str) -> Row:
         model = pruned(made(name, place / "whole"), GONE, place / "pruned")
         try:
             with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-                export(Wish(model.name, target), place / "graph")
+                export(model.name, target, place / "graph")
             told = load_record(place / "graph").results
             found = {key: told[key] for key in ("runtime", "difference", "same", "tokens")}
         except InputError as error:

@@ -38,7 +38,9 @@ from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import METHODS
 from remodeler.pruning.search.loop import Search, prune
-from remodeler.recovery.config import Recipe, Wish
+from remodeler.recovery.config import RecoverConfig
+from remodeler.recovery.methods import Recipe, recipe_of
+from remodeler.runs.options import build
 from remodeler.runs.records import append_line, drop_torn_line, read_lines
 from remodeler.runs.removals import blocks_of
 from remodeler.training.adapters import adapted, everything
@@ -46,14 +48,22 @@ from remodeler.training.loop import train
 from remodeler.training.losses import Loss, cross_entropy, distillation, teacher
 
 DEMO = str(Path(remodeler.__file__).parent / "demo_model")
-WAYS: dict[str, Wish] = {
-    "lora": Wish("lora"),
-    "full": Wish("full"),
-    "distill": Wish("distill", "given", settings={"share": 0.0}),
-    "half": Wish("distill", "given", settings={"share": 0.5}),
-    "distill-10": Wish("distill", "given", settings={"share": 0.0, "k": 10}),
-    "distill-lora": Wish("distill", "given", adapters=True, settings={"share": 0.0}),
+WAYS: dict[str, dict[str, Any]] = {
+    "lora": {"method": "lora"},
+    "full": {"method": "full"},
+    "distill": {"method": "distill", "text_share": 0.0},
+    "half": {"method": "distill", "text_share": 0.5},
+    "distill-10": {"method": "distill", "text_share": 0.0, "top_k": 10},
+    "distill-lora": {"method": "distill", "text_share": 0.0, "adapters": True},
 }
+
+
+def recipe(way: str) -> Recipe:
+    """The recipe of a row."""
+    teacher = {"teacher": "given"} if WAYS[way]["method"] == "distill" else {}
+    return recipe_of(build(RecoverConfig, {"model": "given", **teacher, **WAYS[way]}))
+
+
 """``distill``: the teacher's predictions alone; ``half``: as much of the text's loss; ``distill-10``: ten tokens."""
 RATES = {"lora": 1e-3, "full": 3e-4, "distill": 3e-4, "half": 3e-4, "distill-10": 3e-4, "distill-lora": 1e-3}
 Row = dict[str, Any]
@@ -130,18 +140,18 @@ def trainable(recipe: Recipe, student: Checkpoint, seed: int) -> AbstractContext
 def run(setup: Setup, way: str, rate: float, ratio: float, seed: int, given: argparse.Namespace) -> Row:
     """Train one model one way."""
     place = pruned(setup, ratio, given.out / "models")
-    student, recipe = load(place, dtype="float32", device="cpu"), WAYS[way].recipe()
+    student, chosen = load(place, dtype="float32", device="cpu"), recipe(way)
     row: Row = {"model": setup.model, "way": way, "rate": rate, "ratio": ratio, "seed": seed, "steps": given.steps}
     row |= {"batch": given.batch, "length": given.length, "parameters": student.anatomy.parameters()}
     row["dense"], row["pruned"] = (perplexity(mean_nll(each.anatomy, setup.heldout)) for each in (setup.dense, student))
     folder = given.out / "runs" / "-".join(str(row[key]) for key in ("model", "way", "rate", "ratio", "seed", "steps"))
-    plan = recipe.training(
+    plan = chosen.training(
         len(setup.training), given.steps, seed=seed, evaluate_every=max(1, given.steps // 4), save_minutes=1.0
     )
     plan = replace(plan, learning_rate=rate, batch=given.batch)
     start = time.process_time()
-    with trainable(recipe, student, seed):
-        lines = train(student.anatomy, loss_of(recipe, setup.dense), setup.training, plan, folder, row, setup.heldout)
+    with trainable(chosen, student, seed):
+        lines = train(student.anatomy, loss_of(chosen, setup.dense), setup.training, plan, folder, row, setup.heldout)
         row["processor_seconds"] = time.process_time() - start
         row["recovered"] = perplexity(mean_nll(student.anatomy, setup.heldout))
         row["calibration"] = perplexity(mean_nll(student.anatomy, setup.calibration))

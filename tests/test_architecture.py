@@ -32,7 +32,7 @@ LIGHT = (
     "data.rows",
     "data.prompts",
 )
-HEAVY = ("torch", "transformers", "datasets", "matplotlib")
+HEAVY = ("torch", "transformers", "datasets", "matplotlib", "scipy")
 FILE_LINES, FUNCTION_LINES, MEDIAN_LINES = 300, 60, 10
 # A line of a tree in a document: indentation, name, description.
 TREE_LINE = re.compile(r"^( *)(\S+)(?: {2,}\S.*)?$")

@@ -21,7 +21,7 @@ from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.checkpoint.save import save_pruned
 from remodeler.errors import InputError
 from remodeler.exporting import job
-from remodeler.exporting.config import Wish
+from remodeler.exporting.config import ExportConfig
 from remodeler.exporting.decilm.check import check
 from remodeler.exporting.decilm.write import config_of, write_nemotron
 from remodeler.exporting.gguf import job as gguf_job
@@ -328,9 +328,9 @@ def test_the_record_of_a_cut_file_tells_which_bytes_it_was_cut_from(llama: Check
 
 def test_a_folder_stands_for_the_log_in_it(tmp_path: Path) -> None:
     log = removal_log(tmp_path / "removals.jsonl", ["mlp.1"])
-    asked = Wish(None, gguf=tmp_path / "whole.gguf", removals=tmp_path)
-    assert asked.checked().removals == log
-    assert Wish(None, gguf=asked.gguf, removals=log).checked().removals == log
+    file = tmp_path / "whole.gguf"
+    assert ExportConfig(gguf=file, removals=tmp_path).removals == log
+    assert ExportConfig(gguf=file, removals=log).removals == log
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -343,7 +343,17 @@ def test_a_file_cut_behind_a_cliff_says_so(steps: int, llama: Checkpoint, tmp_pa
     ]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     export_gguf(llama, whole, "f16", None, check=False)
-    given = ["--gguf", str(whole), "--removals", str(log), "--steps", str(steps), "--out", str(out), "--no-check"]
+    given = [
+        "--gguf",
+        str(whole),
+        "--removals",
+        str(log),
+        "--removal-steps",
+        str(steps),
+        "--out",
+        str(out),
+        "--no-check",
+    ]
     result = invoke(["export", *given])
     assert result.exit_code == 0, result.output
     told = json.loads((tmp_path / "cut.gguf.record.json").read_text())["results"].get("warning", {}).get("text", "")
@@ -357,7 +367,7 @@ def test_a_graph_is_described_by_a_record_and_a_card(
     found = {"blocks": {"mlp": 2}, "bytes": 9, "runtime": "ort", "difference": 1e-5, "tokens": 48, "same": 47}
     monkeypatch.setattr(job, "ready", lambda target: None)
     monkeypatch.setattr(job, "write_graph", lambda *given: found)
-    export(Wish(llama.name, "onnx"), tmp_path / "out")
+    export(llama.name, "onnx", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "record.json"]
     results = load_record(tmp_path / "out").results
     assert {name: results[name] for name in found} == found
@@ -385,7 +395,7 @@ def test_a_folder_of_little_use_is_exported_with_its_warning(llama: Checkpoint, 
         (["{model}", "--removals", "{log}"], "go with --gguf"),
         (["{model}", "--to", "onyx"], "'onyx' is not known"),
         (["{model}", "--store", "q9"], "'q9' is not known"),
-        (["--gguf", "{whole}", "--removals", "{log}", "--steps", "9"], "has 1: lower it"),
+        (["--gguf", "{whole}", "--removals", "{log}", "--removal-steps", "9"], "has 1: lower it"),
         (["--gguf", "{cut}", "--removals", "{log}"], "no whole GGUF file"),
         (["--gguf", "{log}", "--removals", "{log}"], "no whole GGUF file"),
         (["--gguf", "{model}/none.gguf", "--removals", "{log}"], "check the path"),

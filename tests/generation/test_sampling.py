@@ -204,7 +204,7 @@ def test_settings_that_make_no_sense(checkpoint: Checkpoint, how: Sampling, word
 
 
 def test_models_and_tokenizers_that_complete_nothing(checkpoint: Checkpoint) -> None:
-    with pytest.raises(InputError, match="no causal language model"):
+    with pytest.raises(InputError, match="not a causal language model"):
         complete(tiny_checkpoint("bert"), PROMPTS, HOW)
     with pytest.raises(InputError, match="no prompts"):
         complete(checkpoint, [], HOW)

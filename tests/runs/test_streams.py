@@ -9,9 +9,11 @@ import pytest
 
 from forks import python, said
 from remodeler.errors import InputError
+from remodeler.evaluation.config import EvaluateConfig
 from remodeler.evaluation.job import evaluate_models
 from remodeler.evaluation.results import EvaluateResults
 from remodeler.report import page
+from remodeler.runs.options import build
 from remodeler.runs.streams import LastingStream, visible
 
 CALL = "; from remodeler.cli.app import main; main()"
@@ -75,7 +77,7 @@ def test_streams_that_can_not_be_written_cost_no_result(model: Path, texts: Path
 def test_an_interrupt_is_one_line(model: Path, texts: Path) -> None:
     start = (
         "import remodeler.evaluation.job as e, signal, os\n"
-        "e.evaluate = lambda *a, **b: os.kill(os.getpid(), signal.SIGINT)"
+        "e.measure = lambda *a, **b: os.kill(os.getpid(), signal.SIGINT)"
     )
     process = python(start + CALL, "evaluate", model, "--texts", texts, "--device", "cpu")
     _, err = process.communicate()
@@ -85,7 +87,7 @@ def test_an_interrupt_is_one_line(model: Path, texts: Path) -> None:
 
 def test_memory_that_runs_out_is_one_line(model: Path, texts: Path) -> None:
     failing = 'def f(*a, **b): raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried 9 bytes.")\n'
-    start = f"{failing}import remodeler.evaluation.job as e; e.evaluate = f"
+    start = f"{failing}import remodeler.evaluation.job as e; e.measure = f"
     process = python(start + CALL, "evaluate", model, "--texts", texts, "--device", "cpu")
     _, err = process.communicate()
     assert process.returncode == 2
@@ -94,7 +96,7 @@ def test_memory_that_runs_out_is_one_line(model: Path, texts: Path) -> None:
 
 
 def test_an_error_of_the_disk_that_nobody_expected_is_one_line(model: Path, texts: Path) -> None:
-    start = "def f(*a, **b): open('/dev/null/nothing')\nimport remodeler.evaluation.job as e; e.evaluate = f"
+    start = "def f(*a, **b): open('/dev/null/nothing')\nimport remodeler.evaluation.job as e; e.measure = f"
     process = python(start + CALL, "evaluate", model, "--texts", texts, "--device", "cpu")
     _, err = process.communicate()
     assert process.returncode == 2
@@ -102,7 +104,7 @@ def test_an_error_of_the_disk_that_nobody_expected_is_one_line(model: Path, text
 
 
 def test_other_errors_keep_their_traceback(model: Path, texts: Path) -> None:
-    start = "def f(*a, **b): raise RuntimeError('a bug')\nimport remodeler.evaluation.job as e; e.evaluate = f"
+    start = "def f(*a, **b): raise RuntimeError('a bug')\nimport remodeler.evaluation.job as e; e.measure = f"
     _, err = (process := python(start + CALL, "evaluate", model, "--texts", texts, "--device", "cpu")).communicate()
     assert process.returncode == 1
     assert "Traceback" in err
@@ -124,9 +126,9 @@ def test_figures_are_shown_before_a_disk_can_refuse_them(
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(page, "write_report", full)
-    options = {"texts": str(texts), "length": 16, "packing": "paper", "limit": None, "speed": False}
-    loading = {"family": None, "trust_remote_code": False, "dtype": "auto", "device": "cpu"}
+    given = {"model": str(model), "texts": str(texts), "length": 16, "speed": False, "device": "cpu"}
+    config = build(EvaluateConfig, given | {"out": tmp_path / "out"})
     with pytest.raises(InputError, match="no space left"):
-        evaluate_models([str(model)], [None], loading, options, [], tmp_path / "out", shown.append)
+        evaluate_models(config, shown.append)
     assert shown[0].checkpoints[0]["perplexity"] > 0
     assert list(tmp_path.iterdir()) == []

@@ -61,3 +61,22 @@ class ModelConfig(LoadConfig):
     def name(self) -> str:
         """The folder or hub id."""
         return str(getattr(self.model, "name", self.model)) if not isinstance(self.model, Path) else str(self.model)
+
+
+@config
+class PublishConfig:
+    """Push a finished result to the Hugging Face Hub: private, unless you say otherwise.
+
+    Verbs that write a model do the same with `--push-to-hub USER/MODEL`.
+
+    Example: `remodel publish small me/small --dry-run`
+    """
+
+    folder: Annotated[Path, Option(positional=True)]
+    """A folder that a verb wrote."""
+    name: Annotated[str, Option(positional=True)]
+    """USER/MODEL on the Hub."""
+    public: bool = False
+    """If it is new, everybody may see it."""
+    dry_run: bool = False
+    """List what would be sent; send nothing."""

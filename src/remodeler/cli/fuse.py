@@ -63,9 +63,8 @@ def fuse(
     given = dict(locals())
     opt.refuse_unpublishable(None if dry_run else push_to_hub)
     from remodeler.fusion.job import fuse_models
-    from remodeler.report.page import write_report
 
-    if fuse_models(fus.wish_of(given), out, write_report, dry_run):
+    if fuse_models(fus.wish_of(given), out, dry_run):
         _fused(out)
         opt.published(out, push_to_hub)
 

@@ -5,10 +5,7 @@ import typer
 from remodeler.cli import align_run
 from remodeler.cli import options as opt
 from remodeler.cli.audit import audit
-from remodeler.cli.evaluate import evaluate
-from remodeler.cli.export import export
 from remodeler.cli.fuse import fuse
-from remodeler.cli.report import publish, report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,10 +17,6 @@ app = typer.Typer(
 )
 
 
-app.command(cls=opt.Verb)(evaluate)
 app.command(cls=opt.Verb)(fuse)
-app.command(cls=opt.Verb)(export)
-app.command(cls=opt.Verb)(report)
-app.command(cls=opt.Verb)(publish)
 app.add_typer(align_run.app, name="align")
 app.add_typer(audit, name="audit", short_help="Find and count toxic spans in texts, and in what models write.")

@@ -35,7 +35,7 @@ LENGTH = 2048  # of a window, where the model can read that much
 PROMPT, NEW, REPEATS = 128, 64, 5
 
 
-def evaluate(
+def measure(
     checkpoints: Sequence[Checkpoint],
     texts: Sequence[str] = (),
     *,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from huggingface_hub import ModelCardData
 
-from remodeler.exporting.graph.snippets import CODE, NAMES
+from remodeler.exporting.snippets import CODE, NAMES
 from remodeler.report.card import known_as, page, warned
 from remodeler.report.card_text import code, fenced
 from remodeler.report.figures import Values

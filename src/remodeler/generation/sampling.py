@@ -163,7 +163,7 @@ def read(checkpoint: Checkpoint, prompts: Sequence[str], how: Sampling) -> list[
     """
     how.checked()
     if checkpoint.anatomy.family.task != "causal":
-        raise InputError(f"{checkpoint.name} is no causal language model: only those complete a prompt")
+        raise InputError(f"{checkpoint.name} is not a causal language model: only those complete a prompt")
     if not prompts:
         raise InputError("no prompts were given, at least one is needed: choose another file")
     rows = templated(checkpoint, prompts) if how.chat else [prompt_ids(checkpoint, prompt) for prompt in prompts]

@@ -62,7 +62,7 @@ def short(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Bytes in three digits: 21.1 MB."""
+    """Bytes in three digits, as all figures: 21.1 MB. ``rich.filesize`` counts decimal places, and says 12 bytes."""
     for power, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if abs(value) >= power:
             return f"{_three_digits(value / power)} {unit}"

@@ -94,7 +94,7 @@ def _run(job: Job[R], out: Path | None) -> R | None:
             assert work is not None
             job.assist(work)
         return None
-    with _folder(out) as folder:
+    with _folder(out, keep=bool(job.kept) or described) as folder:
         results = job.read(folder) if described else _worked(job, folder)
         remove_scratch(folder, *job.scratch)
     return results
@@ -109,9 +109,9 @@ def _worked(job: Job[R], folder: Path) -> R:
 
 
 @contextmanager
-def _folder(out: Path | None) -> Iterator[Path]:
+def _folder(out: Path | None, keep: bool) -> Iterator[Path]:
     if out is not None:
-        with new_folder(out, keep=True) as folder:
+        with new_folder(out, keep) as folder:
             yield folder
         return
     with TemporaryDirectory() as place:

@@ -6,10 +6,8 @@ Values are checked when a config is made, by whomever: errors name fields, and t
 (see :func:`remodeler.errors.option`).
 """
 
-import ast
 import inspect
 import math
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
@@ -18,8 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 from remodeler.errors import InputError, option
+from remodeler.runs.docstrings import field_docstrings
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def own_specs(cls: type) -> Iterator[Spec]:
 
 def _walk(cls: type, path: tuple[str, ...], given: Any) -> Iterator[Spec]:
     """Options of a config; where a verb gives it as a default, ``given``, its values are the defaults."""
-    hints, helps = get_type_hints(cls, include_extras=True), _docstrings(cls)
+    hints, helps = get_type_hints(cls, include_extras=True), field_docstrings(cls)
     for each in fields(cls):
         kind, option = _annotated(hints[each.name])
         default = _default(each) if given is None else getattr(given, each.name)
@@ -183,23 +183,6 @@ def _annotated(hint: Any) -> tuple[Any, Option]:
 
 def _default(each: Field[Any]) -> Any:
     return each.default_factory() if each.default_factory is not MISSING else each.default
-
-
-@cache
-def _docstrings(cls: type) -> dict[str, str]:
-    """The docstrings below the fields of a class and of those it extends."""
-    found: dict[str, str] = {}
-    for each in reversed([each for each in cls.__mro__ if is_dataclass(each)]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for field, below in zip(body.body, body.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and _is_text(below):
-                found[field.target.id] = inspect.cleandoc(below.value.value)  # type: ignore[attr-defined]
-    return found
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 # From values to a config and back -------------------------------------------------------------------------------------
@@ -270,22 +253,30 @@ def recorded(value: Any) -> Any:
     return value.name if hasattr(value, "anatomy") else value
 
 
-def signed(kind: type) -> Callable[[T], T]:
-    """Give a function that takes options by keyword the signature that its config declares."""
-    shown = [spec for spec in specs(kind) if not spec.option.command_only]
-    shown.sort(key=lambda spec: not spec.option.positional)
+def signed(kind: type, *others: str) -> Callable[[F], F]:
+    """Give a function that takes ``**options`` of a config the signature that they make, for help and completion.
 
-    def decorate(function: T) -> T:
-        given = inspect.signature(function)  # type: ignore[arg-type]
-        signature = given.replace(parameters=[_parameter(spec) for spec in shown])
+    Args:
+        kind: the config.
+        others: options that the function's own parameters stand for under other names.
+    """
+
+    def decorate(function: F) -> F:
+        given = inspect.signature(function)
+        own = [each for each in given.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        hidden = {*others, *(each.name for each in own)}
+        shown = [spec for spec in specs(kind) if not spec.option.command_only and spec.name not in hidden]
+        shown.sort(key=lambda spec: not spec.option.positional)
+        signature = given.replace(parameters=[*own, *(_parameter(spec, not own) for spec in shown)])
         function.__signature__ = signature  # type: ignore[attr-defined]
         return function
 
     return decorate
 
 
-def _parameter(spec: Spec) -> inspect.Parameter:
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if spec.option.positional else inspect.Parameter.KEYWORD_ONLY
+def _parameter(spec: Spec, first: bool) -> inspect.Parameter:
+    positional = spec.option.positional and first
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY
     default = inspect.Parameter.empty if spec.default is MISSING else spec.default
     return inspect.Parameter(spec.name, kind, default=default, annotation=spec.type)
 

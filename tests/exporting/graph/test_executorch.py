@@ -13,7 +13,6 @@ from commands import invoke
 from graphs import made, pruned
 from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.errors import InputError
-from remodeler.exporting.config import Wish
 from remodeler.exporting.graph.check import STEPS, check
 from remodeler.exporting.graph.executorch import LONGEST, longest, spelled_out
 from remodeler.exporting.job import export
@@ -99,4 +98,4 @@ def test_texts_are_as_long_as_the_context_at_most() -> None:
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "executorch", None)
     with pytest.raises(InputError, match=r"the package executorch: pip install 'remodeler\[executorch\]'"):
-        export(Wish("anything", "executorch"), tmp_path / "out")
+        export("anything", "executorch", tmp_path / "out")

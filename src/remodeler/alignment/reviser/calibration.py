@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from remodeler.alignment.data.template import LABELS
+from remodeler.evaluation.bootstrap import interval
 
 BINS = 10
-DRAWS, INTERVAL = 1000, (2.5, 97.5)
+DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 
 
 def area(good: Sequence[float], bad: Sequence[float]) -> float:
-    """Probability that a good answer has the higher score, ties as half: the area under the ROC curve."""
+    """Probability that a good answer has the higher score, ties as half: the area under the ROC curve.
+
+    As ``scipy.stats.mannwhitneyu`` counts it, which finds a p-value too and takes up to 200 times as long.
+    """
     order = np.sort(np.asarray(bad, dtype=float))
     below, up_to = np.searchsorted(order, good, "left"), np.searchsorted(order, good, "right")
     return float((below + up_to).mean() / 2 / len(order))
@@ -54,10 +58,8 @@ def area(good: Sequence[float], bad: Sequence[float]) -> float:
 
 def area_interval(good: Sequence[float], bad: Sequence[float], seed: int) -> dict[str, float]:
     """The area with its 95 % interval: triples drawn with replacement, both their answers together."""
-    generator, one, two = np.random.default_rng(seed), np.asarray(good), np.asarray(bad)
-    drawn = [generator.integers(0, len(one), len(one)) for _ in range(DRAWS)]
-    low, high = np.percentile([area(one[own].tolist(), two[own].tolist()) for own in drawn], INTERVAL)
-    return {"value": area(good, bad), "low": float(low), "high": float(high)}
+    low, high = interval(area, (np.asarray(good), np.asarray(bad)), DRAWS, np.random.default_rng(seed))
+    return {"value": area(good, bad), "low": low, "high": high}
 
 
 def judged(probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
@@ -99,20 +100,11 @@ def counts(examples: Sequence[Labelled]) -> dict[str, int]:
 
 def agreement(found: Sequence[Difficulty]) -> dict[str, float]:
     """Rank correlations (Spearman) of the three measures; 0 where one is constant."""
-    ranks = {name: _ranks([getattr(each, name) for each in found]) for name in MEASURES}
-    pairs = [(one, two) for place, one in enumerate(MEASURES) for two in MEASURES[place + 1 :]]
-    return {f"{one} and {two}": _correlation(ranks[one], ranks[two]) for one, two in pairs}
+    values = {name: [getattr(each, name) for each in found] for name in MEASURES}
+    return {f"{one} and {two}": _correlation(values[one], values[two]) for one, two in combinations(MEASURES, 2)}
 
 
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    """Places in order, ties sharing theirs."""
-    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(count)
-    middle: np.ndarray = (ends - (count - 1) / 2)[inverse]
-    return middle
+def _correlation(one: Sequence[float], two: Sequence[float]) -> float:
+    from scipy.stats import spearmanr  # here: a second, and only who trains a reviser asks
 
-
-def _correlation(one: np.ndarray, two: np.ndarray) -> float:
-    if len(one) < 2 or one.std() == 0 or two.std() == 0:
-        return 0.0
-    return float(np.corrcoef(one, two)[0, 1])
+    return float(spearmanr(one, two).statistic) if len(set(one)) > 1 and len(set(two)) > 1 else 0.0

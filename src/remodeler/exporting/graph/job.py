@@ -14,8 +14,8 @@ from remodeler.errors import InputError
 from remodeler.exporting.graph.check import check
 from remodeler.exporting.graph.executorch import executorch
 from remodeler.exporting.graph.onnx import onnx
-from remodeler.exporting.graph.snippets import NAMES
 from remodeler.exporting.graph.tracing import refuse, traced
+from remodeler.exporting.snippets import NAMES
 
 logger = logging.getLogger(__name__)
 
