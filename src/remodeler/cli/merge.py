@@ -15,6 +15,6 @@ def merge(config: MergeConfig) -> None:
         if results is None:
             return
         if results.shares:
-            say(f"shares of the models: {', '.join(f'{each:.3f}' for each in results['shares'])}")
+            say(f"shares of the models: {', '.join(f'{each:.3f}' for each in results.shares)}")
         weights = size(results.merged["weight_bytes"])
         note(f"{config.run.out}: the model ({weights} of weights), report.html, merge.jsonl, record.json")
