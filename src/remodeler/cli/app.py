@@ -13,6 +13,8 @@ from remodeler.cli.command import add_command
 from remodeler.cli.demo import DemoConfig, demo
 from remodeler.cli.evaluate import evaluate
 from remodeler.cli.export import export
+from remodeler.cli.fuse import fuse
+from remodeler.cli.merge import merge
 from remodeler.cli.prune import cut, prune
 from remodeler.cli.recover import recover
 from remodeler.cli.report import publish, report
@@ -20,6 +22,8 @@ from remodeler.cli.screen import messages_as_notes, note
 from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.evaluation.config import EvaluateConfig
 from remodeler.exporting.config import ExportConfig
+from remodeler.fusion.config import FuseConfig
+from remodeler.merging.config import MergeConfig
 from remodeler.pruning.config import CutConfig, PruneConfig
 from remodeler.recovery.config import RecoverConfig
 from remodeler.report.config import ReportConfig
@@ -42,12 +46,14 @@ app.register_install_completion_command(help="Install completion for bash, zsh o
 add_command(app, "prune", PruneConfig, prune)
 add_command(app, "cut", CutConfig, cut)
 add_command(app, "recover", RecoverConfig, recover)
+add_command(app, "merge", MergeConfig, merge)
+add_command(app, "fuse", FuseConfig, fuse)
 add_command(app, "evaluate", EvaluateConfig, evaluate)
 add_command(app, "export", ExportConfig, export)
 add_command(app, "report", ReportConfig, report)
 add_command(app, "publish", PublishConfig, publish)
 add_command(app, "demo", DemoConfig, demo)
-CONVERTED = ("prune", "cut", "recover", "evaluate", "export", "report", "publish", "demo")
+CONVERTED = ("prune", "cut", "recover", "merge", "fuse", "evaluate", "export", "report", "publish", "demo")
 
 
 def main() -> None:

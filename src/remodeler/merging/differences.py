@@ -29,7 +29,7 @@ SHOWN = 4
 """Fields that a note names."""
 
 
-def tell_differences(every: Sequence[tuple[Model, Outline]]) -> None:
+def report_differences(every: Sequence[tuple[Model, Outline]]) -> None:
     """Refuse models whose rows are cut into heads otherwise, and say what else differs from the first one.
 
     Args:
@@ -51,7 +51,7 @@ def tell_differences(every: Sequence[tuple[Model, Outline]]) -> None:
         if found:
             logger.warning(
                 f"the configs of {first.name} and {model.name} differ, the result has what {first.name} says: "
-                + _listed(found)
+                + _list_fields(found)
             )
 
 
@@ -76,7 +76,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], before: str = 
             yield before + key, (first, second)
 
 
-def _listed(found: Mapping[str, tuple[Any, Any]]) -> str:
+def _list_fields(found: Mapping[str, tuple[Any, Any]]) -> str:
     parts = [f"{field} ({reprlib.repr(one)} and {reprlib.repr(other)})" for field, (one, other) in found.items()]
     rest = [f"and {len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
     return ", ".join([*parts[:SHOWN], *rest])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from remodeler.errors import InputError
-from remodeler.merging.settings import Alternatives, Setting
+from remodeler.merging.numbers import Alternatives, Setting
 
 Parameters = Mapping[str, Alternatives]
 """By mergekit's names."""
@@ -66,7 +66,7 @@ NOTHING_DROPPED = {"density": Parameter("", 1.0, per_model=True), "rescale": Par
 OUTLIERS = {"gamma": Parameter("gamma", 0.01, per_model=True), "rescale": NO_RESCALE}
 BY_RANK = {"epsilon": Parameter("epsilon", 0.15, per_model=True), "rescale": RESCALE}
 
-METHODS: dict[str, dict[str, Parameter]] = {
+PARAMETERS: dict[str, dict[str, Parameter]] = {
     name: parameters | {"int8_mask": MEMORY_ONLY}
     for name, parameters in {
         "linear": {"weight": WEIGHT, "normalize": Parameter("normalize", True)},
@@ -147,7 +147,7 @@ def options_of(method: str, models: Sequence[Source], common: Parameters) -> dic
         InputError: naming a parameter that must be given and is not.
     """
     found: dict[str, Any] = {"variant": "mergekit"} if method in VARIANTS else {}
-    for name, parameter in METHODS[method].items():
+    for name, parameter in PARAMETERS[method].items():
         if not parameter.option:
             continue
         shared = common.get(name, ())
@@ -158,7 +158,7 @@ def options_of(method: str, models: Sequence[Source], common: Parameters) -> dic
             ]
         else:
             setting = _setting(name, parameter, shared)
-            found[parameter.option] = _constant(setting) if parameter.is_switch else [setting]
+            found[parameter.option] = _constant(setting) if parameter.is_switch else setting
     return found
 
 

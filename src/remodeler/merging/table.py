@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from remodeler.errors import InputError
 from remodeler.merging.dropping import dare, della, rescale_factors
 from remodeler.merging.methods import (
     Combine,
@@ -61,7 +60,7 @@ BY_RANK = DROPPED | {"epsilon": 0.15}
 CONSENSUS = {"consensus": True}
 ONCE = "1, or 2 in the variant mergekit"
 
-MERGE_METHODS: dict[str, Method] = {
+METHODS: dict[str, Method] = {
     "linear": Method(linear, {"weight": 1.0, "normalize": True}, needs_base=False),
     "slerp": Method(
         slerp, {"t": 0.5, "variant": "paper"}, angle, needs_base=False, models=2, passes="2", choices=PAPER
@@ -83,10 +82,3 @@ MERGE_METHODS: dict[str, Method] = {
         choices=SCE,
     ),
 }
-
-
-def method_named(name: str) -> Method:
-    """A row of the table."""
-    if name not in MERGE_METHODS:
-        raise InputError(f"method {name!r} is not known: choose {', '.join(MERGE_METHODS)}")
-    return MERGE_METHODS[name]

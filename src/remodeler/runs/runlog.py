@@ -33,6 +33,12 @@ class RunLog:
             self._refuse_other(key, found[0].get(key), json.loads(to_json(header.get(key))))
         return found[1:]
 
+    def mismatches(self, header: Mapping[str, Any]) -> list[str]:
+        """Keys whose values in the log's header are other than in this one; nothing is changed."""
+        found = read_lines(self.path)[:1] if self.path.exists() else []
+        wanted = json.loads(to_json(header))
+        return [key for key in {**wanted, **found[0]} if found[0].get(key) != wanted.get(key)] if found else []
+
     def append(self, rows: Sequence[Any]) -> None:
         """Add rows, and wait until they are on the disk."""
         append_lines(self.path, rows)
