@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cache
 from inspect import Parameter as Place
 from inspect import Signature, cleandoc
+from itertools import count
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -134,6 +135,14 @@ def _default(spec: Spec) -> list[str]:
     return [f"[default: {'yes' if value is True else value}]"]
 
 
+LAST = {"Memory and speed": 900, "Model": 1000}
+"""Panels that most people skip."""
+
+
 @cache
 def _panel(name: str) -> Group:
-    return Group(name or "Options", sort_key=2 if name else 1)
+    """A heading of help: options without one first, then panels as configs declare them."""
+    return Group(name or "Options", sort_key=LAST.get(name, next(_places)) if name else 0)
+
+
+_places = count(1)

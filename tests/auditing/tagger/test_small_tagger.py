@@ -66,7 +66,7 @@ def test_it_is_known_by_its_name_in_every_part(tmp_path: Path) -> None:
 @pytest.mark.shared
 def test_it_scores_what_its_page_says(shared: Path, tmp_path: Path) -> None:
     posts = shared / "data" / "toxic_spans" / "tsd_trial.csv"
-    page = (REPOSITORY / "docs" / "audit.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "guides" / "audit.md").read_text(encoding="utf-8")
     made = called("predict", "--texts", posts, "--out", tmp_path / "spans-pred.txt", "--device", "cpu")
     assert made.exit_code == 0, made.exception
     assert f"{score_files(tmp_path / 'spans-pred.txt', posts)['all posts'].f1:.4f}" in page

@@ -25,10 +25,10 @@ from remodeler.checkpoint.sizes import announce_training_space, memory
 from remodeler.data.chat_templates import RefusedPromptError
 from remodeler.errors import InputError, counted
 from remodeler.model.logprobs import mean_nll, perplexity
-from remodeler.model.minibatches import enough_memory
 from remodeler.report.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.runs.job import enough_memory
 from remodeler.runs.records import Record, versions
 from remodeler.training.state import CURVE_FILE
 

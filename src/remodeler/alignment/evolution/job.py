@@ -34,10 +34,10 @@ from remodeler.alignment.phases import MODEL, Lesson, phase, provenance
 from remodeler.alignment.reviser.reviser import quality
 from remodeler.checkpoint.load import fingerprint
 from remodeler.checkpoint.sizes import announce_training_space
-from remodeler.model.minibatches import enough_memory
 from remodeler.report.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.runs.job import enough_memory
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, digest, read_lines, versions
 from remodeler.runs.runlog import RunLog

@@ -35,10 +35,10 @@ from remodeler.alignment.reviser.scoring import mapped
 from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
 from remodeler.checkpoint.sizes import announce_training_space, file_sizes, memory
 from remodeler.errors import InputError, counted
-from remodeler.model.minibatches import enough_memory
 from remodeler.report.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
+from remodeler.runs.job import enough_memory
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, read_lines, versions
 from remodeler.training.state import CURVE_FILE

@@ -31,8 +31,8 @@ from remodeler.auditing.tagger.labels import SCHEMES, Pieces, beliefs, cut, tags
 from remodeler.auditing.tagger.model import collated
 from remodeler.auditing.tagger.predict import likely_characters
 from remodeler.auditing.tagger.rules import spans_of, tuned
-from remodeler.model.minibatches import enough_memory
 from remodeler.runs.folders import partial
+from remodeler.runs.job import enough_memory
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import read_lines
 from remodeler.training import state
