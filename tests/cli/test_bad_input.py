@@ -218,23 +218,24 @@ FUSE: list[Fault] = [
     ("model --teachers encoder", "encoder is no causal language model"),
     *texts(),
     *taken(),
-    *PACE,
-    *ADAPTERS,
+    *OPTIMIZATION,
+    ("model", "--teachers must be given"),
     ("+ --held-out nothing.txt", "there is no file nothing.txt"),
-    ("+ --samples 0", "0 samples were asked for"),
+    ("+ --samples 0", "--samples must be >= 1 (got 0)"),
+    ("+ --length 0", "--length must be >= 1 (got 0)"),
     ("+ --length 1", "give longer ones, or a larger --length"),
     ("+ --teacher-store taken.txt", "can't be used"),
     *[
-        (f"+ --{name} magic", f"--{name} 'magic' is not known")
-        for name in ("align", "map", "parity", "fusion", "level", "score", "unaligned", "collide", "divergence")
+        (f"+ --{name} magic", f"--{name} 'magic' is unknown")
+        for name in ("align", "map", "parity", "fusion", "level", "rank-by", "unaligned", "collide", "divergence")
     ],
     ("+ --divergence hybrid --align dp", "it takes bytes, mince"),
-    ("+ --top-k 0", "--top-k 0 was given"),
-    ("+ --text-share 2", "a share of 2 for the text's own loss"),
-    ("+ --temperature 0", "a temperature of 0"),
-    ("+ --steps 0", "steps 0 was given"),
-    ("+ --batch-size 0", "batch 0 was given"),
-    ("+ --evaluate-every -1", "evaluate every -1"),
+    ("+ --top-k 0", "--top-k must be >= 1 (got 0)"),
+    ("+ --text-share 2", "--text-share must be >= 0 and <= 1 (got 2)"),
+    ("+ --temperature 0", "--temperature must be > 0 (got 0)"),
+    ("+ --evaluate-every -1", "--evaluate-every must be >= 0 (got -1)"),
+    ("+ --batch-size 0", "unknown option --batch-size"),
+    ("+ --score token", "unknown option --score"),
     *COMPUTE,
     PUBLISHED,
 ]

@@ -120,7 +120,7 @@ def test_groups_are_those_of_the_same_bytes_and_their_scale_is_the_joint_probabi
     )
     span, scale = spans(ours, other, 0)
     cells = {int(one): (int(two - one), first, last) for one, two, first, last in groups(ours.cuts[0], theirs.cuts[0])}
-    losses = other.of(0).tolist()
+    losses = other.losses_of(0).tolist()
     several = 0
     for place, position in enumerate(ours.positions[0].tolist()):
         if (

@@ -45,7 +45,9 @@ def test_what_changes_nothing_is_not_said(tmp_path: Path, messages: pytest.LogCa
 
 def test_other_heads_are_refused(tmp_path: Path) -> None:
     """Two of 16 have as many rows as four of 8."""
-    with pytest.raises(InputError, match=r"head_dim is 8 in .*one and 16 in .*two: their rows are cut into heads"):
+    with pytest.raises(
+        InputError, match=r"head_dim is 8 in .*one and 16 in .*two: their rows are split into different heads"
+    ):
         plan_merge(pair(tmp_path, head_dim=16, num_attention_heads=2, num_key_value_heads=1))
 
 

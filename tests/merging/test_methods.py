@@ -18,8 +18,8 @@ from remodeler.merging.config import METHOD_OPTIONS, VARIANTS, MergeConfig
 from remodeler.merging.config import METHODS as NAMES
 from remodeler.merging.methods import shares
 from remodeler.merging.numbers import parse_setting
-from remodeler.merging.pieces import BLOCK, Walk, totals, uniform
-from remodeler.merging.selection import largest, largest_only
+from remodeler.merging.pieces import BLOCK, Walk, totals, uniform_numbers
+from remodeler.merging.selection import find_cutoffs, keep_largest
 from remodeler.merging.settings import complete_options, options_for
 from remodeler.merging.stream import _accepted
 from remodeler.merging.table import METHODS
@@ -220,7 +220,7 @@ def test_the_order_of_models_does_not_matter(name: str, reader: ThreadPoolExecut
     torch.testing.assert_close(forth, back, rtol=1e-6, atol=1e-7)
 
 
-def test_tiny_changes_have_their_shares_and_are_not_accepted_for_none(reader: ThreadPoolExecutor) -> None:
+def test_tiny_changes_have_their_shares_and_are_not_taken_for_none(reader: ThreadPoolExecutor) -> None:
     """mergekit's code weighs models equally where squared changes are below 1e-6."""
     base = torch.zeros(BLOCK)
     models = [torch.full((BLOCK,), 1e-24), torch.full((BLOCK,), 3e-24)]
@@ -260,7 +260,7 @@ def test_random_numbers_depend_on_tensor_model_and_place_alone() -> None:
     from remodeler.merging.pieces import Piece
 
     def drawn(start: int, stop: int, key: int = 3, model: int = 0) -> Tensor:
-        return uniform(Piece(None, torch.zeros(1, stop - start), start, 1, key), model)
+        return uniform_numbers(Piece(None, torch.zeros(1, stop - start), start, 1, key), model)
 
     whole = drawn(0, 200_000)
     assert torch.equal(whole[70_000:140_001], drawn(70_000, 140_001))
@@ -277,8 +277,8 @@ def test_the_largest_are_exact_and_the_first_of_equal_ones(numbers: list[float],
     sizes = torch.tensor(numbers)
     with ThreadPoolExecutor(1) as pool:
         walk = Walk(None, [Held(sizes)], len(sizes), 1, 0, torch.device("cpu"), pool, 1, True, 3)
-        cutoffs = largest(walk, lambda piece: piece.tensors, [count])
-        found = torch.cat(list(walk.over(lambda piece: largest_only(piece.tensors, cutoffs, piece.start)[0])))
+        cutoffs = find_cutoffs(walk, lambda piece: piece.tensors, [count])
+        found = torch.cat(list(walk.over(lambda piece: keep_largest(piece.tensors, cutoffs, piece.start)[0])))
     assert torch.equal(found, sizes * top(sizes, count))
 
 

@@ -18,7 +18,7 @@ from remodeler.data.chat_templates import PLAIN, answer_spans, rendered_turns, t
 from remodeler.data.conversations import histories, learned_from
 from remodeler.data.sources import NAMES, rows_of
 from remodeler.data.windows import IGNORED, Windows, padded, padding_id
-from remodeler.errors import InputError, LeftOut, counted
+from remodeler.errors import InputError, LeftOut, counted, option
 from remodeler.fusion.offsets import Cut, cut
 
 MOST = 4
@@ -216,5 +216,5 @@ def _windows(cuts: Sequence[Cut], chosen: Sequence[np.ndarray], tokenizer: PreTr
     for row, (found, places) in enumerate(zip(cuts, chosen, strict=True)):
         targets[row, places] = torch.from_numpy(found.ids[places + 1])
     if not (targets != IGNORED).any():
-        raise InputError("no token of these texts counts: give longer ones, or a larger --length")
+        raise InputError(f"no token of these texts is scored: give longer ones, or a larger {option('length')}")
     return Windows(ids, targets, attention, bytes=sum(map(_bytes, cuts, chosen)))

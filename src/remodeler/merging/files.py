@@ -105,7 +105,7 @@ def _in_file(file: Path) -> Iterator[tuple[str, Place]]:
 
 
 def _header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """What a file says of its tensors, and where their bytes begin."""
+    """A file's entries for its tensors, and where their bytes begin."""
     try:
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))

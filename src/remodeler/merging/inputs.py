@@ -1,4 +1,4 @@
-"""The checkpoints of a merge: found, looked at and held against each other before anything is written."""
+"""The checkpoints of a merge: found, inspected and compared before anything is written."""
 
 import hashlib
 import re
@@ -26,22 +26,22 @@ from remodeler.runs.options import recorded
 
 @dataclass(frozen=True)
 class Outline:
-    """What a model's class says of the tensors in its files; empty where the class is not known."""
+    """The tensors of a model by its class; empty where the class is not known."""
 
     tied: Mapping[str, str]
-    """Names that are another tensor once more, and that tensor's name."""
+    """Names of tied tensors, and the names of those that they are tied to."""
     embeddings: tuple[str, ...]
-    """Tensors with a row a token."""
+    """Tensors with a row per token."""
     order: tuple[str, ...]
     """All names, in the order in which the model has them."""
     untied: bool = False
-    """Its config ties what is stored twice, with other numbers: transformers does not tie it then."""
+    """Whether the config ties tensors that are stored with different values: transformers does not tie them then."""
     built: Any = None
-    """The model without numbers."""
+    """The model on the meta device."""
 
     @property
     def head_is_tied(self) -> bool:
-        """Whether the embeddings are the head, once and for all."""
+        """Whether the head is tied to the embeddings."""
         ends = [self.built.get_input_embeddings(), self.built.get_output_embeddings()] if self.built else []
         weights = [end.weight for end in ends if isinstance(end, nn.Module) and hasattr(end, "weight")]
         return not self.untied and len(weights) == 2 and weights[0] is weights[1]
@@ -70,10 +70,10 @@ class Model:
 def inspect_model(
     model: ModelLike, trust_remote_code: bool = False, like: tuple[Model, Outline] | None = None
 ) -> tuple[Model, Outline]:
-    """The files of a folder, a hub id or a loaded checkpoint, and what the model's class says of them.
+    """Inspect the files of a folder, a hub id or a loaded checkpoint, and the tensors of its class.
 
     Args:
-        model: which one.
+        model: folder, hub id or loaded checkpoint.
         trust_remote_code: run code that came with it.
         like: one that was inspected before, whose class it has where their configs are equal.
     """
@@ -95,14 +95,14 @@ def inspect_model(
 
 
 def _shape(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without what says nothing of the tensors."""
+    """A config without the fields that don't concern its tensors."""
     return {
         key: value for key, value in settings.items() if key not in ("dtype", "torch_dtype", "transformers_version")
     }
 
 
 def skeleton(name: str, folder: Path, settings: Mapping[str, Any], trust_remote_code: bool) -> Any:
-    """The model of a folder, of its class and without numbers; None for a class that can't be had.
+    """Build the model of a folder on the meta device; None for a class that is not available.
 
     Raises:
         InputError: for a class of transformers that can't be built: the result would not load either.
@@ -127,10 +127,10 @@ def _without_numbers(config: Any, trust_remote_code: bool) -> Any:
 
 
 def outline_of(model: Any, found: Mapping[str, Place]) -> Outline:
-    """What a class says of the tensors in files, under the names that they have there.
+    """The tensors of a model's class, under the names that they have in its files.
 
     Args:
-        model: without numbers; None where its class is not known.
+        model: on the meta device; None where its class is not known.
         found: the tensors in the files.
     """
     if model is None:
@@ -153,12 +153,12 @@ def outline_of(model: Any, found: Mapping[str, Place]) -> Outline:
 
 
 def _differ(found: Mapping[str, Place], copy: str, first: str, dtype: Any) -> bool:
-    """Whether both of two tied tensors are stored, and are not the same in the dtype that the model has."""
+    """Whether two tied tensors are both stored, with different values in the model's dtype."""
     return copy in found and first in found and not equal_values(found[copy], found[first], dtype)
 
 
 def _fit(name: str, settings: Mapping[str, Any], model: Any, found: Mapping[str, Place]) -> Fit:
-    """What is stored, held against what the model has."""
+    """Compare the stored tensors with those of the model."""
     if model is None:
         return Fit(name, settings, unexpected=tuple(found))
     made = made_of(model, found)
@@ -181,12 +181,12 @@ def _built(config: Any, trust_remote_code: bool) -> Any:
 
 
 def without_copies(found: Mapping[str, Place], tied: Mapping[str, str]) -> dict[str, Place]:
-    """Tensors under their first names: of a tied one that is stored twice, only one stays."""
+    """Tensors under their first names; a tied one that is stored twice is there once."""
     firsts = [(name, tied.get(name, name), place) for name, place in found.items()]
     return {first: place for name, first, place in firsts if name == first or first not in found}
 
 
-# Held against each other ----------------------------------------------------------------------------------------------
+# Comparison -----------------------------------------------------------------------------------------------------------
 
 
 def refuse_mismatched_tensors(
@@ -195,9 +195,9 @@ def refuse_mismatched_tensors(
     """Raise for models that do not have the same tensors.
 
     Args:
-        first: what the others are held against: the base, if there is one.
+        first: what the others are compared with: the base, if there is one.
         others: the models.
-        embeddings: tensors with a row a token.
+        embeddings: tensors with a row per token.
         by_token: whether those are merged by token, so that they may have another number of rows.
     """
     for other in others:

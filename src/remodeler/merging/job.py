@@ -1,6 +1,6 @@
-"""Merge from start to finish: look at the checkpoints, lay the result out, fill it, read it back, describe it.
+"""Merge from start to finish: inspect the checkpoints, lay the result out, fill it, read it back, describe it.
 
-All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command.
+What a kill leaves in ``OUT.partial`` is resumed by the same command.
 """
 
 import logging
@@ -26,7 +26,7 @@ from remodeler.merging.plan import Plan, announce, layer_of, plan_merge
 from remodeler.merging.results import MergeResults
 from remodeler.merging.stream import JOURNAL, Task, checksum, merge_tensors, refuse_other_merge
 from remodeler.merging.tokens import reorder_embeddings
-from remodeler.merging.verification import Verified, has_tokenizer, verify
+from remodeler.merging.verification import Verification, has_tokenizer, verify
 from remodeler.model.families import FAMILIES
 from remodeler.model.files.open_files import OpenFiles
 from remodeler.report.page import write_result
@@ -120,7 +120,7 @@ def _task(plan: Plan, name: str, place: Place, files: OpenFiles[int]) -> Task:
 
 
 def _header(plan: Plan) -> dict[str, Any]:
-    """What makes this merge another than the next."""
+    """What identifies this merge: checkpoints, method, options, seed."""
     options: dict[str, Any] = {name: _plain(value) for name, value in plan.options.items()}
     if plan.config.mergekit:
         options["mergekit"] = asdict(plan.config.mergekit)
@@ -162,14 +162,14 @@ def _write_companions(plan: Plan, work: Path) -> None:
 
 
 def _in_dtype(config: Mapping[str, Any], dtype: str, nested: bool = False) -> dict[str, Any]:
-    """A config that names a dtype, as do those in it that named one."""
+    """A config with another dtype, in the nested ones too that have one."""
     inner = {key: value for key, value in config.items() if key.endswith("_config") and isinstance(value, dict)}
     own = {} if nested and not {"dtype", "torch_dtype"} & config.keys() else {"dtype": dtype}
     return {**config, **{key: _in_dtype(value, dtype, True) for key, value in inner.items()}, **own}
 
 
 def _true_config(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
-    """A config that says of the weights what is true of those that are written: rows, ties, and where they are."""
+    """A config that describes the written weights: rows, ties, and where they are."""
     changes: dict[str, Any] = {"vocab_size": plan.vocabulary.rows} if plan.vocabulary else {}
     if plan.outline.untied and not plan.outline.tied:
         changes["tie_word_embeddings"] = False
@@ -184,7 +184,7 @@ def _true_config(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _results(
-    plan: Plan, lines: Sequence[Mapping[str, Any]], layout: Mapping[str, Place], verified: Verified
+    plan: Plan, lines: Sequence[Mapping[str, Any]], layout: Mapping[str, Place], verified: Verification
 ) -> MergeResults:
     return MergeResults(
         form="stock" if "packing" not in plan.reference.settings else "packed",
@@ -237,7 +237,7 @@ def _plain(value: Any) -> Any:
 
 
 def mean_shares(lines: Sequence[Mapping[str, Any]], layout: Mapping[str, Place]) -> list[float] | None:
-    """How much each model counts, over all elements; None for methods that don't say."""
+    """Share of each model, over all elements; None for methods without shares."""
     weighed = [(line["shares"], layout[line["name"]].count) for line in lines if "shares" in line]
     if not weighed:
         return None

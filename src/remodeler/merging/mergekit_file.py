@@ -80,7 +80,7 @@ def _read(content: Mapping[str, Any]) -> MergekitFile:
     if base and not part and base not in [each.model for each in sources]:
         sources.append(Source(base, {}))
     _refuse_models(method, base, [each.model for each in sources])
-    _note_idle(method, base, sources, common)
+    _warn_of_unused(method, base, sources, common)
     return MergekitFile(
         method=method,
         base=base,
@@ -162,7 +162,7 @@ def _layers(outer: Sequence[tuple[str, Any]]) -> int:
 def _range(where: str, value: Any) -> tuple[int, int]:
     whole = isinstance(value, list) and all(isinstance(each, int) and not isinstance(each, bool) for each in value)
     if not whole or len(value) != 2 or not 0 <= value[0] < value[1]:
-        raise InputError(f"has {where} {short(value)}, which is no range of layers: give [0, layers]")
+        raise InputError(f"has {where} {short(value)}, which is not a range of layers: give [0, layers]")
     return value[0], value[1]
 
 
@@ -196,8 +196,8 @@ def _parameters(where: str, value: Any, method: str) -> Parameters:
     return found
 
 
-def _note_idle(method: str, base: str | None, sources: Sequence[Source], common: Sequence[Parameters]) -> None:
-    """Say which parameters change nothing, here as in mergekit."""
+def _warn_of_unused(method: str, base: str | None, sources: Sequence[Source], common: Sequence[Parameters]) -> None:
+    """Warn of parameters that change nothing, here as in mergekit."""
     of_base = [name for each in sources if each.model == base for name in each.parameters]
     if of_base and METHODS[method].needs_base:
         logger.warning(f"{of_base[0]} of {base} changes nothing: it is the base")

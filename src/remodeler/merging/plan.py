@@ -1,4 +1,4 @@
-"""A merge looked at before anything is written: its checkpoints, what the result looks like, what is refused."""
+"""The plan of a merge, made before anything is written: its checkpoints, the shape of the result, what is refused."""
 
 import logging
 import re
@@ -144,7 +144,7 @@ def _refuse_layers(plan: Plan) -> None:
 
 
 def _warn_of_unmatched(plan: Plan) -> None:
-    """Say which filters are part of no tensor's name: most often they are misspelt."""
+    """Warn of filters that match no tensor's name: most often they are misspelt."""
     settings = [(key, each) for key, value in plan.options.items() for each in _settings(value)]
     parts = dict.fromkeys((key, part) for key, each in settings for part, _ in each.alternatives)
     for key, part in parts:
@@ -191,7 +191,7 @@ def _vocabulary(config: MergeConfig, every: Sequence[Model], outline: Outline) -
 def _shapes(
     config: MergeConfig, every: Sequence[Model], outline: Outline, vocabulary: Vocabulary | None
 ) -> dict[str, Place]:
-    """What the result's tensors look like, in the order of the first model's files."""
+    """Shapes and dtypes of the result's tensors, in the order of the first model's files."""
     shapes = {}
     for name, place in every[0].places.items():
         rows = (vocabulary.rows, *place.shape[1:]) if vocabulary and name in outline.embeddings else place.shape
@@ -200,7 +200,7 @@ def _shapes(
 
 
 def _dtype(config: MergeConfig, stored: Sequence[torch.dtype]) -> torch.dtype:
-    """What a tensor is written in, of those that the models have."""
+    """The dtype that a tensor is written in, from those of the models."""
     if not stored[0].is_floating_point:
         return stored[0]
     if isinstance(dtype := pick_dtype(config.dtype), torch.dtype):
@@ -218,7 +218,7 @@ def depth_of(plan: Plan, name: str) -> float:
 
 
 def announce(plan: Plan, out: Path) -> None:
-    """Say what will be read and written, and where too little space is left for it."""
+    """Log what will be read and written, and warn where too little space is left."""
     read = sum(place.bytes for model in plan.all_models for place in model.places.values())
     written = sum(place.bytes for place in plan.shapes.values())
     logger.info(

@@ -1,7 +1,7 @@
 """Walk the checkpoints tensor by tensor and write the merged one in its place; a journal says what is done.
 
-The journal has a line a tensor, with the CRC-32 of its bytes. A run that was killed reads back what the journal names,
-and goes on with the tensors that are missing or damaged; what it writes is the same, bit for bit.
+The journal has a line per tensor, with the CRC-32 of its bytes. A run that was killed reads back what the journal
+names, and resumes with the tensors that are missing or damaged; what it writes is the same, bit for bit.
 """
 
 import os
@@ -54,7 +54,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Workers:
-    """What the work is done with: threads, and the device that computes."""
+    """The threads that work, and the device that computes."""
 
     pool: ThreadPoolExecutor
     threads: int
@@ -86,11 +86,11 @@ def merge_tensors(
     size: int,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """Make every tensor that the journal does not have yet.
+    """Merge every tensor that the journal does not have yet.
 
     Args:
         tasks: in the order of the input files.
-        method: how tensors become one.
+        method: how tensors are merged.
         header: what the merge is, to tell it from another one that left something in the folder.
         folder: where the journal is; the files of the layout exist.
         device: where to compute.
@@ -101,7 +101,7 @@ def merge_tensors(
         The lines of the journal, without the header.
 
     Raises:
-        InputError: when the folder holds another merge, or a result is no number.
+        InputError: when the folder holds another merge, or a result is NaN or infinite.
     """
     refuse_other_merge(folder, header)
     journal = RunLog(folder / JOURNAL)
@@ -119,7 +119,7 @@ def merge_tensors(
 
 
 def _pool_facts(tasks: Sequence[Task], method: Method, work: Workers, progress: Progress) -> dict[str, Facts]:
-    """Facts of units of several tensors, which must be known before the first is made."""
+    """Facts of units of several tensors, which must be known before the first of them is merged."""
     units: dict[str, list[Task]] = {}
     for task in tasks:
         units.setdefault(task.unit, []).append(task)
@@ -139,15 +139,15 @@ def _survey(task: Task, method: Method, walk: Walk) -> Facts:
 
 
 def _accepted(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that a function takes."""
+    """The options that a function takes."""
     asked = [name for name, each in signature(function).parameters.items() if each.kind is Parameter.KEYWORD_ONLY]
     return {name: values[name] for name in asked if name in values}
 
 
 def _merge_tensor(task: Task, method: Method, work: Workers, pooled: Mapping[str, Facts]) -> dict[str, Any]:
-    """Make a tensor and write it; its line of the journal."""
+    """Merge a tensor and write it; its line of the journal."""
     if not task.place.dtype.is_floating_point:
-        return {"name": task.name, "crc32": _copy_whole_numbers(task, work.size)}
+        return {"name": task.name, "crc32": _copy_integers(task, work.size)}
     walk = work.walk(task, method)
     facts = pooled[task.unit] if pooled else _survey(task, method, walk)
     values = _accepted(method.combine, task.values)
@@ -157,7 +157,7 @@ def _merge_tensor(task: Task, method: Method, work: Workers, pooled: Mapping[str
 
 
 def _write_pieces(task: Task, walk: Walk, combine: Callable[[Piece], Tensor]) -> int:
-    """Make the pieces of a tensor and write each in its place; the CRC-32 of them all."""
+    """Merge the pieces of a tensor and write each in its place; the CRC-32 of them all."""
     checksum = 0
     with disk_errors(task.place.file), task.place.file.open("r+b") as file:
 
@@ -171,8 +171,8 @@ def _write_pieces(task: Task, walk: Walk, combine: Callable[[Piece], Tensor]) ->
     return checksum
 
 
-def _copy_whole_numbers(task: Task, size: int) -> int:
-    """Copy a tensor of whole numbers, which nobody can mix: it must be the same in all models."""
+def _copy_integers(task: Task, size: int) -> int:
+    """Copy an integer tensor, which can't be averaged: it must be the same in all models."""
     first, *others = [*([task.base] if task.base else []), *task.models]
     checksum, offset = 0, task.place.start
     with disk_errors(task.place.file), task.place.file.open("r+b") as file:
@@ -180,9 +180,7 @@ def _copy_whole_numbers(task: Task, size: int) -> int:
             stop = min(start + size, task.place.count)
             part = first.read(start, stop)
             if not all(torch.equal(part, other.read(start, stop)) for other in others):
-                raise InputError(
-                    f"{task.name} holds whole numbers that differ between the models: they can't be merged"
-                )
+                raise InputError(f"{task.name} holds integers that differ between the models: they can't be merged")
             data = part.view(torch.uint8).numpy().data
             _write(file.fileno(), data, offset)
             checksum, offset = zlib.crc32(data, checksum), offset + len(data)
@@ -209,7 +207,7 @@ def _why_not(task: Task, part: Tensor) -> str:
         return (
             f"{task.name} has values too large for {task.place.dtype}: choose {option('dtype', 'float32')} or bfloat16"
         )
-    return f"{task.name} becomes no finite number: one of the models holds NaN or infinity there, leave that one out"
+    return f"{task.name} becomes NaN or infinite: one of the models holds NaN or infinity there, leave that one out"
 
 
 # What is on disk ------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from remodeler.merging.pieces import Source, Stored
 logger = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 4096
-"""Rows that are added up at once."""
+"""Rows that are summed together."""
 Order = np.ndarray
 """[rows of the result] int64: the row of a model that goes there, -1 where it has none."""
 
@@ -91,7 +91,7 @@ class Rows:
 
 
 def gather_rows(stored: Stored, order: Order, width: int) -> Tensor:
-    """Rows of a tensor in an order, zeros where there is none: [rows, width] float32. Neighbours are read together."""
+    """Gather rows of a tensor in an order, zeros where there is none: [rows, width] float32; neighbours in one read."""
     rows = torch.zeros(len(order), width)
     cuts = np.flatnonzero((np.diff(order) != 1) | (order[:-1] < 0)) + 1
     for begin, end in zip([0, *cuts], [*cuts, len(order)], strict=True):
@@ -122,15 +122,15 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class MergekitRules:
-    """What mergekit does: no rows of the models that stand for no token, and rows from where a file says."""
+    """mergekit's rules: only rows that stand for tokens, and rows from where a file says."""
 
     multiple: int = 1
-    """The number of rows is one of it."""
+    """The number of rows is a multiple of it."""
     by_base: bool = True
     """Whether the first model's row stands in where a model lacks a token; else the mean of those that have it."""
     tokens: Sequence[TokenRow] = ()
     names: Sequence[str] = ()
-    """Of the models, the base first."""
+    """Names of the models, the base first."""
 
 
 def common_vocabulary(
@@ -213,7 +213,7 @@ def _order(final: Mapping[str, int], known: Mapping[str, int], rows: int, size: 
 
 
 def warn_of_mismatched_vocabularies(folders: Sequence[Path], trust_remote_code: bool) -> None:
-    """Say so, where rows of the same number stand for different tokens."""
+    """Warn where rows of the same number stand for different tokens."""
     files = [each / "tokenizer.json" for each in folders]
     if all(each.exists() and each.read_bytes() == files[0].read_bytes() for each in files):
         return
@@ -230,7 +230,7 @@ def warn_of_mismatched_vocabularies(folders: Sequence[Path], trust_remote_code: 
 
 
 def reorder_embeddings(stored: Sequence[Stored], vocabulary: Vocabulary) -> list[Source]:
-    """The tensors of the base and the models in the order of the common vocabulary."""
+    """Reorder the embeddings of the base and the models by the common vocabulary."""
     pairs = list(zip(stored, vocabulary.orders, strict=True))
     nothing = (stored[0], np.full_like(vocabulary.orders[0], -1))
     others = pairs if vocabulary.by_base else [nothing, *pairs]

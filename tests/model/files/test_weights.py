@@ -565,7 +565,7 @@ def test_models_of_text_and_images_are_merged_by_token(tmp_path: Path) -> None:
         tiny_vision_model(tmp_path / "a", 0, known),
         tiny_vision_model(tmp_path / "b", 1, known + 2, ("<x>", "<y>")),
     )
-    with pytest.raises(InputError, match="--tokenizer base or union merges them by token"):
+    with pytest.raises(InputError, match="`tokenizer='base'` or union merges them by token"):
         merge((str(one), str(two)), out=tmp_path / "out")
     merge((str(one), str(two)), tokenizer="union", out=tmp_path / "out")
     name = "language_model.model.embed_tokens.weight"
@@ -616,7 +616,7 @@ def test_only_rows_of_tokens_are_merged_by_token(tmp_path: Path) -> None:
         merge((str(one), str(two)), out=tmp_path / "out")
     for folder in (one, two):
         edited(folder / "config.json", model_type="nobody-knows")
-    with pytest.raises(InputError, match="have a row a token is not known: leave --tokenizer out"):
+    with pytest.raises(InputError, match="have a row per token is not known: leave `tokenizer` out"):
         merge((str(one), str(two)), tokenizer="union", out=tmp_path / "out")
 
 
