@@ -14,7 +14,7 @@ from remodeler.cli import app as cli
 
 TEXTS = "--texts texts.jsonl --samples 8 --length 16 --device cpu"
 EVOLVE = (
-    "align evolve model --prompts prompts.txt --reviser reviser --tokens 24 --samples 4 --device cpu "
+    "align evolve model --prompts prompts.txt --reviser reviser --max-new-tokens 24 --completions 4 --device cpu "
     "--min-quality 0 --min-confidence 0 --major-confidence 0 --quality-slack 1 --shortest 0 --longest 1000 "
     "--max-repetition 1"
 )
@@ -64,7 +64,15 @@ def verbs() -> list[str]:
 
     from remodeler.cli import legacy
 
-    return [*cli.CONVERTED, *_of(get_command(legacy.app), ())]
+    return [*_verbs(cli.app, ()), *_of(get_command(legacy.app), ())]
+
+
+def _verbs(app: Any, names: tuple[str, ...]) -> Iterator[str]:
+    parts = [name for name in app if name[0].isalpha()]
+    for name in parts:
+        yield from _verbs(app[name], (*names, name))
+    if not parts:
+        yield " ".join(names)
 
 
 def _of(command: Any, names: tuple[str, ...]) -> Iterator[str]:

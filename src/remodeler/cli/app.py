@@ -8,8 +8,12 @@ from typing import Any
 from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from remodeler import __version__
+from remodeler.alignment.baselines.config import BaselineConfig
+from remodeler.alignment.config import AlignConfig, EvolveConfig, ReviseConfig, ReviserConfig
+from remodeler.alignment.judging.config import AnswerConfig, CompareConfig, JudgeConfig
 from remodeler.checkpoint.config import PublishConfig
-from remodeler.cli.command import add_command
+from remodeler.cli import align, align_judging
+from remodeler.cli.command import add_command, add_group
 from remodeler.cli.demo import DemoConfig, demo
 from remodeler.cli.evaluate import evaluate
 from remodeler.cli.export import export
@@ -50,10 +54,19 @@ add_command(app, "merge", MergeConfig, merge)
 add_command(app, "fuse", FuseConfig, fuse)
 add_command(app, "evaluate", EvaluateConfig, evaluate)
 add_command(app, "export", ExportConfig, export)
+aligning = add_group(app, "align", "Align a model by reviser-guided self-training, step by step or all in one command.")
+add_command(aligning, "run", AlignConfig, align.align)
+add_command(aligning, "train-reviser", ReviserConfig, align.train_reviser)
+add_command(aligning, "evolve", EvolveConfig, align.evolve)
+add_command(aligning, "revise", ReviseConfig, align.revise)
+add_command(aligning, "baseline", BaselineConfig, align.train_baseline)
+add_command(aligning, "compare", CompareConfig, align_judging.compare)
+add_command(aligning, "answer", AnswerConfig, align_judging.answer)
+add_command(aligning, "judge", JudgeConfig, align_judging.judge)
 add_command(app, "report", ReportConfig, report)
 add_command(app, "publish", PublishConfig, publish)
 add_command(app, "demo", DemoConfig, demo)
-CONVERTED = ("prune", "cut", "recover", "merge", "fuse", "evaluate", "export", "report", "publish", "demo")
+CONVERTED = ("prune", "cut", "recover", "merge", "fuse", "align", "evaluate", "export", "report", "publish", "demo")
 
 
 def main() -> None:

@@ -50,6 +50,19 @@ def configs_of(app: App, words: tuple[str, ...] = ()) -> Iterator[tuple[str, typ
             yield from list(configs_of(app[name], (*words, name))) or own
 
 
+def add_group(app: App, name: str, words: str) -> App:
+    """Add a group of verbs.
+
+    Args:
+        app: the application.
+        name: of the group.
+        words: its help.
+    """
+    group = App(name=name, help=words)
+    app.command(group)
+    return group
+
+
 def with_flags(kind: type, action: Callable[[], object]) -> None:
     """Do something; what it refuses, and what it notes, names the flags of a command line instead of fields."""
     known = {spec.name: spec for spec in specs(kind)}

@@ -2,7 +2,6 @@
 
 import typer
 
-from remodeler.cli import align_run
 from remodeler.cli.audit import audit
 
 app = typer.Typer(
@@ -15,5 +14,4 @@ app = typer.Typer(
 )
 
 
-app.add_typer(align_run.app, name="align")
 app.add_typer(audit, name="audit", short_help="Find and count toxic spans in texts, and in what models write.")
