@@ -13,7 +13,8 @@ import pytest
 
 from commands import EVOLVE, TEXTS, invoke
 from prepared import prepare
-from remodeler.runs.folders import tidy
+from remodeler.runs import job as runs_job
+from remodeler.runs.folders import remove_scratch, tidy
 from remodeler.runs.records import load_record
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "kills.py"
@@ -21,6 +22,7 @@ QUICK = ("merge", "recover")
 LEARNED = "--preferences pairs.jsonl --device cpu --epochs 1"
 TIDIED = {
     "remodeler.recovery.job": f"recover pruned --teacher model --method distill --steps 2 {TEXTS}",
+    "remodeler.merging.job": "merge model sister --base mother --method ties --density 0.5",
     "remodeler.fusion.job": f"fuse model --teachers sister --steps 2 {TEXTS}",
     "remodeler.alignment.reviser.train": f"align train-reviser model --template template.json {LEARNED}",
     "remodeler.alignment.baselines.job": f"align baseline model {LEARNED}",
@@ -58,6 +60,19 @@ def died(work: Path, begun: str, *folders: str) -> None:
     raise SystemExit(77)
 
 
+def died_in_a_job(folder: Path, *names: str) -> None:
+    """The same of what :mod:`remodeler.runs.job` runs."""
+    remove_scratch(folder, *names[:1])
+    raise SystemExit(77)
+
+
+def kill_while_it_tidies(job: Any, patch: pytest.MonkeyPatch) -> None:
+    if hasattr(job, "tidy"):
+        patch.setattr(job, "tidy", died)
+    else:
+        patch.setattr(runs_job, "remove_scratch", died_in_a_job)
+
+
 @pytest.mark.parametrize("module", TIDIED)
 def test_what_is_killed_while_it_tidies_is_not_made_again(
     module: str, place: Path, monkeypatch: pytest.MonkeyPatch
@@ -67,11 +82,12 @@ def test_what_is_killed_while_it_tidies_is_not_made_again(
     job, out = importlib.import_module(module), place / module.replace(".", "-")
     words = shlex.split(f"{TIDIED[module]} --out {out.name}")
     with monkeypatch.context() as patch:
-        patch.setattr(job, "tidy", died)
+        kill_while_it_tidies(job, patch)
         assert invoke(words).exit_code == 77
     assert not out.exists()
     with monkeypatch.context() as patch:
-        patch.setattr(job, "train" if "auditing" in module else "_complete", again)
+        work = "_work" if hasattr(job, "_work") else "_complete"
+        patch.setattr(job, "train" if "auditing" in module else work, again)
         made = invoke(words)
     assert made.exit_code == 0, made.output
     assert (out / "record.json").exists()
@@ -88,7 +104,7 @@ def test_what_another_run_left_is_not_taken_for_ones_own(place: Path, monkeypatc
     monkeypatch.chdir(place)
     command, out = TIDIED["remodeler.recovery.job"], place / "other"
     with monkeypatch.context() as patch:
-        patch.setattr(importlib.import_module("remodeler.recovery.job"), "tidy", lambda *parts: died(*parts[:2]))
+        patch.setattr(runs_job, "remove_scratch", lambda folder, *_: died_in_a_job(folder))
         assert invoke(shlex.split(f"{command} --out other")).exit_code == 77
     assert list((place / "other.partial" / "training").glob("step-*"))
     made = invoke(shlex.split(f"{command.replace('--steps 2', '--steps 3')} --out other"))
