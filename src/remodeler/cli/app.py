@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensEr
 
 from remodeler import __version__
 from remodeler.checkpoint.config import PublishConfig
+from remodeler.cli.audit import audit, with_part
 from remodeler.cli.command import add_command
 from remodeler.cli.demo import DemoConfig, demo
 from remodeler.cli.evaluate import evaluate
@@ -42,12 +43,13 @@ app.register_install_completion_command(help="Install completion for bash, zsh o
 add_command(app, "prune", PruneConfig, prune)
 add_command(app, "cut", CutConfig, cut)
 add_command(app, "recover", RecoverConfig, recover)
+app.command(audit)
 add_command(app, "evaluate", EvaluateConfig, evaluate)
 add_command(app, "export", ExportConfig, export)
 add_command(app, "report", ReportConfig, report)
 add_command(app, "publish", PublishConfig, publish)
 add_command(app, "demo", DemoConfig, demo)
-CONVERTED = ("prune", "cut", "recover", "evaluate", "export", "report", "publish", "demo")
+CONVERTED = ("prune", "cut", "recover", "audit", "evaluate", "export", "report", "publish", "demo")
 
 
 def main() -> None:
@@ -71,7 +73,7 @@ def _run(words: list[str]) -> Any:
 
             legacy.app()
         else:
-            app(words)
+            app(with_part(words))
     except SystemExit as end:
         return _refused(STOPPED, 130) if end.code == 130 else end.code
     except InputError as error:

@@ -4,7 +4,6 @@ import typer
 
 from remodeler.cli import align_run
 from remodeler.cli import options as opt
-from remodeler.cli.audit import audit
 from remodeler.cli.merge import fuse, merge
 
 app = typer.Typer(
@@ -20,4 +19,3 @@ app = typer.Typer(
 app.command(cls=opt.Verb)(merge)
 app.command(cls=opt.Verb)(fuse)
 app.add_typer(align_run.app, name="align")
-app.add_typer(audit, name="audit", short_help="Find and count toxic spans in texts, and in what models write.")
