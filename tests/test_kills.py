@@ -13,7 +13,8 @@ import pytest
 
 from commands import EVOLVE, TEXTS, invoke
 from prepared import prepare
-from remodeler.runs.folders import tidy
+from remodeler.runs import job as runs_job
+from remodeler.runs.folders import remove_scratch, tidy
 from remodeler.runs.records import load_record
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "kills.py"
@@ -58,6 +59,19 @@ def died(work: Path, begun: str, *folders: str) -> None:
     raise SystemExit(77)
 
 
+def died_in_a_job(folder: Path, *names: str) -> None:
+    """The same of what :mod:`remodeler.runs.job` runs."""
+    remove_scratch(folder, *names[:1])
+    raise SystemExit(77)
+
+
+def kill_while_it_tidies(job: Any, patch: pytest.MonkeyPatch) -> None:
+    if hasattr(job, "tidy"):
+        patch.setattr(job, "tidy", died)
+    else:
+        patch.setattr(runs_job, "remove_scratch", died_in_a_job)
+
+
 @pytest.mark.parametrize("module", TIDIED)
 def test_what_is_killed_while_it_tidies_is_not_made_again(
     module: str, place: Path, monkeypatch: pytest.MonkeyPatch
@@ -67,11 +81,12 @@ def test_what_is_killed_while_it_tidies_is_not_made_again(
     job, out = importlib.import_module(module), place / module.replace(".", "-")
     words = shlex.split(f"{TIDIED[module]} --out {out.name}")
     with monkeypatch.context() as patch:
-        patch.setattr(job, "tidy", died)
+        kill_while_it_tidies(job, patch)
         assert invoke(words).exit_code == 77
     assert not out.exists()
     with monkeypatch.context() as patch:
-        patch.setattr(job, "train" if "auditing" in module else "_complete", again)
+        work = "_work" if hasattr(job, "_work") else "_complete"
+        patch.setattr(job, "train" if "auditing" in module else work, again)
         made = invoke(words)
     assert made.exit_code == 0, made.output
     assert (out / "record.json").exists()

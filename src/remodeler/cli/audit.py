@@ -1,33 +1,19 @@
-"""The verb ``remodel audit`` and its parts.
+"""The verb ``remodel audit`` and its parts."""
 
-``remodel audit MODEL ...`` and ``remodel audit --texts FILE`` name no part: they are ``remodel audit run``.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from cyclopts import App
+from typing import TYPE_CHECKING
 
 from remodeler.auditing.config import AuditConfig, ConvertConfig, LexiconConfig, ScoreConfig
 from remodeler.auditing.tagger.config import PredictConfig, TrainConfig, VoteConfig
-from remodeler.cli.command import add_command
 from remodeler.cli.screen import note, say, table
 
 if TYPE_CHECKING:
     from remodeler.auditing.formats.predictions import Prediction
     from remodeler.auditing.statistics.scoring import Score
 
-audit = App(
-    name="audit",
-    help="Find and count toxic spans in texts, and in what models write.\n\n"
-    "In texts: `remodel audit --texts FILE`. In what a model writes: `remodel audit MODEL --prompts FILE`, alone or "
-    "`--against OTHER`. All options: `remodel audit run --help`. The other parts train the tagger that finds spans, "
-    "and use and score it.",
-)
 
-
-def run(config: AuditConfig) -> None:
+def audit(config: AuditConfig) -> None:
     """Audit, and show the counts; quotes only where they were asked for."""
     from remodeler.auditing.job import run_audit
     from remodeler.auditing.statistics.counting import quote_lines
@@ -43,7 +29,7 @@ def run(config: AuditConfig) -> None:
         note(f"{config.out}: report.html, README.md, record.json, {', '.join(logs)}")
 
 
-def train(config: TrainConfig) -> None:
+def train_tagger(config: TrainConfig) -> None:
     """Train a tagger, and show its scores."""
     from remodeler.auditing.statistics.scoring import Score
     from remodeler.auditing.tagger.train_job import run_training
@@ -85,30 +71,11 @@ def convert(config: ConvertConfig) -> None:
     note(f"{config.target}: {len(run_conversion(config)):,} posts")
 
 
-def lexicon(config: LexiconConfig) -> None:
+def learn_lexicon(config: LexiconConfig) -> None:
     """Learn a lexicon."""
     from remodeler.auditing.detectors.lexicon import run_learning
 
     note(f"{config.out}: {len(run_learning(config).words)} words")
-
-
-PARTS: dict[str, tuple[type, Callable[[Any], None]]] = {
-    "run": (AuditConfig, run),
-    "train": (TrainConfig, train),
-    "predict": (PredictConfig, predict),
-    "vote": (VoteConfig, vote),
-    "score": (ScoreConfig, score),
-    "convert": (ConvertConfig, convert),
-    "lexicon": (LexiconConfig, lexicon),
-}
-for name, (kind, part) in PARTS.items():
-    add_command(audit, name, kind, part)
-
-
-def with_part(words: Sequence[str]) -> list[str]:
-    """Words after ``remodel``, where an audit that names no part is ``run``; a request for help stays as it is."""
-    named = len(words) < 2 or words[1] in (*PARTS, "--help", "-h", "--version")
-    return [*words] if words[:1] != ["audit"] or named else ["audit", "run", *words[1:]]
 
 
 def _show_scores(parts: Mapping[str, "Score"]) -> None:

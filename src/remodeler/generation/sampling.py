@@ -22,8 +22,9 @@ from remodeler.data.windows import tokenizer_errors
 from remodeler.errors import InputError
 from remodeler.generation.decoding import Choice, Continued, continued
 from remodeler.model.logprobs import vocabulary
-from remodeler.model.minibatches import device_of, enough_memory
+from remodeler.model.minibatches import device_of
 from remodeler.model.streaming import room
+from remodeler.runs.job import enough_memory
 from remodeler.runs.progress import Progress
 from remodeler.runs.records import digest
 from remodeler.runs.runlog import RunLog

@@ -33,8 +33,8 @@ from remodeler.auditing.tagger.plan import Plan
 from remodeler.auditing.tagger.predict import character_likelihoods
 from remodeler.auditing.tagger.rules import spans_of, tune
 from remodeler.errors import option
-from remodeler.model.minibatches import enough_memory
 from remodeler.runs.folders import partial
+from remodeler.runs.job import enough_memory
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import read_lines
 from remodeler.training import state

@@ -9,12 +9,19 @@ import pytest
 import torch
 
 from remodeler.checkpoint.load import load
-from remodeler.fusion.corpus import pieces, read
-from remodeler.fusion.inside import Inside, depths, inside_of, narrowed, piece_table
+from remodeler.fusion.config import MatchConfig
+from remodeler.fusion.corpus import split_texts, tokenize_texts
 from remodeler.fusion.offsets import Cut
-from remodeler.fusion.teacher_predictions import heard as said_by
-from remodeler.fusion.teachers import Ways, heard
-from remodeler.fusion.vocabularies import carry, piece_map, token_bytes
+from remodeler.fusion.sub_tokens import (
+    SubTokens,
+    condition_on_pieces,
+    count_beginnings,
+    piece_table,
+    position_depths,
+)
+from remodeler.fusion.teacher_predictions import aligned_topk
+from remodeler.fusion.teachers import predict
+from remodeler.fusion.vocabularies import map_topk, piece_map, token_bytes
 from remodeler.model.logprobs import TopK
 from remodeler.training.teacher_store import between
 from tiny import tiny_model, tiny_tokenizer
@@ -28,7 +35,7 @@ TOP = TopK(torch.tensor([[1, 2, 3, 0]]), torch.tensor([[0.4, 0.3, 0.1, 0.1]]).lo
 def row(depth: int, said: list[int], share: float) -> tuple[dict[int, float], float]:
     """Probabilities by token of the student, and the rest."""
     padded = torch.tensor([said + [-1] * (3 - len(said))])
-    found = narrowed(TOP, padded, torch.tensor([depth]), torch.tensor([share]), TABLE, 12, "sum")
+    found = condition_on_pieces(TOP, padded, torch.tensor([depth]), torch.tensor([share]), TABLE, 12, "sum")
     pairs = zip(found.ids[0].tolist(), found.logprobs[0].exp().tolist(), strict=True)
     return {key: value for key, value in pairs if value > 0}, float(found.rest.exp())
 
@@ -37,7 +44,7 @@ def test_before_any_piece_it_is_the_map_by_pieces() -> None:
     found, rest = row(0, [], 1.0)
     assert found == pytest.approx({5: 0.8, 4: 0.1})
     assert rest == pytest.approx(0.1)
-    mapped = carry(TOP, TABLE[:, 0].long(), 12)
+    mapped = map_topk(TOP, TABLE[:, 0].long(), 12)
     assert dict(zip(mapped.ids[0].tolist(), mapped.logprobs[0].exp().tolist(), strict=True))[5] == pytest.approx(0.8)
 
 
@@ -65,16 +72,16 @@ def test_where_no_token_fits_nothing_is_said() -> None:
 
 def test_positions_behind_a_common_border() -> None:
     rows, positions = np.array([0, -1, -1, 1, -1, 2]), np.array([3, 4, 5, 6, 9, 10])
-    found, behind = depths(rows, positions, 3)
+    found, behind = position_depths(rows, positions, 3)
     assert found.tolist() == [0, 0, 0, 1, -1, 2], "between 6 and 9 something is left out"
     assert behind.tolist() == [0, 1, 2, 0, 0, 0]
-    found, _ = depths(rows, positions, 2)
+    found, _ = position_depths(rows, positions, 2)
     assert found.tolist() == [0, 0, -1, 1, -1, 2]
 
 
 def test_how_often_tokens_begin_how() -> None:
     ids = np.array([1, 1, 2, 3, 0])
-    inside = inside_of(TABLE, [Cut(ids, ids, ids, True)])
+    inside = count_beginnings(TABLE, [Cut(ids, ids, ids, True)])
     assert inside.begins == Counter({(5,): 4, (5, 6): 3, (4,): 1, (5, 6, 7): 1, (5, 8): 1})
     assert inside.share([5, 6]) == 3 / 5
     assert inside.share([]) == 1
@@ -97,7 +104,7 @@ def test_tokens_are_spelled_in_pieces_or_by_their_first() -> None:
 
 
 def test_a_teacher_with_longer_tokens_is_heard_almost_everywhere(tmp_path: Path) -> None:
-    """And what is heard inside is what all its tokens say, taken one by one."""
+    """And its predictions at sub-token positions are what all its tokens give, taken one by one."""
     story = "the cat sat on the mat, and the dogs ran to the river. "
     models = []
     for name, tokenizer in (("student", byte_level(300)), ("teacher", byte_level(400))):
@@ -105,15 +112,15 @@ def test_a_teacher_with_longer_tokens_is_heard_almost_everywhere(tmp_path: Path)
         tokenizer.save_pretrained(tmp_path / name)
         models.append(load(tmp_path / name, device="cpu"))
     student, teacher = models
-    said = pieces([story], [each.tokenizer for each in models], 128)
-    ours = read(said, student.tokenizer, 128, 400)
+    said = split_texts([story], [each.tokenizer for each in models], 128)
+    ours = tokenize_texts(said, student.tokenizer, 128, 400)
     arguments = (student, ours, teacher, said, 128, 400)
-    plain = heard(*arguments, tmp_path / "store", Ways("bytes", "pieces", None, inside=False))
-    found = heard(*arguments, tmp_path / "store", Ways("bytes", "pieces", None))
+    plain = predict(*arguments, tmp_path / "store", MatchConfig(inside=False))
+    found = predict(*arguments, tmp_path / "store", MatchConfig())
     assert plain.coverage < 0.7 < found.coverage
     assert found.depths is not None
-    assert isinstance(found.inside, Inside)
-    top, base = said_by(found, ours, 0, 1, 400), said_by(plain, ours, 0, 1, 400)
+    assert isinstance(found.sub_tokens, SubTokens)
+    top, base = aligned_topk(found, ours, 0, 1, 400), aligned_topk(plain, ours, 0, 1, 400)
     behind = found.depths[0]
     assert torch.equal(top.ids[behind == 0], base.ids[behind == 0])
 
@@ -123,7 +130,7 @@ def test_a_teacher_with_longer_tokens_is_heard_almost_everywhere(tmp_path: Path)
     piece = int(ours.cuts[0].ids[ours.positions[0][place]])
     sums: Counter[int] = Counter()
     for token, logprob in zip(whole.ids[0].tolist(), whole.logprobs[0].tolist(), strict=True):
-        path = [each for each in found.inside.table[token].tolist() if each >= 0]
+        path = [each for each in found.sub_tokens.table[token].tolist() if each >= 0]
         if path[:1] == [piece]:
             sums[path[1] if len(path) > 1 else -1] += math.exp(logprob)
     total = sum(sums.values())
@@ -138,7 +145,7 @@ def test_a_tokenizer_of_the_same_pieces_has_no_inside(tmp_path: Path) -> None:
         tiny_model("llama", 0, vocab_size=300).save_pretrained(tmp_path / name)
         tiny_tokenizer().save_pretrained(tmp_path / name)
     student, teacher = load(tmp_path / "a", device="cpu"), load(tmp_path / "b", device="cpu")
-    said = pieces(["the cat sat"], [student.tokenizer], 64)
-    ours = read(said, student.tokenizer, 64, 300)
-    found = heard(student, ours, teacher, said, 64, 5, tmp_path / "store", Ways("bytes", "pieces", None))
-    assert found.inside is None
+    said = split_texts(["the cat sat"], [student.tokenizer], 64)
+    ours = tokenize_texts(said, student.tokenizer, 64, 300)
+    found = predict(student, ours, teacher, said, 64, 5, tmp_path / "store", MatchConfig())
+    assert found.sub_tokens is None

@@ -1,15 +1,16 @@
-"""What a teacher says inside its own tokens, where the student's are shorter.
+"""A teacher's predictions at sub-token positions: inside its own tokens, where the student's are shorter.
 
-At a byte inside a token of the teacher nobody has read as much as the student, and the papers leave such positions
-out, or teach them what came. But the teacher has said which tokens may stand there, and the student has read the
-first pieces of one of them: what is left are those tokens whose pieces begin so, and the piece that each goes on with
-(our addition). With the student's pieces s_1 .. s_d read since the last common border, and pi(v) the pieces into which
-the student cuts a token v,
+At a byte inside a token of the teacher, the teacher has not read as much as the student, and the papers leave such
+positions out, or teach the text's own token there. But the teacher has predicted which tokens may stand there, and the
+student has read the first pieces of one of them: what is left are those tokens whose pieces begin so, and the piece
+that each continues with (our addition). With the student's pieces s_1 .. s_d read since the last common border, and
+pi(v) the pieces into which the student cuts a token v,
 
     p(next piece is c) = sum of p(v) with pi(v) = s_1 .. s_d c ..  /  sum of p(v) with pi(v) = s_1 .. s_d ..
 
-At d = 0 that is the map by pieces. A token that ends where the student stands says nothing of what follows: its mass is
-in the rest. Of the mass outside the k only a share fits; it is taken to be as large as among all tokens of the texts.
+At d = 0 that is the map by pieces. A token that ends where the student stands predicts nothing of what follows: its
+mass is in the rest. Of the mass outside the k only a share fits; it is taken to be as large as among all tokens of the
+texts.
 """
 
 from collections import Counter
@@ -21,8 +22,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from remodeler.fusion.offsets import Cut, Ints, fast, spelling
-from remodeler.fusion.vocabularies import Collide, Contents, carried
+from remodeler.fusion.offsets import Cut, Ints, backend_tokenizer, spelling
+from remodeler.fusion.vocabularies import Collide, Contents, map_topk_to
 from remodeler.model.logprobs import TopK
 
 LEAST = 0.5
@@ -31,7 +32,7 @@ NO_PIECES = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Inside:
+class SubTokens:
     """How a teacher's tokens are spelled in the student's, and how often they begin in which way."""
 
     table: Tensor
@@ -55,7 +56,7 @@ def piece_table(teacher: Contents, student: Contents, tokenizer: PreTrainedToken
         tokenizer: the student's.
         mapping: by pieces, or a finer one.
     """
-    model, spelled = fast(tokenizer).model, spelling(tokenizer)
+    model, spelled = backend_tokenizer(tokenizer).model, spelling(tokenizer)
     found = []
     for part, first in zip(teacher, mapping.tolist(), strict=True):
         name = spelled.write(part) if part and part != (student[first] if first >= 0 else None) else None
@@ -68,7 +69,7 @@ def piece_table(teacher: Contents, student: Contents, tokenizer: PreTrainedToken
     return torch.from_numpy(table)
 
 
-def inside_of(table: Tensor, texts: Sequence[Cut]) -> Inside:
+def count_beginnings(table: Tensor, texts: Sequence[Cut]) -> SubTokens:
     """A table, and how often tokens begin how in some texts, as the teacher reads them."""
     begins: Counter[tuple[int, ...]] = Counter()
     counts = Counter(np.concatenate([each.ids for each in texts]).tolist())
@@ -76,10 +77,10 @@ def inside_of(table: Tensor, texts: Sequence[Cut]) -> Inside:
         pieces = [piece for piece in table[place].tolist() if piece >= 0]
         for size in range(1, len(pieces) + 1):
             begins[tuple(pieces[:size])] += count
-    return Inside(table, begins, counts.total())
+    return SubTokens(table, begins, counts.total())
 
 
-def depths(rows: Ints, positions: Ints, most: int) -> tuple[Ints, Ints]:
+def position_depths(rows: Ints, positions: Ints, most: int) -> tuple[Ints, Ints]:
     """Every position by the last one that both have: [positions] the teacher's row, and how far behind it.
 
     Args:
@@ -94,27 +95,29 @@ def depths(rows: Ints, positions: Ints, most: int) -> tuple[Ints, Ints]:
     return np.where(near, rows[np.maximum(last, 0)], -1), np.where(near, behind, 0)
 
 
-def narrowed(top: TopK, said: Tensor, depth: Tensor, share: Tensor, table: Tensor, size: int, collide: Collide) -> TopK:
+def condition_on_pieces(
+    top: TopK, read: Tensor, depth: Tensor, share: Tensor, table: Tensor, size: int, collide: Collide
+) -> TopK:
     """What is left of a teacher's predictions once the student has read some pieces, in the student's vocabulary.
 
     Args:
         top: [positions, k] at the last common border.
-        said: [positions, depth] the pieces that were read since, then anything.
+        read: [positions, depth] the pieces that were read since, then anything.
         depth: [positions] how many.
         share: [positions] of the mass outside the k that fits them.
         table: of the pieces of every token.
         size: of the student's vocabulary.
-        collide: as in `carry`.
+        collide: as in `map_topk`.
 
     Returns:
         [positions, min(k, size)]; a row in which no token fits has no mass but the rest.
     """
     paths = table[top.ids].long()  # [positions, k, depth]
     behind = torch.arange(table.shape[1], device=depth.device) >= depth[:, None]
-    fits = ((paths == said[:, None]) | behind[:, None]).all(2)
+    fits = ((paths == read[:, None]) | behind[:, None]).all(2)
     following = paths.gather(2, depth[:, None, None].expand(-1, paths.shape[1], 1))[:, :, 0]
     logprobs = top.logprobs.masked_fill(~fits, -torch.inf)
     rest = top.rest + share.log()
     whole = torch.logaddexp(logprobs.logsumexp(1), rest)
     found = TopK(top.ids, logprobs - whole[:, None], rest - whole)
-    return carried(found, following.masked_fill(~fits, NO_PIECES), size, collide)
+    return map_topk_to(found, following.masked_fill(~fits, NO_PIECES), size, collide)
