@@ -1,32 +1,17 @@
-"""Find and count toxic spans, in texts and in what models write.
+"""Find and count toxic spans, in texts and in what models write."""
 
-The names below are imported when they are first used: they need torch.
-"""
+from remodeler.runs.lazy import lazy
 
-from importlib import import_module
-from typing import Any
-
-EXPORTS = {
-    "DETECTORS": "detectors.table",
+_PLACES = {
     "audit": "job",
-    "convert": "prediction_files",
+    "DETECTORS": "detectors.table",
     "detector": "detectors.table",
     "learn_lexicon": "detectors.lexicon",
-    "predict": "tagger.predict_job",
-    "score": "prediction_files",
     "train_tagger": "tagger.train_job",
+    "load_tagger": "tagger.files",
+    "predict": "tagger.predict_job",
     "vote": "tagger.predict_job",
+    "score": "prediction_files",
+    "convert": "prediction_files",
 }
-"""Public names of this package, and the modules that define them."""
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name."""
-    if name not in EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{EXPORTS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """Public names too."""
-    return sorted({*globals(), *EXPORTS})
+__getattr__, __dir__ = lazy(__name__, _PLACES)
