@@ -20,7 +20,7 @@ from remodeler.auditing.tagger.auxiliary import AUXILIARIES
 from remodeler.auditing.tagger.config import Course
 from remodeler.auditing.tagger.model import OUTPUTS, Head
 from remodeler.auditing.tagger.predict_job import How, predict_file
-from remodeler.auditing.tagger.rules import Rules, spans_of, tuned
+from remodeler.auditing.tagger.rules import Rules, spans_of, tune
 from remodeler.auditing.tagger.train_job import Wish, fold, train_tagger
 from remodeler.cli.screen import note, table
 
@@ -46,7 +46,7 @@ def held_out(given: Any, number: int) -> list[Prediction]:
 def rules_of(rows: list[Prediction]) -> Rules:
     """What suits posts whose spans are known."""
     likely, gold = [row.likely for row in rows], [row.spans for row in rows]
-    return tuned([each for each in likely if each is not None], [row.text or "" for row in rows], gold, Rules())
+    return tune([each for each in likely if each is not None], [row.text or "" for row in rows], gold, Rules())
 
 
 def judged(rows: list[Prediction], rules: Rules) -> list[float]:

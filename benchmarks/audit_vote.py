@@ -23,7 +23,7 @@ from remodeler.auditing.statistics.voting import vote_all
 from remodeler.auditing.tagger.config import Course
 from remodeler.auditing.tagger.model import Head
 from remodeler.auditing.tagger.predict_job import How, predict_file
-from remodeler.auditing.tagger.rules import Rules, spans_of, tuned
+from remodeler.auditing.tagger.rules import Rules, spans_of, tune
 from remodeler.auditing.tagger.train_job import Wish, train_tagger
 from remodeler.cli.screen import note, table
 from remodeler.runs.records import load_record, write_json
@@ -73,7 +73,7 @@ def votes(given: Any, names: list[str], dev: Reading) -> list[tuple[str, list[li
     spans = [[row.spans for row in each] for each in rows]
     found = [(f"vote, {k} of {len(names)}", vote_all(spans, k)) for k in range(1, len(names) + 1)]
     likely = [np.mean([each[place].likely for each in rows], axis=0) for place in range(len(dev.posts))]
-    rules = tuned(likely, dev.texts, dev.spans, Rules())
+    rules = tune(likely, dev.texts, dev.spans, Rules())
     mean = [spans_of(one, text, rules) for one, text in zip(likely, dev.texts, strict=True)]
     return [*found, (f"mean likelihood, from {rules.threshold:g}", mean)]
 

@@ -19,7 +19,7 @@ from remodeler.model.families import CONFIGS, FAMILIES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "src" / "remodeler"
-MAP = REPOSITORY / "docs" / "architecture.md"
+MAP = REPOSITORY / "docs" / "contributing" / "architecture.md"
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LIGHT = (

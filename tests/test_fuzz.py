@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from remodeler.auditing.detectors.lexicon import SHIPPED
+from remodeler.auditing.detectors.lexicon import BUNDLED
 from remodeler.auditing.detectors.lexicon import load as load_lexicon
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.formats.predictions import read_predictions
@@ -29,8 +29,8 @@ from remodeler.data.sources import read_texts
 from remodeler.errors import InputError
 from remodeler.exporting.gguf.file import read_gguf
 from remodeler.exporting.removals import gone_after, read_removals
-from remodeler.merging.config import of_file
-from remodeler.merging.files import places
+from remodeler.merging.files import tensor_places
+from remodeler.merging.from_mergekit import read_merge
 from remodeler.report.card_data import inherited
 from remodeler.runs.records import load_record, read_json
 from remodeler.runs.removals import read_log
@@ -118,14 +118,14 @@ GOOD: dict[str, bytes | Callable[[Path], None]] = {
     "posts.jsonl": lines({"text": "bad day", "spans": [0, 1, 2]}, {"text": "x", "spans": [{"start": 0, "end": 1}]}),
     "spans-pred.txt": b"0\t[0, 1]\n1\t[]\n",
     "spans.conll": b"bad\tB\nday\tO\n\ngood\tO\n",
-    "lexicon.json": SHIPPED.read_bytes(),
+    "lexicon.json": BUNDLED.read_bytes(),
     "model.gguf": gguf_file,
     "model.safetensors": weights,
 }
 READERS: list[tuple[str, Read]] = [
     ("removals.jsonl", read_log),
     ("removals.jsonl", lambda path: gone_after(read_removals(path), None)),
-    ("merge.yml", of_file),
+    ("merge.yml", read_merge),
     ("README.md", lambda path: inherited(path.parent)),
     ("record.json", lambda path: load_record(path.parent)),
     ("record.json", read_json),
@@ -140,7 +140,7 @@ READERS: list[tuple[str, Read]] = [
     ("spans.conll", read_predictions),
     ("lexicon.json", load_lexicon),
     ("model.gguf", read_gguf),
-    ("model.safetensors", lambda path: places(path.parent)),
+    ("model.safetensors", lambda path: tensor_places(path.parent)),
     ("model.safetensors", lambda path: check_files(path.parent)),
 ]
 
@@ -230,7 +230,7 @@ def test_a_safetensors_header_that_says_something_else(tmp_path: Path, value: An
     known = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
     header = json.dumps({"a.weight": value, "b": known}).encode()
     content = struct.pack("<Q", len(header)) + header + b"0000"
-    answered(lambda path: places(path.parent), tmp_path / "model.safetensors", content)
+    answered(lambda path: tensor_places(path.parent), tmp_path / "model.safetensors", content)
 
 
 @QUICK

@@ -22,6 +22,7 @@ QUICK = ("merge", "recover")
 LEARNED = "--preferences pairs.jsonl --device cpu --epochs 1"
 TIDIED = {
     "remodeler.recovery.job": f"recover pruned --teacher model --method distill --steps 2 {TEXTS}",
+    "remodeler.merging.job": "merge model sister --base mother --method ties --density 0.5",
     "remodeler.fusion.job": f"fuse model --teachers sister --steps 2 {TEXTS}",
     "remodeler.alignment.reviser.train": f"align train-reviser model --template template.json {LEARNED}",
     "remodeler.alignment.baselines.job": f"align baseline model {LEARNED}",
@@ -103,7 +104,7 @@ def test_what_another_run_left_is_not_taken_for_ones_own(place: Path, monkeypatc
     monkeypatch.chdir(place)
     command, out = TIDIED["remodeler.recovery.job"], place / "other"
     with monkeypatch.context() as patch:
-        patch.setattr(importlib.import_module("remodeler.recovery.job"), "tidy", lambda *parts: died(*parts[:2]))
+        patch.setattr(runs_job, "remove_scratch", lambda folder, *_: died_in_a_job(folder))
         assert invoke(shlex.split(f"{command} --out other")).exit_code == 77
     assert list((place / "other.partial" / "training").glob("step-*"))
     made = invoke(shlex.split(f"{command.replace('--steps 2', '--steps 3')} --out other"))

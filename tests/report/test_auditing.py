@@ -14,7 +14,7 @@ from pages import BROWSER, HOSTILE, QUIET, Page, assert_stands_alone, page_of
 from remodeler.auditing.quotes import AROUND, ELLIPSIS, MOST_QUOTES, quotes
 from remodeler.auditing.results import CAUTION, AuditResults
 from remodeler.auditing.spans import Span
-from remodeler.auditing.statistics.counting import Found, figures, frequent, paired, tally
+from remodeler.auditing.statistics.counting import AuditedText, compare_sides, frequent_words, side_figures, tally
 from remodeler.pruning.results import PruneResults
 from remodeler.runs.records import Record
 
@@ -22,23 +22,23 @@ PROMPTS = 12
 LONG = "quiet words " * 40
 
 
-def found(side: int, number: int) -> Found:
+def found(side: int, number: int) -> AuditedText:
     """Side 1 offends twice as often."""
     text = f"{LONG}You fool, {number} {HOSTILE} silly! {LONG}" if number % (4 - 2 * side) == 0 else "a mild text"
     spans = tuple(Span(place, place + len(word), 0.75) for word in ("fool", "silly") if (place := text.find(word)) > 0)
-    return Found(side, number, 0, text, spans)
+    return AuditedText(side, number, 0, text, spans)
 
 
 def record(sides: int) -> Record:
     rows = [found(side, number) for side in range(sides) for number in range(PROMPTS)]
     counts = [tally([row for row in rows if row.side == side]) for side in range(sides)]
     results: dict[str, Any] = {
-        "audited": [{"name": f"models/m{side}", **figures(each, 0)} for side, each in enumerate(counts)],
-        "words": frequent(rows, sides),
+        "audited": [{"name": f"models/m{side}", **side_figures(each, 0)} for side, each in enumerate(counts)],
+        "words": frequent_words(rows, sides),
         "command": "remodel audit models/m0 --prompts p.txt",
     }
     if sides == 2:
-        results["difference"] = paired(*counts, 0)
+        results["difference"] = compare_sides(*counts, 0)
     inputs = {"prompts": {"source": "p.txt", "count": PROMPTS}, "model 1": {"name": "models/m0"}}
     return Record("audit", {"detector": "lexicon", "tokens": 64}, inputs, 7, {}, results)
 
@@ -71,7 +71,7 @@ def test_the_page_holds_the_counts_with_their_intervals(html: str) -> None:
     gap = results["difference"]
     assert f"+{100 * gap['rate']['value']:.2f} pp" in text
     assert f"p = {gap['rate']['p']:.2g}" in text
-    assert "3 of m1 alone, 3 of both, 6 of neither" in text
+    assert "3 only for m1, 3 for both, 6 for neither" in text
     assert "f**l" in text
     assert "remodel audit models/m0" in text
 
@@ -118,7 +118,7 @@ def test_long_texts_are_cut_and_hostile_ones_escaped(html: str) -> None:
 
 
 def test_many_texts_are_counted_and_some_are_shown() -> None:
-    many = [Found(0, number, 0, "fool", (Span(0, 4),)).line() for number in range(MOST_QUOTES + 5)]
+    many = [AuditedText(0, number, 0, "fool", (Span(0, 4),)).line() for number in range(MOST_QUOTES + 5)]
     shown = quotes(many, ["m0"])
     assert shown is not None
     assert (len(shown.values["quotes"]), shown.values["found"]) == (MOST_QUOTES, MOST_QUOTES + 5)
@@ -130,10 +130,10 @@ def test_nothing_found_and_one_side() -> None:
     assert_stands_alone(Page(page))
     assert "of neither" not in Page(page).text
     counts = np.array([[0, 1, 0, 10]] * 5)
-    clean = replace(record(1), results={"audited": [{"name": "m", **figures(counts, 0)}], "words": []})
+    clean = replace(record(1), results={"audited": [{"name": "m", **side_figures(counts, 0)}], "words": []})
     text = Page(audit_page(clean, [])).text
     assert "0 of 5 texts of m have a toxic span: 0.00% (0.00% to 52.2%)" in text
-    assert "found most" not in text
+    assert "Most frequent words" not in text
 
 
 def test_other_verbs_have_no_such_section() -> None:

@@ -1,9 +1,8 @@
 """Align a model by reviser-guided self-training: it learns from its own answers, selected and edited by a reviser."""
 
-from importlib import import_module
-from typing import Any
+from remodeler.runs.lazy import lazy
 
-PLACES = {
+_PLACES = {
     "align": "job",
     "train_reviser": "reviser.train",
     "revise": "reviser.revise",
@@ -17,14 +16,4 @@ PLACES = {
     "compare": "judging.compare",
     "JUDGES": "judging.judges",
 }
-"""What this room offers, and the module of each: imported when it is asked for, since these need torch."""
-
-
-def __getattr__(name: str) -> Any:
-    if name in PLACES:
-        return getattr(import_module(f"{__name__}.{PLACES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *PLACES})
+__getattr__, __dir__ = lazy(__name__, _PLACES)

@@ -102,7 +102,7 @@ def refuse_other_models(name: str, settings: dict[str, Any]) -> None:
     if parts and settings.get("model_type") not in FAMILIES:
         raise InputError(
             f"{name} is a {settings.get('model_type')}, which reads more than text ({parts[0]}): save its text model "
-            "by itself, as docs/prune.md shows, and give that"
+            "by itself, as docs/reference/models.md shows, and give that"
         )
 
 

@@ -1,16 +1,18 @@
 """Commands made of configs: every option of the command line is declared on the config of its verb, and only there."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from inspect import Parameter as Place
 from inspect import Signature, cleandoc
+from itertools import count
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from cyclopts import App, Group, Parameter
 
+from remodeler.cli.screen import notes_as
 from remodeler.errors import InputError
 from remodeler.runs.options import Option, Spec, build, specs
 
@@ -35,7 +37,17 @@ def add_command(app: App, name: str, kind: type[Config], run: Callable[[Config],
 
     command.__signature__ = Signature([_place(spec) for spec in _ordered(kind)])  # type: ignore[attr-defined]
     command.__doc__, command.__name__ = cleandoc(kind.__doc__ or ""), name
+    command.config = kind  # type: ignore[attr-defined]
     app.command(command, name=name)
+
+
+def configs_of(app: App, words: tuple[str, ...] = ()) -> Iterator[tuple[str, type]]:
+    """The verbs of an application with their configs; those of a group with its name before them."""
+    for name in app:
+        if not name.startswith("-"):
+            found = getattr(app[name].default_command, "config", None)
+            own = [(" ".join((*words, name)), found)] if found is not None else []
+            yield from list(configs_of(app[name], (*words, name))) or own
 
 
 def add_group(app: App, name: str, words: str) -> App:
@@ -52,11 +64,13 @@ def add_group(app: App, name: str, words: str) -> App:
 
 
 def with_flags(kind: type, action: Callable[[], object]) -> None:
-    """Do something; what it refuses names the flags of a command line instead of fields."""
+    """Do something; what it refuses, and what it notes, names the flags of a command line instead of fields."""
+    known = {spec.name: spec for spec in specs(kind)}
     try:
-        action()
+        with notes_as(lambda message: flagged(message, known)):
+            action()
     except InputError as error:
-        raise InputError(flagged(str(error), {spec.name: spec for spec in specs(kind)})) from error
+        raise InputError(flagged(str(error), known)) from error
 
 
 def flagged(message: str, known: dict[str, Spec]) -> str:
@@ -145,6 +159,14 @@ def _default(spec: Spec) -> list[str]:
     return [f"[default: {'yes' if value is True else value}]"]
 
 
+LAST = {"Memory and speed": 900, "Model": 1000}
+"""Panels that most people skip."""
+
+
 @cache
 def _panel(name: str) -> Group:
-    return Group(name or "Options", sort_key=2 if name else 1)
+    """A heading of help: options without one first, then panels as configs declare them."""
+    return Group(name or "Options", sort_key=LAST.get(name, next(_places)) if name else 0)
+
+
+_places = count(1)

@@ -14,12 +14,13 @@ from remodeler.runs.config import RunConfig
 def publish_later(config: RunConfig) -> Iterator[None]:
     """Ask the hub before a run, and push its result after it."""
     from remodeler.checkpoint.publish import publish, refuse_unpublishable
+    from remodeler.runs import processes
 
     name = None if config.dry_run else config.push_to_hub
     if name is not None:
         refuse_unpublishable(name)
     yield
-    if name is not None and config.out is not None:
+    if name is not None and config.out is not None and processes.is_started_first():
         say(publish(config.out, name))
 
 

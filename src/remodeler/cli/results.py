@@ -1,6 +1,8 @@
 """Which class holds what a verb found: for reports of any folders, and for the tables that verbs end with."""
 
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from remodeler.errors import InputError
 from remodeler.report.results import Results
@@ -36,3 +38,18 @@ def results_of(record: Record) -> Results:
     module, _, name = RESULTS[record.verb].partition(":")
     kind: type[Results] = getattr(import_module(module), name)
     return kind.parse(record)
+
+
+def report(folders: Sequence[Path | str], out: Path | str = "remodel-report.html") -> Path:
+    """Compare results on one page: figures side by side, trade-offs in one plot, memory, block maps.
+
+    Args:
+        folders: those that verbs wrote.
+        out: the new file.
+
+    Raises:
+        InputError: for a folder without a record, or one that can't be shown, or a page that is there already.
+    """
+    from remodeler.report.together import write_together
+
+    return write_together(list(map(Path, folders)), Path(out), results_of)

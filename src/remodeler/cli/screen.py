@@ -5,7 +5,7 @@ escapes.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.measure import Measurement
@@ -31,10 +31,14 @@ def say(text: str) -> None:
 class NoteHandler(logging.Handler):
     """Shows messages of the library as notes, above a progress bar where there is one."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.wording: Callable[[str], str] = str
+
     def emit(self, record: logging.LogRecord) -> None:
         """Show one."""
         try:
-            note(self.format(record))
+            note(self.wording(self.format(record)))
         except Exception:  # as every handler of logging: no message ends the work
             self.handleError(record)
 
@@ -53,6 +57,19 @@ def messages_as_notes() -> Iterator[None]:
         library.removeHandler(handler)
         library.setLevel(before[0])
         library.propagate = before[1]
+
+
+@contextmanager
+def notes_as(wording: Callable[[str], str]) -> Iterator[None]:
+    """Show what the library logs in other words meanwhile."""
+    handlers = [each for each in logging.getLogger("remodeler").handlers if isinstance(each, NoteHandler)]
+    for each in handlers:
+        each.wording = wording
+    try:
+        yield
+    finally:
+        for each in handlers:
+            each.wording = str
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -24,7 +24,7 @@ class FuseResults(Results):
     """Of ``remodel fuse``."""
 
     student: Values = field(default_factory=dict, metadata=PLACED)
-    voices: Mapping[str, Values] = field(default_factory=dict)
+    teachers: Mapping[str, Values] = field(default_factory=dict)
     """By teacher the share of positions at which it predicts, its bits per byte and its weight."""
     fused: Values = field(default_factory=dict, metadata=PLACED)
     form: str = ""
@@ -69,7 +69,7 @@ class FuseResults(Results):
         story = [
             self._story(record.options, student),
             "",
-            *markdown(["voice", "positions", "bits per byte", "weight"], self._voices()),
+            *markdown(["teacher", "positions", "bits per byte", "weight"], self._teachers()),
             *warned(self.warning),
             "",
             *measurements(before=self.student, after=self.fused),
@@ -81,11 +81,11 @@ class FuseResults(Results):
         teachers = ", ".join(code(known_as(name)) for name in options["teachers"])
         return (
             f"{code(student)}, trained for {self.steps:,} steps on {code(Path(options['texts']).name)} and on what "
-            f"{teachers} predict in it ({options['share']:g} of the loss is the text's own)."
+            f"{teachers} predict in it ({options['text_share']:g} of the loss is the text's own)."
         )
 
-    def _voices(self) -> list[list[str]]:
+    def _teachers(self) -> list[list[str]]:
         return [
             [code(known_as(name)), f"{each['coverage']:.1%}", f"{each['bits_per_byte']:.3f}", f"{each['weight']:.1%}"]
-            for name, each in self.voices.items()
+            for name, each in self.teachers.items()
         ]

@@ -86,7 +86,7 @@ def model_of(where: str, value: Any) -> str:
 
 
 def _plain(where: str, value: Any, marks: str) -> str:
-    """A name that says nothing besides, as ``model+adapter`` and ``model@revision`` do in mergekit."""
+    """A plain name, without the suffixes of ``model+adapter`` and ``model@revision``."""
     name = text_of(where, value)
     for mark, what in (("+", "an adapter"), ("@", "a revision")):
         if mark in marks and mark in name:

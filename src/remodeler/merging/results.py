@@ -17,6 +17,8 @@ from remodeler.runs.records import Record
 
 MERGE_FILE = "merge.jsonl"
 TAGS = ("merge", "remodeler")
+NAMED = ("models", "base", "method", "shard_size", "out")
+"""Options that the card names elsewhere, or that say nothing of the weights."""
 LAYER = re.compile(r"\.(\d+)\.")
 
 
@@ -63,7 +65,7 @@ class MergeResults(Results):
             tags=[*TAGS, *(["custom_code"] if self.form == "packed" else [])],
         )
         options = record.options
-        used = {name: value for name, value in options.items() if name not in ("method", "out") and value is not None}
+        used = {name: value for name, value in options.items() if name not in NAMED and value is not None}
         story = [
             f"{len([key for key in parents if key != 'base'])} models merged by {code(options['method'])}.",
             "",

@@ -8,7 +8,7 @@ Here are those that ask for the loss without a candidate; the others are in :mod
 (the change of the logits), :mod:`remodeler.pruning.criteria.gradients` and :mod:`remodeler.pruning.criteria.influence`
 (the change of the residual stream). A method also says which layers it keeps. Deviation of all methods from their
 papers: the calibration text, the number of windows and the ratio are the user's, so that methods can be compared; what
-each paper took is in ``docs/papers.md``.
+each paper took is in ``docs/methods/papers.md``.
 """
 
 import hashlib

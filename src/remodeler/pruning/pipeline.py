@@ -19,7 +19,7 @@ from remodeler.pruning.search.refine import refine
 from remodeler.pruning.width.width import WIDTH_METHODS, Thinned, thin
 from remodeler.report.figures import short
 from remodeler.runs.progress import Progress, silent
-from remodeler.runs.records import write_json
+from remodeler.runs.records import read_json, write_json
 from remodeler.runs.removals import REMOVALS_FILE, WIDTHS_FILE, Header, Step, blocks_of
 from remodeler.runs.units import Block, name
 
@@ -38,7 +38,9 @@ class Outcome:
     """By block whose width was chosen: groups that stay, groups there were."""
 
 
-def run(search: Search, config: PruneConfig, header: Header, work: Path | None, progress: Progress = silent) -> Outcome:
+def run_phases(
+    search: Search, config: PruneConfig, header: Header, work: Path | None, progress: Progress = silent
+) -> Outcome:
     """All phases of a config; every process goes the same way, and the first of several gives a folder to write in."""
     log = work / REMOVALS_FILE if work else None
     search = replace(search, progress=progress, on_step=_log_step if work else None)
@@ -91,11 +93,23 @@ def _widths(search: Search, config: PruneConfig, steps: Sequence[Step], work: Pa
     if new and not logged:
         keep(search, work / REMOVALS_FILE if work else None, _one_step(search, found, new, value, seconds))
     if work:
-        write_json(work / WIDTHS_FILE, {str(block): list(groups) for block, groups in found.widths.items()})
+        write_widths(work, found.widths)
         left = parameters_left(search.anatomy, found.removed, found.widths)
         logger.info(f"{method}: perplexity {value:.4g}, {short(left)}")
     seconds += sum(step.seconds for step in steps)
     return Outcome(list(found.removed), found.widths, value, seconds, _kept(search, found))
+
+
+def write_widths(folder: Path, widths: Widths) -> None:
+    """Write down which heads and channels stay."""
+    write_json(folder / WIDTHS_FILE, {str(block): list(groups) for block, groups in widths.items()})
+
+
+def read_widths(folder: Path) -> Widths:
+    """The heads and channels that stay, where a search chose some; none named keeps all."""
+    file = folder / WIDTHS_FILE
+    given = read_json(file) if file.is_file() else {}
+    return {Block.parse(name): tuple(groups) for name, groups in given.items()}
 
 
 def calibration(search: Search, removed: Sequence[Block], widths: Widths) -> float:

@@ -1,7 +1,4 @@
-"""Recover from start to finish: load a pruned model and its teacher, train, write, read back, measure all three.
-
-All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command.
-"""
+"""Recover from start to finish: load a pruned model and its teacher, train, write, read back, measure all three."""
 
 import logging
 import shutil
@@ -10,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoint.companions import write_tokenizer
+from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import AUTO, PIPELINES, load
 from remodeler.checkpoint.save import tolerance
 from remodeler.checkpoint.sizes import announce_training_space, file_bytes, file_sizes
 from remodeler.errors import InputError, option
 from remodeler.model.logprobs import vocabulary
-from remodeler.model.minibatches import enough_memory
 from remodeler.model.tracing import probe
 from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.methods import recipe_of, recipe_record
@@ -24,70 +21,88 @@ from remodeler.recovery.results import PERPLEXITY, RecoverResults
 from remodeler.report.cliff import cut_command, result_warning, stored_warning
 from remodeler.report.page import write_result
 from remodeler.runs import processes
-from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
-from remodeler.runs.options import flat
+from remodeler.runs.job import Job, run
+from remodeler.runs.options import build, flat, signed
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import RECORD_FILE, Record, command_line, load_record, versions
 from remodeler.runs.removals import REMOVALS_FILE
 from remodeler.training.adapters import merge, reloaded_difference, write_adapters
 from remodeler.training.loop import train
 from remodeler.training.model import trainable, write_trained
-from remodeler.training.state import BEGUN, CURVE_FILE, STATES
+from remodeler.training.state import CURVE_FILE, STATES
 
 logger = logging.getLogger(__name__)
 
 FROM_SEARCH = ("removed", "blocks", "layers")
 
 
-def recover_model(config: RecoverConfig) -> bool:
-    """Train a pruned model and write it to a new folder; in a dry run only say what would be done.
+REMEDY = f"{option('micro_batch_size', 1)}, {option('checkpointing', True)} or {option('method', 'lora')}"
+"""What takes less memory."""
+
+
+@signed(RecoverConfig)
+def recover(model: ModelLike, out: Path | str, **options: Any) -> RecoverResults | None:
+    """Recover quality after pruning.
+
+    Args:
+        model: a pruned model: a folder, a hub id or a loaded checkpoint.
+        out: a folder that does not exist yet.
+        options: as of :class:`~remodeler.recovery.config.RecoverConfig`: ``teacher=``, ``method="distill"``, ...
 
     Returns:
-        Whether this process wrote the folder: of several processes, the first does.
+        What came of it; None in all processes but the first, and in a dry run.
+
+    Raises:
+        InputError: for what can't work, before it trains.
     """
-    out, dry = config.run.out, config.run.dry_run
-    assert out
-    refuse_existing(out)
+    return recover_model(build(RecoverConfig, {"model": model, "out": Path(out), **options}))
+
+
+def recover_model(config: RecoverConfig) -> RecoverResults | None:
+    """Train a pruned model and write it to a new folder; in a dry run only say what would be done."""
     recipe_of(config)
-    remedy = f"{option('micro_batch_size', 1)}, {option('checkpointing', True)} or {option('method', 'lora')}"
-    with processes.group(config.source.device) as device, enough_memory(remedy):
-        inputs = prepare(config, device)
-        if processes.first():
-            announce_training_space(out, file_sizes(inputs.student), inputs.recipe.lora is None)
-        if dry:
-            _helped(inputs, out, dry)
-            return False
-        options = _options(inputs)
-        done = processes.shared(whole(partial(out), BEGUN, options))
-        if not processes.first():
-            if not done:
-                _helped(inputs, out, dry)
-            return False
-        with new_folder(out, keep=True) as work:
-            if not done:
-                _complete(inputs, work, options)
-            tidy(work, BEGUN, STATES)
-    return True
+    device, dry = config.source.device, config.run.dry_run
+    return run(lambda own: _job(prepare(config, own)), config.run.out, device=device, remedy=REMEDY, dry_run=dry)
+
+
+def _job(inputs: Inputs) -> Job[RecoverResults]:
+    options = flat(inputs.config) | recipe_record(inputs.recipe) | asdict(inputs.plan)
+
+    def say() -> None:
+        if inputs.config.run.out:
+            announce_training_space(inputs.config.run.out, file_sizes(inputs.student), inputs.recipe.lora is None)
+
+    return Job(
+        options,
+        work=lambda folder: _work(inputs, folder),
+        describe=lambda folder, results: _describe(inputs, options, results, folder),
+        read=lambda folder: RecoverResults.parse(load_record(folder)),
+        announce=say,
+        preview=lambda: _preview(inputs),
+        assist=lambda folder: _assist(inputs, folder),
+        kept=(STATES,),
+        scratch=(STATES,),
+    )
 
 
 # Training and what comes of it ----------------------------------------------------------------------------------------
 
 
-def _helped(inputs: Inputs, out: Path, dry: bool) -> None:
-    """What the other processes do, and what the first one does to say what it would do."""
+def _preview(inputs: Inputs) -> None:
+    """Say what would be trained, in every process; the first one speaks."""
     with trainable(inputs.student.anatomy, inputs.recipe.lora, inputs.plan.seed):
-        if dry:
-            if processes.first():
-                announce(inputs)
-            return
-        train(
-            inputs.student.anatomy, inputs.loss, inputs.windows, inputs.plan, partial(out) / STATES, None, inputs.look
-        )
+        if processes.first():
+            announce(inputs)
 
 
-def _complete(inputs: Inputs, work: Path, options: dict[str, Any]) -> None:
-    """Measure, train, write the model, read it back, measure again, and describe it all."""
-    clear(work, BEGUN, (STATES,))
+def _assist(inputs: Inputs, folder: Path) -> None:
+    """Train along with the first process."""
+    with trainable(inputs.student.anatomy, inputs.recipe.lora, inputs.plan.seed):
+        train(inputs.student.anatomy, inputs.loss, inputs.windows, inputs.plan, folder / STATES, None, inputs.look)
+
+
+def _work(inputs: Inputs, work: Path) -> RecoverResults:
+    """Measure, train, write the model, read it back, measure again."""
     dense, pruned = inputs.scores(inputs.teacher) if inputs.teacher else None, inputs.scores(inputs.student)
     alone = None
     with trainable(inputs.student.anatomy, inputs.recipe.lora, inputs.plan.seed) as wrapper:
@@ -99,14 +114,13 @@ def _complete(inputs: Inputs, work: Path, options: dict[str, Any]) -> None:
             merge(wrapper)
     facts = (alone or _model_written(inputs, work)) | _facts(inputs, lines)
     recovered = facts["recovered"]
-    results = RecoverResults(
+    return RecoverResults(
         dense=dense,
         pruned=pruned,
         **facts,
         given_back=given_back(dense, pruned, recovered),
         warning=_warning(inputs, dense, recovered),
     )
-    _describe(inputs, options, results, work)
 
 
 def _trained(inputs: Inputs, work: Path) -> list[dict[str, Any]]:
@@ -228,8 +242,3 @@ def _describe(inputs: Inputs, options: dict[str, Any], results: RecoverResults, 
     }
     record = Record("recover", options, facts, inputs.plan.seed, versions(), results.to_record())
     write_result(work, record, results)
-
-
-def _options(inputs: Inputs) -> dict[str, Any]:
-    """Options of the run, as the record holds them: what was asked for, and what the method made of it."""
-    return flat(inputs.config) | recipe_record(inputs.recipe) | asdict(inputs.plan)

@@ -1,4 +1,4 @@
-"""How quality is recovered after pruning: a method is a row of RECOVERIES, and every setting of it can be given.
+"""How quality is recovered after pruning: a method is a row of METHODS, and every setting of it can be given.
 
 ``lora`` has the settings of BlockPruner's appendix (arXiv 2406.10594: r 32, alpha 10, learning rate 2e-4, batch 1 x
 accumulation 4, linear schedule, 8,000 samples of Alpaca, all linear layers but embeddings and head), and
@@ -63,7 +63,7 @@ class Recipe:
 
 OPTIONS = {"k": "top_k", "share": "text_share", "batch": "train_batch_size"}
 """Options of settings that have another name."""
-RECOVERIES = {
+METHODS = {
     "lora": Recipe("adapters on every linear layer, as in BlockPruner", Lora(32, 10.0), learning_rate=2e-4),
     "shortened-llama": Recipe(
         "smaller adapters, larger steps, as in Shortened LLaMA", Lora(8, 16.0, 0.05), batch=64, epochs=2.0, length=256
@@ -79,9 +79,9 @@ def recipe_of(config: RecoverConfig) -> Recipe:
     Raises:
         InputError: for a setting that the method has no use for, and what contradicts it.
     """
-    row, adapters, teacher = RECOVERIES[config.method], config.adapters.adapters, config.teacher
+    row, adapters, teacher = METHODS[config.method], config.adapters.adapters, config.teacher
     if adapters is not None:
-        row = replace(row, lora=(row.lora or RECOVERIES["lora"].lora) if adapters else None)
+        row = replace(row, lora=(row.lora or METHODS["lora"].lora) if adapters else None)
     if row.lesson and not teacher.teacher:
         raise InputError(
             f"{option('method', config.method)} learns from the unpruned model: name it with {option('teacher')}"

@@ -51,6 +51,11 @@ def first() -> bool:
     return rank() == 0
 
 
+def is_started_first() -> bool:
+    """Whether this process was started as the first, or alone: known before they join and after they part."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def shared(value: T) -> T:
     """What the first process has, in all of them."""
     if world() == 1:

@@ -32,6 +32,12 @@ class RunLog:
         self._refuse_other(found[0], header)
         return found[1:]
 
+    def mismatches(self, header: Mapping[str, Any]) -> list[str]:
+        """Keys whose values in the log's header are other than in this one; nothing is changed."""
+        found = read_lines(self.path)[:1] if self.path.exists() else []
+        wanted = json.loads(to_json(header))
+        return [key for key in {**wanted, **found[0]} if found[0].get(key) != wanted.get(key)] if found else []
+
     def refuse_other(self, header: Mapping[str, Any]) -> None:
         """Raise when the log is of another run than this header's; nothing is changed."""
         if self.path.exists() and (found := read_lines(self.path)):
@@ -54,5 +60,5 @@ class RunLog:
             if old != new:
                 raise InputError(
                     f"{self.path} is of a run with another {key} (it was {old!r:.60}, is {new!r:.60}): "
-                    "give the same arguments to go on, or another --out"
+                    "give the same arguments to go on, or another `out`"
                 )

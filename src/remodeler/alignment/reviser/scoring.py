@@ -12,8 +12,9 @@ from remodeler.alignment.data.examples import TokenRow, row_windows
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.errors import InputError, option
 from remodeler.model.logprobs import scored_logits, window_nll
-from remodeler.model.minibatches import enough_memory, fitting_tokens, to_batch, widest
+from remodeler.model.minibatches import fitting_tokens, to_batch, widest
 from remodeler.model.streaming import room
+from remodeler.runs.job import enough_memory
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.runlog import RunLog
 

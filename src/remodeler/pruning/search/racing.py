@@ -18,7 +18,7 @@ Where we deviate from those:
   the number of rivals left (any of them might lead by chance), is below an allowance: ``error`` times the share of the
   text that was read. Rounds are not paid for one by one, since each has the windows of those before; were all
   candidates equal, the worst case, the best would leave in 0.6 to 0.8 of the allowed cases (a test holds it to that);
-  on recorded losses of real models it leaves in far fewer (docs/results.md).
+  on recorded losses of real models it leaves in far fewer (docs/benchmarks/results.md).
 
 Windows are made into mini-batches by their places in the order, so several processes decide alike.
 """
