@@ -94,7 +94,7 @@ def imported() -> None:
     import remodeler.merging.job
     import remodeler.pruning.job
     import remodeler.recovery.job
-    import remodeler.report.page
+    import remodeler.reporting.page
 
     with contextlib.suppress(ImportError):
         import remodeler.exporting.gguf.job  # noqa: F401

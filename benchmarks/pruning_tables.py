@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from quality_tables import gap, short, shown
 
-from remodeler.report.plots import CYCLE, MARKERS, MID_GREY
+from remodeler.reporting.plots import CYCLE, MARKERS, MID_GREY
 from remodeler.runs.records import read_lines
 
 REFERENCE = "blockpruner"

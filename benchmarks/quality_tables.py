@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from remodeler.report.plots import plot_tradeoff
+from remodeler.reporting.plots import plot_tradeoff
 
 METHODS = ("blockpruner", "size-weighted", "one-shot", "layer", "random", "mlp", "blockpruner*")
 ORDERED = ("blockpruner", "size-weighted", "one-shot", "layer", "mlp")

@@ -13,7 +13,7 @@ import pytest
 import remodeler
 from remodeler.cli import app as cli
 from remodeler.pruning import job
-from remodeler.report.cliff import (
+from remodeler.reporting.cliff import (
     Point,
     cliff,
     cut_command,

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from remodeler.report.figures import number
-from remodeler.report.plots import loss_svg
-from remodeler.report.results import Section
-from remodeler.report.sections import figure, log_lines
+from remodeler.reporting.figures import number
+from remodeler.reporting.plots import loss_svg
+from remodeler.reporting.results import Section
+from remodeler.reporting.sections import figure, log_lines
 
 TRAINING_FILE = "training.jsonl"
 SMOOTHING = 30

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from remodeler.report.figures import Values, change, decimal, number
-from remodeler.report.results import Section
-from remodeler.report.sections import HERE
-from remodeler.report.steps import Removed, block_map, chosen_step, known_blocks, removal_steps
+from remodeler.reporting.figures import Values, change, decimal, number
+from remodeler.reporting.results import Section
+from remodeler.reporting.sections import HERE
+from remodeler.reporting.steps import Removed, block_map, chosen_step, known_blocks, removal_steps
 from remodeler.runs.removals import LogLine
 
 TAGS = ("pruned", "block-pruning", "remodeler")

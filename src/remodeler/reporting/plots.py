@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from remodeler.report.plot_levels import level_opacity
+from remodeler.reporting.plot_levels import level_opacity
 from remodeler.runs.streams import visible
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
-from remodeler.report.plot_levels import level_edges
-from remodeler.report.plots import plot_tradeoff
+from remodeler.reporting.plot_levels import level_edges
+from remodeler.reporting.plots import plot_tradeoff
 
 
 def test_level_edges_are_round_sorted_and_inside() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from remodeler.cli.results import results_of
 from remodeler.errors import InputError
-from remodeler.report.together import entries, measured, memory, names, render, write_together
+from remodeler.reporting.together import entries, measured, memory, names, render, write_together
 from remodeler.runs.records import Record, save_record
 
 ASKED = {"context": 8000, "batch": 2}

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from remodeler.report.figures import Measured, comparison
-from remodeler.report.results import Section
+from remodeler.reporting.figures import Measured, comparison
+from remodeler.reporting.results import Section
 from remodeler.runs.records import Record, read_lines
 
-HERE = "report/templates"
+HERE = "reporting/templates"
 
 
 def nonempty(*sections: Section | None) -> list[Section]:

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from huggingface_hub import ModelCardData
 
-from remodeler.report.card_data import front_matter, inherited
-from remodeler.report.card_text import fenced, markdown, plain
-from remodeler.report.figures import Values, comparison, written
+from remodeler.reporting.card_data import front_matter, inherited
+from remodeler.reporting.card_text import fenced, markdown, plain
+from remodeler.reporting.figures import Values, comparison, written
 
 
 class Model(Protocol):

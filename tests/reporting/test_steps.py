@@ -5,7 +5,7 @@ from typing import Any
 
 from pages import page_of
 from remodeler.pruning.results import PruneResults
-from remodeler.report.steps import (
+from remodeler.reporting.steps import (
     block_map,
     chosen_step,
     curve_points,

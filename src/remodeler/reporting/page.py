@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.errors import one_line
-from remodeler.report.rendering import PAGE_ERRORS, render_sections, render_template
-from remodeler.report.results import Results, source
+from remodeler.reporting.rendering import PAGE_ERRORS, render_sections, render_template
+from remodeler.reporting.results import Results, source
 from remodeler.runs.records import Record, load_record, save_record, write_text
 from remodeler.runs.streams import shell_line
 
@@ -70,7 +70,7 @@ def render(record: Record, results: Results, folder: Path) -> str:
         "command": command(record, results),
         "facts_by_subject": facts(record, results),
     }
-    return render_template("report/templates/page.html.jinja", values)
+    return render_template("reporting/templates/page.html.jinja", values)
 
 
 def command(record: Record, results: Results) -> str:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from remodeler.report.training import points, smoothed, summary, thinned
+from remodeler.reporting.training import points, smoothed, summary, thinned
 
 LINES = [{"step": 0, "heldout": 2.0}] + [{"step": step, "loss": 3.0 - step / 100} for step in range(1, 61)]
 

@@ -19,9 +19,9 @@ from remodeler.exporting.results import ExportResults
 from remodeler.merging.results import MergeResults
 from remodeler.pruning.results import PruneResults
 from remodeler.recovery.results import RecoverResults
-from remodeler.report.page import write_report, write_result
-from remodeler.report.rendering import PACKAGE
-from remodeler.report.results import Results
+from remodeler.reporting.page import write_report, write_result
+from remodeler.reporting.rendering import PACKAGE
+from remodeler.reporting.results import Results
 from remodeler.runs.records import Record, load_record, save_record
 
 HEAVY = ("torch", "transformers", "datasets", "matplotlib")
@@ -106,7 +106,7 @@ def test_a_record_that_lacks_what_it_is_about_has_no_page_and_loses_nothing(
 
 
 def _together(folder: Path) -> Path:
-    from remodeler.report.together import write_together
+    from remodeler.reporting.together import write_together
 
     return write_together([folder], folder / "page.html", results_of)
 

@@ -16,8 +16,8 @@ from pages import BROWSER, HOSTILE, QUIET, Page, assert_stands_alone, page_of
 from remodeler.errors import InputError
 from remodeler.evaluation.results import EvaluateResults
 from remodeler.pruning.results import PruneResults
-from remodeler.report.figures import change, decimal
-from remodeler.report.page import write_report
+from remodeler.reporting.figures import change, decimal
+from remodeler.reporting.page import write_report
 from remodeler.runs.records import Record, append_line, save_record
 
 LAYERS, STEPS, CHOSEN = 12, 8, 6

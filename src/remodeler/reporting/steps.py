@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from remodeler.report.figures import change, decimal, number
-from remodeler.report.plot_levels import level_edges, level_opacity
-from remodeler.report.plots import Panel, heat_map_svg, tradeoff_svg
+from remodeler.reporting.figures import change, decimal, number
+from remodeler.reporting.plot_levels import level_edges, level_opacity
+from remodeler.reporting.plots import Panel, heat_map_svg, tradeoff_svg
 from remodeler.runs.removals import LogLine, names_gone
 from remodeler.runs.units import loose_blocks
 

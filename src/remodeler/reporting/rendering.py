@@ -7,8 +7,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
-from remodeler.report.figures import Values
-from remodeler.report.results import Section
+from remodeler.reporting.figures import Values
+from remodeler.reporting.results import Section
 
 PACKAGE = Path(__file__).parents[1]
 PAGE_ERRORS = (TemplateError, ValueError, TypeError, LookupError, AttributeError, RuntimeError)

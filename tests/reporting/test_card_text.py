@@ -10,10 +10,10 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from remodeler.merging.results import distinct, shares_by_layer
 from remodeler.pruning.results import PruneResults
-from remodeler.report.card import loading_lines, page
-from remodeler.report.card_data import inherited
-from remodeler.report.card_text import code, fenced, markdown, plain
-from remodeler.report.plots import figure_name, shares_svg, tradeoffs_svg
+from remodeler.reporting.card import loading_lines, page
+from remodeler.reporting.card_data import inherited
+from remodeler.reporting.card_text import code, fenced, markdown, plain
+from remodeler.reporting.plots import figure_name, shares_svg, tradeoffs_svg
 from remodeler.runs.records import Record, load_record, read_lines, save_record
 from remodeler.runs.records import append_line as append
 from remodeler.runs.streams import UNSEEN

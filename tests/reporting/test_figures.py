@@ -2,7 +2,7 @@
 
 import pytest
 
-from remodeler.report.figures import change, decimal, short, size, speed
+from remodeler.reporting.figures import change, decimal, short, size, speed
 
 
 @pytest.mark.parametrize(

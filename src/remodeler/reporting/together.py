@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.errors import InputError, one_line
-from remodeler.report.figures import Measured, comparison, number, size
-from remodeler.report.page import REPORT_FILE, command
-from remodeler.report.plots import tradeoffs_svg
-from remodeler.report.rendering import PAGE_ERRORS, render_template
-from remodeler.report.results import Results, source
-from remodeler.report.steps import curve_points
+from remodeler.reporting.figures import Measured, comparison, number, size
+from remodeler.reporting.page import REPORT_FILE, command
+from remodeler.reporting.plots import tradeoffs_svg
+from remodeler.reporting.rendering import PAGE_ERRORS, render_template
+from remodeler.reporting.results import Results, source
+from remodeler.reporting.steps import curve_points
 from remodeler.runs.folders import refuse_existing
 from remodeler.runs.records import Record, load_record, write_text
 from remodeler.runs.removals import REMOVALS_FILE, LogLine, read_log_lines
@@ -104,7 +104,7 @@ def render(found: Sequence[Entry], page: Path) -> str:
         "batch": BATCH,
         "curve": tradeoffs_svg(curves) if curves else None,
     }
-    return render_template("report/templates/together.html.jinja", values)
+    return render_template("reporting/templates/together.html.jinja", values)
 
 
 # What the page shows --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
-from remodeler.report.figures import Measured, Tile, Values, tiles
+from remodeler.reporting.figures import Measured, Tile, Values, tiles
 from remodeler.runs.records import Record
 
 PLACED: Mapping[str, Any] = {"placed": True}
