@@ -11,7 +11,6 @@ code is 1 where anything differs or a command fails.
     python benchmarks/before_after.py --before ../tree-before --after .
 """
 
-import argparse
 import contextlib
 import csv
 import json
@@ -29,7 +28,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from common import ROOT, TESTS, new_parser, write_once
+from measurements import markdown, row_line
+
 SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -105,7 +106,7 @@ def prepare_inputs(folder: Path, demo: Path) -> None:
 
 def _write_models(folder: Path) -> None:
     """Three tiny models of one shape, and a teacher of another family with another tokenizer."""
-    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
+    sys.path[:0] = [str(TESTS), str(ROOT / "src")]
     from tiny import tiny_model, tiny_tokenizer
     from tiny_tokenizers import byte_level
 
@@ -122,23 +123,19 @@ def _save(folder: Path, model: Any, tokenizer: Any) -> None:
 
 def _write_texts(folder: Path) -> None:
     sentence = "the cat sat on the mat and the dog on the log. "
-    _write_lines(folder / "texts.jsonl", [{"text": f"{i} {sentence * 12}"} for i in range(24)])
+    write_once(folder / "texts.jsonl", [{"text": f"{i} {sentence * 12}"} for i in range(24)])
     (folder / "prompts.txt").write_text("".join(f"the dog sat on {i}\n" for i in range(20)))
     pairs = [
         {"prompt": f"the cat {i}?", "chosen": "on the mat", "rejected": "on the" + " dog" * (1 + i % 3)}
         for i in range(16)
     ]
-    _write_lines(folder / "pairs.jsonl", pairs)
+    write_once(folder / "pairs.jsonl", pairs)
     markers = {"NONE": "NONE", "MINOR": "MINOR", "MAJOR": "MAJOR"}
     words = {"task": "Fix.", "prompt": "\nP:", "response": "\nR:", "revision": "\nV:", "markers": markers}
     (folder / "template.json").write_text(json.dumps(words))
     posts = ["thank you for the photo of the river", "you are a stupid idiot", "what a dumb fool, nice hat though"]
     with (folder / "posts.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["spans", "text"], *([[], f"{post} {i}"] for i in range(6) for post in posts)])
-
-
-def _write_lines(path: Path, rows: Sequence[Any]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
@@ -230,10 +227,10 @@ class Row:
     before: float
     after: float
 
-    def cells(self) -> str:
-        """As a line of the table."""
+    def cells(self) -> list[str]:
+        """As cells of the table."""
         same = "no" if self.faults else "yes"
-        return f"| {self.job} | {self.files} | {same} | {self.before:.1f} | {self.after:.1f} |"
+        return [self.job, str(self.files), same, f"{self.before:.1f}", f"{self.after:.1f}"]
 
 
 def compare(name: str, before: Path, after: Path, work: Path) -> Row:
@@ -269,7 +266,7 @@ def working_folder(given: Path | None) -> Iterator[Path]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run, compare, print the table; 1 where something differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__, tables=False)
     parser.add_argument("--before", type=Path, required=True, help="checkout with the package under src/")
     parser.add_argument("--after", type=Path, required=True, help="the other checkout")
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS), help="by default all")
@@ -281,11 +278,11 @@ def main(words: Sequence[str] | None = None) -> int:
             (work / side).mkdir()
             check_tree(tree, work / side)
         prepare_inputs(work / "inputs", before / "src" / "remodeler" / "demo_model")
-        print("| job | files compared | same bytes | before, s | after, s |\n|---|---|---|---|---|", flush=True)
+        print(markdown(["job", "files compared", "same bytes", "before, s", "after, s"], []), flush=True)
         rows = []
         for name in with_needs(given.jobs):
             rows.append(compare(name, before, after, work))
-            print(rows[-1].cells(), flush=True)
+            print(row_line(rows[-1].cells()), flush=True)
     for row in rows:
         for fault in row.faults:
             print(f"\n{row.job}: {fault}")

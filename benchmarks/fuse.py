@@ -10,17 +10,31 @@ same source, in bits per byte. Rows go to OUT/rows.jsonl; the same command goes 
     python benchmarks/fuse.py STUDENT --teachers A B --texts FILE --out OUT --seeds 1 2 3
 """
 
-import argparse
 import shutil
 import statistics
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from remodeler.checkpoint.load import load, read_tokenizer
+from common import (
+    Row,
+    add_loading,
+    add_numbers,
+    add_paths,
+    load_float32,
+    new_parser,
+    no_report,
+    publish,
+    read_rows,
+    run_main,
+    timed,
+)
+from measurements import Column, Table
+
+from remodeler.checkpoint.load import read_tokenizer
 from remodeler.fusion.config import Wish
 from remodeler.fusion.job import fuse_models
 from remodeler.fusion.prepare import prepared
@@ -28,7 +42,7 @@ from remodeler.fusion.targets import Rules
 from remodeler.merging.config import Wish as MergeWish
 from remodeler.merging.job import merge_models
 from remodeler.merging.settings import parsed
-from remodeler.runs.records import append_line, load_record, read_lines
+from remodeler.runs.records import append_line, load_record
 
 MERGES: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("linear", {}),
@@ -37,6 +51,18 @@ MERGES: dict[str, tuple[str, dict[str, Any]]] = {
     "sce": ("sce", {"select": [parsed("", "0.1")]}),
     "sce 1": ("sce", {"select": [parsed("", "1")]}),
 }
+WAYS = (
+    Column("way", "way"),
+    Column("after", "after", "{value:.4f}", "bits per byte"),
+    Column("spread", "spread", "{value:.4f}", "standard deviation over seeds"),
+    Column("gains", "better than text alone", "{value:+.4f}", "bits per byte, by seed", missing=""),
+)
+VOICES = (
+    Column("voice", "voice"),
+    Column("coverage", "positions", "{value:.1%}"),
+    Column("bits_per_byte", "bits per byte", "{value:.3f}"),
+    Column("weight", "counts", "{value:.1%}"),
+)
 
 
 def ways(wish: Wish, shares: Sequence[float]) -> Iterator[tuple[str, Wish]]:
@@ -62,18 +88,13 @@ def other_tokenizer(student: str, teacher: str, trust: bool) -> bool:
     return bool(one != two)
 
 
-def nothing(folder: Path) -> None:
-    """No report."""
-
-
 def fused(name: str, wish: Wish, folder: Path, rows: Path, done: set[tuple[str, int]]) -> None:
     """One way, once."""
     if (name, wish.seed) in done:
         return
     out = folder / f"{name.replace(' ', '-')}-{wish.seed}"
     shutil.rmtree(out, ignore_errors=True)
-    start = time.process_time()
-    fuse_models(wish, out, nothing)
+    run = timed(partial(fuse_models, wish, out, no_report))
     results = load_record(out).results
     row = {
         "way": name,
@@ -81,7 +102,7 @@ def fused(name: str, wish: Wish, folder: Path, rows: Path, done: set[tuple[str, 
         "before": results["student"]["heldout_bits_per_byte"],
         "after": results["fused"]["heldout_bits_per_byte"],
         "voices": results["voices"],
-        "processor": time.process_time() - start,
+        "processor": run.processor,
     }
     append_line(rows, row)
     print(f"{name}, seed {wish.seed}: {row['before']:.4f} -> {row['after']:.4f}", file=sys.stderr, flush=True)
@@ -99,61 +120,46 @@ def merged(wish: Wish, share: str, folder: Path, rows: Path, done: set[tuple[str
         out = folder / f"{told.replace(' ', '-')}-{wish.seed}"
         shutil.rmtree(out, ignore_errors=True)
         base = None if method == "linear" else wish.student
-        merge_models(MergeWish(tuple(str(folder / part) for part in parts), base, method, options), out, nothing)
-        scores = job.scores(load(out, dtype="float32", device="cpu", trust_remote_code=wish.trust_remote_code))
+        merge_models(MergeWish(tuple(str(folder / part) for part in parts), base, method, options), out, no_report)
+        scores = job.scores(load_float32(out, wish))
         append_line(rows, {"way": told, "seed": wish.seed, "after": scores["heldout_bits_per_byte"]})
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> Table:
     """Means and spread over the seeds, and the difference from the text alone, seed by seed."""
     plain = {row["seed"]: row["after"] for row in rows if row["way"] == "text"}
     before = next(row["before"] for row in rows if row["way"] == "text")
-    lines = [
-        f"Before: {before:.4f} bits per byte.",
-        "",
-        "| way | after | spread | better than text alone |",
-        "|---|---|---|---|",
-    ]
+    lines = []
     for way in dict.fromkeys(row["way"] for row in rows):
         values = {row["seed"]: row["after"] for row in rows if row["way"] == way}
         gains = [plain[seed] - value for seed, value in values.items() if seed in plain]
         spread = statistics.stdev(values.values()) if len(values) > 1 else 0.0
-        told = ", ".join(f"{gain:+.4f}" for gain in gains)
-        lines.append(f"| {way} | {statistics.mean(values.values()):.4f} | {spread:.4f} | {told} |")
-    return "\n".join(lines)
+        lines.append({"way": way, "after": statistics.mean(values.values()), "spread": spread, "gains": gains})
+    return Table(WAYS, tuple(lines), f"Before: {before:.4f} bits per byte.")
 
 
-def voices(rows: Sequence[dict[str, Any]]) -> str:
+def voices(rows: Sequence[Row]) -> Table:
     """What each voice had to say, in the first run that heard all."""
     row = next(row for row in rows if row["way"].startswith("all"))
-    lines = ["| voice | positions | bits per byte | counts |", "|---|---|---|---|"]
-    for name, each in row["voices"].items():
-        told = f"{each['coverage']:.1%} | {each['bits_per_byte']:.3f} | {each['weight']:.1%}"
-        lines.append(f"| {Path(name).name} | {told} |")
-    return "\n".join(lines)
+    return Table(VOICES, tuple({"voice": Path(name).name, **each} for name, each in row["voices"].items()))
 
 
 def main() -> None:
     """Train, merge, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("student")
     parser.add_argument("--teachers", nargs="+", required=True)
     parser.add_argument("--texts", required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    add_paths(parser, "out")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--samples", type=int, default=250)
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    add_numbers(parser, samples=250, length=256, steps=200, batch=8, rate=1e-3)
     parser.add_argument("--shares", nargs="+", type=float, default=[0.9, 0.5])
-    parser.add_argument("--trust-remote-code", action="store_true")
-    parser.add_argument("--family")
+    add_loading(parser)
     parser.add_argument("--only", nargs="+", help="names of ways, or how they begin")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     rows = given.out / "rows.jsonl"
-    done = {(row["way"], row["seed"]) for row in (read_lines(rows) if rows.exists() else [])}
+    done = {(row["way"], row["seed"]) for row in read_rows(rows)}
     run = {"learning_rate": given.rate, "batch": given.batch, "evaluate_every": 0}
     for seed in given.seeds:
         wish = Wish(
@@ -176,9 +182,9 @@ def main() -> None:
             fused(name, each, given.out, rows, done)
         for share in given.shares:
             merged(wish, "" if len(given.shares) == 1 else f" {share:g}", given.out, rows, done)
-    found = read_lines(rows)
-    print(f"{table(found)}\n\n{voices(found)}")
+    found = read_rows(rows)
+    publish(given, {"ways": table(found), "voices": voices(found)})
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

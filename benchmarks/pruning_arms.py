@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from common import read_rows
 from quality import Setup
 
 from remodeler.checkpoint.load import fingerprint
@@ -24,7 +25,7 @@ from remodeler.pruning.search.loop import Search, prune
 from remodeler.pruning.search.refine import refine
 from remodeler.pruning.search.strategies import SCANS
 from remodeler.pruning.width.width import thin
-from remodeler.runs.records import append_line, drop_torn_line, read_lines, to_json, write_text
+from remodeler.runs.records import append_line, to_json, write_text
 from remodeler.runs.removals import Header, Step, blocks_of, read_log
 from remodeler.runs.units import Block
 
@@ -212,8 +213,7 @@ def metered(file: Path) -> Callable[[int], None]:
 
 def spent(file: Path, steps: float = math.inf) -> Cost:
     """The time of the first steps."""
-    drop_torn_line(file)
-    lines = [line for line in read_lines(file) if line["step"] <= steps]
+    lines = [line for line in read_rows(file) if line["step"] <= steps]
     return Cost(sum(line["seconds"] for line in lines), sum(line["cpu"] for line in lines))
 
 

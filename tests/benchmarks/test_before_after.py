@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from before_after import Job, compared_files, decisions, differences, spelling_for, verb_of, with_needs
 
 from places import REPOSITORY
-
-sys.path.append(str(REPOSITORY / "benchmarks"))
-from before_after import Job, compared_files, decisions, differences, spelling_for, verb_of, with_needs
 
 
 def write_log(path: Path, importance: str, seconds: float, restored: str = "") -> Path:
