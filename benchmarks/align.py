@@ -22,22 +22,18 @@ from common import Row, add_numbers, add_paths, new_parser, publish, read_rows, 
 from planted import GRADES, LEARNED, WORD, Pair, beginnings, damaged, planted, strange, tables
 
 from remodeler.alignment.baselines.job import train_baseline
-from remodeler.alignment.config import BaselineWish, EvolveWish, Loading, ReviserWish
-from remodeler.alignment.data.examples import answer, windows
-from remodeler.alignment.data.preferences import ordered
+from remodeler.alignment.data.examples import answer_row, row_windows
+from remodeler.alignment.data.preferences import order_key
 from remodeler.alignment.data.template import LABELS, MAJOR, MINOR, NONE
-from remodeler.alignment.evolution.filters import Limits
-from remodeler.alignment.evolution.job import evolve_policy
-from remodeler.alignment.phases import Course
+from remodeler.alignment.evolution.job import evolve
 from remodeler.alignment.reviser.calibration import calibration_error, reliability
-from remodeler.alignment.reviser.difficulty import Rule, edit_distance
-from remodeler.alignment.reviser.reviser import load_reviser, probabilities, revised
+from remodeler.alignment.reviser.difficulty import edit_distance
+from remodeler.alignment.reviser.reviser import label_probabilities, load_reviser, revise_pairs
 from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load
 from remodeler.data.sources import read_texts
 from remodeler.generation.sampling import Sampling, complete
 from remodeler.model.logprobs import mean_nll
-from remodeler.report.page import write_report
 from remodeler.runs.records import append_line, read_lines, write_json
 
 TEMPLATE = {
@@ -60,15 +56,15 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         first, second = (read_texts(given.stories / name) for name in ("part_a.txt", "part_b.txt"))
         self.known = {each.lower() for text in (*first, *second) for each in WORD.findall(text)}
-        one, two = (sorted(beginnings(part), key=lambda pair: ordered(pair[0], seed)) for part in (first, second))
+        one, two = (sorted(beginnings(part), key=lambda pair: order_key(pair[0], seed)) for part in (first, second))
         size = given.size
         self.taught, self.flawed, self.gold = one[:size], one[size : size + given.flawed], one[size + given.flawed :]
         self.heldout, self.pool = two[: given.heldout], two[given.heldout :]
-        self.loading = Loading(device=given.device)
 
-    def course(self, epochs: float, rate: float | None = None, batch: int | None = None) -> Course:
-        pace = {"learning_rate": rate or self.given.learning_rate, "batch": batch or self.given.batch}
-        return Course(epochs, None, self.seed, pace | {"precision": None})
+    def training(self, epochs: float, rate: float | None = None, batch: int | None = None) -> Row:
+        """Options of a training."""
+        pace = {"learning_rate": rate or self.given.learning_rate, "train_batch_size": batch or self.given.batch}
+        return {"epochs": epochs, "seed": self.seed, "device": self.given.device, **pace}
 
     def write(self, name: str, rows: Sequence[Row]) -> str:
         return str(write_once(self.folder / name, rows))
@@ -96,11 +92,8 @@ def copier(bench: Bench) -> str:
         texts = [text.strip() for pair in stories for text in pair]
         rows = [{"prompt": f"\nR: {text}\nV: 2", "chosen": f"\n{text}", "rejected": "."} for text in texts]
         write_once(file, rows)
-        course = Course(bench.given.copying_epochs, None, 1, {"learning_rate": 2e-3, "batch": 32, "precision": None})
-        wish = BaselineWish(
-            str(bench.given.model), str(file), "sft", heldout=0.02, course=course, loading=bench.loading, seed=1
-        )
-        train_baseline(wish, out, write_report)
+        pace = {"epochs": bench.given.copying_epochs, "learning_rate": 2e-3, "seed": 1, "device": bench.given.device}
+        train_baseline(bench.given.model, preferences=file, held_out_share=0.02, **pace, out=out)
     return str(out)
 
 
@@ -109,18 +102,17 @@ def reviser(bench: Bench) -> Path:
     out, template = bench.folder / "reviser", bench.folder / "template.json"
     if not out.exists():
         write_json(template, TEMPLATE)
-        wish = ReviserWish(
+        train_reviser(
             copier(bench),
-            bench.write("preferences.jsonl", bench.triples(bench.taught, "taught")),
-            template,
-            rule=Rule(bench.given.difficulty, major=2 / 3, none=1 / 3),
-            warmup_epochs=bench.given.warm_up_epochs or bench.given.epochs,
-            identity=bench.given.copies,
-            course=bench.course(bench.given.epochs),
-            loading=bench.loading,
-            seed=bench.seed,
+            preferences=bench.write("preferences.jsonl", bench.triples(bench.taught, "taught")),
+            template=template,
+            difficulty=bench.given.difficulty,
+            major_share=2 / 3,
+            warm_up_epochs=bench.given.warm_up_epochs or bench.given.epochs,
+            copies=bench.given.copies,
+            **bench.training(bench.given.epochs),
+            out=out,
         )
-        train_reviser(wish, out, write_report)
     return out
 
 
@@ -130,8 +122,8 @@ def judged(bench: Bench, place: Path) -> Row:
     rows = bench.triples(bench.heldout, "held out")
     bad = [(row["prompt"], row["rejected"]) for row in rows]
     good = [(row["prompt"], row["chosen"]) for row in rows]
-    known, fine = probabilities(found, bad), probabilities(found, good)
-    made = revised(found, bad, known, bench.given.tokens)
+    known, fine = label_probabilities(found, bad), label_probabilities(found, good)
+    made = revise_pairs(found, bad, known, bench.given.tokens)
     changed = [(row, each) for row, each in zip(rows, made, strict=True) if each.label != NONE]
     sure = [*known.max(1), *fine.max(1)]
     truth = [(each.argmax() == 0) == good_one for part, good_one in ((known, False), (fine, True)) for each in part]
@@ -172,16 +164,8 @@ def tuned(
     out = bench.folder / name
     if not out.exists():
         file = bench.write(f"{name}.jsonl", rows)
-        wish = BaselineWish(
-            start,
-            file,
-            method,
-            heldout=0.05,
-            course=bench.course(2.0, rate, bench.given.policy_batch),
-            loading=bench.loading,
-            seed=bench.seed,
-        )
-        train_baseline(wish, out, write_report)
+        training = bench.training(2.0, rate, bench.given.policy_batch)
+        train_baseline(start, preferences=file, method=method, held_out_share=0.05, **training, out=out)
     return out
 
 
@@ -190,19 +174,18 @@ def evolved(bench: Bench, policy: Path, place: Path, times: int, labels: bool = 
     out = bench.folder / (f"evolved-{times}x" if labels else f"no-labels-{times}x")
     if not out.exists():
         prompts = bench.pool[: times * bench.given.prompts]
-        wish = EvolveWish(
-            str(policy),
-            bench.write(f"prompts-{times}x.jsonl", [{"prompt": prompt} for prompt, _ in prompts]),
-            str(place),
+        evolve(
+            policy,
+            prompts=bench.write(f"prompts-{times}x.jsonl", [{"prompt": prompt} for prompt, _ in prompts]),
+            reviser=place,
             probe=0,
-            sampling=Sampling(bench.given.tokens, 1.0, 0.95, 2),
-            limits=Limits(quality=0.7),
-            labels=labels,
-            course=bench.course(2.0, bench.given.policy_rate, bench.given.policy_batch),
-            loading=bench.loading,
-            seed=bench.seed,
+            max_new_tokens=bench.given.tokens,
+            completions=2,
+            min_quality=0.7,
+            use_labels=labels,
+            **bench.training(2.0, bench.given.policy_rate, bench.given.policy_batch),
+            out=out,
         )
-        evolve_policy(wish, out, write_report)
     return out
 
 
@@ -211,7 +194,7 @@ def measured(bench: Bench, place: str) -> Row:
     policy = load(place, device=bench.given.device)
     prompts = [prompt for prompt, _ in bench.heldout]
     said = complete(policy, prompts, Sampling(bench.given.tokens, 1.0, 0.95, seed=bench.seed))
-    read = windows(policy, [answer(policy, *pair) for pair in bench.heldout])
+    read = row_windows(policy, [answer_row(policy, *pair) for pair in bench.heldout])
     size = sum(len(good.encode()) for _, good in bench.heldout)
     return {
         "words damaged": fmean(planted(each.text, bench.known) for each in said),

@@ -17,18 +17,16 @@ from pathlib import Path
 from common import Row, add_numbers, add_paths, new_parser, publish, read_rows, run_main, write_once
 from measurements import Column, Table
 
-from remodeler.alignment.config import Loading, ReviserWish
-from remodeler.alignment.data.examples import answer
-from remodeler.alignment.data.preferences import Triple, read_preferences, split
-from remodeler.alignment.phases import Course
-from remodeler.alignment.reviser.calibration import area_interval
+from remodeler.alignment.data.examples import answer_row
+from remodeler.alignment.data.preferences import Triple, read_preferences, split_prompts
+from remodeler.alignment.reviser.calibration import roc_area_interval
 from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load
-from remodeler.report.page import write_report
-from remodeler.runs.console import note
+from remodeler.cli.screen import note
 from remodeler.runs.records import append_line, load_record
 
+HELD_OUT = 0.3
 AREA = "{value:.3f to}"
 COLUMNS = (
     Column("set", "set"),
@@ -79,9 +77,9 @@ def cut(row: Row, words: int) -> Row:
     return {"prompt": " ".join(row["prompt"].split()[-words:]), **short}
 
 
-def heldout(path: Path, wish: ReviserWish) -> list[Triple]:
+def heldout(path: Path, seed: int) -> list[Triple]:
     """The triples that the reviser has not seen."""
-    return list(split(read_preferences(str(path))[0], wish.heldout, wish.seed)[1])
+    return list(split_prompts(read_preferences(str(path))[0], HELD_OUT, seed)[1])
 
 
 def measured(given: argparse.Namespace, name: str, seed: int) -> Row:
@@ -91,23 +89,22 @@ def measured(given: argparse.Namespace, name: str, seed: int) -> Row:
     file = folder / "pairs.jsonl"
     if not file.exists():
         write_once(file, [cut(row, given.words) for row in SETS[name](given.data)])
-    course = Course(given.epochs, None, seed, {"learning_rate": given.learning_rate, "batch": 16, "precision": None})
-    how: Row = {"heldout": 0.3, "course": course, "loading": Loading(device="cpu"), "seed": seed}
-    wish = ReviserWish(str(given.model), str(file), **how)
+    how: Row = {"epochs": given.epochs, "learning_rate": given.learning_rate, "train_batch_size": 16, "seed": seed}
     if not (folder / "reviser").exists():
-        train_reviser(wish, folder / "reviser", write_report)
+        how |= {"preferences": file, "held_out_share": HELD_OUT, "device": "cpu"}
+        train_reviser(given.model, **how, out=folder / "reviser")
     results = load_record(folder / "reviser").results
-    triples, own = heldout(file, wish), load(str(given.model), device="cpu")
+    triples, own = heldout(file, seed), load(str(given.model), device="cpu")
     sides = ([(each.prompt, each.chosen) for each in triples], [(each.prompt, each.rejected) for each in triples])
     lengths = [[float(len(text)) for _, text in side] for side in sides]
-    likely = [mean_logprobs(own, [answer(own, *each) for each in side]) for side in sides]
+    likely = [mean_logprobs(own, [answer_row(own, *each) for each in side]) for side in sides]
     return {
         "set": name,
         "seed": seed,
         "triples": results["triples"],
         "quality": results["separation"],
-        "length": area_interval(*lengths, seed),
-        "likelihood": area_interval(*likely, seed),
+        "length": roc_area_interval(*lengths, seed),
+        "likelihood": roc_area_interval(*likely, seed),
         "labels right": results["calibration"]["accuracy"],
         "chance": results["calibration"]["chance"],
         "calibration error": results["calibration"]["calibration_error"],

@@ -24,6 +24,7 @@ from common import add_paths, new_parser, publish, run_main, timed
 from rapidfuzz.distance import Levenshtein
 from transformers import PreTrainedTokenizerFast
 
+from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.fusion.counts import count, statistics_map
 from remodeler.fusion.cross_tokenizer import (
@@ -38,7 +39,6 @@ from remodeler.fusion.cross_tokenizer import (
 )
 from remodeler.fusion.offsets import Cut, Ints, cut
 from remodeler.fusion.vocabularies import edit_map, exact_map, piece_map, surfaces, token_bytes
-from remodeler.runs.console import note
 from remodeler.runs.records import write_json
 
 Times = dict[str, list[float]]

@@ -20,7 +20,6 @@ from common import (
     add_numbers,
     add_paths,
     new_parser,
-    no_report,
     publish,
     read_rows,
     run_main,
@@ -33,7 +32,7 @@ from remodeler.auditing.tagger.auxiliary import AUXILIARIES
 from remodeler.auditing.tagger.config import Course
 from remodeler.auditing.tagger.model import OUTPUTS, Head
 from remodeler.auditing.tagger.train_job import Wish, train_tagger
-from remodeler.runs.console import note
+from remodeler.cli.screen import note
 from remodeler.runs.records import append_line, load_record
 from remodeler.training.plan import order
 
@@ -53,7 +52,7 @@ def run(given: Any, auxiliary: str, output: str, seed: int) -> Row:
     if not out.exists():
         course = Course(given.epochs, learning_rate=given.rate, head_rate=10 * given.rate, seed=seed)
         wish = Wish(given.learned, given.encoder, given.dev, head=Head(auxiliary, output), course=course, device="cpu")
-        train_tagger(wish, out, no_report)
+        train_tagger(wish, out)
     results = load_record(out).results
     parts = {name.replace(" ", "_"): results["dev"][name]["f1"] for name in list(results["dev"])[:3]}
     told = {"auxiliary": auxiliary, "output": output, "seed": seed, "epochs": given.epochs, "rate": given.rate}

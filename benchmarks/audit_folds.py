@@ -12,7 +12,7 @@ from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
-from common import Row, add_numbers, add_paths, new_parser, no_report, publish, run_main
+from common import Row, add_numbers, add_paths, new_parser, publish, run_main
 from measurements import Column, Table
 
 from remodeler.auditing.formats.posts import read_posts
@@ -24,7 +24,7 @@ from remodeler.auditing.tagger.model import OUTPUTS, Head
 from remodeler.auditing.tagger.predict_job import How, predict_file
 from remodeler.auditing.tagger.rules import Rules, spans_of, tuned
 from remodeler.auditing.tagger.train_job import Wish, fold, train_tagger
-from remodeler.runs.console import note
+from remodeler.cli.screen import note
 
 F1_COLUMNS = (
     Column("f1", "F1", "{value:.4f}"),
@@ -52,7 +52,7 @@ def held_out(given: Any, number: int) -> list[Prediction]:
         course = Course(1, learning_rate=given.rate, head_rate=10 * given.rate, seed=given.seed)
         head = Head(given.auxiliary, given.output)
         wish = Wish(given.texts, given.encoder, fold=part, head=head, course=course, device="cpu")
-        train_tagger(wish, out, no_report)
+        train_tagger(wish, out)
     if not found.exists():
         predict_file(file, out, found, How(likelihoods=True, device="cpu"))
     rows = read_predictions(found).rows

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import add_numbers, add_paths, new_parser, no_report, publish, run_main
+from common import add_numbers, add_paths, new_parser, publish, run_main
 from measurements import Column, Table
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -33,7 +33,7 @@ from remodeler.auditing.tagger.model import Head
 from remodeler.auditing.tagger.predict import find_spans
 from remodeler.auditing.tagger.train_job import Wish, train_tagger
 from remodeler.checkpoint.load import one_sentence
-from remodeler.runs.console import note
+from remodeler.cli.screen import note
 from remodeler.runs.folders import new_folder
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -167,7 +167,7 @@ def main() -> None:
         )
         more = {"teacher": given.teacher, "harmless": given.harmless}
         wish = Wish(given.texts, str(encoder), given.dev, **more, head=Head(), course=course, device="cpu")
-        train_tagger(wish, out, no_report)
+        train_tagger(wish, out)
     small = given.out / "small"
     if not small.exists():
         with new_folder(small) as work:

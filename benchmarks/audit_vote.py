@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from audit_folds import F1_COLUMNS, f1_cells
-from common import Row, add_paths, new_parser, no_report, publish, run_main
+from common import Row, add_paths, new_parser, publish, run_main
 from measurements import Column, Table
 
 from remodeler.auditing.formats.posts import Reading, read_posts
@@ -26,7 +26,7 @@ from remodeler.auditing.tagger.model import Head
 from remodeler.auditing.tagger.predict_job import How, predict_file
 from remodeler.auditing.tagger.rules import Rules, spans_of, tuned
 from remodeler.auditing.tagger.train_job import Wish, train_tagger
-from remodeler.runs.console import note
+from remodeler.cli.screen import note
 from remodeler.runs.records import load_record, write_json
 
 COMMON = {"learning_rate": 1e-4, "head_rate": 1e-3}
@@ -68,7 +68,7 @@ def member(given: Any, name: str) -> dict[str, Any]:
     if not out.exists():
         note(command(given, name))
         wish = Wish(given.texts, given.encoder, given.dev, head=head, course=course, device="cpu")
-        train_tagger(wish, out, no_report)
+        train_tagger(wish, out)
     if not found.exists():
         predict_file(given.dev, out, found, How(likelihoods=True, device="cpu"))
     return load_record(out).results

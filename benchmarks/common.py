@@ -81,10 +81,6 @@ def run_main(main: Callable[[], None]) -> None:
         sys.exit(2)
 
 
-def no_report(folder: Path) -> None:
-    """In place of the report of a verb."""
-
-
 # ---- rows on disk ----------------------------------------------------------------------------------------------------
 
 

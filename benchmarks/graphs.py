@@ -22,7 +22,6 @@ from common import TESTS, Row, new_parser, publish, read_rows, run_main, timed
 from measurements import Column, Table
 
 from remodeler.errors import InputError
-from remodeler.exporting.config import Wish
 from remodeler.exporting.job import export
 from remodeler.runs.records import append_line, load_record
 
@@ -54,7 +53,7 @@ def exported(name: str, target: str) -> Row:
         model = pruned(made(name, place / "whole"), GONE, place / "pruned")
         try:
             with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-                export(Wish(model.name, target), place / "graph")
+                export(model.name, target, place / "graph")
             told = load_record(place / "graph").results
             return {key: told[key] for key in ("runtime", "difference", "same", "tokens")}
         except InputError as error:

@@ -53,8 +53,8 @@ VERBS = {
     "audit of a model": "audit run model --against sister --prompts prompts.txt --tokens 16 --batch-size 2 "
     "--device cpu --out out",
     "align train-reviser": "align train-reviser model --preferences pairs.jsonl --template template.json "
-    "--train-batch 4 --device cpu --out out",
-    "align evolve": f"{EVOLVE} --train-batch 4 --out out",
+    "--train-batch-size 4 --device cpu --out out",
+    "align evolve": f"{EVOLVE} --train-batch-size 4 --out out",
     "export gguf": "export pruned --no-check --out out.gguf",
 }
 

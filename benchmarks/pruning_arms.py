@@ -18,15 +18,16 @@ from quality import Setup
 
 from remodeler.checkpoint.load import fingerprint
 from remodeler.errors import InputError
+from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import CRITERIA, METHODS, Method, nothing
-from remodeler.pruning.search.budget import Budget, share, within
+from remodeler.pruning.search.budget import share, within
 from remodeler.pruning.search.candidates import longest_path
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.pruning.search.refine import refine
 from remodeler.pruning.search.strategies import SCANS
 from remodeler.pruning.width.width import thin
-from remodeler.runs.records import append_line, to_json, write_text
-from remodeler.runs.removals import Header, Step, blocks_of, read_log
+from remodeler.runs.records import append_line
+from remodeler.runs.removals import REMOVALS_FILE, Header, Step, blocks_of, copy_steps, read_log
 from remodeler.runs.units import Block
 
 Widths = Mapping[Block, tuple[int, ...]]
@@ -115,10 +116,10 @@ def _reach(search: Search) -> float:
 def _path(search: Search, setup: Setup, folder: Path) -> tuple[Header, list[Step]]:
     """The log of a search that goes at least so far."""
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "removals.jsonl"
+    log = folder / REMOVALS_FILE
     if not (log.exists() and share(search.anatomy, blocks_of(read_log(log)[1])) >= (search.budget.ratio or 0)):
         meter = metered(folder / "cost.jsonl")
-        prune(replace(search, tell=lambda step: meter(step.step)), log, _identity(search, setup))
+        prune(replace(search, on_step=lambda step: meter(step.step)), log, _identity(search, setup))
     return read_log(log)
 
 
@@ -144,8 +145,8 @@ def refined(name: str, base: tuple[str, Way], setup: Setup, ratio: float, folder
         return start
     search, own = replace(base[1], scan="race").search(setup, ratio), folder / name / f"{ratio:g}"
     if not (own / "done").exists():
-        _refine(search, folder / base[0] / "removals.jsonl", own)
-    steps = read_log(own / "removals.jsonl")[1]
+        _refine(search, folder / base[0] / REMOVALS_FILE, own)
+    steps = read_log(own / REMOVALS_FILE)[1]
     swaps = sum(bool(step.restored) for step in steps)
     cost = start.cost + spent(own / "cost.jsonl")
     return Found((*start.states[:-1], tuple(blocks_of(steps))), cost, swaps=swaps)
@@ -153,12 +154,12 @@ def refined(name: str, base: tuple[str, Way], setup: Setup, ratio: float, folder
 
 def _refine(search: Search, source: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    log, meter = folder / "removals.jsonl", metered(folder / "cost.jsonl")
+    log, meter = folder / REMOVALS_FILE, metered(folder / "cost.jsonl")
     if not log.exists():
         header, steps = read_log(source)
         cut = within(search.anatomy, search.budget, header["perplexity"], steps)
-        write_text(log, "".join(to_json(line) + "\n" for line in [header, *(step.line() for step in cut)]))
-    steps = refine(replace(search, tell=lambda step: meter(step.step)), read_log(log)[1], log)
+        copy_steps(source, log, len(cut))
+    steps = refine(replace(search, on_step=lambda step: meter(step.step)), read_log(log)[1], log)
     meter(len(steps))  # the trials that brought no swap
     (folder / "done").touch()
 

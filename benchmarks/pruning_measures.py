@@ -25,7 +25,7 @@ from remodeler.checkpoint.save import save_pruned
 from remodeler.data.questions import read_questions
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
-from remodeler.evaluation.metrics import compare_speed, evaluate
+from remodeler.evaluation.metrics import compare_speed, measure
 from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import perplexity, window_nll
 from remodeler.model.minibatches import batch_size, batches, device_of
@@ -133,7 +133,7 @@ def chance(file: str, limit: int) -> float:
 
 def answers(checkpoint: Checkpoint, files: Sequence[str], limit: int) -> Row:
     """By file: accuracies, their standard errors, and chance."""
-    found = evaluate([checkpoint], tasks=files, limit=limit, speed=False)[0]["tasks"]
+    found = measure([checkpoint], tasks=files, limit=limit, speed=False)[0]["tasks"]
     return {Path(file).stem: found[file] | {"chance": chance(file, limit)} for file in files}
 
 

@@ -12,7 +12,7 @@ Every finished row is a line of ``OUT/rows.jsonl`` (of ``answers.jsonl``, of ``s
 ``OUT/paths``: killed, the same command goes on. Without a model, the tables of what is there are printed.
 
     python benchmarks/pruning_methods.py MODEL ... --calibrate FILE --held-out FILE --out OUT [--arms NAME ...]
-    python benchmarks/pruning_methods.py --out OUT --plot docs/methods.svg
+    python benchmarks/pruning_methods.py --out OUT --plot docs/benchmarks/methods.svg
 """
 
 import argparse
@@ -51,12 +51,12 @@ from pruning_tables import models, plot, tables
 from quality import SAMPLES, Setup
 
 from remodeler.checkpoint.sizes import memory
+from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.errors import InputError
 from remodeler.model.blocks import bypassed
 from remodeler.model.logprobs import mean_nll
 from remodeler.pruning.search.budget import share
-from remodeler.runs.console import note
 from remodeler.runs.records import append_line
 
 ROWS, POINTS, ANSWERS, SPEED = "rows.jsonl", "points.jsonl", "answers.jsonl", "speed.jsonl"

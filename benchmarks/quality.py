@@ -38,17 +38,18 @@ from common import (
 from quality_tables import plot, tables
 
 from remodeler.checkpoint.load import Checkpoint, fingerprint
+from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError
 from remodeler.evaluation.metrics import model_windows
 from remodeler.model.blocks import bypassed
 from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity
+from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import METHODS, Method
-from remodeler.pruning.search.budget import Budget, share, upto
+from remodeler.pruning.search.budget import share, upto
 from remodeler.pruning.search.candidates import longest_path
 from remodeler.pruning.search.loop import Search, prune
-from remodeler.runs.console import note
 from remodeler.runs.records import append_line
 from remodeler.runs.removals import Header, Step, blocks_of, read_log
 from remodeler.runs.units import Block, name

@@ -26,13 +26,13 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.data.windows import IGNORED, Windows
 from remodeler.evaluation.metrics import model_windows
 from remodeler.pruning.search.candidates import candidates
 from remodeler.pruning.search.racing import PIECE, race
 from remodeler.pruning.search.racing import Table as Losses
-from remodeler.runs.console import note
 from remodeler.runs.records import write_json
 from remodeler.runs.units import Block, Unit
 

@@ -40,31 +40,39 @@ from measurements import Column, Table
 
 from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.checkpoint.save import save_pruned
+from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
 from remodeler.evaluation.metrics import model_windows
 from remodeler.model.logprobs import mean_nll, perplexity
+from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import METHODS
-from remodeler.pruning.search.budget import Budget
 from remodeler.pruning.search.loop import Search, prune
-from remodeler.recovery.config import Recipe, Wish
-from remodeler.runs.console import note
+from remodeler.recovery.config import RecoverConfig
+from remodeler.recovery.methods import Recipe, recipe_of
+from remodeler.runs.options import build
 from remodeler.runs.records import append_line
 from remodeler.runs.removals import blocks_of
 from remodeler.training.adapters import adapted, everything
 from remodeler.training.loop import train
 from remodeler.training.losses import Loss, cross_entropy, distillation, teacher
 
-WAYS: dict[str, Wish] = {
-    "lora": Wish("lora"),
-    "full": Wish("full"),
-    "distill": Wish("distill", "given", settings={"share": 0.0}),
-    "half": Wish("distill", "given", settings={"share": 0.5}),
-    "distill-10": Wish("distill", "given", settings={"share": 0.0, "k": 10}),
-    "distill-lora": Wish("distill", "given", adapters=True, settings={"share": 0.0}),
+WAYS: dict[str, Row] = {
+    "lora": {"method": "lora"},
+    "full": {"method": "full"},
+    "distill": {"method": "distill", "text_share": 0.0},
+    "half": {"method": "distill", "text_share": 0.5},
+    "distill-10": {"method": "distill", "text_share": 0.0, "top_k": 10},
+    "distill-lora": {"method": "distill", "text_share": 0.0, "adapters": True},
 }
 """``distill``: the teacher's predictions alone; ``half``: as much of the text's loss; ``distill-10``: ten tokens."""
 RATES = {"lora": 1e-3, "full": 3e-4, "distill": 3e-4, "half": 3e-4, "distill-10": 3e-4, "distill-lora": 1e-3}
+
+
+def recipe_for(way: str) -> Recipe:
+    """The recipe of a row."""
+    teacher = {"teacher": "given"} if WAYS[way]["method"] == "distill" else {}
+    return recipe_of(build(RecoverConfig, {"model": "given", **teacher, **WAYS[way]}))
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,7 @@ def trainable(recipe: Recipe, student: Checkpoint, seed: int) -> AbstractContext
 def run(setup: Setup, way: str, rate: float, ratio: float, seed: int, given: argparse.Namespace) -> Row:
     """Train one model one way."""
     place = pruned(setup, ratio, given.out / "models")
-    student, recipe = load_float32(place), WAYS[way].recipe()
+    student, recipe = load_float32(place), recipe_for(way)
     row: Row = {"model": setup.model, "way": way, "rate": rate, "ratio": ratio, "seed": seed, "steps": given.steps}
     row |= {"batch": given.batch, "length": given.length, "parameters": student.anatomy.parameters()}
     row["dense"], row["pruned"] = (perplexity(mean_nll(each.anatomy, setup.heldout)) for each in (setup.dense, student))

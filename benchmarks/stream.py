@@ -40,8 +40,8 @@ from remodeler.model.blocks import bypassed
 from remodeler.model.files.shards import write_shards
 from remodeler.model.logprobs import mean_nll
 from remodeler.model.streaming import streamed
+from remodeler.pruning.config import Budget
 from remodeler.pruning.criteria.sweep import sweep
-from remodeler.pruning.search.budget import Budget
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.runs.records import read_json, versions, write_json
 
@@ -151,7 +151,8 @@ def limited(given: argparse.Namespace) -> dict[str, Any]:
     phases["load"] = _phase(start, weights.read)
     windows = random_windows(given.windows, given.length, SHAPE["vocab_size"])
     start = time.perf_counter()
-    steps = prune(Search(checkpoint.anatomy, windows, Budget(None, 1), size=given.size, tell=_progress, listen=_listen))
+    search = Search(checkpoint.anatomy, windows, Budget(remove=1), size=given.size, on_step=_progress, progress=_listen)
+    steps = prune(search)
     phases[STEP] = _phase(start, weights.read)
     figures = {
         "limit": limit,

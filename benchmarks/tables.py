@@ -24,8 +24,8 @@ from pathlib import Path
 from measurements import RESULTS, Measurement, read_measurement
 
 DOCS = RESULTS.parents[1] / "docs"
-PLACE = re.compile(r"<!-- table: (?P<name>\S+) -->\n(?P<table>.*?)<!-- end -->", re.DOTALL)
-OPENED, CLOSED = re.compile(r"<!-- table: "), re.compile(r"<!-- end -->")
+PLACE = re.compile(r"^<!-- table: (?P<name>\S+) -->\n(?P<table>.*?)^<!-- end -->", re.DOTALL | re.MULTILINE)
+OPENED, CLOSED = re.compile(r"^<!-- table: ", re.MULTILINE), re.compile(r"^<!-- end -->", re.MULTILINE)
 
 
 class PageError(Exception):

@@ -41,6 +41,7 @@ from search_loops import LOOPS, Request
 from search_tables import depth_table, search_table
 
 from remodeler.checkpoint.load import Checkpoint
+from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
 from remodeler.evaluation.metrics import model_windows
@@ -52,7 +53,6 @@ from remodeler.packed import first
 from remodeler.pruning.search.candidates import candidates
 from remodeler.pruning.search.racing import Table as Losses
 from remodeler.pruning.search.strategies import SCANS
-from remodeler.runs.console import note
 from remodeler.runs.records import versions, write_json
 from remodeler.runs.units import Block, Unit
 

@@ -1,6 +1,7 @@
 """What every test shares: no network, one thread, and the rule that skips tests of data beside the repository."""
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -46,6 +47,13 @@ def pytest_unconfigure() -> None:
 def shared() -> Path:
     """The folder of real models and texts; tests that ask for it carry the mark of the same name."""
     return SHARED
+
+
+@pytest.fixture
+def messages(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the library logs; the command shows it on stderr."""
+    caplog.set_level(logging.INFO, "remodeler")
+    return caplog
 
 
 @pytest.fixture(scope="module")

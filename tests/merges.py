@@ -9,10 +9,6 @@ from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
 
 
-def nothing(folder: Path) -> None:
-    """No report."""
-
-
 def written(
     folder: Path,
     seed: int,

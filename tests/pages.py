@@ -1,12 +1,28 @@
 """HTML pages as tests read them."""
 
 import shutil
+from collections.abc import Sequence
 from html.parser import HTMLParser
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from remodeler.report.page import render
+from remodeler.report.results import Results
+from remodeler.runs.records import Record, append_lines
 
 VOID = {"meta", "br", "col", "link", "img", "input", "hr"}
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking hide-scrollbars"
 HOSTILE = """<script>alert("x")</script>'&$\\frac$\\1"""
+
+
+def page_of(record: Record, kind: type[Results], **logs: Sequence[Any]) -> str:
+    """The page of a record whose results are of a kind, with logs by the names of their files."""
+    with TemporaryDirectory() as place:
+        for name, lines in logs.items():
+            append_lines(Path(place, f"{name}.jsonl"), lines)
+        return render(record, kind.parse(record), Path(place))
 
 
 class Page(HTMLParser):

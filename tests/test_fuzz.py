@@ -29,11 +29,12 @@ from remodeler.data.sources import read_texts
 from remodeler.errors import InputError
 from remodeler.exporting.gguf.file import read_gguf
 from remodeler.exporting.removals import gone_after, read_removals
-from remodeler.merging.config import of_file
-from remodeler.merging.files import places
-from remodeler.report.card import inherited
-from remodeler.runs.records import load_record, read_json, taken_up
+from remodeler.merging.files import tensor_places
+from remodeler.merging.from_mergekit import read_merge
+from remodeler.report.card_data import inherited
+from remodeler.runs.records import load_record, read_json
 from remodeler.runs.removals import read_log
+from remodeler.runs.runlog import RunLog
 
 Read = Callable[[Path], object]
 
@@ -124,11 +125,11 @@ GOOD: dict[str, bytes | Callable[[Path], None]] = {
 READERS: list[tuple[str, Read]] = [
     ("removals.jsonl", read_log),
     ("removals.jsonl", lambda path: gone_after(read_removals(path), None)),
-    ("merge.yml", of_file),
+    ("merge.yml", read_merge),
     ("README.md", lambda path: inherited(path.parent)),
     ("record.json", lambda path: load_record(path.parent)),
     ("record.json", read_json),
-    ("journal.jsonl", lambda path: taken_up(path, {"of": 1})),
+    ("journal.jsonl", lambda path: RunLog(path).resume({"of": 1})),
     ("texts.txt", read_texts),
     ("texts.jsonl", read_texts),
     ("texts.csv", read_texts),
@@ -139,7 +140,7 @@ READERS: list[tuple[str, Read]] = [
     ("spans.conll", read_predictions),
     ("lexicon.json", load_lexicon),
     ("model.gguf", read_gguf),
-    ("model.safetensors", lambda path: places(path.parent)),
+    ("model.safetensors", lambda path: tensor_places(path.parent)),
     ("model.safetensors", lambda path: check_files(path.parent)),
 ]
 
@@ -229,7 +230,7 @@ def test_a_safetensors_header_that_says_something_else(tmp_path: Path, value: An
     known = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
     header = json.dumps({"a.weight": value, "b": known}).encode()
     content = struct.pack("<Q", len(header)) + header + b"0000"
-    answered(lambda path: places(path.parent), tmp_path / "model.safetensors", content)
+    answered(lambda path: tensor_places(path.parent), tmp_path / "model.safetensors", content)
 
 
 @QUICK

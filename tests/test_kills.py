@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from commands import EVOLVE, TEXTS
+from commands import EVOLVE, TEXTS, invoke
 from prepared import prepare
-from remodeler.cli.app import app
-from remodeler.runs.folders import tidy
+from remodeler.runs import job as runs_job
+from remodeler.runs.folders import remove_scratch, tidy
 from remodeler.runs.records import load_record
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "kills.py"
@@ -50,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("place")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        prepare(lambda *words: CliRunner().invoke(app, words).exit_code)
+        prepare(lambda *words: invoke(words).exit_code)
         yield folder
 
 
@@ -58,6 +57,19 @@ def died(work: Path, begun: str, *folders: str) -> None:
     """Tidying that is killed half-way."""
     tidy(work, begun, *folders[:1])
     raise SystemExit(77)
+
+
+def died_in_a_job(folder: Path, *names: str) -> None:
+    """The same of what :mod:`remodeler.runs.job` runs."""
+    remove_scratch(folder, *names[:1])
+    raise SystemExit(77)
+
+
+def kill_while_it_tidies(job: Any, patch: pytest.MonkeyPatch) -> None:
+    if hasattr(job, "tidy"):
+        patch.setattr(job, "tidy", died)
+    else:
+        patch.setattr(runs_job, "remove_scratch", died_in_a_job)
 
 
 @pytest.mark.parametrize("module", TIDIED)
@@ -69,12 +81,13 @@ def test_what_is_killed_while_it_tidies_is_not_made_again(
     job, out = importlib.import_module(module), place / module.replace(".", "-")
     words = shlex.split(f"{TIDIED[module]} --out {out.name}")
     with monkeypatch.context() as patch:
-        patch.setattr(job, "tidy", died)
-        assert CliRunner().invoke(app, words).exit_code == 77
+        kill_while_it_tidies(job, patch)
+        assert invoke(words).exit_code == 77
     assert not out.exists()
     with monkeypatch.context() as patch:
-        patch.setattr(job, "train" if "auditing" in module else "_complete", again)
-        made = CliRunner().invoke(app, words)
+        work = "_work" if hasattr(job, "_work") else "_complete"
+        patch.setattr(job, "train" if "auditing" in module else work, again)
+        made = invoke(words)
     assert made.exit_code == 0, made.output
     assert (out / "record.json").exists()
     assert (out / "report.html").exists()
@@ -91,8 +104,8 @@ def test_what_another_run_left_is_not_taken_for_ones_own(place: Path, monkeypatc
     command, out = TIDIED["remodeler.recovery.job"], place / "other"
     with monkeypatch.context() as patch:
         patch.setattr(importlib.import_module("remodeler.recovery.job"), "tidy", lambda *parts: died(*parts[:2]))
-        assert CliRunner().invoke(app, shlex.split(f"{command} --out other")).exit_code == 77
+        assert invoke(shlex.split(f"{command} --out other")).exit_code == 77
     assert list((place / "other.partial" / "training").glob("step-*"))
-    made = CliRunner().invoke(app, shlex.split(f"{command.replace('--steps 2', '--steps 3')} --out other"))
+    made = invoke(shlex.split(f"{command.replace('--steps 2', '--steps 3')} --out other"))
     assert made.exit_code == 0, made.output
     assert load_record(out).results["steps"] == 3

@@ -1,5 +1,6 @@
 """A tiny random model of every family in the table, and a tiny real tokenizer."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     PreTrainedTokenizerFast,
 )
 
@@ -123,6 +126,21 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>", mask_token="<mask>"
     )
+
+
+def tiny_vision_model(folder: Path, seed: int = 0, rows: int | None = None, words: tuple[str, ...] = ()) -> Path:
+    """A random Gemma 3 of text and images on disk, with a tokenizer that has ``words`` besides."""
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 28, "patch_size": 14}
+    marks = {"image_token_index": 5, "boi_token_index": 6, "eoi_token_index": 7, "mm_tokens_per_image": 4}
+    torch.manual_seed(seed)
+    text = SLIDING | ({} if rows is None else {"vocab_size": rows})
+    config = Gemma3Config(text_config=text, vision_config=vision, **marks)
+    Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(list(words))
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def tiny_checkpoint(name: str, seed: int = 0, **options: Any) -> Checkpoint:

@@ -15,6 +15,14 @@ class InputError(Exception):
     """
 
 
+def option(name: str, value: object = None) -> str:
+    """An option in a message: `` `ratio` ``, or `` `method='ties'` `` with its value.
+
+    The command line shows it as the flag that a person types: ``--ratio``, ``--method ties``.
+    """
+    return f"`{name}`" if value is None else f"`{name}={value!r}`"
+
+
 def one_line(error: BaseException) -> str:
     """A library's message on one line, short enough to read."""
     text = " ".join(str(error).split()) or type(error).__name__

@@ -25,14 +25,21 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
-HEADS = ("num_heads", "num_attention_heads", "n_heads")
-COUNTS = (
-    *(*HEADS, "num_key_value_heads", "num_kv_heads"),
-    *("all_head_size", "inner_dim", "split_size", "intermediate_size", "ffn_dim"),
-)
-"""What modules call the number of their heads or channels, and widths that are a multiple of it."""
-QUERY_COUNTS = (*HEADS, "num_key_value_groups")
-"""The same where all query heads share one key-value head, which stays."""
+
+class Counts(TypedDict):
+    """What the modules of a family call how many heads or channels they have."""
+
+    all: list[str]  # widths that are a multiple of it too
+    queries: list[str]  # the same where all query heads share one key-value head, which stays
+
+
+HEADS = ["num_heads", "num_attention_heads", "n_heads"]
+WIDTHS = ["all_head_size", "inner_dim", "split_size", "intermediate_size", "ffn_dim"]
+UNNAMED: Counts = {
+    "all": [*HEADS, "num_key_value_heads", "num_kv_heads", *WIDTHS],
+    "queries": [*HEADS, "num_key_value_groups"],
+}
+"""Of folders from before ``config.packing`` named them; it stays as it is, new names are a family's."""
 
 
 class BranchNames(TypedDict):
@@ -57,6 +64,7 @@ class Packing(TypedDict):
     parallel: bool  # attention and MLP of a layer read the same input
     kept: list[list[Any]]  # [source layer, [kinds kept]], ascending
     shapes: NotRequired[dict[str, dict[str, list[int]]]]  # by source layer, of parameters narrower than the source's
+    counts: NotRequired[Counts]  # beside shapes
     auto_map: NotRequired[dict[str, str]]  # of a source that came with its own modelling code
 
 
@@ -98,7 +106,7 @@ def shorter(parameter: torch.Tensor, shape: Iterable[int]) -> torch.Tensor:
     return parameter.detach()[tuple(slice(length) for length in shape)].clone()
 
 
-def narrow(layer: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+def narrow(layer: nn.Module, tensors: dict[str, torch.Tensor], counts: Counts) -> None:
     """Put narrower parameters into a layer, and give its modules the counts that go with them.
 
     ``tensors``: by path inside the layer. All of one block are narrower by the same share, that of its heads or
@@ -116,9 +124,9 @@ def narrow(layer: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     for path, share in shares.items():
         module = layer.get_submodule(path)
         beside = [f"{path}.{name}.weight" for name, child in module.named_children() if isinstance(child, nn.Linear)]
-        names = COUNTS if tensors.keys() >= set(beside) else QUERY_COUNTS
-        counts = vars(module)
-        counts |= {name: int(counts[name] * share) for name in names if isinstance(counts.get(name), int)}
+        names = counts["all" if tensors.keys() >= set(beside) else "queries"]
+        own = vars(module)
+        own |= {name: int(own[name] * share) for name in names if isinstance(own.get(name), int)}
 
 
 def count_features(linear: Any) -> None:
@@ -161,7 +169,7 @@ def adopt(layer: Any, pre: list[nn.Module], post: list[nn.Module]) -> Any:
 
 
 def arrange(layers: nn.ModuleList, packing: Packing) -> nn.ModuleList:
-    """Layers of the source depth to one layer per remaining attention."""
+    """Layers of the source depth to one a remaining attention; remodeler's ``pairing.py`` names tensors alike."""
     mains: list[tuple[nn.Module, list[nn.Module]]] = []
     lead: list[nn.Module] = []
     for number, kinds in packing["kept"]:
@@ -170,7 +178,8 @@ def arrange(layers: nn.ModuleList, packing: Packing) -> nn.ModuleList:
             if kind not in kinds:
                 strip(layer, names)
         shapes = packing.get("shapes", {}).get(str(number), {})
-        narrow(layer, {path: shorter(layer.get_parameter(path), shape) for path, shape in shapes.items()})
+        tensors = {path: shorter(layer.get_parameter(path), shape) for path, shape in shapes.items()}
+        narrow(layer, tensors, packing.get("counts", UNNAMED))
         if "attention" in kinds:
             mains.append((layer, []))
         else:

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
+from commands import invoke
 from remodeler.auditing import job as audit_job
 from remodeler.auditing.config import Wish
 from remodeler.auditing.detectors import lexicon
@@ -21,22 +20,15 @@ from remodeler.auditing.job import COMPLETIONS, SPANS, audit
 from remodeler.auditing.prompts import beginning, read_prompts
 from remodeler.auditing.spans import Span
 from remodeler.auditing.statistics.counting import Found, figures, frequent, masked, paired, tally
-from remodeler.cli.app import app as whole_app
-from remodeler.cli.audit_run import lexicon as learn_lexicon
-from remodeler.cli.audit_run import run
 from remodeler.errors import InputError
 from remodeler.generation.sampling import Sampling
-from remodeler.report.page import write_report
 from remodeler.runs.folders import MARK, partial
 from remodeler.runs.records import load_record, read_lines
+from remodeler.runs.runlog import RunLog
 from tiny import tiny_model, tiny_tokenizer
 
 PROMPTS = ["the cat", "the dog sat on the mat and the", "on the log", "the mat sat", "the dog", "the log and the mat"]
 CPU = Settings(device="cpu")
-
-
-def nothing(folder: Path) -> None:
-    """No report."""
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +176,7 @@ def test_prompts_that_are_none(name: str, content: str, says: str, tmp_path: Pat
 
 def test_texts_are_audited(words: Path, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text\nthe mat\nthe cat\n")
-    made = audit(Wish(Path(tmp_path / "t.csv"), detector=str(words), settings=CPU), tmp_path / "out", write_report)
+    made = audit(Wish(Path(tmp_path / "t.csv"), detector=str(words), settings=CPU), tmp_path / "out")
     assert made is not None
     side = made[0].results["audited"][0]
     assert (side["name"], side["texts"], side["flagged"], side["toxic_characters"]) == ("t.csv", 2, 1, 3)
@@ -198,7 +190,7 @@ def test_texts_are_audited(words: Path, tmp_path: Path) -> None:
 
 def test_without_a_folder_nothing_is_kept(words: Path, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("the mat\n")
-    made = audit(Wish(tmp_path / "t.txt", detector=str(words), settings=CPU), None, write_report)
+    made = audit(Wish(tmp_path / "t.txt", detector=str(words), settings=CPU), None)
     assert made is not None
     assert made[1] == [Found(0, 0, 0, "the mat", (Span(4, 7, 0.9),))]
     assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
@@ -206,7 +198,7 @@ def test_without_a_folder_nothing_is_kept(words: Path, tmp_path: Path) -> None:
 
 def test_two_models_side_by_side(models: list[Path], prompts: Path, words: Path, tmp_path: Path) -> None:
     asked = wish(models, prompts, words)
-    made = audit(asked, tmp_path / "out", write_report)
+    made = audit(asked, tmp_path / "out")
     assert made is not None
     results = made[0].results
     one, two = results["audited"]
@@ -220,7 +212,7 @@ def test_two_models_side_by_side(models: list[Path], prompts: Path, words: Path,
         texts = [line["text"] for line in sorted(read_lines(tmp_path / "out" / name)[1:], key=_place)]
         assert texts == [row.text for row in found if row.side == side]
     assert not any(row.text.startswith(PROMPTS[row.number]) for row in found), "prompts are not audited"
-    alone = audit(replace(asked, models=asked.models[:1]), tmp_path / "alone", nothing)
+    alone = audit(replace(asked, models=asked.models[:1]), tmp_path / "alone")
     assert alone is not None
     assert alone[1] == [row for row in found if row.side == 0]
     assert "difference" not in alone[0].results
@@ -233,7 +225,7 @@ def _place(line: dict[str, Any]) -> tuple[int, int]:
 
 def test_equal_models_differ_by_nothing(models: list[Path], prompts: Path, words: Path, tmp_path: Path) -> None:
     shutil.copytree(models[0], tmp_path / "copy")
-    made = audit(wish([models[0], tmp_path / "copy"], prompts, words), tmp_path / "out", nothing)
+    made = audit(wish([models[0], tmp_path / "copy"], prompts, words), tmp_path / "out")
     assert made is not None
     gap = made[0].results["difference"]["rate"]
     assert (gap["value"], gap["p"]) == (0, 1)
@@ -246,26 +238,23 @@ def test_a_kill_at_any_moment_changes_nothing(
     """What is counted are writes: of completions, then of spans."""
     monkeypatch.setattr(audit_job, "AT_ONCE", 10)
     asked, writes = wish(models, prompts, words, batch_size=10), 0
-    whole = audit(asked, tmp_path / "whole", nothing)
-    from remodeler.generation import sampling
-    from remodeler.runs import records
+    whole = audit(asked, tmp_path / "whole")
+    append = RunLog.append
 
-    def counted(path: Path, values: list[Any]) -> None:
+    def counted(log: RunLog, rows: list[Any]) -> None:
         nonlocal writes
         writes += 1
         if writes > stop:
             raise KeyboardInterrupt
-        records.append_lines(path, values)
+        append(log, rows)
 
-    for module in (sampling, audit_job):
-        monkeypatch.setattr(module, "append_lines", counted)
+    monkeypatch.setattr(RunLog, "append", counted)
     with pytest.raises(KeyboardInterrupt):
-        audit(asked, tmp_path / "out", nothing)
+        audit(asked, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert (partial(tmp_path / "out") / COMPLETIONS[0]).exists()
-    for module in (sampling, audit_job):
-        monkeypatch.setattr(module, "append_lines", records.append_lines)
-    again = audit(asked, tmp_path / "out", nothing)
+    monkeypatch.setattr(RunLog, "append", append)
+    again = audit(asked, tmp_path / "out")
     assert whole is not None
     assert again is not None
     assert again[1] == whole[1]
@@ -277,25 +266,25 @@ def test_a_kill_at_any_moment_changes_nothing(
 
 def test_another_wish_does_not_go_on(models: list[Path], prompts: Path, words: Path, tmp_path: Path) -> None:
     work = partial(tmp_path / "out")
-    audit(wish(models[:1], prompts, words), tmp_path / "first", nothing)
+    audit(wish(models[:1], prompts, words), tmp_path / "first")
     shutil.copytree(tmp_path / "first", work)
     (work / MARK).touch()
     for options, says in (({"limit": 3}, "another prompts"), ({"detector": "lexicon"}, "another detector")):
         with pytest.raises(InputError, match=says):
-            audit(replace(wish(models[:1], prompts, words), **options), tmp_path / "out", nothing)
+            audit(replace(wish(models[:1], prompts, words), **options), tmp_path / "out")
     before = words.read_text()
     words.write_text(before.replace("0.7", "0.8"))
     with pytest.raises(InputError, match="another content"):
-        audit(wish(models[:1], prompts, words), tmp_path / "out", nothing)
+        audit(wish(models[:1], prompts, words), tmp_path / "out")
     words.write_text(before)
     assert (work / COMPLETIONS[0]).read_bytes() == (tmp_path / "first" / COMPLETIONS[0]).read_bytes()
 
 
 def test_dry_run_writes_nothing(
-    models: list[Path], prompts: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: list[Path], prompts: Path, words: Path, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
-    assert audit(wish(models, prompts, words), tmp_path / "out", nothing, dry=True) is None
-    told = capsys.readouterr().err
+    assert audit(wish(models, prompts, words), tmp_path / "out", dry=True) is None
+    told = messages.text
     assert "6 prompts of" in told
     assert "3 completions each" in told
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
@@ -317,19 +306,19 @@ def test_dry_run_writes_nothing(
 )
 def test_wishes_that_make_no_sense(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        audit(Wish(**options), None, nothing)
+        audit(Wish(**options), None)
 
 
-def test_bad_rows_are_counted(words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_rows_are_counted(words: Path, tmp_path: Path, messages: pytest.LogCaptureFixture) -> None:
     (tmp_path / "t.jsonl").write_text('{"text": "the mat"}\n{"tekst": 1}\n{"text": "x"}\n')
     asked = Wish(tmp_path / "t.jsonl", detector=str(words), settings=CPU)
     with pytest.raises(InputError, match="row 2"):
-        audit(asked, None, nothing)
-    made = audit(replace(asked, skip_bad=True), tmp_path / "out", nothing)
+        audit(asked, None)
+    made = audit(replace(asked, skip_bad=True), tmp_path / "out")
     assert made is not None
     assert made[0].results["bad_rows"] == 1
     assert [row.number for row in made[1]] == [0, 2], "texts keep the numbers of their rows"
-    assert "1 bad rows" in capsys.readouterr().err
+    assert "1 bad rows" in messages.text
     assert json.loads((tmp_path / "out" / "record.json").read_text())["inputs"]["texts"]["count"] == 2
 
 
@@ -339,10 +328,7 @@ def test_bad_rows_are_counted(words: Path, tmp_path: Path, capsys: pytest.Captur
 @pytest.fixture(scope="module")
 def command() -> Callable[..., Any]:
     """The verb by itself."""
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command("run")(run)
-    app.command("lexicon")(learn_lexicon)
-    return lambda *words: CliRunner().invoke(app, list(map(str, words)))
+    return lambda *words: invoke(["audit", *words])
 
 
 def test_counts_are_printed_and_quotes_only_when_asked_for(
@@ -361,7 +347,7 @@ def test_counts_are_printed_and_quotes_only_when_asked_for(
 def test_no_part_need_be_named(words: Path, tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("on the mat\nthe cat\n")
     given = ["--texts", str(tmp_path / "t.txt"), "--detector", str(words)]
-    bare, named = (CliRunner().invoke(whole_app, ["audit", *part, *given]) for part in ([], ["run"]))
+    bare, named = (invoke(["audit", *part, *given]) for part in ([], ["run"]))
     assert bare.exit_code == named.exit_code == 0
     assert bare.output == named.output
     assert "50.0%" in bare.output
@@ -380,7 +366,7 @@ def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch, command: Callable
     settings = Settings(0.3, ("a", "b"), True, "cpu", "float16", True)
     sampling = Sampling(5, 0.5, 0.9, 2, True, 7)
     wanted = Wish(None, ("m", "n"), "p", 3, 4, sampling, 6, "d", settings, True, "r", "llama")
-    assert asked == [(wanted, Path("o"), write_report, True)]
+    assert asked == [(wanted, Path("o"), True)]
 
 
 def test_a_lexicon_is_learned_from_a_file(command: Callable[..., Any], tmp_path: Path) -> None:

@@ -9,14 +9,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Mamba2Config, Mamba2ForCausalLM
 
-from merges import nothing, written
+from merges import written
 from remodeler.checkpoint.compatibility import with_older_names
 from remodeler.checkpoint.config_faults import refuse_config
 from remodeler.checkpoint.load import load, look
 from remodeler.errors import InputError
-from remodeler.merging.config import Wish
-from remodeler.merging.inputs import opened
-from remodeler.merging.job import merge_models
+from remodeler.merging.inputs import inspect_model
+from remodeler.merging.job import merge
 from tiny import tiny_tokenizer
 
 LONG = {"type": "su", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
@@ -51,7 +50,7 @@ def changed(folder: Path, **fields: Any) -> Path:
 def test_a_field_that_can_not_be_read_is_named_by_every_reader(fault: str, tmp_path: Path) -> None:
     fields, words = FAULTS[fault]
     folder = str(changed(written(tmp_path / "model", 0), **fields))
-    for read in (load, lambda name: load(name, stream=True), opened):
+    for read in (load, lambda name: load(name, stream=True), inspect_model):
         with pytest.raises(InputError, match=words):
             read(folder)
 
@@ -72,7 +71,7 @@ def test_what_can_be_read_is_not_refused() -> None:
 def test_a_merge_that_would_not_load_ends_before_it_is_written(tmp_path: Path) -> None:
     names = [str(changed(written(tmp_path / f"m{seed}", seed), hidden_act="sillu")) for seed in range(2)]
     with pytest.raises(InputError, match=r"the model of .* can't be loaded"):
-        merge_models(Wish(tuple(names)), tmp_path / "out", nothing)
+        merge(tuple(names), out=tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m0", "m1"]
 
 
@@ -84,7 +83,7 @@ def test_an_infinity_in_a_config_stays(tmp_path: Path) -> None:
         Mamba2ForCausalLM(Mamba2Config(vocab_size=300, **sizes)).save_pretrained(tmp_path / f"m{seed}")
         tiny_tokenizer().save_pretrained(tmp_path / f"m{seed}")
         changed(tmp_path / f"m{seed}", time_step_limit=[0.0, float("inf")])
-    merge_models(Wish((str(tmp_path / "m0"), str(tmp_path / "m1"))), tmp_path / "out", nothing)
+    merge((str(tmp_path / "m0"), str(tmp_path / "m1")), out=tmp_path / "out")
     assert '"time_step_limit": [\n    0.0,\n    Infinity\n  ]' in (tmp_path / "out" / "config.json").read_text()
     assert AutoConfig.from_pretrained(tmp_path / "out").time_step_limit == [0.0, float("inf")]
 
@@ -96,7 +95,7 @@ def test_a_scaling_at_the_top_is_the_one_that_counts(plain: Path, tmp_path: Path
     """Where a config has both, transformers 5 takes ``rope_scaling``, with ``rope_theta`` beside it."""
     fields = {"rope_theta": 777.0, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}
     names = [str(changed(written(tmp_path / f"m{seed}", 0), **fields)) for seed in range(2)]
-    merge_models(Wish(tuple(names)), tmp_path / "out", nothing)
+    merge(tuple(names), out=tmp_path / "out")
     before, after = (AutoConfig.from_pretrained(name).rope_parameters for name in (names[0], tmp_path / "out"))
     assert before == after != AutoConfig.from_pretrained(plain).rope_parameters
     ids = torch.arange(3, 43)[None]

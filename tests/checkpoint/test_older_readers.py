@@ -257,13 +257,13 @@ def test_a_tokenizer_gets_the_class_of_its_source() -> None:
     ],
 )
 def test_readers_that_count_layers_are_told_of_a_turn_that_broke(
-    name: str, gone: list[int], field: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, gone: list[int], field: str | None, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "out").mkdir()
     blocks = [Block(layer, kind) for layer in gone for kind in ("attention", "mlp")]
     checkpoint = load(source(name, tmp_path / "in"), device="cpu")
     assert save_pruned(checkpoint, blocks, tmp_path / "out").form == "stock"
-    words = " ".join(capsys.readouterr().err.split())
+    words = " ".join(messages.text.split())
     assert ("llama.cpp counts layers" in words) is (field is not None)
     assert field is None or f"a {name} has by itself ({field})" in words
 

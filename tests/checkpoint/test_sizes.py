@@ -69,7 +69,7 @@ def test_a_model_of_the_hub_is_measured_in_its_cache(
 
 
 def test_space_is_that_of_the_disk_of_the_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: pytest.LogCaptureFixture
 ) -> None:
     asked: list[Path] = []
 
@@ -81,33 +81,33 @@ def test_space_is_that_of_the_disk_of_the_result(
     monkeypatch.chdir("/")
     announce_space(tmp_path / "new" / "deep" / "out", 1000)
     assert asked == [tmp_path]
-    assert not capsys.readouterr().err
+    assert not messages.text
     announce_space(tmp_path / "new" / "deep" / "out", 1001)
-    assert "about 1.00 kB will be written, the disk of" in capsys.readouterr().err
+    assert "about 1.00 kB will be written, the disk of" in messages.text
 
 
 def test_space_that_an_unfinished_result_has_already_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sizes, "free_space", lambda _: 0)
     work = tmp_path / "out.partial"
     work.mkdir()
     (work / "half").write_bytes(bytes(8192))
     announce_space(tmp_path / "out", 8000)
-    assert not capsys.readouterr().err
+    assert not messages.text
     announce_space(tmp_path / "out", 80_000)
-    assert "0 B left" in capsys.readouterr().err
+    assert "0 B left" in messages.text
 
 
 def test_training_of_everything_needs_room_for_its_states(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sizes, "free_space", lambda _: 300)
     figures = {"parameters": 100, "weight_bytes": 200}
     announce_training_space(tmp_path / "out", figures, everything=False)
-    assert not capsys.readouterr().err
+    assert not messages.text
     announce_training_space(tmp_path / "out", figures, everything=True)
-    assert "about 2.60 kB" in capsys.readouterr().err, "weights, and twice a number with its two moments"
+    assert "about 2.60 kB" in messages.text, "weights, and twice a number with its two moments"
 
 
 def test_the_nearest_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,9 @@ from remodeler.errors import InputError
 from remodeler.evaluation import metrics as evaluation
 from remodeler.evaluation.metrics import (
     compare_speed,
-    evaluate,
     evaluation_texts,
     generation_speed,
+    measure,
     model_windows,
     text_scores,
 )
@@ -200,7 +200,7 @@ def test_a_speed_that_cannot_be_measured_is_refused(llama: Checkpoint, options: 
 
 
 def test_checkpoints_are_measured_side_by_side(llama: Checkpoint) -> None:
-    first, second = evaluate([llama, tiny_checkpoint("llama", 1)], TEXTS)
+    first, second = measure([llama, tiny_checkpoint("llama", 1)], TEXTS)
     assert first.keys() == second.keys()
     assert first["parameters"] == second["parameters"]
     assert first["perplexity"] != second["perplexity"]
@@ -210,11 +210,11 @@ def test_checkpoints_are_measured_side_by_side(llama: Checkpoint) -> None:
 
 
 def test_what_is_not_asked_for_is_not_measured(llama: Checkpoint) -> None:
-    (scores,) = evaluate([llama], speed=False)
+    (scores,) = measure([llama], speed=False)
     assert scores == {"name": "llama"} | memory(llama)
 
 
 def test_a_length_that_fits_only_one_of_two_is_refused_before_anything_is_measured(llama: Checkpoint) -> None:
     longer = tiny_checkpoint("llama", max_position_embeddings=128)
     with pytest.raises(InputError, match="reads at most 64"):
-        evaluate([longer, llama], TEXTS, length=100)
+        measure([longer, llama], TEXTS, length=100)

@@ -16,7 +16,7 @@ from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.data.questions import Question, read_questions
 from remodeler.errors import InputError
 from remodeler.evaluation import tasks
-from remodeler.evaluation.metrics import evaluate
+from remodeler.evaluation.metrics import measure
 from remodeler.evaluation.tasks import open_tasks, task_scores
 from tiny import tiny_checkpoint
 
@@ -110,7 +110,7 @@ def test_checkpoints_share_the_questions_and_nothing_is_said(
     paths = [written(tmp_path / name, [row] * 3) for name in ("a.jsonl", "b.jsonl")]
     padding = llama.tokenizer.pad_token
     llama.tokenizer.pad_token = None
-    first, second = evaluate([llama, llama], tasks=[*paths, paths[0]], speed=False)
+    first, second = measure([llama, llama], tasks=[*paths, paths[0]], speed=False)
     assert llama.tokenizer.pad_token is None  # lm-eval gives its copy one
     llama.tokenizer.pad_token = padding
     assert list(first["tasks"]) == paths
@@ -122,7 +122,7 @@ def test_sequence_to_sequence_models_rate_choices_and_masked_models_do_not(tmp_p
     path = written(tmp_path / "file.jsonl", [{"query": "the cat", "choices": ["sat", "on"], "gold": 0}] * 3)
     assert scored(tiny_checkpoint("t5"), path)["acc"] in (0.0, 1.0)
     with pytest.raises(InputError, match="masked language model"):
-        evaluate([tiny_checkpoint("bert")], tasks=[path])
+        measure([tiny_checkpoint("bert")], tasks=[path])
 
 
 def test_a_single_question_has_no_standard_error(tmp_path: Path, llama: Checkpoint) -> None:

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader, GGUFWriter
-from typer.testing import CliRunner
+from remodeler.exporting.rows import Row, left, rows_of
 
 import llama_cpp_reference as reference
+from commands import invoke
 from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.checkpoint.save import save_pruned
-from remodeler.cli.app import app
 from remodeler.errors import InputError
-from remodeler.exporting.config import Wish
+from remodeler.exporting import job
+from remodeler.exporting.config import ExportConfig
 from remodeler.exporting.decilm.check import check
 from remodeler.exporting.decilm.write import config_of, write_nemotron
 from remodeler.exporting.gguf import job as gguf_job
@@ -30,9 +31,9 @@ from remodeler.exporting.gguf.model import rope_factors
 from remodeler.exporting.gguf.plan import Sizes, planned
 from remodeler.exporting.gguf.tensors import order
 from remodeler.exporting.gguf.tokens import token_keys
+from remodeler.exporting.job import export
 from remodeler.exporting.removals import gone_after, read_removals
-from remodeler.exporting.rows import Row, left, plain, rows_of
-from remodeler.runs.records import Record, save_record
+from remodeler.runs.records import Record, load_record, save_record
 from remodeler.runs.units import Block
 from tiny import tiny_model
 from tiny_tokenizers import byte_level
@@ -100,14 +101,6 @@ def said(checkpoint: Checkpoint) -> np.ndarray:
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
-
-
-def test_an_attention_takes_the_next_mlp() -> None:
-    parts = left(4, [(1, "mlp"), (2, "attention")])
-    assert rows_of(parts) == [Row(0, 0), Row(1, 2), Row(3, 3)]
-    assert plain(rows_of(parts))
-    assert rows_of(left(2, [(0, "mlp"), (1, "mlp")])) == [Row(0, None), Row(1, None)]
-    assert rows_of(left(2, [(0, "attention")])) == [Row(None, 0), Row(1, 1)]
 
 
 def test_where_deci_needs_a_stand_in() -> None:
@@ -314,7 +307,7 @@ def test_the_config_that_lies_beside_the_weights_reads_blocks_as_objects(llama: 
 
 def test_the_command_writes_a_file_and_a_record_of_it(llama: Checkpoint, tmp_path: Path) -> None:
     out = tmp_path / "model.gguf"
-    result = CliRunner().invoke(app, ["export", llama.name, "--store", "q8_0", "--out", str(out), "--no-check"])
+    result = invoke(["export", llama.name, "--store", "q8_0", "--out", str(out), "--no-check"])
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "model.gguf.record.json").read_text())
     assert record["verb"] == "export"
@@ -326,7 +319,7 @@ def test_the_record_of_a_cut_file_tells_which_bytes_it_was_cut_from(llama: Check
     whole, log, out = tmp_path / "whole.gguf", removal_log(tmp_path / "log.jsonl", ["mlp.1"]), tmp_path / "cut.gguf"
     export_gguf(llama, whole, "f16", None, check=False)
     given = ["--gguf", str(whole), "--removals", str(log), "--out", str(out), "--no-check"]
-    result = CliRunner().invoke(app, ["export", *given])
+    result = invoke(["export", *given])
     assert result.exit_code == 0, result.output
     inputs = json.loads((tmp_path / "cut.gguf.record.json").read_text())["inputs"]
     for name, path in (("gguf", whole), ("removals", log)):
@@ -335,9 +328,9 @@ def test_the_record_of_a_cut_file_tells_which_bytes_it_was_cut_from(llama: Check
 
 def test_a_folder_stands_for_the_log_in_it(tmp_path: Path) -> None:
     log = removal_log(tmp_path / "removals.jsonl", ["mlp.1"])
-    asked = Wish(None, gguf=tmp_path / "whole.gguf", removals=tmp_path)
-    assert asked.checked().removals == log
-    assert Wish(None, gguf=asked.gguf, removals=log).checked().removals == log
+    file = tmp_path / "whole.gguf"
+    assert ExportConfig(gguf=file, removals=tmp_path).removals == log
+    assert ExportConfig(gguf=file, removals=log).removals == log
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -350,12 +343,37 @@ def test_a_file_cut_behind_a_cliff_says_so(steps: int, llama: Checkpoint, tmp_pa
     ]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     export_gguf(llama, whole, "f16", None, check=False)
-    given = ["--gguf", str(whole), "--removals", str(log), "--steps", str(steps), "--out", str(out), "--no-check"]
-    result = CliRunner().invoke(app, ["export", *given])
+    given = [
+        "--gguf",
+        str(whole),
+        "--removals",
+        str(log),
+        "--removal-steps",
+        str(steps),
+        "--out",
+        str(out),
+        "--no-check",
+    ]
+    result = invoke(["export", *given])
     assert result.exit_code == 0, result.output
     told = json.loads((tmp_path / "cut.gguf.record.json").read_text())["results"].get("warning", {}).get("text", "")
     assert told.endswith("from 60 to 570.8 (9.51 times); stop after step 1") is (steps == 2)
     assert ("not usable" in result.output) is (steps == 2)
+
+
+def test_a_graph_is_described_by_a_record_and_a_card(
+    llama: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"blocks": {"mlp": 2}, "bytes": 9, "runtime": "ort", "difference": 1e-5, "tokens": 48, "same": 47}
+    monkeypatch.setattr(job, "ready", lambda target: None)
+    monkeypatch.setattr(job, "write_graph", lambda *given: found)
+    export(llama.name, "onnx", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "record.json"]
+    results = load_record(tmp_path / "out").results
+    assert {name: results[name] for name in found} == found
+    words = "47 of 48 tokens that torch decodes greedily"
+    assert words in capsys.readouterr().err
+    assert words in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_folder_of_little_use_is_exported_with_its_warning(llama: Checkpoint, tmp_path: Path) -> None:
@@ -363,7 +381,7 @@ def test_a_folder_of_little_use_is_exported_with_its_warning(llama: Checkpoint, 
     shutil.copytree(llama.name, source)
     given = {"text": "it is ruined", "command": "remodel cut ruined"}
     save_record(source, Record("prune", {}, {}, 1, {}, {"warning": given}))
-    result = CliRunner().invoke(app, ["export", str(source), "--out", str(out), "--no-check"])
+    result = invoke(["export", str(source), "--out", str(out), "--no-check"])
     assert "it is ruined: remodel cut ruined" in result.output.splitlines()
     assert json.loads((tmp_path / "model.gguf.record.json").read_text())["results"]["warning"] == given
 
@@ -377,7 +395,7 @@ def test_a_folder_of_little_use_is_exported_with_its_warning(llama: Checkpoint, 
         (["{model}", "--removals", "{log}"], "go with --gguf"),
         (["{model}", "--to", "onyx"], "'onyx' is not known"),
         (["{model}", "--store", "q9"], "'q9' is not known"),
-        (["--gguf", "{whole}", "--removals", "{log}", "--steps", "9"], "has 1: lower it"),
+        (["--gguf", "{whole}", "--removals", "{log}", "--removal-steps", "9"], "has 1: lower it"),
         (["--gguf", "{cut}", "--removals", "{log}"], "no whole GGUF file"),
         (["--gguf", "{log}", "--removals", "{log}"], "no whole GGUF file"),
         (["--gguf", "{model}/none.gguf", "--removals", "{log}"], "check the path"),
@@ -401,9 +419,9 @@ def test_what_is_refused(arguments: list[str], words: str, llama: Checkpoint, tm
     }
     before = sorted(path.name for path in tmp_path.iterdir())
     given = [each.format(**places) for each in arguments]
-    with pytest.raises(InputError) as caught:
-        CliRunner().invoke(app, ["export", *given, "--out", str(tmp_path / "out.gguf")], catch_exceptions=False)
-    assert any(word in str(caught.value) for word in words.split("|")), caught.value
+    ended = invoke(["export", *given, "--out", str(tmp_path / "out.gguf")])
+    assert ended.exit_code == 2
+    assert any(word in ended.stderr for word in words.split("|")), ended.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
@@ -435,5 +453,5 @@ def test_a_log_is_read_with_what_was_put_back(tmp_path: Path) -> None:
         {"step": 3, "removed": ["mlp.3"], "restored": ["attention.1"]},
     ]
     (tmp_path / "log").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert gone_after(read_removals(tmp_path / "log"), None) == [(2, "mlp"), (3, "mlp")]
-    assert gone_after(read_removals(tmp_path / "log"), 1) == [(1, "attention")]
+    assert gone_after(read_removals(tmp_path / "log"), None) == [Block(2, "mlp"), Block(3, "mlp")]
+    assert gone_after(read_removals(tmp_path / "log"), 1) == [Block(1, "attention")]

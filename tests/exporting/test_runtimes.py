@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
+from commands import invoke
 from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.checkpoint.save import save_pruned
-from remodeler.cli.app import app
 from remodeler.errors import InputError
 from remodeler.exporting.decilm import runtimes as runtime_check
 from remodeler.exporting.decilm.runtimes import check, compared, runtimes
@@ -91,7 +90,7 @@ def test_mlx_reads_decilms_layout(kind: str, pattern: str, tmp_path: Path) -> No
 def test_the_command_asks_the_runtime_that_is_named(tmp_path: Path) -> None:
     pruned("qwen2", PATTERNS["inside"], tmp_path)
     command = ["export", str(tmp_path / "pruned"), "--to", "nemotron", "--out", str(tmp_path / "deci")]
-    result = CliRunner().invoke(app, [*command, "--runtime", MLX])
+    result = invoke([*command, "--runtime", MLX])
     assert result.exit_code == 0, result.output
     (told,) = json.loads((tmp_path / "deci" / "record.json").read_text())["results"]["runtimes"]
     assert told["runtime"].startswith("mlx_lm ")
@@ -139,8 +138,9 @@ def test_a_runtime_that_goes_wrong_only_behind_the_prompt_is_not_believed() -> N
 def test_a_python_without_a_runtime_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     command = ["export", "no-such-model", "--to", "nemotron", "--out", str(tmp_path / "out")]
     for python, words in (("/no/such/python", "does not run"), ("/bin/true", "neither vllm nor mlx_lm")):
-        with pytest.raises(InputError, match=words):
-            CliRunner().invoke(app, [*command, "--runtime", python], catch_exceptions=False)
+        ended = invoke([*command, "--runtime", python])
+        assert ended.exit_code == 2
+        assert words in ended.stderr
     assert runtimes() == runtimes(sys.executable)
     assert list(tmp_path.iterdir()) == []
 

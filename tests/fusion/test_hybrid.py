@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from remodeler.checkpoint.load import load
-from remodeler.fusion.corpus import pieces, read
+from remodeler.fusion.config import MatchConfig
+from remodeler.fusion.corpus import split_texts, tokenize_texts
 from remodeler.fusion.cross_tokenizer import groups
-from remodeler.fusion.hybrid import SCALE, SPAN, VOICE, compared, groups_of, matches, outcomes, spans
-from remodeler.fusion.teacher_predictions import by_rank
-from remodeler.fusion.teachers import Ways, heard, itself
-from remodeler.fusion.vocabularies import carried
+from remodeler.fusion.hybrid import SCALE, SPAN, TEACHER, group_facts, match_tokens, outcomes, position_losses, spans
+from remodeler.fusion.teacher_predictions import assign_by_rank
+from remodeler.fusion.teachers import predict, predict_own
+from remodeler.fusion.vocabularies import map_topk_to
 from remodeler.model.logprobs import TopK
 from tiny import tiny_model, tiny_tokenizer
 from tiny_tokenizers import pieces as sentence_pieces
@@ -64,7 +65,7 @@ def test_with_all_tokens_it_is_the_loss_over_whole_vocabularies() -> None:
     logs = theirs.log_softmax(1)
     values, ids = logs[firsts].topk(K)
     full = TopK(ids, values, torch.full((4,), -math.inf))
-    target = carried(full, by_rank(MAPPING[full.ids], spare), OURS)
+    target = map_topk_to(full, assign_by_rank(MAPPING[full.ids], spare), OURS)
     known = torch.ones(OURS, dtype=torch.bool).scatter(0, spare, False).expand(6, -1)
     rows = TopK(torch.arange(K).repeat(6, 1), torch.full((6, K), -math.inf), torch.zeros(6))
     places = [one[0] for one, _ in cells]
@@ -75,7 +76,9 @@ def test_with_all_tokens_it_is_the_loss_over_whole_vocabularies() -> None:
         span[one[0]] = len(one)
         scale[one[0]] = sum(logs[place, said[place]] for place in two[1:])
     found = outcomes(ours, rows, known, torch.tensor(came))
-    losses = compared(found, rows, known.gather(1, rows.ids), torch.full((6,), 0.6), {SPAN: span, SCALE: scale}, 0.5)
+    losses = position_losses(
+        found, rows, known.gather(1, rows.ids), torch.full((6,), 0.6), {SPAN: span, SCALE: scale}, 0.5
+    )
     assert float(losses.sum()) == pytest.approx(wanted, rel=1e-5)
     assert losses[[2, 5]].tolist() == [0, 0], "inside a group nothing is taught"
 
@@ -89,7 +92,7 @@ def test_a_student_that_says_the_same_has_no_loss_and_no_gradient() -> None:
     rows = TopK(ids, values, rest)
     for beta in (0.0, 0.5, 1.0):
         found = outcomes(logits, rows, known, ids[:, 0])
-        loss = compared(found, rows, known.gather(1, ids), torch.ones(5), facts, beta).sum()
+        loss = position_losses(found, rows, known.gather(1, ids), torch.ones(5), facts, beta).sum()
         (slope,) = torch.autograd.grad(loss, logits)
         torch.testing.assert_close(loss, torch.tensor(0.0), rtol=0, atol=1e-5)
         torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-5)
@@ -110,12 +113,14 @@ def test_groups_are_those_of_the_same_bytes_and_their_scale_is_the_joint_probabi
     models: list[Any], tmp_path: Path
 ) -> None:
     student, teacher = models
-    said = pieces([STORY], [student.tokenizer, teacher.tokenizer], 64)
-    ours, theirs = (read(said, each.tokenizer, 64, 10**6) for each in models)
-    other = heard(student, ours, teacher, said, 64, 5, tmp_path / "other", Ways("bytes", "exact", None, False, True))
+    said = split_texts([STORY], [student.tokenizer, teacher.tokenizer], 64)
+    ours, theirs = (tokenize_texts(said, each.tokenizer, 64, 10**6) for each in models)
+    other = predict(
+        student, ours, teacher, said, 64, 5, tmp_path / "other", MatchConfig(map="exact", inside=False), by_rank=True
+    )
     span, scale = spans(ours, other, 0)
     cells = {int(one): (int(two - one), first, last) for one, two, first, last in groups(ours.cuts[0], theirs.cuts[0])}
-    losses = other.of(0).tolist()
+    losses = other.losses_of(0).tolist()
     several = 0
     for place, position in enumerate(ours.positions[0].tolist()):
         if (
@@ -129,12 +134,12 @@ def test_groups_are_those_of_the_same_bytes_and_their_scale_is_the_joint_probabi
             assert scale[place] == pytest.approx(-sum(losses[row + 1 : row + int(last - first)]), abs=1e-4)
             several += size > 1
     assert several
-    own = itself(student, ours, 5, tmp_path / "own")
+    own = predict_own(student, ours, 5, tmp_path / "own")
     best = np.array([0, 1] * len(span))[: len(span)]
-    facts = groups_of(ours, [own, other], best, 0, 1)
-    assert facts[VOICE].tolist() == best.tolist()
-    assert facts[SPAN].tolist() == [int(span[place]) if voice else 1 for place, voice in enumerate(best)]
-    found = matches([own, other], 300)
+    facts = group_facts(ours, [own, other], best, 0, 1)
+    assert facts[TEACHER].tolist() == best.tolist()
+    assert facts[SPAN].tolist() == [int(span[place]) if teacher else 1 for place, teacher in enumerate(best)]
+    found = match_tokens([own, other], 300)
     assert found.known[0].all()
     assert found.weights[0] == 1
     assert other.spare is not None

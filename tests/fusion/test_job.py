@@ -1,4 +1,4 @@
-"""Fusion: what counts of a text, which voice is heard, and a run from folders to a folder."""
+"""Fusion: what is scored of a text, which teacher counts, and a run from folders to a folder."""
 
 import json
 import math
@@ -10,21 +10,28 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from typer.testing import CliRunner
 
+from commands import invoke
 from forks import COMMAND, pair, said
 from remodeler.checkpoint.load import load
-from remodeler.cli.app import app
 from remodeler.data.chat import ASSISTANT, USER, Turn
 from remodeler.data.windows import IGNORED
 from remodeler.errors import InputError, LeftOut
-from remodeler.fusion.config import Wish
-from remodeler.fusion.corpus import Conversation, Read, Rendered, conversations, pieces, read, rendered
+from remodeler.fusion.config import MatchConfig, TargetConfig
+from remodeler.fusion.corpus import (
+    Conversation,
+    RenderedText,
+    TokenizedTexts,
+    read_conversations,
+    render_conversation,
+    split_texts,
+    tokenize_texts,
+)
 from remodeler.fusion.cross_tokenizer import align_bytes
-from remodeler.fusion.job import fuse_models
-from remodeler.fusion.targets import Fused, Rules, weights
-from remodeler.fusion.teacher_predictions import Voice, voice
-from remodeler.fusion.teachers import Ways, heard, itself
+from remodeler.fusion.job import fuse
+from remodeler.fusion.targets import FusedTargets, teacher_weights
+from remodeler.fusion.teacher_predictions import TeacherPredictions, align_predictions
+from remodeler.fusion.teachers import predict, predict_own
 from remodeler.model.logprobs import TopK
 from remodeler.runs.folders import partial
 from remodeler.runs.records import load_record, read_lines
@@ -36,10 +43,6 @@ from tiny_tokenizers import pieces as sentence_pieces
 
 ANSWERED = {"role": "assistant", "content": "on the mat"}
 STORY = "the cat sat on the mat and the dog on the log, naïve as ever. "
-
-
-def nothing(folder: Path) -> None:
-    """No report."""
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +72,10 @@ def test_only_responses_count_and_their_bytes_are_known() -> None:
     tokenizer = tiny_tokenizer()
     spoken = ("the cat?", "the mat", "the dog?", "the log")
     talk = tuple(Turn(role, text) for role, text in zip((USER, ASSISTANT) * 2, spoken, strict=True))
-    text = rendered(talk, tokenizer)
+    text = render_conversation(talk, tokenizer)
     parts = [text.text.encode()[start:end].decode() for start, end in text.spans]
     assert parts == ["the mat\n\n", "the log\n\n"]
-    found = read([text], tokenizer, 128, 300)
+    found = tokenize_texts([text], tokenizer, 128, 300)
     ids = found.windows.targets[found.windows.targets != IGNORED]
     assert tokenizer.decode(ids) == "".join(parts)
     assert found.windows.bytes == found.bytes.sum() == len("".join(parts))
@@ -82,10 +85,10 @@ def test_only_responses_count_and_their_bytes_are_known() -> None:
 def test_pieces_fit_every_tokenizer_and_lose_nothing(length: int) -> None:
     tokenizers = [tiny_tokenizer(), sentence_pieces()]
     long = (STORY + "日本語のテキスト " + "x" * 40) * 3
-    found = pieces([long], tokenizers, length)
+    found = split_texts([long], tokenizers, length)
     assert "".join(each.text for each in found) == long
     for tokenizer in tokenizers:
-        cuts = read(found, tokenizer, 10**6, 10**6).cuts
+        cuts = tokenize_texts(found, tokenizer, 10**6, 10**6).cuts
         assert max(map(len, cuts)) <= length
 
 
@@ -100,7 +103,7 @@ def test_pieces_fit_every_tokenizer_and_lose_nothing(length: int) -> None:
 def test_conversations_that_are_refused(rows: list[Any], words: str, tmp_path: Path) -> None:
     (tmp_path / "talks.json").write_text(json.dumps(rows))
     with pytest.raises(InputError, match=words):
-        conversations(str(tmp_path / "talks.json"), 10, LeftOut())
+        read_conversations(str(tmp_path / "talks.json"), 10, LeftOut())
 
 
 def test_both_forms_of_conversations_are_one(tmp_path: Path) -> None:
@@ -110,75 +113,81 @@ def test_both_forms_of_conversations_are_one(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(
         json.dumps([{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}])
     )
-    one, two = (conversations(str(tmp_path / name), 1, LeftOut()) for name in ("a.json", "b.json"))
+    one, two = (read_conversations(str(tmp_path / name), 1, LeftOut()) for name in ("a.json", "b.json"))
     assert one == two == [Conversation(1, (Turn(USER, "x"), Turn(ASSISTANT, "y")))]
 
 
 def test_a_tokenizer_of_another_model_is_refused() -> None:
     with pytest.raises(InputError, match="the tokenizer is another model's"):
-        read([Rendered(STORY, ((0, 10),), False)], tiny_tokenizer(), 64, 5)
+        tokenize_texts([RenderedText(STORY, ((0, 10),), False)], tiny_tokenizer(), 64, 5)
 
 
-# Voices ---------------------------------------------------------------------------------------------------------------
+# Teachers -------------------------------------------------------------------------------------------------------------
 
 
 def hand_made(
-    name: str, ours: Read, folder: Path, losses: list[float], best: int, rows: list[int] | None = None
-) -> Voice:
-    """A voice of one text that is sure of one token, with given losses."""
+    name: str, ours: TokenizedTexts, folder: Path, losses: list[float], best: int, rows: list[int] | None = None
+) -> TeacherPredictions:
+    """Predictions for one text that are sure of one token, with given losses."""
     count = ours.windows.tokens
     store = Store(folder / name, ours.windows, {"k": 2, "vocabulary": 300, "name": name})
     ids = torch.tensor([[best, best + 1]] * count)
     top = TopK(ids, torch.tensor([[0.7, 0.2]] * count).log(), torch.full((count,), math.log(0.1)))
     filled(store, lambda start, stop: (top, {"gold": -torch.tensor(losses)}), lambda share, words: None)
     found = np.arange(count) if rows is None else np.array(rows)
-    return Voice(name, store, (found,), None, torch.tensor(losses), (0,), ours.bytes)
+    return TeacherPredictions(name, store, (found,), None, torch.tensor(losses), (0,), ours.bytes)
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> tuple[Read, list[Voice]]:
+def two(tmp_path: Path) -> tuple[TokenizedTexts, list[TeacherPredictions]]:
     tokenizer = tiny_tokenizer()
-    ours = read([Rendered("the cat sat", ((0, 11),), False)], tokenizer, 64, 300)
+    ours = tokenize_texts([RenderedText("the cat sat", ((0, 11),), False)], tokenizer, 64, 300)
     count = ours.windows.tokens
     first = hand_made("first", ours, tmp_path, [1.0] * count, 10)
     second = hand_made("second", ours, tmp_path, [2.0] + [0.1] * (count - 1), 20, [*range(count - 1), -1])
     return ours, [first, second]
 
 
-def test_mince_hears_the_best_voice_of_the_text_and_skips_where_it_is_silent(two: tuple[Read, list[Voice]]) -> None:
-    ours, voices = two
+def test_mince_hears_the_best_voice_of_the_text_and_skips_where_it_is_silent(
+    two: tuple[TokenizedTexts, list[TeacherPredictions]],
+) -> None:
+    ours, teachers = two
     count = ours.windows.tokens
-    found = weights(ours, voices, Rules(), 0)
+    found = teacher_weights(ours, teachers, TargetConfig(), 0)
     assert found.tolist() == [[0, 1]] * (count - 1) + [[0, 0]]
-    top, _ = Fused(ours, voices, Rules(), 300)(0, 1)
+    top, _ = FusedTargets(ours, teachers, TargetConfig(), 300)(0, 1)
     assert taught(top).tolist() == [True] * (count - 1) + [False]
     assert top.ids[0].tolist() == [20, 21]
-    sure, _ = Fused(ours, voices, Rules(unaligned="onehot", rest=False), 300)(0, 1)
+    sure, _ = FusedTargets(ours, teachers, TargetConfig(unaligned="onehot", rest=False), 300)(0, 1)
     assert sure.ids[-1, 0] == ours.windows.targets[ours.windows.targets >= 0][-1]
     assert sure.logprobs[-1].tolist() == [0.0, -math.inf]
     torch.testing.assert_close(sure.logprobs[0].exp(), torch.tensor([0.7, 0.2]) / 0.9, rtol=1e-3, atol=1e-3)
 
 
-def test_where_the_best_voice_is_silent_the_next_is_heard_if_asked(two: tuple[Read, list[Voice]]) -> None:
-    ours, voices = two
-    found = weights(ours, voices, Rules(unaligned="next"), 0)
+def test_where_the_best_teacher_has_no_prediction_the_next_counts_if_asked(
+    two: tuple[TokenizedTexts, list[TeacherPredictions]],
+) -> None:
+    ours, teachers = two
+    found = teacher_weights(ours, teachers, TargetConfig(unaligned="next"), 0)
     assert found.tolist() == [[0, 1]] * (ours.windows.tokens - 1) + [[1, 0]]
 
 
-def test_by_token_each_stretch_has_its_own_voice(two: tuple[Read, list[Voice]]) -> None:
-    ours, voices = two
+def test_by_token_each_stretch_has_its_own_teacher(two: tuple[TokenizedTexts, list[TeacherPredictions]]) -> None:
+    ours, teachers = two
     count = ours.windows.tokens
-    found = weights(ours, voices, Rules(level="token"), 0)
+    found = teacher_weights(ours, teachers, TargetConfig(level="token"), 0)
     assert found.tolist() == [[1, 0]] + [[0, 1]] * (count - 2) + [[1, 0]]
 
 
-def test_avgce_mixes_by_softmax_of_minus_the_loss_of_a_token(two: tuple[Read, list[Voice]]) -> None:
-    ours, voices = two
-    found = weights(ours, voices, Rules(fusion="avgce"), 0)
-    means = np.array([each.losses.mean().item() for each in voices])
+def test_avgce_mixes_by_softmax_of_minus_the_loss_of_a_token(
+    two: tuple[TokenizedTexts, list[TeacherPredictions]],
+) -> None:
+    ours, teachers = two
+    found = teacher_weights(ours, teachers, TargetConfig(fusion="avgce"), 0)
+    means = np.array([each.losses.mean().item() for each in teachers])
     np.testing.assert_allclose(found[0], np.exp(-means) / np.exp(-means).sum(), rtol=1e-5)
-    assert found[-1].tolist() == [1.0, 0.0], "who is silent has no weight"
-    top, _ = Fused(ours, voices, Rules(fusion="avgce"), 300)(0, 1)
+    assert found[-1].tolist() == [1.0, 0.0], "who has no prediction has no weight"
+    top, _ = FusedTargets(ours, teachers, TargetConfig(fusion="avgce"), 300)(0, 1)
     torch.testing.assert_close(
         top.logprobs.exp().sum(1) + top.rest.exp(), torch.ones(ours.windows.tokens), rtol=0, atol=2e-3
     )
@@ -188,10 +197,10 @@ def test_avgce_mixes_by_softmax_of_minus_the_loss_of_a_token(two: tuple[Read, li
 
 def test_a_teacher_with_the_same_tokenizer_speaks_at_every_position(models: list[Path], tmp_path: Path) -> None:
     student, teacher = (load(each, device="cpu") for each in models[:2])
-    said = pieces([STORY], [student.tokenizer], 64)
-    ours = read(said, student.tokenizer, 64, 300)
-    own = itself(student, ours, 5, tmp_path / "own")
-    other = heard(student, ours, teacher, said, 64, 5, tmp_path / "other", Ways("bytes", "pieces", None))
+    said = split_texts([STORY], [student.tokenizer], 64)
+    ours = tokenize_texts(said, student.tokenizer, 64, 300)
+    own = predict_own(student, ours, 5, tmp_path / "own")
+    other = predict(student, ours, teacher, said, 64, 5, tmp_path / "other", MatchConfig())
     assert own.coverage == other.coverage == 1
     assert other.mapping is None
     with torch.no_grad():
@@ -202,9 +211,9 @@ def test_a_teacher_with_the_same_tokenizer_speaks_at_every_position(models: list
 
 def test_another_tokenizer_speaks_where_both_read_the_same_bytes(models: list[Path], tmp_path: Path) -> None:
     student, teacher = load(models[0], device="cpu"), load(models[2], device="cpu")
-    said = pieces([STORY], [student.tokenizer, teacher.tokenizer], 64)
-    ours, theirs = (read(said, each.tokenizer, 64, 10**6) for each in (student, teacher))
-    found = heard(student, ours, teacher, said, 64, 5, tmp_path / "other", Ways("bytes", "pieces", None))
+    said = split_texts([STORY], [student.tokenizer, teacher.tokenizer], 64)
+    ours, theirs = (tokenize_texts(said, each.tokenizer, 64, 10**6) for each in (student, teacher))
+    found = predict(student, ours, teacher, said, 64, 5, tmp_path / "other", MatchConfig())
     rows, one, two = found.rows[0], ours.cuts[0], theirs.cuts[0]
     assert 0 < found.coverage < 1
     assert np.array_equal(align_bytes(one, two)[ours.positions[0]] >= 0, rows >= 0)
@@ -215,20 +224,20 @@ def test_another_tokenizer_speaks_where_both_read_the_same_bytes(models: list[Pa
         logits = teacher.model(theirs.windows.ids).logits[0].log_softmax(1)
     wanted = logits[:-1].gather(1, theirs.windows.ids[0, 1:, None])[:, 0][theirs.positions[0]]
     torch.testing.assert_close(-found.losses, wanted, rtol=2e-3, atol=2e-3)
-    again = voice("again", found.store, ours, theirs, [align_bytes(one, two)], found.mapping)
+    again = align_predictions("again", found.store, ours, theirs, [align_bytes(one, two)], found.mapping)
     assert np.array_equal(again.rows[0], rows)
 
 
-def test_any_stretch_of_a_store_is_that_of_its_windows(two: tuple[Read, list[Voice]]) -> None:
-    ours, voices = two
-    whole = between(voices[0].store, 0, 1)
+def test_any_stretch_of_a_store_is_that_of_its_windows(two: tuple[TokenizedTexts, list[TeacherPredictions]]) -> None:
+    ours, teachers = two
+    whole = between(teachers[0].store, 0, 1)
     assert len(whole.ids) == ours.windows.tokens
 
 
 # Losses ---------------------------------------------------------------------------------------------------------------
 
 
-def test_columns_of_nothing_belong_to_the_rest_and_silent_rows_teach_nothing() -> None:
+def test_columns_of_nothing_belong_to_the_rest_and_empty_rows_teach_nothing() -> None:
     logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
     full = TopK(torch.tensor([[1, 2]] * 3), torch.tensor([[0.5, -math.inf]] * 3).log(), torch.full((3,), math.log(0.5)))
     full = replace(full, logprobs=torch.tensor([[math.log(0.5), -math.inf]] * 3))
@@ -258,20 +267,23 @@ def test_divergences_have_their_closed_forms() -> None:
 # From folders to a folder ---------------------------------------------------------------------------------------------
 
 
-def wish(models: list[Path], texts: Path, **more: Any) -> Wish:
-    run = {"learning_rate": 1e-2, "batch": 2, "evaluate_every": 0}
-    given = {"samples": 12, "length": 48, "steps": 8, "k": 4, "device": "cpu", "run": run, "share": 0.5} | more
-    return Wish(str(models[0]), (str(models[1]), str(models[2])), str(texts), **given)
+def asked(models: list[Path], texts: Path, **more: Any) -> dict[str, Any]:
+    """Options of a fusion of a student with two teachers."""
+    student, *teachers = map(str, models)
+    run = {"learning_rate": 1e-2, "train_batch_size": 2, "evaluate_every": 0, "device": "cpu"}
+    given = {"samples": 12, "length": 48, "steps": 8, "top_k": 4, "text_share": 0.5} | run | more
+    return {"student": student, "teachers": teachers, "texts": str(texts), **given}
 
 
 def test_a_student_comes_nearer_to_its_teacher(models: list[Path], texts: Path, tmp_path: Path) -> None:
     """With the text's own loss left out, what falls is the divergence from the teacher alone."""
-    alone = replace(wish(models, texts, steps=30, share=0.0, itself=False), teachers=(str(models[1]),))
-    assert fuse_models(alone, tmp_path / "out", nothing)
+    teachers = [str(models[1])]
+    alone = asked(models, texts, steps=30, text_share=0.0, itself=False, teachers=teachers)
+    assert fuse(**alone, out=tmp_path / "out")
     losses = [line["loss"] for line in read_lines(tmp_path / "out" / "training.jsonl")[1:] if "loss" in line]
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
     record = load_record(tmp_path / "out")
-    assert record.results["voices"][str(models[1])]["coverage"] == 1
+    assert record.results["teachers"][str(models[1])]["coverage"] == 1
     assert record.results["fused"]["heldout_bits_per_byte"] > 0
     assert not (tmp_path / "out" / "predictions").exists()
     assert "knowledge-fusion" in (tmp_path / "out" / "README.md").read_text()
@@ -281,19 +293,19 @@ def test_a_student_comes_nearer_to_its_teacher(models: list[Path], texts: Path, 
     "more",
     [
         {},
-        {"rules": Rules(fusion="avgce", level="token")},
+        {"fusion": "avgce", "level": "token"},
         {"parity": "fusellm"},
         {"parity": "fusechat"},
         {"divergence": "uld"},
         {"divergence": "hybrid"},
-        {"divergence": "hybrid", "rules": Rules(level="token")},
-        {"inside": False, "rules": Rules(unaligned="next")},
+        {"divergence": "hybrid", "level": "token"},
+        {"inside": False, "unaligned": "next"},
         {"map": "statistics", "divergence": "reverse"},
     ],
     ids=str,
 )
 def test_every_way_trains_and_loads(models: list[Path], texts: Path, tmp_path: Path, more: dict[str, Any]) -> None:
-    assert fuse_models(wish(models, texts, steps=2, **more), tmp_path / "out", nothing)
+    assert fuse(**asked(models, texts, steps=2, **more), out=tmp_path / "out")
     load(tmp_path / "out", device="cpu")
 
 
@@ -302,8 +314,8 @@ def test_a_killed_fusion_goes_on_to_the_same_weights(
 ) -> None:
     from remodeler.training import loop as training
 
-    asked = replace(wish(models, texts), run={"learning_rate": 1e-2, "batch": 2, "save_minutes": 0.0})
-    fuse_models(asked, tmp_path / "whole", nothing)
+    options = asked(models, texts, save_minutes=0.0)
+    fuse(**options, out=tmp_path / "whole")
     original, steps = training._step, []
 
     def dies(run: Any, step: int) -> Any:
@@ -315,10 +327,10 @@ def test_a_killed_fusion_goes_on_to_the_same_weights(
     monkeypatch.setattr(training, "PENDING", 2)
     monkeypatch.setattr(training, "_step", dies)
     with pytest.raises(KeyboardInterrupt):
-        fuse_models(asked, tmp_path / "out", nothing)
+        fuse(**options, out=tmp_path / "out")
     assert (partial(tmp_path / "out") / "predictions").exists()
     monkeypatch.setattr(training, "_step", original)
-    fuse_models(asked, tmp_path / "out", nothing)
+    fuse(**options, out=tmp_path / "out")
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out"))
     assert one == two
 
@@ -326,12 +338,12 @@ def test_a_killed_fusion_goes_on_to_the_same_weights(
 def test_two_processes_write_what_one_writes(models: list[Path], texts: Path, tmp_path: Path) -> None:
     """The mini-batches of a step are shared out, and so are the shards of predictions."""
     given = ["fuse", str(models[0]), "--teachers", str(models[1]), "--teachers", str(models[2]), "--texts", str(texts)]
-    given += ["--samples", "12", "--length", "48", "--steps", "4", "--batch-size", "4", "--micro-batch", "1"]
+    given += ["--samples", "12", "--length", "48", "--steps", "4", "--train-batch-size", "4", "--micro-batch-size", "1"]
     given += ["--learning-rate", "1e-2", "--device", "cpu", "--out"]
 
     told = [said(process) for process in pair(COMMAND, *given, tmp_path / "two")]
     assert told[1][0] == "", "only the first process talks"
-    done = CliRunner().invoke(app, [*given, str(tmp_path / "one")])
+    done = invoke([*given, str(tmp_path / "one")])
     assert done.exit_code == 0, done.output
     one, two = (
         [line["loss"] for line in read_lines(tmp_path / out / CURVE_FILE) if "loss" in line] for out in ("one", "two")
@@ -345,14 +357,14 @@ def test_conversations_are_fused_by_their_responses(models: list[Path], tmp_path
         for n in range(12)
     ]
     (tmp_path / "talks.json").write_text(json.dumps(talks))
-    assert fuse_models(wish(models, tmp_path / "talks.json", steps=2, length=64), tmp_path / "out", nothing)
+    assert fuse(**asked(models, tmp_path / "talks.json", steps=2, length=64), out=tmp_path / "out")
     facts = load_record(tmp_path / "out").inputs["texts"]
     assert facts["windows"] == 11
     assert 0 < facts["tokens"] < 11 * 20
 
 
 def test_one_conversation_that_is_none_costs_one_row(
-    models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: list[Path], tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     """It is counted in the dry run, while it is fused and in the record; and the others stay what they were."""
     good = [{"messages": [{"role": "user", "content": f"the cat {n}?"}, ANSWERED]} for n in range(12)]
@@ -362,16 +374,16 @@ def test_one_conversation_that_is_none_costs_one_row(
         {"messages": [{"role": "user", "content": "the cat " * 90}, ANSWERED]},
     ]
     (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (bad[0], *good, *bad[1:])))
-    asked = wish(models, tmp_path / "talks.jsonl", steps=1, length=64)
-    assert not fuse_models(asked, tmp_path / "out", nothing, dry=True)
-    told = " ".join(capsys.readouterr().err.split())
+    options = asked(models, tmp_path / "talks.jsonl", steps=1, length=64)
+    assert fuse(**options, out=tmp_path / "out", dry_run=True) is None
+    told = " ".join(messages.text.split())
     for reason in (
         "1 (a tool call or its result; row 1)",
         "1 (an empty answer; row 14)",
         "1 (no answer within 64 tokens)",
     ):
         assert reason in told
-    assert fuse_models(asked, tmp_path / "out", nothing)
+    assert fuse(**options, out=tmp_path / "out")
     assert load_record(tmp_path / "out").inputs["texts"]["left out"] == {
         "a tool call or its result": 1,
         "an empty answer": 1,
@@ -379,11 +391,11 @@ def test_one_conversation_that_is_none_costs_one_row(
     }
     (tmp_path / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bad[:2] * 2))
     with pytest.raises(InputError, match=r"left out: 2 .a tool call or its result; row 1 first., 2 .an empty answer"):
-        fuse_models(replace(asked, texts=str(tmp_path / "bad.jsonl")), tmp_path / "other", nothing, dry=True)
+        fuse(**{**options, "texts": str(tmp_path / "bad.jsonl")}, out=tmp_path / "other", dry_run=True)
 
 
 def test_a_system_prompt_that_the_template_refuses_is_in_the_record(
-    models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: list[Path], tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = (
@@ -396,12 +408,12 @@ def test_a_system_prompt_that_the_template_refuses_is_in_the_record(
     rows = [{"messages": [told, {"role": "user", "content": f"the cat {n}?"}, ANSWERED]} for n in range(8)]
     rows += [{"messages": [{"role": "user", "content": "x"}, ANSWERED, told]}]
     (tmp_path / "talks.json").write_text(json.dumps(rows))
-    asked = wish([tmp_path / "student", *models[1:]], tmp_path / "talks.json", steps=1, length=64)
-    assert fuse_models(asked, tmp_path / "out", nothing)
+    options = asked([tmp_path / "student", *models[1:]], tmp_path / "talks.json", steps=1, length=64)
+    assert fuse(**options, out=tmp_path / "out")
     facts = load_record(tmp_path / "out").inputs["texts"]
     assert facts["system in the first turn"] == 8
     assert facts["left out"] == {"the chat template refuses it: No system here": 1}
-    assert "system turns that the student's chat template does not take: 8" in " ".join(capsys.readouterr().err.split())
+    assert "system turns that the student's chat template does not take: 8" in " ".join(messages.text.split())
 
 
 @pytest.mark.parametrize(
@@ -410,35 +422,35 @@ def test_a_system_prompt_that_the_template_refuses_is_in_the_record(
         ({"teachers": ()}, "no teacher was given"),
         ({"parity": "other"}, "choose fusellm, fusechat"),
         ({"align": "luck"}, "choose bytes, dp"),
-        ({"k": 0}, "at least 1"),
+        ({"top_k": 0}, "`top_k` must be >= 1"),
     ],
 )
-def test_wishes_that_are_refused(
+def test_options_that_are_refused(
     models: list[Path], texts: Path, tmp_path: Path, more: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
-        fuse_models(replace(wish(models, texts), **more), tmp_path / "out", nothing)
+        fuse(**asked(models, texts, **more), out=tmp_path / "out")
 
 
 def test_a_student_that_teaches_itself_is_refused(models: list[Path], texts: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is given twice"):
-        fuse_models(replace(wish(models, texts), teachers=(str(models[0]),)), tmp_path / "out", nothing)
-    with pytest.raises(InputError, match="is not known: choose sequence, token"):
-        Rules(level="page")
+        fuse(**asked(models, texts, teachers=str(models[0])), out=tmp_path / "out")
+    with pytest.raises(InputError, match="is unknown: choose sequence, token"):
+        TargetConfig(level="page")
 
 
 def test_a_damaged_store_is_refused_and_made_again(models: list[Path], texts: Path, tmp_path: Path) -> None:
-    kept = replace(wish(models, texts, steps=1), stores=tmp_path / "kept")
-    fuse_models(kept, tmp_path / "one", nothing)
+    kept = asked(models, texts, steps=1, teacher_store=tmp_path / "kept")
+    fuse(**kept, out=tmp_path / "one")
     shards = sorted((tmp_path / "kept").rglob("*.safetensors"))
     assert len(shards) == 3
     with shards[0].open("r+b") as file:
         file.seek(-2, 2)
         file.write(b"xx")
     with pytest.raises(InputError, match="missing or damaged: delete it"):
-        fuse_models(kept, tmp_path / "two", nothing)
+        fuse(**kept, out=tmp_path / "two")
     shards[0].unlink()
-    fuse_models(kept, tmp_path / "two", nothing)
+    fuse(**kept, out=tmp_path / "two")
 
 
 def test_a_teacher_that_predicts_nan_is_refused(models: list[Path], texts: Path, tmp_path: Path) -> None:
@@ -448,7 +460,7 @@ def test_a_teacher_that_predicts_nan_is_refused(models: list[Path], texts: Path,
     bad.save_pretrained(tmp_path / "bad")  # type: ignore[operator]
     tiny_tokenizer().save_pretrained(tmp_path / "bad")
     with pytest.raises(InputError, match="a teacher predicts NaN"):
-        fuse_models(replace(wish(models, texts), teachers=(str(tmp_path / "bad"),)), tmp_path / "out", nothing)
+        fuse(**asked(models, texts, teachers=[str(tmp_path / "bad")]), out=tmp_path / "out")
 
 
 def test_a_full_disk_leaves_what_was_stored(
@@ -456,7 +468,7 @@ def test_a_full_disk_leaves_what_was_stored(
 ) -> None:
     from remodeler.training import teacher_store as predictions
 
-    kept = replace(wish(models, texts, steps=1), stores=tmp_path / "kept")
+    kept = asked(models, texts, steps=1, teacher_store=tmp_path / "kept")
     original, written = predictions.save_file, []
 
     def full(tensors: Any, path: Path) -> None:
@@ -469,20 +481,20 @@ def test_a_full_disk_leaves_what_was_stored(
     with pytest.raises(
         InputError, match=r"no space left on the disk of .*: free some, then run the same command again"
     ):
-        fuse_models(kept, tmp_path / "out", nothing)
+        fuse(**kept, out=tmp_path / "out")
     assert len(list((tmp_path / "kept").rglob("*.safetensors"))) == 1
-    fuse_models(kept, tmp_path / "out", nothing)
+    fuse(**kept, out=tmp_path / "out")
     assert len(written) == 2 + 2 + 1, "two of the three teachers' shards, and the target, came after the failure"
 
 
 def test_a_position_takes_42_bytes_and_2_for_what_came(models: list[Path], texts: Path, tmp_path: Path) -> None:
-    kept = replace(wish(models, texts, steps=1), stores=tmp_path / "kept", k=10)
-    fuse_models(kept, tmp_path / "one", nothing)
+    kept = asked(models, texts, steps=1, teacher_store=tmp_path / "kept", top_k=10)
+    fuse(**kept, out=tmp_path / "one")
     for shard in (tmp_path / "kept").rglob("*.safetensors"):
         tokens = json.loads(shard.with_suffix(".json").read_text())["tokens"]
         assert shard.stat().st_size <= 44 * tokens + 400
 
 
-def test_the_store_is_a_teacher_for_training(two: tuple[Read, list[Voice]]) -> None:
-    _, voices = two
-    assert callable(stored(voices[0].store))
+def test_the_store_is_a_teacher_for_training(two: tuple[TokenizedTexts, list[TeacherPredictions]]) -> None:
+    _, teachers = two
+    assert callable(stored(teachers[0].store))

@@ -10,7 +10,7 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from remodeler.errors import InputError
-from remodeler.fusion.offsets import Cut, cut, opaque, spelling
+from remodeler.fusion.offsets import Cut, cut, opaque_ids, spelling
 from tiny_tokenizers import END, TEXTS, byte_level, pieces, word_pieces
 
 KINDS = {
@@ -31,7 +31,7 @@ def made(kind: str) -> PreTrainedTokenizerFast:
 
 def checked(tokenizer: PreTrainedTokenizerFast, text: str, found: Cut) -> None:
     """The spans lie end to end over the whole text, and every token spells its own."""
-    raw, hidden, spelled = text.encode(), opaque(tokenizer), spelling(tokenizer)
+    raw, hidden, spelled = text.encode(), opaque_ids(tokenizer), spelling(tokenizer)
     assert found.exact
     assert found.ids.tolist() == tokenizer(text)["input_ids"]
     assert b"".join(raw[start:end] for start, end in zip(found.starts, found.ends, strict=True)) == raw

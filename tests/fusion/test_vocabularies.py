@@ -16,10 +16,10 @@ from remodeler.fusion.counts import Counts, count, count_pairs, mapped_pairs, ov
 from remodeler.fusion.cross_tokenizer import align_dp
 from remodeler.fusion.offsets import Cut, cut
 from remodeler.fusion.vocabularies import (
-    carry,
     edit_map,
     exact_map,
-    first_of,
+    map_topk,
+    merge_maps,
     piece_map,
     roles_map,
     surfaces,
@@ -143,7 +143,7 @@ def test_a_token_with_all_roles_is_an_end() -> None:
 
 
 def test_the_first_map_that_knows_a_token_counts() -> None:
-    assert first_of(np.array([1, -1, -1]), np.array([2, 2, -1]), np.array([3, 3, 3])).tolist() == [1, 2, 3]
+    assert merge_maps(np.array([1, -1, -1]), np.array([2, 2, -1]), np.array([3, 3, 3])).tolist() == [1, 2, 3]
 
 
 # Counts ---------------------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def predicted(rows: int = 20, size: int = 30, k: int = 8) -> TopK:
 @settings(max_examples=50, deadline=None)
 def test_probabilities_sum_to_one_and_ids_differ(collide, mapping: list[int], size: int) -> None:  # type: ignore[no-untyped-def]
     top = predicted()
-    found = carry(top, torch.tensor(mapping), size, collide)
+    found = map_topk(top, torch.tensor(mapping), size, collide)
     torch.testing.assert_close(total(found), torch.ones(20, dtype=torch.float64), rtol=0, atol=1e-6)
     assert found.ids.shape == (20, 8)
     assert all(len(set(row)) == 8 for row in found.ids.tolist())
@@ -229,7 +229,7 @@ def test_probabilities_sum_to_one_and_ids_differ(collide, mapping: list[int], si
 def test_the_identity_changes_nothing() -> None:
     top = predicted()
     for collide in ("sum", "first"):
-        found = carry(top, torch.arange(30), 30, collide)  # type: ignore[arg-type]
+        found = map_topk(top, torch.arange(30), 30, collide)  # type: ignore[arg-type]
         assert torch.equal(found.ids, top.ids)
         torch.testing.assert_close(found.logprobs, top.logprobs)
         torch.testing.assert_close(found.rest, top.rest)
@@ -238,7 +238,7 @@ def test_the_identity_changes_nothing() -> None:
 def test_sum_and_first_by_hand() -> None:
     top = TopK(torch.tensor([[0, 1, 2, 3]]), torch.tensor([[0.4, 0.3, 0.15, 0.05]]).log(), torch.tensor([0.1]).log())
     mapping = torch.tensor([5, 7, 5, -1])
-    added, first = carry(top, mapping, 9), carry(top, mapping, 9, "first")
+    added, first = map_topk(top, mapping, 9), map_topk(top, mapping, 9, "first")
     assert added.ids.tolist() == first.ids.tolist() == [[5, 7, 8, 6]]
     torch.testing.assert_close(added.logprobs.exp(), torch.tensor([[0.55, 0.3, 0.0, 0.0]]))
     torch.testing.assert_close(first.logprobs.exp(), torch.tensor([[0.4, 0.3, 0.0, 0.0]]))
@@ -248,7 +248,7 @@ def test_sum_and_first_by_hand() -> None:
 
 def test_a_student_with_fewer_tokens_than_columns() -> None:
     top = predicted()
-    found = carry(top, torch.arange(30) % 3, 3)
+    found = map_topk(top, torch.arange(30) % 3, 3)
     assert found.ids.shape == (20, 3)
     assert found.ids.sort(1).values.tolist() == [[0, 1, 2]] * 20
     torch.testing.assert_close(total(found), torch.ones(20, dtype=torch.float64), rtol=0, atol=1e-6)
@@ -256,22 +256,22 @@ def test_a_student_with_fewer_tokens_than_columns() -> None:
 
 def test_nothing_to_carry_and_probability_nothing() -> None:
     empty = TopK(torch.zeros(0, 4, dtype=torch.long), torch.zeros(0, 4), torch.zeros(0))
-    assert len(carry(empty, torch.arange(4), 4).ids) == 0
+    assert len(map_topk(empty, torch.arange(4), 4).ids) == 0
     certain = TopK(torch.tensor([[1, 0]]), torch.tensor([[0.0, -math.inf]]), torch.tensor([-math.inf]))
-    found = carry(certain, torch.tensor([0, 1]), 2)
+    found = map_topk(certain, torch.tensor([0, 1]), 2)
     assert found.ids.tolist() == [[1, 0]]
     assert found.logprobs.tolist() == [[0, -math.inf]]
     assert found.rest.tolist() == [-math.inf]
-    assert carry(certain, torch.tensor([-1, -1]), 5).rest.tolist() == [0]
+    assert map_topk(certain, torch.tensor([-1, -1]), 5).rest.tolist() == [0]
 
 
 def test_maps_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match="map has 3 rows"):
-        carry(predicted(), torch.arange(3), 30)
+        map_topk(predicted(), torch.arange(3), 30)
     with pytest.raises(InputError, match="student 20 tokens"):
-        carry(predicted(), torch.arange(30), 20)
+        map_topk(predicted(), torch.arange(30), 20)
     with pytest.raises(InputError, match="'mean' is not a way"):
-        carry(predicted(), torch.arange(30), 30, "mean")  # type: ignore[arg-type]
+        map_topk(predicted(), torch.arange(30), 30, "mean")  # type: ignore[arg-type]
 
 
 @pytest.mark.shared

@@ -26,16 +26,13 @@ from remodeler.generation.sampling import (
     read,
     written,
 )
+from remodeler.runs.progress import silent
 from tiny import tiny_anatomy, tiny_checkpoint, tiny_tokenizer
 from tiny_tokenizers import pieces
 
 PROMPTS = ["the cat", "the dog sat on the mat and the", "on", "the log the log the log", "the mat sat"]
 HOW = Sampling(10, samples=2)
 TORN = "\N{REPLACEMENT CHARACTER}"
-
-
-def silent(share: float, words: str) -> None:
-    """Nobody listens."""
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +204,7 @@ def test_settings_that_make_no_sense(checkpoint: Checkpoint, how: Sampling, word
 
 
 def test_models_and_tokenizers_that_complete_nothing(checkpoint: Checkpoint) -> None:
-    with pytest.raises(InputError, match="no causal language model"):
+    with pytest.raises(InputError, match="not a causal language model"):
         complete(tiny_checkpoint("bert"), PROMPTS, HOW)
     with pytest.raises(InputError, match="no prompts"):
         complete(checkpoint, [], HOW)

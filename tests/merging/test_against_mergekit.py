@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from merges import nothing, tensors, written
+from merges import tensors, written
 from remodeler.errors import InputError
-from remodeler.merging.config import of_file
-from remodeler.merging.job import merge_models
-from remodeler.merging.mergekit_methods import METHODS
-from remodeler.merging.plan import prepared
+from remodeler.merging.from_mergekit import read_merge
+from remodeler.merging.job import merge
+from remodeler.merging.mergekit_methods import PARAMETERS
+from remodeler.merging.plan import plan_merge
 
 pytest.importorskip("mergekit")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -119,7 +119,7 @@ def test_the_same_file_gives_the_same_model(name: str, folder: Path, tmp_path: P
         options=MergeOptions(quiet=True, write_model_card=False),
     )
     (tmp_path / "merge.yml").write_text(yaml.safe_dump(content))
-    merge_models(of_file(tmp_path / "merge.yml"), tmp_path / "ours", nothing)
+    merge(config=tmp_path / "merge.yml", out=tmp_path / "ours")
     theirs, ours = tensors(tmp_path / "theirs"), tensors(tmp_path / "ours")
     words = [AutoTokenizer.from_pretrained(tmp_path / each).get_vocab() for each in ("theirs", "ours")]
     assert words[0].keys() == words[1].keys()
@@ -148,8 +148,8 @@ def settings_of(values: Any) -> Any:
 @st.composite
 def documents(draw: Any) -> dict[str, Any]:
     """Files with parameters in all places, of which some are missing or of the wrong place."""
-    method = draw(st.sampled_from(sorted(METHODS)))
-    known = METHODS[method]
+    method = draw(st.sampled_from(sorted(PARAMETERS)))
+    known = PARAMETERS[method]
 
     def parameters(names: Any) -> Any:
         some = sorted(name for name in names if known[name].only is None)
@@ -213,7 +213,7 @@ def test_the_same_file_gives_every_tensor_the_same_parameters(folder: Path, tmp_
     (tmp_path / "merge.yml").write_text(yaml.safe_dump(content))
     wanted = theirs_of(content)
     try:
-        plan = prepared(of_file(tmp_path / "merge.yml"))
+        plan = plan_merge(read_merge(tmp_path / "merge.yml"))
     except InputError as error:
         said = str(error)
     else:
@@ -224,7 +224,7 @@ def test_the_same_file_gives_every_tensor_the_same_parameters(folder: Path, tmp_
     assert wanted is not None
     for tensor, (shared, own) in wanted.items():
         found = plan.values(tensor)
-        for name, parameter in METHODS[content["merge_method"]].items():
+        for name, parameter in PARAMETERS[content["merge_method"]].items():
             if not parameter.option:
                 continue
             if parameter.per_model:

@@ -8,17 +8,17 @@ import pytest
 
 from merges import written
 from remodeler.errors import InputError
-from remodeler.merging.config import Wish
+from remodeler.merging.config import MergeConfig
 from remodeler.merging.differences import differences
-from remodeler.merging.plan import prepared
+from remodeler.merging.plan import plan_merge
 
 
-def pair(folder: Path, **fields: Any) -> Wish:
+def pair(folder: Path, **fields: Any) -> MergeConfig:
     """A model, and another of the same shape with other fields in its config."""
     names = [written(folder / name, seed) for seed, name in enumerate(("one", "two"))]
     file = names[1] / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
-    return Wish((str(names[0]), str(names[1])))
+    return MergeConfig(models=(str(names[0]), str(names[1])))
 
 
 @pytest.mark.parametrize(
@@ -30,23 +30,25 @@ def pair(folder: Path, **fields: Any) -> Wish:
     ],
 )
 def test_what_changes_the_meaning_of_weights_is_said(
-    fields: dict[str, Any], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fields: dict[str, Any], told: str, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
-    prepared(pair(tmp_path, **fields))
-    words = " ".join(capsys.readouterr().err.split())
+    plan_merge(pair(tmp_path, **fields))
+    words = " ".join(messages.text.split())
     assert f"differ, the result has what {tmp_path}/one says: {told}" in words
 
 
-def test_what_changes_nothing_is_not_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_changes_nothing_is_not_said(tmp_path: Path, messages: pytest.LogCaptureFixture) -> None:
     names = {"torch_dtype": "bfloat16", "transformers_version": "4.40.0", "use_cache": False, "attention_dropout": 0.1}
-    prepared(pair(tmp_path, unsloth_version="2025.1", _name_or_path="/x", rope_theta=1e4, rope_scaling=None, **names))
-    assert "differ" not in capsys.readouterr().err
+    plan_merge(pair(tmp_path, unsloth_version="2025.1", _name_or_path="/x", rope_theta=1e4, rope_scaling=None, **names))
+    assert "differ" not in messages.text
 
 
 def test_other_heads_are_refused(tmp_path: Path) -> None:
     """Two of 16 have as many rows as four of 8."""
-    with pytest.raises(InputError, match=r"head_dim is 8 in .*one and 16 in .*two: their rows are cut into heads"):
-        prepared(pair(tmp_path, head_dim=16, num_attention_heads=2, num_key_value_heads=1))
+    with pytest.raises(
+        InputError, match=r"head_dim is 8 in .*one and 16 in .*two: their rows are split into different heads"
+    ):
+        plan_merge(pair(tmp_path, head_dim=16, num_attention_heads=2, num_key_value_heads=1))
 
 
 def test_nested_configs_are_compared_field_by_field() -> None:

@@ -13,16 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from merges import nothing, tensors, written
+from merges import tensors, written
 from remodeler.errors import InputError
 from remodeler.merging import stream
-from remodeler.merging.config import Wish
-from remodeler.merging.files import create, lay_out, places
-from remodeler.merging.job import merge_models
-from remodeler.merging.settings import parsed
+from remodeler.merging.files import create_files, lay_out, tensor_places
+from remodeler.merging.job import merge
 from remodeler.merging.table import Method
-from remodeler.merging.tokens import gathered
-from remodeler.report.page import write_report
+from remodeler.merging.tokens import gather_rows
 from remodeler.runs.folders import partial
 from remodeler.runs.records import load_record, read_lines
 from tiny import tiny_tokenizer
@@ -37,9 +34,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_the_result_is_the_mean_and_loads(family: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert merge_models(
-        Wish((family[1], family[2]), options={"weight": [parsed("", "1"), parsed("", "3")]}), out, nothing
-    )
+    assert merge((family[1], family[2]), weight=["1", "3"], out=out)
     first, second, found = (tensors(each) for each in (family[1], family[2], out))
     for name, each in found.items():
         torch.testing.assert_close(each, 0.25 * first[name] + 0.75 * second[name], rtol=1e-6, atol=1e-7)
@@ -51,9 +46,8 @@ def test_the_result_is_the_mean_and_loads(family: list[str], tmp_path: Path) -> 
 
 
 def test_shards_and_one_file_hold_the_same(family: list[str], tmp_path: Path) -> None:
-    wish = Wish((family[1], family[2]), family[0], "ties")
-    merge_models(wish, tmp_path / "one", nothing)
-    merge_models(Wish((family[1], family[2]), family[0], "ties", shard_size="30KB"), tmp_path / "many", nothing)
+    merge((family[1], family[2]), base=family[0], method="ties", out=tmp_path / "one")
+    merge((family[1], family[2]), base=family[0], method="ties", shard_size="30KB", out=tmp_path / "many")
     one, many = tensors(tmp_path / "one"), tensors(tmp_path / "many")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 3
     assert one.keys() == many.keys()
@@ -64,9 +58,9 @@ def test_shards_and_one_file_hold_the_same(family: list[str], tmp_path: Path) ->
 def test_a_killed_merge_goes_on_to_the_same_bytes(
     family: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wish = Wish((family[1], family[2]), family[0], "sce", {"select": [parsed("", "0.3")]})
-    merge_models(wish, tmp_path / "whole", nothing)
-    made, original = [], stream._made
+    asked: dict[str, Any] = {"models": family[1:], "base": family[0], "method": "sce", "select": 0.3}
+    merge(**asked, out=tmp_path / "whole")
+    made, original = [], stream._merge_tensor
 
     def dies(task: Any, *more: Any) -> dict[str, Any]:
         if len(made) == 7:
@@ -75,24 +69,24 @@ def test_a_killed_merge_goes_on_to_the_same_bytes(
         return original(task, *more)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(stream, "_made", dies)
+    monkeypatch.setattr(stream, "_merge_tensor", dies)
     with pytest.raises(KeyboardInterrupt):
-        merge_models(wish, out, nothing)
-    damaged = places(partial(out))[made[2]]
+        merge(**asked, out=out)
+    damaged = tensor_places(partial(out))[made[2]]
     with damaged.file.open("r+b") as file:
         file.seek(damaged.start)
         file.write(b"\x01\x02")
     with (partial(out) / "merge.jsonl").open("a") as journal:
         journal.write('{"name": "torn')
     made.clear()
-    monkeypatch.setattr(stream, "_made", lambda task, *more: made.append(task.name) or original(task, *more))
-    merge_models(wish, out, nothing)
+    monkeypatch.setattr(stream, "_merge_tensor", lambda task, *more: made.append(task.name) or original(task, *more))
+    merge(**asked, out=out)
     assert len(made) == len(tensors(out)) - 6, "all but the six that were whole"
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
 def test_the_report_shows_what_each_model_counts(family: list[str], tmp_path: Path) -> None:
-    merge_models(Wish((family[1], family[2]), family[0], "varm"), tmp_path / "out", write_report)
+    merge((family[1], family[2]), base=family[0], method="varm", out=tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<h1>m1 and m2</h1>" in page
     assert "How much each model counts" in page
@@ -102,7 +96,7 @@ def test_the_report_shows_what_each_model_counts(family: list[str], tmp_path: Pa
 def test_a_method_of_ones_own_may_return_what_it_was_given(family: list[str], tmp_path: Path) -> None:
     """Pieces live in memory that is used again; what is written and summed up must not."""
     first = Method(lambda piece, facts: piece.tensors[0], {}, needs_base=False)
-    merge_models(Wish((family[1], family[2]), method=first), tmp_path / "out", nothing)
+    merge((family[1], family[2]), method=first, out=tmp_path / "out")
     wanted, found = tensors(family[1]), tensors(tmp_path / "out")
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
 
@@ -110,12 +104,12 @@ def test_a_method_of_ones_own_may_return_what_it_was_given(family: list[str], tm
 def test_another_merge_in_the_way_is_told_apart(
     family: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "_written", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(stream, "_write_pieces", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        merge_models(Wish((family[1], family[2])), tmp_path / "out", nothing)
+        merge((family[1], family[2]), out=tmp_path / "out")
     monkeypatch.undo()
     with pytest.raises(InputError, match="a merge of another models, method, options"):
-        merge_models(Wish((family[1], family[2]), family[0], "ties"), tmp_path / "out", nothing)
+        merge((family[1], family[2]), base=family[0], method="ties", out=tmp_path / "out")
 
 
 def test_tied_embeddings_are_merged_and_written_once(tmp_path: Path) -> None:
@@ -123,7 +117,7 @@ def test_tied_embeddings_are_merged_and_written_once(tmp_path: Path) -> None:
     twice = tensors(folders[1])
     twice["lm_head.weight"] = twice["model.embed_tokens.weight"].clone()
     save_file(twice, Path(folders[1]) / "model.safetensors", metadata={"format": "pt"})
-    merge_models(Wish((folders[1], folders[2]), folders[0], "varm"), tmp_path / "out", nothing)
+    merge((folders[1], folders[2]), base=folders[0], method="varm", out=tmp_path / "out")
     assert "lm_head.weight" not in tensors(tmp_path / "out")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.tie_word_embeddings
 
@@ -133,8 +127,8 @@ def test_mixed_dtypes_are_computed_in_float32_and_stored_as_the_base(family: lis
     AutoModelForCausalLM.from_pretrained(family[2], dtype=torch.bfloat16).save_pretrained(half)
     shutil.copyfile(Path(family[2]) / "tokenizer.json", half / "tokenizer.json")
     shutil.copyfile(Path(family[2]) / "tokenizer_config.json", half / "tokenizer_config.json")
-    merge_models(Wish((family[1], str(half))), tmp_path / "wide", nothing)
-    merge_models(Wish((family[1], str(half)), dtype="bfloat16"), tmp_path / "narrow", nothing)
+    merge((family[1], str(half)), out=tmp_path / "wide")
+    merge((family[1], str(half)), dtype="bfloat16", out=tmp_path / "narrow")
     wide, narrow = tensors(tmp_path / "wide"), tensors(tmp_path / "narrow")
     first, second = tensors(family[1]), tensors(half)
     for name, each in wide.items():
@@ -147,7 +141,7 @@ def test_mixed_dtypes_are_computed_in_float32_and_stored_as_the_base(family: lis
 @pytest.mark.parametrize("granularity", ["tensor", "layer", "model"])
 def test_varm_weighs_by_tensor_layer_or_model(family: list[str], tmp_path: Path, granularity: str) -> None:
     out = tmp_path / "out"
-    merge_models(Wish((family[1], family[2]), family[0], "varm", {"granularity": granularity}), out, nothing)
+    merge((family[1], family[2]), base=family[0], method="varm", granularity=granularity, out=out)
     base, models = tensors(family[0]), [tensors(each) for each in family[1:]]
     unit: dict[str, Callable[[str], str]] = {
         "tensor": lambda name: name,
@@ -166,11 +160,11 @@ def test_rows_are_merged_by_token(tmp_path: Path) -> None:
     one = written(tmp_path / "one", 1, words=("<|a|>", "<|b|>"))
     two = written(tmp_path / "two", 2, words=("<|b|>",))
     models = (str(one), str(two))
-    with pytest.raises(InputError, match=r"weight is \[300, 32\] in .*--tokenizer"):
-        merge_models(Wish(models, str(base), "task_arithmetic"), tmp_path / "none", nothing)
-    weights = {"weight": [parsed("", "0.5")]}
-    merge_models(Wish(models, str(base), "task_arithmetic", weights, "base"), tmp_path / "kept", nothing)
-    merge_models(Wish(models, str(base), "task_arithmetic", weights, "union"), tmp_path / "union", nothing)
+    with pytest.raises(InputError, match=r"weight is \[300, 32\] in .*`tokenizer="):
+        merge(models, base=str(base), method="task_arithmetic", out=tmp_path / "none")
+    weights = {"weight": 0.5}
+    merge(models, base=str(base), method="task_arithmetic", tokenizer="base", **weights, out=tmp_path / "kept")
+    merge(models, base=str(base), method="task_arithmetic", tokenizer="union", **weights, out=tmp_path / "union")
     name = "model.embed_tokens.weight"
     rows = [tensors(each)[name] for each in (base, one, two)]
     kept, union = tensors(tmp_path / "kept")[name], tensors(tmp_path / "union")[name]
@@ -191,7 +185,7 @@ def test_rows_are_merged_by_token(tmp_path: Path) -> None:
 def test_rows_behind_a_missing_one_are_found() -> None:
     """A token that a model lacks, before one that has its first row."""
     stored: Any = SimpleNamespace(read=lambda start, stop: torch.arange(12.0)[start:stop])
-    found = gathered(stored, np.array([-1, 0, 1, -1, -1, 3, 2]), 3)
+    found = gather_rows(stored, np.array([-1, 0, 1, -1, -1, 3, 2]), 3)
     assert found[:, 0].tolist() == [0, 0, 3, 0, 0, 9, 6]
     assert found[1].tolist() == [0, 1, 2]
 
@@ -222,7 +216,7 @@ def broken(found: dict[str, torch.Tensor]) -> None:
     [
         (narrower, r"model.norm.weight of .*bad is \[31\] in the files and \[32\] by config.json"),
         (without, "1 weights that the model needs are not in .*bad .the first: model.norm.weight"),
-        (broken, "model.norm.weight becomes no finite number"),
+        (broken, "model.norm.weight becomes NaN or infinite"),
     ],
 )
 def test_models_that_do_not_fit_are_refused(
@@ -230,7 +224,7 @@ def test_models_that_do_not_fit_are_refused(
 ) -> None:
     bad = spoiled(family[2], tmp_path / "bad", change)
     with pytest.raises(InputError, match=words):
-        merge_models(Wish((family[2], bad)), tmp_path / "out", nothing)
+        merge((family[2], bad), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -239,11 +233,11 @@ def test_a_truncated_file_is_refused(family: list[str], tmp_path: Path) -> None:
     file = tmp_path / "cut" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(InputError, match="truncated or damaged"):
-        merge_models(Wish((family[2], str(tmp_path / "cut"))), tmp_path / "out", nothing)
+        merge((family[2], str(tmp_path / "cut")), out=tmp_path / "out")
 
 
 def test_a_dry_run_writes_nothing(family: list[str], tmp_path: Path) -> None:
-    assert merge_models(Wish((family[1], family[2])), tmp_path / "out", nothing, dry=True) is False
+    assert merge((family[1], family[2]), out=tmp_path / "out", dry_run=True) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -256,16 +250,16 @@ def test_whole_numbers_are_kept_where_they_agree(family: list[str], tmp_path: Pa
         for extra in folder.glob("model-*"):
             extra.unlink()
         (folder / "model.safetensors.index.json").unlink(missing_ok=True)
-    merge_models(Wish((folders[0], folders[1])), tmp_path / "out", nothing)
+    merge((folders[0], folders[1]), out=tmp_path / "out")
     assert tensors(tmp_path / "out")["count"].tolist() == [2**40]
-    with pytest.raises(InputError, match="count holds whole numbers that differ"):
-        merge_models(Wish((folders[0], folders[2])), tmp_path / "other", nothing)
+    with pytest.raises(InputError, match="count holds integers that differ"):
+        merge((folders[0], folders[2]), out=tmp_path / "other")
 
 
 def test_a_layout_is_a_file_that_safetensors_reads(tmp_path: Path, family: list[str]) -> None:
-    found = places(Path(family[1]))
+    found = tensor_places(Path(family[1]))
     layout = lay_out(found.items(), tmp_path, 10**9)
-    create(layout)
+    create_files(layout)
     assert {name: each.shape for name, each in load_file(tmp_path / "model.safetensors").items()} == {
         name: each.shape for name, each in found.items()
     }

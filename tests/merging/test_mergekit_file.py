@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from typer.testing import CliRunner
 
-from merges import nothing, tensors, written
-from remodeler.cli.app import app
+from commands import invoke
+from merges import tensors, written
 from remodeler.errors import InputError
-from remodeler.merging.config import Wish, of_file
-from remodeler.merging.job import merge_models
-from remodeler.merging.plan import prepared
+from remodeler.merging.config import MergeConfig
+from remodeler.merging.from_mergekit import read_merge
+from remodeler.merging.job import merge
+from remodeler.merging.plan import plan_merge
 from remodeler.merging.settings import Setting
 
 HEAD, UP, LAST = "lm_head.weight", "model.layers.1.mlp.up_proj.weight", "model.layers.3.mlp.up_proj.weight"
@@ -47,16 +47,17 @@ def worded(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(written(root / f"w{seed}", seed, words=words[seed])) for seed in range(3)]
 
 
-def read(folder: Path, content: Any) -> Wish:
+def read(folder: Path, content: Any) -> MergeConfig:
     """What a file with some content asks for."""
     file = folder / "merge.yml"
     file.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
-    return of_file(file)
+    return read_merge(file)
 
 
 def merged(folder: Path, content: Any, name: str = "out") -> dict[str, Tensor]:
     """The tensors that a file gives."""
-    merge_models(read(folder, content), folder / name, nothing)
+    read(folder, content)
+    merge(config=folder / "merge.yml", out=folder / name)
     return tensors(folder / name)
 
 
@@ -92,10 +93,9 @@ parameters: {{normalize: false, lambda: 0.7, int8_mask: true}}
 dtype: torch.float32
 """
     found = merged(tmp_path, content)
-    runner = CliRunner()
     options = ["merge", *family[1:], "--base", family[0], "--method", "ties", "--weight", "0.5"]
     options += ["--weight", "mlp=1,0.3", "--density", "0.2:0.8", "--density", "0.4", "--no-normalize", "--scale", "0.7"]
-    done = runner.invoke(app, [*options, "--out", str(tmp_path / "options")])
+    done = invoke([*options, "--out", str(tmp_path / "options")])
     assert done.exit_code == 0, done.output
     wanted = tensors(tmp_path / "options")
     assert all(torch.equal(found[name], wanted[name]) for name in found if "layers" in name or "embed" in name)
@@ -208,22 +208,22 @@ def test_parameters_are_looked_for_in_the_model_the_slice_and_the_file(tmp_path:
     part = {"sources": sources, "parameters": {"weight": [{"filter": "norm", "value": 3}], "lambda": 0.5}}
     content = {"merge_method": "ties", "base_model": "base", "slices": [part]}
     content |= {"parameters": {"weight": [0, 4], "density": [{"filter": "mlp", "value": 0.75}], "lambda": 0.1}}
-    wish = read(tmp_path, content)
-    (one, two), (dense, sparse), (scale,) = (wish.options[name] for name in ("weight", "density", "scale"))
+    asked = read(tmp_path, content)
+    (one, two), (dense, sparse), scale = asked.weight, asked.density, asked.scale
     assert [one.at(name, 0.5) for name in ("a.mlp.up", "a.norm", "a.attn")] == [1, 3, 2]
     assert two.at("a.norm", 0.5) == 2
     assert [dense.at(name, 0.5) for name in ("a.mlp.up", "a.attn")] == [0.75, 1]
     assert sparse.at("a.mlp.up", 0.5) == 0.25
     assert scale.at("a", 0.5) == 0.5
-    assert (wish.models, wish.base) == (("one", "two"), "base")
-    assert wish.mergekit is not None
-    assert wish.mergekit.layers == 4
+    assert (asked.models, asked.base) == (("one", "two"), "base")
+    assert asked.mergekit is not None
+    assert asked.mergekit.layers == 4
 
 
 def test_a_tensor_without_a_required_parameter_is_refused(family: list[str], tmp_path: Path) -> None:
     content = {"merge_method": "linear", "models": entries(*family[1:], weight={"filter": "mlp", "value": 1})}
     with pytest.raises(InputError, match=r"weight is not given for .*, and mergekit has no default"):
-        prepared(read(tmp_path, content))
+        plan_merge(read(tmp_path, content))
 
 
 def test_switches_differ_by_tensor_and_depth(family: list[str], tmp_path: Path) -> None:
@@ -233,16 +233,16 @@ def test_switches_differ_by_tensor_and_depth(family: list[str], tmp_path: Path) 
     _, one, two = three(family)
     for name, factor in ((UP, 0.5), (LAST, 2), (HEAD, 0.5)):
         torch.testing.assert_close(found[name], factor * (one[name] + two[name]))
-    assert isinstance(read(tmp_path, content).options["normalize"], Setting)
+    assert isinstance(read(tmp_path, content).normalize, Setting)
 
 
 def test_gradients_run_over_the_layers_and_begin_again_behind_them(family: list[str], tmp_path: Path) -> None:
     content = {"merge_method": "slerp", "base_model": family[0], "models": entries(family[1])}
-    plan = prepared(read(tmp_path, content | {"parameters": {"t": [0, 1]}}))
-    depths = [plan.values(name)["t"] for name in (EMBEDDINGS, UP, LAST, "model.norm.weight", HEAD)]
+    plan = plan_merge(read(tmp_path, content | {"parameters": {"t": [0, 1]}}))
+    depths = [plan.options_for(name)["t"] for name in (EMBEDDINGS, UP, LAST, "model.norm.weight", HEAD)]
     assert depths == [0, pytest.approx(1 / 3), 1, 0, 0]
-    own = prepared(Wish((family[0], family[1]), method="slerp", options={"t": [Setting((("", (0.0, 1.0)),))]}))
-    assert own.values(HEAD)["t"] == 1, "our own options count the head as the end"
+    own = plan_merge(MergeConfig(models=(family[0], family[1]), method="slerp", t=Setting((("", (0.0, 1.0)),))))
+    assert own.options_for(HEAD)["t"] == 1, "our own options count the head as the end"
 
 
 def test_weights_that_cancel_divide_nothing(family: list[str], tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_weights_that_cancel_divide_nothing(family: list[str], tmp_path: Path) -
     base, one, two = three(family)
     torch.testing.assert_close(merged(tmp_path, content)[UP], base[UP] + one[UP] - two[UP])
     with pytest.raises(InputError, match="sum to 0"):
-        prepared(read(tmp_path, {"merge_method": "linear", "models": entries(*family, weight=0)}))
+        plan_merge(read(tmp_path, {"merge_method": "linear", "models": entries(*family, weight=0)}))
 
 
 def test_no_density_at_all_leaves_the_base(family: list[str], tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_whole_layer_ranges_are_whole_models(family: list[str], tmp_path: Path) 
     for source in sources:
         source["layer_range"] = [0, 3]
     with pytest.raises(InputError, match=r"layer_range takes 3 layers of .*, which has 4"):
-        prepared(read(tmp_path, content))
+        plan_merge(read(tmp_path, content))
 
 
 # Tokens ---------------------------------------------------------------------------------------------------------------
@@ -349,21 +349,21 @@ def test_rows_from_nowhere_are_refused(worded: list[str], tmp_path: Path, token:
     tokens = json.loads(json.dumps({token: entry}).replace("{0}", worded[0]))
     content = {"merge_method": "linear", "models": entries(*worded, weight=1), "tokenizer": {"tokens": tokens}}
     with pytest.raises(InputError, match=words.replace("|", r"\|")):
-        prepared(read(tmp_path, content))
+        plan_merge(read(tmp_path, content))
 
 
 # What is said and refused ---------------------------------------------------------------------------------------------
 
 
 def test_filters_and_parameters_without_effect_are_named(
-    family: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    family: list[str], tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     content = changes("task_arithmetic", family, parameters={"density": 0.5, "weight": [{"filter": "mlq", "value": 1}]})
     content["models"] = [{"model": family[0], "parameters": {"weight": 1}}, *entries(family[1], weight={"value": 1})]
     content["models"] += entries(family[2])
     content["parameters"]["weight"] += [{"value": 2}, {"filter": "mlp", "value": 3}]
-    prepared(read(tmp_path, content))
-    said = capsys.readouterr().err.replace("\n", " ")
+    plan_merge(read(tmp_path, content))
+    said = messages.text.replace("\n", " ")
     assert "the filter 'mlq' of weight is in no tensor's name" in said
     assert "of parameters.weight what stands behind the condition without filter changes nothing" in said
     assert "density changes nothing: task_arithmetic does without it" in said
@@ -374,9 +374,10 @@ def test_options_beside_a_file_are_refused(family: list[str], tmp_path: Path) ->
     read(tmp_path, changes("ties", family))
     for option in (("--density", "0.5"), ("--method", "linear"), ("--tokenizer", "base"), ("--no-normalize",)):
         given = ["merge", "--config", str(tmp_path / "merge.yml"), *option, "--out", str(tmp_path / "out")]
-        done = CliRunner().invoke(app, given)
-        assert isinstance(done.exception, InputError)
-        assert "say it in the file" in str(done.exception)
+        done = invoke(given)
+        assert done.exit_code == 2
+        assert f"{option[0]} and --config" in done.stderr
+        assert "say it in the file" in done.stderr
 
 
 TIES = {"merge_method": "ties", "base_model": "base", "models": entries("one", "two", weight=1)}
@@ -425,15 +426,15 @@ def test_the_good_files_are_read(content: Mapping[str, Any], tmp_path: Path) -> 
         (TIES, "models.1.parameters.normalize", True, "which counts for all models: move it"),
         (TIES, "models.1.parameters", [1], r"has models\[1\].parameters \[1\], a mapping"),
         (TIES, "models.1.parameters.weight", ..., "gives no weight for two"),
-        (TIES, "models.1.parameters.weight", None, "None is no number"),
+        (TIES, "models.1.parameters.weight", None, "None is not a number"),
         (TIES, "models.1.parameters.weight", [], "an empty list"),
-        (TIES, "models.1.parameters.weight", [[1]], r"\[1\] is no number"),
-        (TIES, "models.1.parameters.weight", float("nan"), "nan is no finite number"),
-        (TIES, "models.1.parameters.weight", 10**400, "is no number"),
-        (TIES, "models.1.parameters.weight", [1, {"value": 2}], "1 is no condition"),
-        (TIES, "models.1.parameters.weight", {"filter": "mlp"}, "no condition with a filter and a value"),
+        (TIES, "models.1.parameters.weight", [[1]], r"\[1\] is not a number"),
+        (TIES, "models.1.parameters.weight", float("nan"), "nan is not a finite number"),
+        (TIES, "models.1.parameters.weight", 10**400, "is not a number"),
+        (TIES, "models.1.parameters.weight", [1, {"value": 2}], "1 is not a condition"),
+        (TIES, "models.1.parameters.weight", {"filter": "mlp"}, "not a condition with a filter and a value"),
         (TIES, "models.1.parameters.weight", {"filters": "mlp", "value": 1}, "has 'filters', which is not read"),
-        (TIES, "models.1.parameters.weight", {"filter": 3, "value": 1}, "the filter 3 is no text"),
+        (TIES, "models.1.parameters.weight", {"filter": 3, "value": 1}, "the filter 3 is not a text"),
         (TIES, "parameters", {"t": 1}, "has parameters.t, which is none of ties"),
         (TIES, "parameters", {"rescale": True}, "ties knows only false here"),
         (TIES, "parameters", {"normalize": "maybe"}, "'maybe' is neither true nor false"),
@@ -458,8 +459,8 @@ def test_the_good_files_are_read(content: Mapping[str, Any], tmp_path: Path) -> 
         (SLICED, "slices", [SLICE, SLICE], "only whole models"),
         (SLICED, "slices.0.sources.0.layer_range", [1, 4], r"sources\[0\].layer_range \[1, 4\]: only whole models"),
         (SLICED, "slices.0.sources.0.layer_range", [0, 3], "only whole models"),
-        (SLICED, "slices.0.sources.0.layer_range", ..., r"layer_range None, which is no range of layers"),
-        (SLICED, "slices.0.sources.0.layer_range", "04", "which is no range of layers"),
+        (SLICED, "slices.0.sources.0.layer_range", ..., r"layer_range None, which is not a range of layers"),
+        (SLICED, "slices.0.sources.0.layer_range", "04", "which is not a range of layers"),
         (SLICED, "slices.0.residual_weight", 0.5, r"has slices\[0\].residual_weight, which is not read"),
         (SLICED, "slices.0.base_model", "one", "has two bases, base and one"),
         (SLICED, "slices.0.sources", [SLICE["sources"][0]], "does not list its base_model base among the sources"),

@@ -12,13 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from remodeler import merging
 from remodeler.errors import InputError
+from remodeler.merging.config import METHOD_OPTIONS, VARIANTS, MergeConfig
+from remodeler.merging.config import METHODS as NAMES
 from remodeler.merging.methods import shares
-from remodeler.merging.pieces import BLOCK, Walk, totals, uniform
-from remodeler.merging.selection import largest, largest_only
-from remodeler.merging.settings import completed, parsed, values
-from remodeler.merging.stream import _taken
-from remodeler.merging.table import MERGE_METHODS
+from remodeler.merging.numbers import parse_setting
+from remodeler.merging.pieces import BLOCK, Walk, totals, uniform_numbers
+from remodeler.merging.selection import find_cutoffs, keep_largest
+from remodeler.merging.settings import complete_options, options_for
+from remodeler.merging.stream import _accepted
+from remodeler.merging.table import METHODS
 
 COUNT, ROW = 5 * BLOCK + 96, 32
 SIZES = (BLOCK, 2 * BLOCK, 3 * BLOCK, 10**9)
@@ -54,9 +58,9 @@ def merged(
     name: str, base: Tensor | None, models: Sequence[Tensor], reader: ThreadPoolExecutor, size: int, **options: Any
 ) -> Tensor:
     """By the table's row, piece by piece."""
-    method = MERGE_METHODS[name]
+    method = METHODS[name]
     given = {key: value if isinstance(value, bool | str) else many(value) for key, value in options.items()}
-    used = values(method, completed(method, name, given, len(models)), "w", 0.5)
+    used = options_for(method, complete_options(method, name, given, len(models)), "w", 0.5)
     held = Held(base) if base is not None else None
     walk = Walk(
         held,
@@ -70,12 +74,12 @@ def merged(
         method.by_rows,
         size,
     )
-    facts = method.survey(walk, **_taken(method.survey, used)) if method.survey else {}
-    return torch.cat(list(walk.over(lambda piece: method.combine(piece, facts, **_taken(method.combine, used)))))
+    facts = method.survey(walk, **_accepted(method.survey, used)) if method.survey else {}
+    return torch.cat(list(walk.over(lambda piece: method.combine(piece, facts, **_accepted(method.combine, used)))))
 
 
 def many(value: Any) -> Any:
-    return [parsed("", str(each)) for each in (value if isinstance(value, list) else [value])]
+    return list(map(many, value)) if isinstance(value, list) else parse_setting(str(value))
 
 
 # References: whole tensors, sorted where something is chosen ---------------------------------------------------------
@@ -165,7 +169,7 @@ def test_a_method_equals_its_plain_reference(
     name: str, options: dict[str, Any], reference: Any, dtype: torch.dtype, reader: ThreadPoolExecutor
 ) -> None:
     base, models = some(3, dtype)
-    used = base if MERGE_METHODS[name].needs_base else None
+    used = base if METHODS[name].needs_base else None
     found = merged(name, used, models, reader, BLOCK, **options)
     wanted = reference(base.float(), torch.stack(models).float())
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
@@ -175,22 +179,22 @@ def options_of(name: str) -> dict[str, Any]:
     return {} if name in ("varm", "slerp", "sce") else {"weight": WEIGHTS}
 
 
-@pytest.mark.parametrize("name", MERGE_METHODS)
+@pytest.mark.parametrize("name", METHODS)
 def test_the_size_of_pieces_does_not_change_a_bit(name: str, reader: ThreadPoolExecutor) -> None:
-    models_wanted = MERGE_METHODS[name].models or 3
+    models_wanted = METHODS[name].models or 3
     base, models = some(3, torch.bfloat16)
-    used = base if MERGE_METHODS[name].needs_base else None
+    used = base if METHODS[name].needs_base else None
     results = [
         merged(name, used, models[:models_wanted], reader, size, **options_of(name)) for size in (*SIZES, ROW * 7)
     ]
     assert all(torch.equal(results[0], each) for each in results[1:])
 
 
-@pytest.mark.parametrize("name", MERGE_METHODS)
+@pytest.mark.parametrize("name", METHODS)
 def test_copies_of_one_model_return_it(name: str, reader: ThreadPoolExecutor) -> None:
     base, _ = some(3)
-    models = [base.clone() for _ in range(MERGE_METHODS[name].models or 3)]
-    used = base if MERGE_METHODS[name].needs_base else None
+    models = [base.clone() for _ in range(METHODS[name].models or 3)]
+    used = base if METHODS[name].needs_base else None
     found = merged(name, used, models, reader, BLOCK)
     torch.testing.assert_close(found, base, rtol=0 if used is not None else 2e-7, atol=0 if used is not None else 1e-7)
 
@@ -211,7 +215,7 @@ def test_one_model_varies_nowhere_so_sce_selects_nothing_of_it(reader: ThreadPoo
 @pytest.mark.parametrize("name", ["linear", "ties", "varm", "sce", "task_arithmetic"])
 def test_the_order_of_models_does_not_matter(name: str, reader: ThreadPoolExecutor) -> None:
     base, models = some(3)
-    used = base if MERGE_METHODS[name].needs_base else None
+    used = base if METHODS[name].needs_base else None
     forth, back = (merged(name, used, each, reader, BLOCK) for each in (models, models[::-1]))
     torch.testing.assert_close(forth, back, rtol=1e-6, atol=1e-7)
 
@@ -256,7 +260,7 @@ def test_random_numbers_depend_on_tensor_model_and_place_alone() -> None:
     from remodeler.merging.pieces import Piece
 
     def drawn(start: int, stop: int, key: int = 3, model: int = 0) -> Tensor:
-        return uniform(Piece(None, torch.zeros(1, stop - start), start, 1, key), model)
+        return uniform_numbers(Piece(None, torch.zeros(1, stop - start), start, 1, key), model)
 
     whole = drawn(0, 200_000)
     assert torch.equal(whole[70_000:140_001], drawn(70_000, 140_001))
@@ -273,8 +277,8 @@ def test_the_largest_are_exact_and_the_first_of_equal_ones(numbers: list[float],
     sizes = torch.tensor(numbers)
     with ThreadPoolExecutor(1) as pool:
         walk = Walk(None, [Held(sizes)], len(sizes), 1, 0, torch.device("cpu"), pool, 1, True, 3)
-        cutoffs = largest(walk, lambda piece: piece.tensors, [count])
-        found = torch.cat(list(walk.over(lambda piece: largest_only(piece.tensors, cutoffs, piece.start)[0])))
+        cutoffs = find_cutoffs(walk, lambda piece: piece.tensors, [count])
+        found = torch.cat(list(walk.over(lambda piece: keep_largest(piece.tensors, cutoffs, piece.start)[0])))
     assert torch.equal(found, sizes * top(sizes, count))
 
 
@@ -288,32 +292,39 @@ def test_sums_are_exact(reader: ThreadPoolExecutor) -> None:
 
 
 def test_settings_by_depth_and_name() -> None:
-    setting = parsed("weight", "self_attn=0:1,mlp=0.3,0.5:0.6:1")
+    setting = parse_setting("self_attn=0:1,mlp=0.3,0.5:0.6:1")
     assert setting.at("model.layers.2.self_attn.q_proj.weight", 0.25) == 0.25
     assert setting.at("model.layers.2.mlp.up_proj.weight", 0.9) == 0.3
     assert setting.at("model.norm.weight", 0.75) == pytest.approx(0.8)
     assert str(setting) == "self_attn=0:1,mlp=0.3,0.5:0.6:1"
-    assert parsed("t", "mlp=1").at("model.norm.weight", 0) is None
+    assert parse_setting("mlp=1").at("model.norm.weight", 0) is None
 
 
 @pytest.mark.parametrize(
     ("name", "given_", "words"),
     [
-        ("ties", {"density": [parsed("", "1.5")]}, "density is 1.5"),
-        ("ties", {"select": [parsed("", "0.5")]}, "which ties does not take"),
-        ("ties", {"weight": [parsed("", "1")] * 2}, "given 2 times for 3 models"),
-        ("della", {"density": [parsed("", "0.9")]}, "leaves 0 to 1"),
-        ("linear", {"weight": [parsed("", "1"), parsed("", "-1"), parsed("", "0")]}, "sum to 0"),
+        ("ties", {"density": [parse_setting("1.5")]}, "density is 1.5"),
+        ("ties", {"select": [parse_setting("0.5")]}, "which ties does not take"),
+        ("ties", {"weight": [parse_setting("1")] * 2}, "given 2 times for 3 models"),
+        ("della", {"density": [parse_setting("0.9")]}, "leaves 0 to 1"),
+        ("linear", {"weight": [parse_setting("1"), parse_setting("-1"), parse_setting("0")]}, "sum to 0"),
         ("sce", {"variant": "other"}, "choose paper, fuseai, mergekit"),
         ("dare_linear", {"variant": "fuseai"}, "choose paper, mergekit"),
     ],
 )
 def test_what_a_method_refuses(name: str, given_: dict[str, Any], words: str) -> None:
-    method = MERGE_METHODS[name]
+    method = METHODS[name]
     with pytest.raises(InputError, match=words):
-        values(method, completed(method, name, given_, 3), "w", 0.0)
+        options_for(method, complete_options(method, name, given_, 3), "w", 0.0)
 
 
 def test_a_setting_that_is_no_number_is_refused() -> None:
-    with pytest.raises(InputError, match="a number, a gradient"):
-        parsed("weight", "much")
+    with pytest.raises(InputError, match=r"`weight='much'`: give a number, a gradient"):
+        MergeConfig(models=("one", "two"), weight=(0.5, "much"))
+
+
+def test_help_names_what_the_table_holds() -> None:
+    assert tuple(METHODS) == NAMES == tuple(merging.METHODS)
+    assert set().union(*(method.options for method in METHODS.values())) == set(METHOD_OPTIONS)
+    choices = {choice for method in METHODS.values() for choice in method.choices.get("variant", ())}
+    assert choices == set(VARIANTS)

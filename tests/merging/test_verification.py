@@ -13,17 +13,12 @@ from remodeler.checkpoint.load import load
 from remodeler.checkpoint.save import save_pruned
 from remodeler.errors import InputError
 from remodeler.merging import verification
-from remodeler.merging.config import Wish
-from remodeler.merging.inputs import opened
-from remodeler.merging.job import merge_models
+from remodeler.merging.inputs import inspect_model
+from remodeler.merging.job import merge
 from remodeler.merging.verification import verify
 from remodeler.runs.records import load_record
 from remodeler.runs.units import Block
 from tiny import SLIDING, tiny_model, tiny_tokenizer
-
-
-def no_report(folder: Path) -> None:
-    """None is needed here."""
 
 
 def picture_model(folder: Path, seed: int) -> str:
@@ -48,7 +43,7 @@ def text_model(folder: Path, seed: int) -> str:
 def test_a_large_model_is_computed_layer_by_layer(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "IN_MEMORY", limit)
     names = tuple(text_model(tmp_path / f"m{seed}", seed) for seed in range(2))
-    merge_models(Wish(names), tmp_path / "out", no_report)
+    merge(names, out=tmp_path / "out")
     results = load_record(tmp_path / "out").results
     assert (results["loaded"], results["read_back"]) == (True, ["logits"])
 
@@ -56,7 +51,7 @@ def test_a_large_model_is_computed_layer_by_layer(limit: int, tmp_path: Path, mo
 def test_packed_models_are_of_a_known_family(tmp_path: Path) -> None:
     source = load(text_model(tmp_path / "m", 0), device="cpu")
     save_pruned(source, [Block(1, "attention")], tmp_path / "packed", "packed")
-    merge_models(Wish((str(tmp_path / "packed"),) * 2), tmp_path / "out", no_report)
+    merge((str(tmp_path / "packed"),) * 2, out=tmp_path / "out")
     assert load_record(tmp_path / "out").results["read_back"] == ["logits"]
 
 
@@ -64,7 +59,7 @@ def test_packed_models_are_of_a_known_family(tmp_path: Path) -> None:
 def test_an_unknown_family_is_read_back_in_part(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "IN_MEMORY", limit)
     names = tuple(picture_model(tmp_path / f"m{seed}", seed) for seed in range(2))
-    merge_models(Wish(names), tmp_path / "out", no_report)
+    merge(names, out=tmp_path / "out")
     results = load_record(tmp_path / "out").results
     assert results["loaded"] is False
     assert results["read_back"] == ["tokenizer", "config", "names and shapes of all weights"]
@@ -74,7 +69,7 @@ def test_an_unknown_family_is_read_back_in_part(limit: int, tmp_path: Path, monk
 
 def test_a_part_that_does_not_fit_is_found(tmp_path: Path) -> None:
     folder = Path(picture_model(tmp_path / "m", 0))
-    model, _ = opened(str(folder))
+    model, _ = inspect_model(str(folder))
     weights = load_file(folder / "model.safetensors")
     name = next(name for name in weights if name.endswith("gate_proj.weight"))
     save_file(weights | {name: weights[name][:2].clone()}, folder / "model.safetensors", metadata={"format": "pt"})
@@ -82,7 +77,7 @@ def test_a_part_that_does_not_fit_is_found(tmp_path: Path) -> None:
         verify(model, folder, 2**30, False)
 
 
-def test_only_what_belongs_to_a_model_is_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_what_belongs_to_a_model_is_copied(tmp_path: Path, messages: pytest.LogCaptureFixture) -> None:
     """Settings of an adapter in a base's folder made the result unloadable."""
     names = tuple(text_model(tmp_path / f"m{seed}", seed) for seed in range(2))
     first = Path(names[0])
@@ -91,8 +86,8 @@ def test_only_what_belongs_to_a_model_is_copied(tmp_path: Path, capsys: pytest.C
     tokenizer.save_pretrained(first)
     (first / "training_args.json").write_text('{"lr": 1}')
     (first / "NOTICE.txt").write_text("by us")
-    merge_models(Wish(names), tmp_path / "out", no_report)
-    assert "training_args.json" in " ".join(capsys.readouterr().err.split())
+    merge(names, out=tmp_path / "out")
+    assert "training_args.json" in " ".join(messages.text.split())
     assert not (tmp_path / "out" / "training_args.json").exists()
     assert (tmp_path / "out" / "NOTICE.txt").exists()
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == tokenizer.chat_template
@@ -106,7 +101,7 @@ def test_packed_models_are_computed_too(tmp_path: Path) -> None:
     for seed in range(2):
         (tmp_path / f"p{seed}").mkdir()
         save_pruned(load(text_model(tmp_path / f"m{seed}", seed)), [Block(1, "mlp")], tmp_path / f"p{seed}")
-    merge_models(Wish((str(tmp_path / "p0"), str(tmp_path / "p1"))), tmp_path / "out", no_report)
+    merge((str(tmp_path / "p0"), str(tmp_path / "p1")), out=tmp_path / "out")
     results = load_record(tmp_path / "out").results
     assert (results["form"], results["loaded"], results["read_back"]) == ("packed", True, ["logits"])
 
@@ -118,7 +113,7 @@ def test_head_and_dtype_are_told_in_the_nested_config_too(tmp_path: Path) -> Non
     settings = json.loads(file.read_text())
     settings["text_config"] |= {"tie_word_embeddings": False, "torch_dtype": "float32"}
     file.write_text(json.dumps(settings | {"tie_word_embeddings": True}))
-    merge_models(Wish((name, f"{name}/"), dtype="bfloat16"), tmp_path / "out", no_report)
+    merge((name, f"{name}/"), dtype="bfloat16", out=tmp_path / "out")
     told = json.loads((tmp_path / "out" / "config.json").read_text())
     assert [told["text_config"][key] for key in ("dtype", "torch_dtype")] == ["bfloat16"] * 2
     assert "dtype" not in told["vision_config"]

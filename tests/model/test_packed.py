@@ -2,6 +2,9 @@
 
 import copy
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from remodeler import packed
 from remodeler.checkpoint.load import load
 from remodeler.checkpoint.save import save_pruned
+from remodeler.model.families import FAMILIES
 from remodeler.model.widths import parameters_left
 from remodeler.runs.units import Block
 from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer, tiny_windows
@@ -125,6 +129,62 @@ def test_layers_of_different_widths_train_and_merge(name: str, tmp_path: Path) -
     again = load(tmp_path / "merged", device="cpu")
     assert torch.equal(again.model(IDS).logits, merged(IDS).logits)
     assert again.anatomy.parameters() == parameters_left(checkpoint.anatomy, [Block(0, "mlp")], widths)
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed GPT-2, whose forward asks its modules how many heads they have."""
+    place = tmp_path_factory.mktemp("narrow")
+    widths = {Block(1, "mlp"): tuple(range(7)), Block(3, "attention"): (1, 2)}
+    save_pruned(tiny_checkpoint("gpt2"), [Block(0, "mlp")], place, widths=widths)
+    return place
+
+
+def with_counts(folder: Path, place: Path, counts: dict[str, list[str]] | None) -> Path:
+    """The folder with other names of counts, or as it was before they were written."""
+    shutil.copytree(folder, place)
+    config = json.loads((place / "config.json").read_text())
+    config["packing"] |= {"counts": counts} if counts else {}
+    config["packing"] = {key: value for key, value in config["packing"].items() if counts or key != "counts"}
+    (place / "config.json").write_text(json.dumps(config))
+    return place
+
+
+def test_names_of_counts_come_from_the_familys_row(folder: Path, narrow: Path) -> None:
+    packing = json.loads((narrow / "config.json").read_text())["packing"]
+    stack = FAMILIES["gpt2"].stacks[0]
+    assert packing["counts"] == {"all": list(stack.counts), "queries": list(stack.query_counts)}
+    assert "counts" not in json.loads((folder / "config.json").read_text())["packing"], "nothing is narrower there"
+
+
+def test_a_folder_from_before_they_were_written_is_read_as_it_was(narrow: Path, tmp_path: Path) -> None:
+    """Also by the file beside its weights, where this package is not installed."""
+    older = with_counts(narrow, tmp_path / "older", None)
+    wanted = AutoModelForCausalLM.from_pretrained(narrow, dtype=torch.float32)(IDS).logits
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(older, dtype=torch.float32)(IDS).logits, wanted)
+    torch.save((IDS, wanted), tmp_path / "wanted.pt")
+    code = (
+        "import sys; sys.modules['remodeler'] = None\n"
+        "import torch\n"
+        "from transformers import AutoModelForCausalLM\n"
+        "ids, wanted = torch.load(sys.argv[1])\n"
+        "for folder in sys.argv[2:]:\n"
+        "    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)\n"
+        "    print(torch.equal(model(ids).logits, wanted))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "wanted.pt"), str(narrow), str(older)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True"], done.stderr
+    (tmp_path / "again").mkdir()
+    again = save_pruned(load(older, device="cpu"), [], tmp_path / "again").checkpoint.model.config
+    assert again.packing == AutoConfig.from_pretrained(narrow).packing, "what is written anew names them"
+
+
+def test_without_the_names_a_narrower_model_is_another_one(narrow: Path, tmp_path: Path) -> None:
+    """The control: that the names are needed, and read."""
+    nameless = with_counts(narrow, tmp_path / "nameless", {"all": [], "queries": []})
+    with pytest.raises(ValueError, match="not enough values"):
+        AutoModelForCausalLM.from_pretrained(nameless, dtype=torch.float32)(IDS)
 
 
 def test_a_new_model_of_such_a_config_starts_as_one_of_full_width(tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ from remodeler.model.files.shards import write_shards
 from remodeler.model.files.weights import INDEX, tensor_files
 from remodeler.model.layerwise import group_size, replaying, through
 from remodeler.model.logprobs import mean_nll
+from remodeler.pruning.config import Budget
 from remodeler.pruning.criteria.sweep import window_scores
 from remodeler.pruning.methods import METHODS
-from remodeler.pruning.search.budget import Budget
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.pruning.search.racing import race
 from remodeler.runs.records import read_lines
@@ -144,7 +144,7 @@ def test_the_log_of_a_search_and_every_byte_of_what_is_written(method: str, tmp_
     for checkpoint in both(tmp_path, "llama"):
         out = tmp_path / f"out{len(results)}"
         out.mkdir()
-        search = Search(checkpoint.anatomy, tiny_windows(count=COUNT), Budget(None, 2), METHODS[method], size=SIZE)
+        search = Search(checkpoint.anatomy, tiny_windows(count=COUNT), Budget(remove=2), METHODS[method], size=SIZE)
         steps = prune(search, out / "log", {"weights": fingerprint(checkpoint.model)})
         log = [{k: v for k, v in line.items() if k != "seconds"} for line in read_lines(out / "log")]
         saved = save_pruned(checkpoint, [block for step in steps for block in step.removed], out)
@@ -202,7 +202,7 @@ def test_a_real_model_gives_the_same_log(shared: Path, tmp_path: Path) -> None:
     for stream in (False, True):
         checkpoint = load(shared / "models" / "stories12l", stream=stream)
         windows = model_windows(checkpoint, texts, 48)[:6]
-        steps = prune(Search(checkpoint.anatomy, windows, Budget(None, 2), size=SIZE))
+        steps = prune(Search(checkpoint.anatomy, windows, Budget(remove=2), size=SIZE))
         logs.append([(step.removed, step.importance, step.perplexity, step.parameters) for step in steps])
     assert logs[0] == logs[1]
 

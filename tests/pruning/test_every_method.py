@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from commands import SMALL, run
+from remodeler.checkpoint.forms import FORMS
+from remodeler.pruning import config
 from remodeler.pruning.methods import CRITERIA, METHODS, name_of
 from remodeler.pruning.search.strategies import SCANS
 from remodeler.pruning.width.width import WIDTH_METHODS
@@ -26,7 +28,7 @@ WAYS = {
 def test_it_ends_in_a_folder_that_loads(
     way: str, model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = ["--steps", 3] if "policy-gradient" in way else []
+    few = ["--width-steps", 3] if "policy-gradient" in way else []
     words = ["prune", model, "--out", tmp_path / "out", "--texts", texts, *SMALL, *WAYS[way], *few]
     assert run(monkeypatch, *words) == 0
     record = load_record(tmp_path / "out")
@@ -35,6 +37,14 @@ def test_it_ends_in_a_folder_that_loads(
     kind, _, name = way.partition(" ")
     if kind == "criterion":
         assert record.options["criterion"] == name
+
+
+def test_help_names_what_the_tables_hold() -> None:
+    assert tuple(METHODS) == config.METHODS
+    assert tuple(CRITERIA) == config.CRITERIA
+    assert tuple(WIDTH_METHODS) == config.WIDTH_METHODS
+    assert ("auto", "exact", *SCANS) == config.SEARCHES
+    assert ("auto", *FORMS) == config.FORMS
 
 
 def test_a_criterion_of_somebodys_own_goes_by_its_name() -> None:

@@ -16,14 +16,15 @@ from transformers import AutoModelForCausalLM
 from forks import pair, said
 from remodeler.checkpoint.load import fingerprint, load
 from remodeler.checkpoint.save import save_pruned
-from remodeler.checkpoint.source import Source
 from remodeler.errors import InputError
 from remodeler.evaluation.metrics import text_scores
-from remodeler.evaluation.texts import Text
-from remodeler.recovery.config import RECOVERIES, Wish
+from remodeler.recovery.config import METHODS as NAMES
+from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.job import given_back, recover_model, source_command
-from remodeler.report.page import write_report
+from remodeler.recovery.methods import METHODS, recipe_of
+from remodeler.report import page
 from remodeler.runs.folders import partial
+from remodeler.runs.options import build
 from remodeler.runs.records import Record, load_record, read_lines, save_record
 from remodeler.runs.units import Block
 from remodeler.training import loop as training
@@ -63,13 +64,11 @@ Recover = Callable[..., Path]
 def recover(home: Path, tmp_path: Path) -> Recover:
     """Recover one of the pruned folders; the result's folder."""
 
-    def run(
-        form: str = "packed", out: str = "out", finish: Any = write_report, dry: bool = False, **given: Any
-    ) -> Path:
-        settings = SMALL | given.pop("settings", {})
-        text = Text(str(home / "texts.jsonl"), 24, given.pop("length", 16), seed=3)
-        wish = Wish(**{"teacher": str(home / "dense"), "steps": STEPS, "settings": settings, **given})
-        recover_model(Source(str(home / form), device="cpu"), text, wish, tmp_path / out, finish, dry)
+    def run(form: str = "packed", out: str = "out", dry: bool = False, **given: Any) -> Path:
+        texts = {"texts": str(home / "texts.jsonl"), "samples": 24, "length": 16, "seed": 3}
+        places = {"model": str(home / form), "out": tmp_path / out, "teacher": str(home / "dense"), "dry_run": dry}
+        config = build(RecoverConfig, {**places, **texts, "device": "cpu", "steps": STEPS, **SMALL, **given})
+        recover_model(config)
         return tmp_path / out
 
     return run
@@ -114,10 +113,10 @@ def test_a_result_has_the_form_of_its_source_and_gives_something_back(
 
 def test_a_stored_teacher_teaches_what_the_live_one_does(recover: Recover, tmp_path: Path) -> None:
     live = recover(out="live", method="distill")
-    out = recover(method="distill", store=tmp_path / "store")
+    out = recover(method="distill", teacher_store=tmp_path / "store")
     losses = [[line["loss"] for line in read_lines(each / "training.jsonl")[2:]] for each in (live, out)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-    again = recover(out="again", method="distill", store=tmp_path / "store")
+    again = recover(out="again", method="distill", teacher_store=tmp_path / "store")
     assert weights(again) == weights(out)
 
 
@@ -166,9 +165,9 @@ def test_a_16_bit_model_is_trained_in_float32_and_written_as_it_came(recover: Re
 
 
 def test_the_report_shows_the_loss_and_what_came_back(recover: Recover) -> None:
-    page = (recover(run={"evaluate_every": 3}) / "report.html").read_text()
+    shown = (recover(evaluate_every=3) / "report.html").read_text()
     for words in ("While it trained", "held-out perplexity", "12 steps of training brought it from", "unpruned"):
-        assert words in page
+        assert words in shown
 
 
 def test_without_a_teacher_only_before_and_after_are_known(recover: Recover) -> None:
@@ -182,8 +181,8 @@ def test_without_a_teacher_only_before_and_after_are_known(recover: Recover) -> 
 def test_what_came_back_is_a_share_of_what_was_lost(recovered: float, share: float) -> None:
     names = {"dense": 10.0, "pruned": 20.0, "recovered": recovered}
     results = {name: {"heldout_perplexity": value} for name, value in names.items()}
-    assert given_back(results) == pytest.approx(share)
-    assert given_back(results | {"dense": {"heldout_perplexity": 30.0}}) is None
+    assert given_back(**results) == pytest.approx(share)
+    assert given_back(**results | {"dense": {"heldout_perplexity": 30.0}}) is None
 
 
 def test_what_is_still_ruined_after_training_names_a_smaller_cut(tmp_path: Path) -> None:
@@ -210,40 +209,43 @@ def test_an_interrupted_command_goes_on_to_the_same_bits(
     where: str, recover: Recover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "PENDING", 4)
-    whole = recover(out="whole", method="distill", run={"save_minutes": 0})
+    whole = recover(out="whole", method="distill", save_minutes=0.0)
     with monkeypatch.context() as patch:
         if where == "training":
             done = training._step
             patch.setattr(training, "_step", lambda run, step: done(run, step) if step < 9 else _kill())
+        patch.setattr(page, "write_report", _kill)
         with pytest.raises(Killed):
-            recover(method="distill", run={"save_minutes": 0}, finish=lambda folder: _kill())
+            recover(method="distill", save_minutes=0.0)
     left = partial(whole.with_name("out"))
     assert [path.name for path in (left / "training").glob("step-*")] == [
         f"step-{8 if where == 'training' else 12:08d}"
     ]
-    out = recover(method="distill", run={"save_minutes": 0})
+    out = recover(method="distill", save_minutes=0.0)
     assert weights(out) == weights(whole)
     curves = [[line["loss"] for line in read_lines(each / "training.jsonl")[2:]] for each in (out, whole)]
     assert curves[0] == curves[1]
 
 
-def _kill() -> Any:
+def _kill(*_: Any) -> Any:
     raise Killed
 
 
-def test_what_another_command_left_is_refused(recover: Recover) -> None:
-    with pytest.raises(Killed):
-        recover(method="lora", finish=lambda folder: _kill())
+def test_what_another_command_left_is_refused(recover: Recover, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(page, "write_report", _kill)
+        with pytest.raises(Killed):
+            recover(method="lora")
     with pytest.raises(InputError, match="another training run"):
         recover(method="full")
     recover(method="lora")
 
 
 def test_a_dry_run_says_what_it_would_do_and_writes_nothing(
-    recover: Recover, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recover: Recover, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     out = recover(dry=True)
-    told = capsys.readouterr().err
+    told = messages.text
     assert "12 steps of 4 windows" in told
     assert "adapters of rank 32" in told
     assert "takes about" in told
@@ -254,16 +256,15 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(
 SCRIPT = """
 import sys
 from pathlib import Path
-from remodeler.recovery.config import Wish
+from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.job import recover_model
-from remodeler.checkpoint.source import Source
-from remodeler.evaluation.texts import Text
-from remodeler.report.page import write_report
+from remodeler.runs.options import build
 
 home, out = Path(sys.argv[1]), Path(sys.argv[2])
-wish = Wish("distill", str(home / "dense"), 4, settings={"learning_rate": 3e-3}, store=out.with_name("store"))
-text = Text(str(home / "texts.jsonl"), 24, 16, seed=3)
-print(recover_model(Source(str(home / "packed"), device="cpu"), text, wish, out, write_report))
+texts = {"texts": str(home / "texts.jsonl"), "samples": 24, "length": 16, "seed": 3}
+asked = {"method": "distill", "teacher": str(home / "dense"), "steps": 4, "learning_rate": 3e-3, "device": "cpu"}
+places = {"model": str(home / "packed"), "out": out, "teacher_store": out.with_name("store")}
+print(recover_model(build(RecoverConfig, asked | texts | places)) is not None)
 """
 
 
@@ -283,7 +284,7 @@ def test_two_processes_write_what_one_writes(recover: Recover, home: Path, tmp_p
 
 
 def test_the_papers_settings_are_the_rows() -> None:
-    lora, shortened = RECOVERIES["lora"], RECOVERIES["shortened-llama"]
+    lora, shortened = METHODS["lora"], METHODS["shortened-llama"]
     assert lora.lora
     assert (lora.lora.rank, lora.lora.alpha, lora.learning_rate, lora.batch, lora.schedule) == (
         32,
@@ -298,28 +299,33 @@ def test_the_papers_settings_are_the_rows() -> None:
     assert shortened.training(1000, None).steps == 32
 
 
+def test_help_names_what_the_table_holds() -> None:
+    assert tuple(METHODS) == NAMES
+
+
 def test_settings_go_where_they_belong() -> None:
-    recipe = Wish("distill", "t", adapters=True, settings={"k": 5, "rank": 4, "batch": 8, "share": None}).recipe()
+    asked = {"method": "distill", "teacher": "t", "adapters": True, "top_k": 5, "rank": 4, "train_batch_size": 8}
+    recipe = recipe_of(build(RecoverConfig, {"model": "m", **asked}))
     assert recipe.lora
     assert recipe.lesson
     assert (recipe.lesson.k, recipe.lora.rank, recipe.batch, recipe.lesson.share) == (5, 4, 8, 0.5)
-    assert Wish("lora", adapters=False).recipe().lora is None
+    assert recipe_of(build(RecoverConfig, {"model": "m", "adapters": False})).lora is None
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"method": "magic"}, "not known"),
-        ({"method": "distill", "teacher": None}, "--teacher"),
-        ({"method": "full", "merge": False}, "--no-merge"),
-        ({"method": "full", "settings": {"rank": 4}}, "no use for adapters"),
-        ({"method": "lora", "settings": {"temperature": 2.0}}, "no use for a teacher"),
-        ({"method": "full", "store": Path("store")}, "--teacher-store"),
-        ({"method": "distill", "store": Path("store"), "settings": {"temperature": 2.0}}, "--teacher-store"),
-        ({"run": {"precision": "fp8"}}, "precision"),
-        ({"run": {"precision": "fp16"}}, "on a CPU"),
+        ({"method": "magic"}, "is unknown"),
+        ({"method": "distill", "teacher": None}, "`teacher`"),
+        ({"method": "full", "merge": False}, "`merge=False`"),
+        ({"method": "full", "rank": 4}, "no use for adapters"),
+        ({"method": "lora", "temperature": 2.0}, "no use for a teacher"),
+        ({"method": "full", "teacher_store": Path("store")}, "`teacher_store`"),
+        ({"method": "distill", "teacher_store": Path("store"), "temperature": 2.0}, "`teacher_store`"),
+        ({"precision": "fp8"}, "precision"),
+        ({"precision": "fp16"}, "on a CPU"),
         ({"length": 4096}, "reads at most"),
-        ({"heldout": "nowhere.txt"}, "no file"),
+        ({"held_out": "nowhere.txt"}, "no file"),
     ],
 )
 def test_what_can_not_work_is_refused_before_it_starts(

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pages import BROWSER, HOSTILE, QUIET, Page, assert_stands_alone
+from pages import BROWSER, HOSTILE, QUIET, Page, assert_stands_alone, page_of
+from remodeler.auditing.quotes import AROUND, ELLIPSIS, MOST_QUOTES, quotes
+from remodeler.auditing.results import CAUTION, AuditResults
 from remodeler.auditing.spans import Span
 from remodeler.auditing.statistics.counting import Found, figures, frequent, paired, tally
-from remodeler.report.auditing import AROUND, ELLIPSIS, MOST_QUOTES, summary
-from remodeler.report.card import CAUTION, audit_card
-from remodeler.report.page import render
+from remodeler.pruning.results import PruneResults
 from remodeler.runs.records import Record
 
 PROMPTS = 12
@@ -49,9 +50,13 @@ def lines(sides: int) -> list[dict[str, Any]]:
     ]
 
 
+def audit_page(given: Record, spans: Sequence[Any]) -> str:
+    return page_of(given, AuditResults, spans=spans)
+
+
 @pytest.fixture(scope="module")
 def html() -> str:
-    return render(record(2), [], found=lines(2))
+    return audit_page(record(2), lines(2))
 
 
 def test_the_page_holds_the_counts_with_their_intervals(html: str) -> None:
@@ -72,7 +77,7 @@ def test_the_page_holds_the_counts_with_their_intervals(html: str) -> None:
 
 
 def test_the_caution_stands_on_the_page_and_on_the_card(html: str) -> None:
-    card = audit_card(record(2))
+    card = AuditResults.parse(record(2)).card(record(2))
     for sentence in CAUTION:
         assert sentence in Page(html).text
         assert sentence in card
@@ -104,9 +109,9 @@ def test_offensive_words_are_only_where_they_are_hidden(html: str) -> None:
 def test_long_texts_are_cut_and_hostile_ones_escaped(html: str) -> None:
     assert HOSTILE in Page(html).text
     assert "<script" not in html
-    told = summary(record(1).results, lines(1))
-    assert told is not None
-    first = "".join(part for part, _ in told["quotes"][0]["parts"])
+    shown = quotes(lines(1), ["m0"])
+    assert shown is not None
+    first = "".join(part for part, _ in shown.values["quotes"][0]["parts"])
     assert ELLIPSIS in first
     assert len(first) < 2 * AROUND + len(HOSTILE) + 40
     assert first.split()[1] in ("quiet", "words"), "cut between words"
@@ -114,30 +119,31 @@ def test_long_texts_are_cut_and_hostile_ones_escaped(html: str) -> None:
 
 def test_many_texts_are_counted_and_some_are_shown() -> None:
     many = [Found(0, number, 0, "fool", (Span(0, 4),)).line() for number in range(MOST_QUOTES + 5)]
-    told = summary(record(1).results, many)
-    assert told is not None
-    assert (len(told["quotes"]), told["found"]) == (MOST_QUOTES, MOST_QUOTES + 5)
-    assert f"Show {MOST_QUOTES} of {MOST_QUOTES + 5} texts" in Page(render(record(1), [], found=many)).text
+    shown = quotes(many, ["m0"])
+    assert shown is not None
+    assert (len(shown.values["quotes"]), shown.values["found"]) == (MOST_QUOTES, MOST_QUOTES + 5)
+    assert f"Show {MOST_QUOTES} of {MOST_QUOTES + 5} texts" in Page(audit_page(record(1), many)).text
 
 
 def test_nothing_found_and_one_side() -> None:
-    page = render(record(1), [], found=[])
+    page = audit_page(record(1), [])
     assert_stands_alone(Page(page))
     assert "of neither" not in Page(page).text
     counts = np.array([[0, 1, 0, 10]] * 5)
     clean = replace(record(1), results={"audited": [{"name": "m", **figures(counts, 0)}], "words": []})
-    text = Page(render(clean, [])).text
+    text = Page(audit_page(clean, [])).text
     assert "0 of 5 texts of m have a toxic span: 0.00% (0.00% to 52.2%)" in text
     assert "found most" not in text
 
 
 def test_other_verbs_have_no_such_section() -> None:
-    assert summary({"dense": {}}, []) is None
-    assert "caution" not in re.sub(r"<style>.*?</style>", "", render(Record("prune", {}, {}, 0), []), flags=re.DOTALL)
+    pruned = Record("prune", {}, {}, 0, {}, {"dense": {}})
+    assert PruneResults.parse(pruned).report_sections(pruned, Path()) == []
+    assert "caution" not in re.sub(r"<style>.*?</style>", "", page_of(pruned, PruneResults), flags=re.DOTALL)
 
 
 def test_same_input_gives_the_same_bytes(html: str) -> None:
-    assert html == render(record(2), [], found=lines(2))
+    assert html == audit_page(record(2), lines(2))
 
 
 @pytest.mark.browser

@@ -6,15 +6,20 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard, ModelCardData
 
-from remodeler.report.card import card, inherited, loading_lines
+from remodeler.merging.results import distinct, shares_by_layer
+from remodeler.pruning.results import PruneResults
+from remodeler.report.card import loading_lines, page
+from remodeler.report.card_data import inherited
 from remodeler.report.card_text import code, fenced, markdown, plain
-from remodeler.report.merging import distinct, summary
 from remodeler.report.plots import figure_name, shares_svg, tradeoffs_svg
 from remodeler.runs.records import Record, load_record, read_lines, save_record
 from remodeler.runs.records import append_line as append
+from remodeler.runs.streams import UNSEEN
 
 NAMES = ["a|b`c", "[v2](x)", "a: b", "- [x]", "<b>*bold*</b>", "``` code", "new\nline", "_x_ # y", ":smile:", "'"]
+ODD_NAMES = ["東京", "no", "{{ tags }}", "a\u2028b\x85c", "\u202eturned", "\x1b[31m", "x" * 300]
 
 
 def record(name: str) -> Record:
@@ -28,7 +33,7 @@ def record(name: str) -> Record:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_card_holds_any_name(name: str) -> None:
-    text = card(record(name), name, {})
+    text = PruneResults.parse(record(name)).card(record(name))
     _, head, body = text.split("---\n", 2)
     assert yaml.safe_load(head)["base_model"] == name
     rows = [line for line in body.splitlines() if line.startswith("|")]
@@ -36,6 +41,17 @@ def test_a_card_holds_any_name(name: str) -> None:
     assert "# " + plain(f"{name}, pruned") in body.splitlines()
     fences = [line for line in body.splitlines() if re.match("`{3,}(python)?$", line)]
     assert len(fences) == 6, "three blocks of code, each with its two ends"
+
+
+@pytest.mark.parametrize("name", [*NAMES, *ODD_NAMES])
+def test_a_card_read_back_by_the_hub_library_has_the_same_data(name: str, tmp_path: Path) -> None:
+    data = ModelCardData(base_model=name, language=["en", "no"], license="mit", license_name=name, tags=["pruned"])
+    text = page(data, name, ["story"], ["load"], "remodel")
+    (tmp_path / "README.md").write_text(text, "utf-8")
+    loaded = ModelCard.load(tmp_path / "README.md")
+    assert loaded.data.to_dict() == data.to_dict()
+    assert loaded.data.base_model == name
+    assert not UNSEEN.search(text.replace("\n", "")), "what turns text round or hides in it stands as an escape"
 
 
 def test_signs_of_markdown_are_escaped_and_others_are_not() -> None:
@@ -112,7 +128,7 @@ def test_models_of_one_name_have_a_curve_each() -> None:
     assert distinct(["a/model", "b/model", "other"]) == ["a/model", "b/model", "other"]
     assert distinct(["same", "same"]) == ["same 1", "same 2"]
     lines = [{"name": f"layers.{layer}.w", "shares": [0.25, 0.75]} for layer in range(2)]
-    drawn = summary(lines, {f"model {number}": {"name": f"{number}/model"} for number in (1, 2)})
+    drawn = shares_by_layer(lines, {f"model {number}": {"name": f"{number}/model"} for number in (1, 2)})
     assert drawn is not None
     assert "1/model" in drawn
     assert "2/model" in drawn

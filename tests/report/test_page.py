@@ -4,7 +4,7 @@ import json
 import math
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,25 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pages import BROWSER, HOSTILE, QUIET, Page, assert_stands_alone
+from pages import BROWSER, HOSTILE, QUIET, Page, assert_stands_alone, page_of
 from remodeler.errors import InputError
+from remodeler.evaluation.results import EvaluateResults
+from remodeler.pruning.results import PruneResults
 from remodeler.report.figures import change, decimal
-from remodeler.report.page import render, write_report
+from remodeler.report.page import write_report
 from remodeler.runs.records import Record, append_line, save_record
 
 LAYERS, STEPS, CHOSEN = 12, 8, 6
 PARAMETERS = {"attention": 65_537, "mlp": 196_613}
 Step = dict[str, Any]
+
+
+def prune_page(record: Record, steps: Sequence[Step]) -> str:
+    return page_of(record, PruneResults, removals=steps)
+
+
+def evaluate_page(record: Record) -> str:
+    return page_of(record, EvaluateResults)
 
 
 def importance(layer: int, kind: str, step: int) -> float:
@@ -73,7 +83,7 @@ def record(steps: list[Step]) -> Record:
 
 @pytest.fixture(scope="module")
 def html(record: Record, steps: list[Step]) -> str:
-    return render(record, steps)
+    return prune_page(record, steps)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +112,7 @@ def test_prune_page_holds_every_number_given(html: str, record: Record, steps: l
 
 
 def test_evaluate_page_holds_every_number_given(evaluated: Record) -> None:
-    page = Page(render(evaluated, []))
+    page = Page(evaluate_page(evaluated))
     for value in numbers(evaluated.results):
         assert decimal(value) in page.text
     assert "7.24 B" in page.text
@@ -115,8 +125,8 @@ def test_evaluate_page_holds_every_number_given(evaluated: Record) -> None:
 
 def test_one_checkpoint_has_no_change_column(evaluated: Record) -> None:
     alone = replace(evaluated, results={"checkpoints": evaluated.results["checkpoints"][:1]})
-    assert "change" in Page(render(evaluated, [])).text
-    assert "change" not in Page(render(alone, [])).text
+    assert "change" in Page(evaluate_page(evaluated)).text
+    assert "change" not in Page(evaluate_page(alone)).text
 
 
 def test_page_stands_alone_and_describes_its_figures(html: str) -> None:
@@ -156,18 +166,18 @@ def test_command_and_loading(html: str, record: Record) -> None:
     assert "import remodeler.packed" in text
     assert "from_pretrained('small model')" in text
     stock = replace(record, results=record.results | {"form": "stock", "command": "remodel prune x --ratio 1"})
-    assert "import remodeler.packed" not in render(stock, [])
-    assert "remodel prune x --ratio 1" in Page(render(stock, [])).text
+    assert "import remodeler.packed" not in prune_page(stock, [])
+    assert "remodel prune x --ratio 1" in Page(prune_page(stock, [])).text
 
 
 def test_layer_units_and_other_kinds_of_block() -> None:
     units = {f"attention.{layer}+mlp.{layer}": 10.0 + layer for layer in range(3)}
     line = {"step": 1, "removed": ["attention.0", "mlp.0"], "importance": units, "perplexity": 10.0, "parameters": 90}
     intact = {"step": 0, "perplexity": 9.0, "parameters": 100}
-    page = render(Record("prune", {}, {}, 0), [intact, line])
+    page = prune_page(Record("prune", {}, {}, 0), [intact, line])
     assert page.count('class="removed"') == 3
     assert "attention + MLP" in page
-    other = render(Record("prune", {}, {}, 0), [intact, line | {"importance": {"decoder.cross.1": 9.5}}])
+    other = prune_page(Record("prune", {}, {}, 0), [intact, line | {"importance": {"decoder.cross.1": 9.5}}])
     assert "decoder.cross" in other
 
 
@@ -177,12 +187,12 @@ def test_layer_units_and_other_kinds_of_block() -> None:
 def test_any_key_may_be_missing(record: Record, steps: list[Step]) -> None:
     some: list[list[Step]] = [[], steps[:1], steps[:2], [{"removed": line.get("removed")} for line in steps], [{}]]
     for log in some:
-        Page(render(Record("prune", {}, {}, 0), log))
+        Page(prune_page(Record("prune", {}, {}, 0), log))
     for key in record.results:
         rest = {name: each for name, each in record.results.items() if name != key}
-        Page(render(replace(record, results=rest), [{key: 1} for key in ("step", "perplexity")]))
+        Page(prune_page(replace(record, results=rest), [{key: 1} for key in ("step", "perplexity")]))
     for key in steps[1]:
-        Page(render(record, [{name: each for name, each in line.items() if name != key} for line in steps[:2]]))
+        Page(prune_page(record, [{name: each for name, each in line.items() if name != key} for line in steps[:2]]))
     odd: list[Step] = [
         {"dense": {}},
         {"pruned": {"decode": {}}},
@@ -191,7 +201,8 @@ def test_any_key_may_be_missing(record: Record, steps: list[Step]) -> None:
         {"x": [1, "a"]},
     ]
     for results in odd:
-        Page(render(Record("prune", {}, {}, 0, {}, results), []))
+        Page(prune_page(Record("prune", {}, {}, 0, {}, results), []))
+        Page(evaluate_page(Record("evaluate", {}, {}, 0, {}, results)))
 
 
 def test_hostile_words_are_escaped(record: Record, steps: list[Step]) -> None:
@@ -201,26 +212,26 @@ def test_hostile_words_are_escaped(record: Record, steps: list[Step]) -> None:
     hostile = replace(
         hostile, versions={HOSTILE: HOSTILE}, results=record.results | {"form": HOSTILE, "auto_class": HOSTILE}
     )
-    page = Page(render(hostile, [intact, first]))
+    page = Page(prune_page(hostile, [intact, first]))
     assert_stands_alone(page)
     assert HOSTILE in page.text
     checkpoint = {"name": HOSTILE, "perplexity": 3, "tasks": {HOSTILE: {HOSTILE: 1}}}
-    assert_stands_alone(Page(render(Record("evaluate", {}, {}, 0, {}, {"checkpoints": [checkpoint]}), [])))
+    assert_stands_alone(Page(evaluate_page(Record("evaluate", {}, {}, 0, {}, {"checkpoints": [checkpoint]}))))
 
 
 def test_same_input_gives_the_same_bytes(html: str, record: Record, steps: list[Step]) -> None:
-    assert html == render(Record(**json.loads(json.dumps(asdict(record)))), json.loads(json.dumps(steps)))
-    assert html != render(record, steps[:-1])  # the control
+    assert html == prune_page(Record(**json.loads(json.dumps(asdict(record)))), json.loads(json.dumps(steps)))
+    assert html != prune_page(record, steps[:-1])  # the control
 
 
 def test_write_report_reads_the_folder(tmp_path: Path, html: str, record: Record, steps: list[Step]) -> None:
     with pytest.raises(InputError, match=r"record\.json"):
-        write_report(tmp_path)
+        write_report(tmp_path, PruneResults)
     save_record(tmp_path, record)
-    assert write_report(tmp_path).read_text(encoding="utf-8") == render(record, [])
+    assert write_report(tmp_path, PruneResults).read_text(encoding="utf-8") == prune_page(record, [])
     for line in steps:
         append_line(tmp_path / "removals.jsonl", line)
-    assert write_report(tmp_path).read_text(encoding="utf-8") == html
+    assert write_report(tmp_path, PruneResults).read_text(encoding="utf-8") == html
     assert sorted(path.name for path in tmp_path.iterdir()) == ["record.json", "removals.jsonl", "report.html"]
 
 

@@ -1,7 +1,10 @@
 """The removal log as a reader sees it."""
 
+import re
 from typing import Any
 
+from pages import page_of
+from remodeler.pruning.results import PruneResults
 from remodeler.report.steps import (
     block_map,
     chosen_step,
@@ -10,15 +13,17 @@ from remodeler.report.steps import (
     narrowed,
     removal_steps,
     step_rows,
-    summary,
     width_map,
 )
+from remodeler.runs.records import Record
+from remodeler.runs.removals import LogLine
 
-LOG: list[dict[str, Any]] = [
+LINES: list[dict[str, Any]] = [
     {"step": 0, "perplexity": 5.0, "parameters": 200},
     {"step": 1, "removed": ["mlp.1"], "perplexity": 6.0, "parameters": 150, "importance": {"mlp.1": 6.0, "mlp.2": 7.0}},
     {"step": 2, "removed": ["attention.0", "mlp.0"], "perplexity": 7.5},
 ]
+LOG = list(map(LogLine, LINES))
 
 
 def test_chosen_step_is_where_the_removals_are_those_of_the_model() -> None:
@@ -57,8 +62,8 @@ def test_step_rows_give_the_cost_of_the_step_and_of_all() -> None:
 
 def test_swaps_are_told_and_what_was_put_back_is_kept() -> None:
     swap = {"step": 3, "removed": ["attention.1"], "restored": ["mlp.1"], "perplexity": 9.0, "parameters": 70}
-    log = [*LOG, swap]
-    left = [name for step in LOG for name in step.get("removed", []) if name != "mlp.1"]
+    log = [*LOG, LogLine(swap)]
+    left = [name for step in LOG for name in step.removed if name != "mlp.1"]
     assert chosen_step(log, [*left, "attention.1"]) == 3
     assert step_rows(log, 3)[3]["removed"] == "attention.1, mlp.1 put back"
 
@@ -67,14 +72,16 @@ def test_heads_and_channels_are_the_last_step_and_the_model() -> None:
     """Without them the marked point and the highlighted row would be a model that is not in the folder."""
     pruned = {"perplexity": 6.6, "parameters": 120}
     results = {"removed": ["mlp.1"], "widths": {"mlp.0": [3, 4]}, "pruned": pruned}
-    shown = summary(LOG, results, {})
-    assert [(row["step"], row["removed"], row["chosen"]) for row in shown["steps"]] == [
+    page = page_of(Record("prune", {}, {}, 0, {}, results), PruneResults, removals=LOG)
+    whole = narrowed(LOG, 1, {"mlp.0": [3, 4]}, pruned)
+    assert [(row["step"], row["removed"], row["chosen"]) for row in step_rows(whole, 2)] == [
         ("0", "", False),
         ("1", "mlp.1", False),
         ("2", "heads and channels", True),
     ]
-    assert "40.0% removed, perplexity 6.6" in shown["curve"]
-    assert narrowed(LOG, 1, {"removed": ["mlp.1"]}) == LOG
+    assert re.findall(r'class="chosen"><th scope="row">(\d)</th><td>([^<]*)', page) == [("2", "heads and channels")]
+    assert "40.0% removed, perplexity 6.6" in page
+    assert narrowed(LOG, 1, None, {}) == LOG
 
 
 def test_widths_are_shown_by_layer() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from remodeler.cli.results import results_of
 from remodeler.errors import InputError
 from remodeler.report.together import entries, measured, memory, names, render, write_together
 from remodeler.runs.records import Record, save_record
@@ -55,7 +56,7 @@ def test_names_are_as_long_as_they_must_be(folders: list[Path]) -> None:
 
 
 def test_a_source_is_listed_once_and_every_result_after_it(folders: list[Path]) -> None:
-    assert [name for name, _ in measured(entries(folders))] == [
+    assert [name for name, _ in measured(entries(folders, results_of))] == [
         "source",
         "a/blocks",
         "b/blocks",
@@ -65,33 +66,33 @@ def test_a_source_is_listed_once_and_every_result_after_it(folders: list[Path]) 
 
 
 def test_memory_is_that_of_weights_and_cache(folders: list[Path]) -> None:
-    row = memory(measured(entries(folders)))[1]
+    row = memory(measured(entries(folders, results_of)))[1]
     assert (row["weights"], row["cache"]) == (3200, 1000)
     assert row["cache_text"] == "4.10 MB"
 
 
 def test_the_page_says_it_all_and_fetches_nothing(folders: list[Path], tmp_path: Path) -> None:
-    page = render(entries(folders), tmp_path / "page.html")
+    page = render(entries(folders, results_of), tmp_path / "page.html")
     assert "&lt;i&gt;fused" in page
     assert "<i>fused" not in page
     assert 'class="tradeoffs"' in page
     assert "removed at step" in page
     assert not re.search(r'(?:src|href)="?https?:', page)
-    assert page == render(entries(folders), tmp_path / "page.html"), "the same bytes"
+    assert page == render(entries(folders, results_of), tmp_path / "page.html"), "the same bytes"
 
 
 def test_what_is_refused(folders: list[Path], tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("mine")
     with pytest.raises(InputError, match="exists already"):
-        write_together(folders, tmp_path / "page.html")
+        write_together(folders, tmp_path / "page.html", results_of)
     with pytest.raises(InputError, match="record"):
-        write_together([tmp_path], tmp_path / "new.html")
+        write_together([tmp_path], tmp_path / "new.html", results_of)
     assert not (tmp_path / "new.html").exists()
 
 
 @pytest.mark.browser
 def test_the_script_computes_memory_for_another_context(folders: list[Path], tmp_path: Path) -> None:
-    page = write_together(folders, tmp_path / "page.html")
+    page = write_together(folders, tmp_path / "page.html", results_of)
     values = "".join(f'document.getElementById("{name}").value = {value};' for name, value in ASKED.items())
     page.write_text(page.read_text().replace("</body>", f"<script>{values} told();</script></body>"))
     command = [

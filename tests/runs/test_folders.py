@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from remodeler.errors import InputError
-from remodeler.runs.folders import MARK, clear, new_folder, refuse_existing, tidy, whole
+from remodeler.runs.folders import MARK, clear, new_folder, only_one, refuse_existing, tidy, whole
 from remodeler.runs.records import Record, append_line, read_lines, save_record
 
 
@@ -124,3 +126,46 @@ def test_the_work_stays_but_not_that_of_a_run_that_was_killed_while_it_tidied(tm
     tidy(tmp_path, "training/log.jsonl")
     clear(tmp_path, "training/log.jsonl", ("training",))
     assert not list(tmp_path.iterdir())
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from remodeler.runs.folders import new_folder
+with new_folder(Path(sys.argv[1]), keep=True) as work:
+    (work / "work").write_text("half")
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_process_that_dies_leaves_its_folder_free(tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "out")], stdin=pipe, stdout=pipe) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"holds\n"
+        before = state(tmp_path / "out.partial")
+        with pytest.raises(InputError, match="another process is working in"), new_folder(tmp_path / "out", keep=True):
+            pass
+        assert state(tmp_path / "out.partial") == before
+        other.kill()
+    with new_folder(tmp_path / "out", keep=True) as work:
+        assert (work / "work").read_text() == "half"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["work"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def state(folder: Path) -> dict[str, int]:
+    """The files of a folder, and when they were written."""
+    return {path.name: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
+
+
+def test_who_waited_for_a_folder_that_was_finished_meanwhile_is_refused(tmp_path: Path) -> None:
+    """The mark was opened before the folder got its name, and can be locked after that."""
+    with new_folder(tmp_path / "out") as work:
+        (work / "work").write_text("whole")
+        late = (work / MARK).open("a")
+    with late, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_: late)
+        with pytest.raises(InputError, match="another process is working in"), only_one(work):
+            pass

@@ -10,14 +10,12 @@ from remodeler.errors import InputError
 from remodeler.runs.records import (
     Record,
     append_line,
-    append_lines,
     disk_errors,
     drop_torn_line,
     load_record,
     read_json,
     read_lines,
     save_record,
-    taken_up,
     versions,
     write_json,
     write_text,
@@ -76,23 +74,6 @@ def test_json_is_readable(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"text": "é"})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"text": "é"}
     assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
-
-
-def test_a_log_is_taken_up_by_its_own_run_only(tmp_path: Path) -> None:
-    log, header = tmp_path / "log.jsonl", {"model": "a", "labels": ("x", "y")}
-    assert taken_up(log, header) == []
-    append_lines(log, [{"row": 1}, {"row": 2}])
-    with log.open("a") as file:
-        file.write('{"row": 3')  # a kill
-    assert taken_up(log, header) == [{"row": 1}, {"row": 2}]
-    append_lines(log, [{"row": 3}])
-    assert len(taken_up(log, header)) == 3
-    for other, says in (({**header, "model": "b"}, "another model"), ({"model": "a"}, "another labels")):
-        with pytest.raises(InputError, match=says):
-            taken_up(log, other)
-    log.write_text('{"model": "a"')  # a kill in the first line
-    assert taken_up(log, header) == []
-    assert read_lines(log) == [{"model": "a", "labels": ["x", "y"]}]
 
 
 @pytest.mark.parametrize(

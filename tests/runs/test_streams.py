@@ -1,89 +1,28 @@
-"""What is shown is its letters, on any terminal; and no stream that breaks costs a result."""
+"""Control characters are seen, and no stream that breaks costs a result."""
 
 import errno
-import io
 import os
-import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pytest
 
 from forks import python, said
 from remodeler.errors import InputError
+from remodeler.evaluation.config import EvaluateConfig
 from remodeler.evaluation.job import evaluate_models
-from remodeler.runs import console
-from remodeler.runs.streams import LastingStream, spelled, visible
+from remodeler.evaluation.results import EvaluateResults
+from remodeler.report import page
+from remodeler.runs.options import build
+from remodeler.runs.streams import LastingStream, visible
 
-MARKUP = "run [/b] [v2] :warning: [red]x"
 CALL = "; from remodeler.cli.app import main; main()"
-
-
-def terminal(encoding: str) -> TextIO:
-    return io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
-
-
-def written(stream: TextIO) -> str:
-    stream.flush()
-    assert isinstance(stream, io.TextIOWrapper)
-    return stream.buffer.getvalue().decode(stream.encoding)  # type: ignore[attr-defined, no-any-return]
-
-
-@pytest.mark.parametrize("place", ["title", "column", "cell", "line", "note"])
-def test_nothing_in_a_name_is_markup(place: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if place == "line":
-        console.say(MARKUP)
-    elif place == "note":
-        console.note(MARKUP)
-    else:
-        given = {name: MARKUP if name == place else "1" for name in ("title", "column", "cell")}
-        console.table(given["title"], ["", given["column"]], [["rows", given["cell"]]])
-    assert MARKUP in "".join(capsys.readouterr())
-
-
-def test_a_bar_shows_names_letter_by_letter(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = console.Screen(file=terminal("utf-8"), force_terminal=True, width=200)
-    monkeypatch.setattr(console, "ERR", screen)
-    with console.bar(MARKUP) as hear:
-        hear(0.5, "[/dim] of it")
-    text = written(screen.file)  # type: ignore[arg-type]
-    assert MARKUP in text
-    assert "[/dim] of it" in text
 
 
 def test_control_characters_are_seen_and_do_nothing() -> None:
     assert visible("a\nb\x1b[31mc\u202ed") == r"a\nb\x1b[31mc\u202ed"
     assert visible(os.fsdecode(b"z\xff")) == r"z\udcff"
     assert visible("Straße 東京 👩‍🚀") == "Straße 東京 👩‍🚀"
-
-
-@pytest.mark.parametrize(("encoding", "shown"), [("ascii", r"-5 \xe9 \u6771"), ("cp1252", r"-5 é \u6771")])
-def test_a_terminal_gets_only_characters_that_it_has(
-    encoding: str, shown: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert spelled("\N{MINUS SIGN}5 é 東", encoding) == shown
-    stream = terminal(encoding)
-    monkeypatch.setattr(sys, "stdout", stream)
-    console.table("", ["", "\N{MINUS SIGN}5 é 東"], [["rows", "1"]])
-    text = written(stream)
-    assert shown in text
-    assert len({len(line) for line in text.splitlines()}) == 1, "rows are equally long"
-
-
-def test_a_narrow_file_has_whole_numbers_and_names(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
-    console.table("", ["", "n" * 300], [["Parameters", "1,234,567,890"]])
-    assert {"n" * 300, "1,234,567,890"} <= set(capsys.readouterr().out.split())
-
-
-def test_a_narrow_terminal_gets_a_line_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = console.Screen(file=terminal("utf-8"), force_terminal=True, color_system=None, width=20)
-    monkeypatch.setattr(console, "OUT", screen)
-    console.table("", ["", "[before]", "after"], [["Parameters", "1234567890", ""], ["KV", "1 B", "2 B"]])
-    lines = written(screen.file).splitlines()  # type: ignore[arg-type]
-    assert lines == ["Parameters: [before] 1234567890", "KV: [before] 1 B, after 2 B"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
@@ -138,17 +77,17 @@ def test_streams_that_can_not_be_written_cost_no_result(model: Path, texts: Path
 def test_an_interrupt_is_one_line(model: Path, texts: Path) -> None:
     start = (
         "import remodeler.evaluation.job as e, signal, os\n"
-        "e.evaluate = lambda *a, **b: os.kill(os.getpid(), signal.SIGINT)"
+        "e.measure = lambda *a, **b: os.kill(os.getpid(), signal.SIGINT)"
     )
     process = python(start + CALL, "evaluate", model, "--texts", texts, "--device", "cpu")
     _, err = process.communicate()
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "remodel: stopped (the same command goes on from here)"
+    assert err.splitlines()[-1] == "remodel: stopped (resumable: rerun the same command)"
 
 
 def test_memory_that_runs_out_is_one_line(model: Path, texts: Path) -> None:
     failing = 'def f(*a, **b): raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried 9 bytes.")\n'
-    start = f"{failing}import remodeler.evaluation.job as e; e.evaluate = f"
+    start = f"{failing}import remodeler.evaluation.job as e; e.measure = f"
     process = python(start + CALL, "evaluate", model, "--texts", texts, "--device", "cpu")
     _, err = process.communicate()
     assert process.returncode == 2
@@ -157,7 +96,7 @@ def test_memory_that_runs_out_is_one_line(model: Path, texts: Path) -> None:
 
 
 def test_an_error_of_the_disk_that_nobody_expected_is_one_line(model: Path, texts: Path) -> None:
-    start = "def f(*a, **b): open('/dev/null/nothing')\nimport remodeler.evaluation.job as e; e.evaluate = f"
+    start = "def f(*a, **b): open('/dev/null/nothing')\nimport remodeler.evaluation.job as e; e.measure = f"
     process = python(start + CALL, "evaluate", model, "--texts", texts, "--device", "cpu")
     _, err = process.communicate()
     assert process.returncode == 2
@@ -165,7 +104,7 @@ def test_an_error_of_the_disk_that_nobody_expected_is_one_line(model: Path, text
 
 
 def test_other_errors_keep_their_traceback(model: Path, texts: Path) -> None:
-    start = "def f(*a, **b): raise RuntimeError('a bug')\nimport remodeler.evaluation.job as e; e.evaluate = f"
+    start = "def f(*a, **b): raise RuntimeError('a bug')\nimport remodeler.evaluation.job as e; e.measure = f"
     _, err = (process := python(start + CALL, "evaluate", model, "--texts", texts, "--device", "cpu")).communicate()
     assert process.returncode == 1
     assert "Traceback" in err
@@ -178,15 +117,18 @@ def test_words_of_processes_are_as_before(model: Path, texts: Path) -> None:
     assert "Perplexity" in out
 
 
-def test_figures_are_shown_before_a_disk_can_refuse_them(model: Path, texts: Path, tmp_path: Path) -> None:
-    shown: list[dict[str, Any]] = []
+def test_figures_are_shown_before_a_disk_can_refuse_them(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[EvaluateResults] = []
 
-    def full(_: Path) -> None:
+    def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    options = {"texts": str(texts), "length": 16, "packing": "paper", "limit": None, "speed": False}
-    loading = {"family": None, "trust_remote_code": False, "dtype": "auto", "device": "cpu"}
+    monkeypatch.setattr(page, "write_report", full)
+    given = {"model": str(model), "texts": str(texts), "length": 16, "speed": False, "device": "cpu"}
+    config = build(EvaluateConfig, given | {"out": tmp_path / "out"})
     with pytest.raises(InputError, match="no space left"):
-        evaluate_models([str(model)], [None], loading, options, [], tmp_path / "out", full, shown.append)
-    assert shown[0]["checkpoints"][0]["perplexity"] > 0
+        evaluate_models(config, shown.append)
+    assert shown[0].checkpoints[0]["perplexity"] > 0
     assert list(tmp_path.iterdir()) == []

@@ -181,7 +181,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(at: int, tmp_path: Path, mo
             raise Killed
 
     with pytest.raises(Killed):
-        trained(tmp_path / "cut", plan, "gpt2", heldout=HELDOUT, listen=stop)
+        trained(tmp_path / "cut", plan, "gpt2", heldout=HELDOUT, progress=stop)
     state = latest(tmp_path / "cut")
     assert (state.name if state else None) == {1: None, 3: "step-00000002", 5: "step-00000004"}[at]
     assert same(trained(tmp_path / "cut", plan, "gpt2", heldout=HELDOUT), whole)

@@ -12,6 +12,7 @@ from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import TopK, sparse
 from remodeler.model.minibatches import to_batch
+from remodeler.runs.progress import silent
 from remodeler.training import teacher_store as predictions
 from remodeler.training.losses import distillation, teacher
 from remodeler.training.teacher_store import Store, group_bytes, make, pack, stored, unpack
@@ -34,7 +35,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(original: Anatomy, folder: Path, k: int = 6) -> Store:
-    return make(original, "digest", WINDOWS, k, folder, lambda share, words: None)
+    return make(original, "digest", WINDOWS, k, folder, silent)
 
 
 def random_top(size: int, k: int, tokens: int = 50) -> TopK:
@@ -116,4 +117,4 @@ def test_a_store_of_something_else_is_refused(other: dict[str, Any], original: A
     made(original, tmp_path)
     given = {"digest": "digest", "windows": WINDOWS, "k": 6} | other
     with pytest.raises(InputError, match="another"):
-        make(original, folder=tmp_path, listen=lambda share, words: None, **given)
+        make(original, folder=tmp_path, progress=silent, **given)

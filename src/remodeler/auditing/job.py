@@ -4,9 +4,10 @@ All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves th
 completions batch by batch, spans some texts at a time. Spans are looked for in what a model wrote, not in the prompt.
 """
 
+import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,29 +16,30 @@ from typing import Any
 from remodeler.auditing.config import Wish
 from remodeler.auditing.detectors.table import detector, located
 from remodeler.auditing.prompts import Given, read_prompts, read_texts
+from remodeler.auditing.results import AuditResults
 from remodeler.auditing.spans import Detector
 from remodeler.auditing.statistics.counting import Found, figures, frequent, paired, tally
 from remodeler.checkpoint.load import Checkpoint, fingerprint, load, look
 from remodeler.generation.sampling import Completion, completions, expected_seconds, read
-from remodeler.report.card import write_audit_card
-from remodeler.runs.console import bar, duration, note
+from remodeler.report.page import write_result
 from remodeler.runs.folders import empty, new_folder, refuse_existing
-from remodeler.runs.records import Record, append_lines, command_line, digest, save_record, sha256, taken_up, versions
+from remodeler.runs.progress import duration, progress_bar
+from remodeler.runs.records import Record, command_line, digest, sha256, versions
+from remodeler.runs.runlog import RunLog
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
+logger = logging.getLogger(__name__)
+
 COMPLETIONS, SPANS = ("completions.jsonl", "completions-against.jsonl"), "spans.jsonl"
 AT_ONCE = 256
 """Texts whose spans are found, and written, at a time."""
 
 
-def audit(wish: Wish, out: Path | None, finish: Finish, dry: bool = False) -> tuple[Record, list[Found]] | None:
+def audit(wish: Wish, out: Path | None, dry: bool = False) -> tuple[Record, list[Found]] | None:
     """Audit texts or models; with ``dry`` only say what would be done.
 
     Args:
         wish: what to audit.
         out: a folder that does not exist yet; without one nothing is kept.
-        finish: writes the report.
         dry: only look.
 
     Returns:
@@ -61,11 +63,9 @@ def audit(wish: Wish, out: Path | None, finish: Finish, dry: bool = False) -> tu
         started = time.monotonic()
         rows, written = _rows(wish, given, work)
         found = _found(wish, find, rows, work)
-        record = _record(wish, given, written, found, out)
-        record.results["seconds"] = round(time.monotonic() - started, 1)
-        save_record(work, record)
-        write_audit_card(work, record)
-        finish(work)
+        results = _results(wish, given, written, found, started)
+        record = _record(wish, given, written, results, out)
+        write_result(work, record, results)
     return record, found
 
 
@@ -86,7 +86,7 @@ def _given(wish: Wish) -> Given:
     else:
         given = read_prompts(wish.prompts or "", wish.words, wish.limit, wish.skip_bad)
     if given.bad:
-        note(f"{len(given.bad)} bad rows are left out; the first: {given.bad[0]}")
+        logger.warning(f"{len(given.bad)} bad rows are left out; the first: {given.bad[0]}")
     return given
 
 
@@ -112,8 +112,10 @@ def _completed(wish: Wish, side: int, prompts: Sequence[str], work: Path) -> tup
     checkpoint = load(wish.models[side], **wish.loading(side))
     digest_of = fingerprint(checkpoint.model)
     header = {"model": digest_of, "dtype": str(checkpoint.model.dtype)}
-    with bar(f"{Path(checkpoint.name).name} writes") as hear:
-        made = completions(work / COMPLETIONS[side], header, checkpoint, prompts, wish.sampling, wish.batch_size, hear)
+    with progress_bar(f"{Path(checkpoint.name).name} writes") as progress:
+        made = completions(
+            work / COMPLETIONS[side], header, checkpoint, prompts, wish.sampling, wish.batch_size, progress
+        )
     facts = {
         "name": checkpoint.name,
         "weights": digest_of,
@@ -127,8 +129,9 @@ def _completed(wish: Wish, side: int, prompts: Sequence[str], work: Path) -> tup
 def _found(wish: Wish, find: Detector, rows: Sequence[Found], work: Path) -> list[Found]:
     """All rows with their spans: those that are on the disk, and the rest, some at a time."""
     header = {"texts": digest(row.text for row in rows), **_detector(wish)}
-    found = [Found.parse(line) for line in taken_up(work / SPANS, header)]
-    with bar("looking for spans") as hear:
+    log = RunLog(work / SPANS)
+    found = [Found.parse(line) for line in log.resume(header)]
+    with progress_bar("looking for spans") as progress:
         while len(found) < len(rows):
             part = rows[len(found) : len(found) + AT_ONCE]
             spans = find([row.text for row in part])
@@ -136,9 +139,9 @@ def _found(wish: Wish, find: Detector, rows: Sequence[Found], work: Path) -> lis
                 Found(row.side, row.number, row.sample, row.text, tuple(each))
                 for row, each in zip(part, spans, strict=True)
             ]
-            append_lines(work / SPANS, [row.line() for row in new])
+            log.append([row.line() for row in new])
             found += new
-            hear(len(found) / len(rows), f"{len(found):,} of {len(rows):,} texts")
+            progress(len(found) / len(rows), f"{len(found):,} of {len(rows):,} texts")
     return found
 
 
@@ -154,18 +157,23 @@ def _detector(wish: Wish) -> dict[str, Any]:
 # What is said of it ---------------------------------------------------------------------------------------------------
 
 
-def _record(wish: Wish, given: Given, written: list[dict[str, Any]], found: list[Found], out: Path | None) -> Record:
+def _results(
+    wish: Wish, given: Given, written: list[dict[str, Any]], found: list[Found], started: float
+) -> AuditResults:
     seed, sides = wish.sampling.seed, range(len(written))
     counts = [tally([row for row in found if row.side == side]) for side in sides]
-    results: dict[str, Any] = {
-        "audited": [{**facts, **figures(each, seed)} for facts, each in zip(written, counts, strict=True)],
-        "words": frequent(found, len(written)),
-        "command": command_line(),
-    }
-    if len(counts) == 2:
-        results["difference"] = paired(counts[0], counts[1], seed)
-    if given.bad:
-        results["bad_rows"] = len(given.bad)
+    return AuditResults(
+        audited=[{**facts, **figures(each, seed)} for facts, each in zip(written, counts, strict=True)],
+        words=frequent(found, len(written)),
+        command=command_line(),
+        difference=paired(counts[0], counts[1], seed) if len(counts) == 2 else None,
+        bad_rows=len(given.bad) or None,
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def _record(wish: Wish, given: Given, written: list[dict[str, Any]], results: AuditResults, out: Path | None) -> Record:
+    seed = wish.sampling.seed
     source = wish.prompts if wish.texts is None else str(wish.texts)
     what = "prompts" if wish.models else "texts"
     inputs: dict[str, Any] = {what: {"source": source, "count": len(given.texts), "sha256": digest(given.texts)}}
@@ -175,7 +183,8 @@ def _record(wish: Wish, given: Given, written: list[dict[str, Any]], found: list
         if wish.models
     }
     inputs["detector"] = _detector(wish)
-    return Record("audit", _options(wish) | {"out": str(out) if out else None}, inputs, seed, versions(), results)
+    options = _options(wish) | {"out": str(out) if out else None}
+    return Record("audit", options, inputs, seed, versions(), results.to_record())
 
 
 def _options(wish: Wish) -> dict[str, Any]:
@@ -188,7 +197,7 @@ def _options(wish: Wish) -> dict[str, Any]:
 def _announce(wish: Wish, texts: Sequence[str]) -> None:
     """Sizes, and about how long completing takes."""
     if wish.texts is not None:
-        note(f"{wish.texts.name}: {len(texts):,} texts, {sum(map(len, texts)):,} characters")
+        logger.info(f"{wish.texts.name}: {len(texts):,} texts, {sum(map(len, texts)):,} characters")
         return
     how = wish.sampling
     for side, name in enumerate(wish.models):
@@ -196,7 +205,7 @@ def _announce(wish: Wish, texts: Sequence[str]) -> None:
         rows = read(checkpoint, texts, how)
         lengths = sorted(map(len, rows))
         seconds = expected_seconds(checkpoint, rows, how, wish.batch_size)
-        note(
+        logger.info(
             f"{name}: {len(rows):,} prompts of {lengths[0]} to {lengths[-1]} tokens, {how.samples} completions each of "
             f"at most {how.tokens} tokens: about {duration(seconds)}"
         )

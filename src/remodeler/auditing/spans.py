@@ -21,6 +21,8 @@ class Span:
     score: float = 1.0
 
 
+Likely = NDArray[np.floating[Any]]
+"""[characters]: how likely each is inside a span."""
 Detector = Callable[[Sequence[str]], list[list[Span]]]
 """Finds the spans of each text: sorted, disjoint, not empty, inside the text."""
 

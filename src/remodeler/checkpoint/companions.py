@@ -5,39 +5,26 @@ as it did before. What transformers writes of a tokenizer in memory is taken whe
 they read back other than the tokenizer that the verb worked with.
 """
 
+import logging
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerBase
 
 from remodeler.checkpoint.compatibility import TOKENIZER_FILE, complete_tokenizer
-from remodeler.checkpoint.load import LIBRARY_ERRORS, Checkpoint, read_tokenizer
+from remodeler.checkpoint.load import Checkpoint, read_tokenizer
+from remodeler.checkpoint.repositories import folder_of
 from remodeler.errors import InputError
-from remodeler.model.files.diagnosis import LICENCES
-from remodeler.runs.console import note
+from remodeler.model.files.names import CODE, COMPANIONS, GENERATION, LICENCES, TOKENIZER
 from remodeler.runs.records import disk_errors, read_json
 
-TOKENIZER = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tekken.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "bpe.codes", "tokenizer.model", "tokenizer.model.v*", "spiece.model"),
-    *("sentencepiece.bpe.model", "sentencepiece.model", "spm.model", "*.tiktoken"),
-    *("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"),
-)
-GENERATION = ("generation_config.json",)
-PROCESSORS = (
-    *("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"),
-    *("image_processor_config.json", "feature_extractor_config.json"),
-)
-"""Of models that see or hear."""
-EMBEDDING = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "[0-9]_*/config.json")
-"""Of sentence-transformers."""
-CODE = "*.py"
+logger = logging.getLogger(__name__)
+
 SAMPLES = (
     "The quick brown fox jumps over 13 lazy dogs, doesn't it?  Twice:\n\n\tyes; 3.14e-2 and 1,000,000!",
     "Grüße aus Köln — naïve façade, Привет, 你好世界, こんにちは, مرحبا, 👩‍🚀🚀 ½ ﬁn",
@@ -45,16 +32,6 @@ SAMPLES = (
     " leading and trailing spaces   ",
 )
 """Texts that two readings of a tokenizer are held against each other on."""
-
-
-def source_folder(name: str, revision: str | None, patterns: Sequence[str]) -> Path | None:
-    """The folder of a checkpoint; of a hub id, where some of its files were downloaded to; None for neither."""
-    if Path(name).is_dir():
-        return Path(name)
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
-    except LIBRARY_ERRORS:  # no network, or a model that was made in memory
-        return None
 
 
 def copy_files(source: Path, folder: Path, patterns: Iterable[str]) -> list[str]:
@@ -83,8 +60,7 @@ def copy_companions(source: Path, folder: Path) -> list[str]:
         Names of settings and vocabularies in the source that were left out: they may speak of something else, as an
         adapter or a record.
     """
-    allowed = (*TOKENIZER, *GENERATION, *PROCESSORS, *EMBEDDING, *LICENCES, CODE)
-    copied = copy_files(source, folder, allowed)
+    copied = copy_files(source, folder, COMPANIONS)
     asked = (file.name for file in sorted(source.iterdir()) if file.is_file() and file.suffix in (".json", ".txt"))
     return [name for name in asked if name not in copied and not fnmatch(name, "*.index.json")]
 
@@ -119,12 +95,14 @@ def write_tokenizer(
         for file in matching(folder, TOKENIZER):
             file.unlink()
     tokenizer.save_pretrained(folder)
-    note(f"the tokenizer in {folder} reads back otherwise than the one in memory: compare their ids before use")
+    logger.warning(
+        f"the tokenizer in {folder} reads back otherwise than the one in memory: compare their ids before use"
+    )
 
 
 def _files_of(source: str | Path | None, revision: str | None) -> Path | None:
     """Where a tokenizer's own files lie; None where there are none, or only those of a slow tokenizer."""
-    folder = source_folder(str(source), revision, TOKENIZER) if source else None
+    folder = folder_of(str(source), revision, TOKENIZER) if source else None
     return folder if folder and all((folder / name).exists() for name in (TOKENIZER_FILE, "tokenizer.json")) else None
 
 
@@ -170,12 +148,12 @@ def behaviour(tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
 
 def write_companions(checkpoint: Checkpoint, folder: Path, code: bool) -> None:
     """Tokenizer, generation config and licence of a checkpoint's source; its modelling code where the form needs it."""
-    patterns = (*GENERATION, *LICENCES, *((CODE,) if code else ()))
-    source = source_folder(checkpoint.name, checkpoint.revision, (*patterns, *TOKENIZER))
+    patterns = (GENERATION, *LICENCES, *((CODE,) if code else ()))
+    source = folder_of(checkpoint.name, checkpoint.revision, (*patterns, *TOKENIZER))
     if code and source is None:
         raise InputError(f"the modelling code of {checkpoint.name} can't be found again: give its folder")
     with disk_errors(folder):
         copied = copy_files(source, folder, patterns) if source else []
-    if checkpoint.model.can_generate() and GENERATION[0] not in copied:
+    if checkpoint.model.can_generate() and GENERATION not in copied:
         checkpoint.model.generation_config.save_pretrained(folder)
     write_tokenizer(checkpoint.tokenizer, folder, checkpoint.name, checkpoint.revision)

@@ -11,24 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from remodeler.model.families import config_names
 from remodeler.runs.records import read_json, write_json, write_text
 
 Settings = Mapping[str, Any]
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer_config.json"
 NEW_CLASS, OLD_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"
-RENAMED = {
-    "gpt_neox": {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"},
-    "qwen3_moe": {"num_local_experts": "num_experts"},
-}
-"""By model type: names of transformers 5, and what transformers 4 calls them."""
 NOT_QUANTISED = ("quantization_config", None)
 """An entry that transformers 4 refuses."""
 OF_THE_MACHINE = ("is_local", "local_files_only")
 """Where a tokenizer was loaded from, which transformers 5 writes down with it."""
 AT_THE_TOP = ("rope_theta", "partial_rotary_factor")
 TYPE = {"rope_type", "type"}
-LONG_ROPE = ("type", "short_factor", "long_factor")
-"""All that transformers 4 takes in ``rope_scaling`` of Phi-3; the rest it reads at the top."""
 
 
 def complete_config(folder: Path) -> None:
@@ -47,9 +41,8 @@ def with_older_names(settings: Settings) -> dict[str, Any]:
     settings = {**settings, **nested}
     dtype = settings.get("dtype") or settings.get("torch_dtype")
     found = {**settings, **rope_names(settings), **({"dtype": dtype, "torch_dtype": dtype} if dtype else {})}
-    kind = settings.get("packing", {}).get("source") or settings.get("model_type")
-    older = RENAMED.get(str(kind), {})
-    found |= {old: found[new] for new, old in older.items() if new in found}
+    names = config_names(settings.get("packing", {}).get("source") or settings.get("model_type"))
+    found |= {old: found[new] for new, old in names.renamed if new in found}
     return {key: value for key, value in found.items() if (key, value) != NOT_QUANTISED}
 
 
@@ -61,7 +54,7 @@ def rope_names(settings: Settings) -> dict[str, Any]:
     """``rope_parameters`` as transformers 4 has them: base, scaling and share of rotated dimensions at the top.
 
     Of parameters by type of layer (Gemma 3, OLMo 3) the full attention's are the model's, and the sliding one's base
-    is ``rope_local_base_freq``.
+    has a name of its own.
     """
     if settings.get("rope_scaling"):  # transformers 5 takes it before rope_parameters
         return {}
@@ -72,19 +65,20 @@ def rope_names(settings: Settings) -> dict[str, Any]:
     own = parameters.get("full_attention", parameters)
     if not isinstance(own, dict):
         return {}
+    known = config_names(settings.get("model_type"))
     names = {key: own[key] for key in AT_THE_TOP if own.get(key) is not None}
-    if str(settings.get("model_type")).startswith("gemma3") and isinstance(sliding, dict):
-        names["rope_local_base_freq"] = sliding.get("rope_theta")
-    return {**names, "rope_scaling": _scaling(own, str(settings.get("model_type")))}
+    if known.sliding_base and isinstance(sliding, dict):
+        names[known.sliding_base] = sliding.get("rope_theta")
+    return {**names, "rope_scaling": _scaling(own, known.long_rope)}
 
 
-def _scaling(parameters: Settings, model_type: str) -> dict[str, Any] | None:
+def _scaling(parameters: Settings, long_rope: tuple[str, ...]) -> dict[str, Any] | None:
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     plain = {key: value for key, value in parameters.items() if key not in AT_THE_TOP}
     if kind == "default" and not plain.keys() - TYPE:  # Qwen2-VL has sections beside it
         return None
-    if kind == "longrope" and model_type == "phi3":
-        return {key: value for key, value in (plain | {"type": kind}).items() if key in LONG_ROPE}
+    if kind == "longrope" and long_rope:
+        return {key: value for key, value in (plain | {"type": kind}).items() if key in long_rope}
     return {**plain, "rope_type": kind}
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from remodeler.model.blocks import Anatomy, Site
-from remodeler.model.families import FAMILIES
-from remodeler.model.structures import Structure, Widths, head_size, layout, structure_of
+from remodeler.model.families import FAMILIES, config_names
+from remodeler.model.structures import Structure, Widths, counts_of, head_size, layout, structure_of
 from remodeler.packed import BranchNames, Packing, packed_class
 from remodeler.runs.units import Block, Kind
 
@@ -22,8 +22,6 @@ Rows = list[tuple[Site, list[Kind]]]
 """Layers with something left, and the kinds of blocks left in each."""
 Shapes = dict[str, dict[str, list[int]]]
 """By source layer, of the parameters that are narrower than the source's config says."""
-CHANNELS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
-"""What configs call the channels of an MLP."""
 
 
 def runs_own_code(anatomy: Anatomy) -> bool:
@@ -115,7 +113,7 @@ def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: Rows, shapes: Shap
         "shared": list(next(iter(anatomy.shared.values()))) if not before else before["shared"],
         "parallel": anatomy.parallel,
         "kept": [[site.number, list(kinds)] for site, kinds in rows],
-        **({"shapes": shapes} if shapes else {}),
+        **({"shapes": shapes, "counts": counts_of(anatomy.family.stacks[0])} if shapes else {}),
         **({"auto_map": source.auto_map} if getattr(source, "auto_map", None) else {}),
     }
 
@@ -155,10 +153,10 @@ def set_widths(config: PreTrainedConfig, anatomy: Anatomy, rows: Rows, widths: W
     for kind, found in widths_left(anatomy, rows, widths).items():
         ((width, shared), structure), *_ = found.items()
         if kind == "mlp":
-            for name in (name for name in CHANNELS if hasattr(config, name)):
+            for name in (name for name in config_names(config.model_type).channels if hasattr(config, name)):
                 setattr(config, name, width)
             continue
-        size = head_size(anatomy.branches[structure.block].modules()[-1])
+        size = head_size(anatomy.branches[structure.block])
         if width == config.num_attention_heads * size:
             continue
         config.head_dim, config.num_attention_heads = size, width // size

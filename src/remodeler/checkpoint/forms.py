@@ -30,6 +30,8 @@ from remodeler.checkpoint.configs import (
 )
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, Site, projection
+from remodeler.model.families import config_names, unpacked_type
+from remodeler.model.pairing import packed_places, pairs_of
 from remodeler.model.structures import Cut, Widths, structure_of
 from remodeler.packed import shallow
 from remodeler.runs.units import KINDS, Block
@@ -106,18 +108,18 @@ def survivors(anatomy: Anatomy, removed: frozenset[Block]) -> Rows:
     return rows
 
 
-def pairs(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[Site, Site]] | None:
+def pairs(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[int, int]] | None:
     """(attention's layer, MLP's layer) of every pair, when the survivors are whole pairs in order; else None."""
-    sequence = [(site, kind) for site, kinds in survivors(anatomy, removed) for kind in tuple(kinds) or ("extra",)]
-    if [kind for _, kind in sequence] != ["attention", "mlp"] * (len(sequence) // 2):
+    rows = survivors(anatomy, removed)
+    if not all(kinds for _, kinds in rows):  # a layer of which only other parts are left
         return None
-    return [(sequence[i][0], sequence[i + 1][0]) for i in range(0, len(sequence), 2)]
+    return pairs_of(Block(site.number, kind) for site, kinds in rows for kind in kinds)
 
 
 def _rides_on_depth(anatomy: Anatomy) -> str | None:
-    if getattr(anatomy.model.config, "scale_attn_by_inverse_layer_idx", False):
-        return "its attentions are scaled by their layer's number (scale_attn_by_inverse_layer_idx)"
-    return None
+    config = anatomy.model.config
+    name = config_names(unpacked_type(config.model_type)).scaled_by_layer
+    return f"its attentions are scaled by their layer's number ({name})" if getattr(config, name, False) else None
 
 
 def _mixed(anatomy: Anatomy) -> str | None:
@@ -134,10 +136,10 @@ def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     paired = pairs(anatomy, removed)
     if not paired:
         return "the blocks left do not pair up into whole layers (--shape standard makes the search keep them so)"
-    split = [pair for pair in paired if pair[0] is not pair[1]]
-    if split and (anatomy.parallel or any(anatomy.shared[site.number] for pair in split for site in pair)):
+    split = [pair for pair in paired if pair[0] != pair[1]]
+    if split and (anatomy.parallel or any(anatomy.shared[layer] for pair in split for layer in pair)):
         return "attention and MLP run in parallel, so only those of one layer pair up"
-    if split and any(anatomy.extras[site.number] for pair in split for site in pair):
+    if split and any(anatomy.extras[layer] for pair in split for layer in pair):
         return "its layers have parts besides attention and MLP, which can't be split"
     return _mixed(anatomy) or _rides_on_depth(anatomy)
 
@@ -186,15 +188,15 @@ def _stock(anatomy: Anatomy, removed: frozenset[Block], widths: Widths, device: 
     paired = pairs(anatomy, removed) or []
     config = source_config(anatomy)
     for name, values in per_layer(config).items():
-        setattr(config, name, [values[attention.number] for attention, _ in paired])
+        setattr(config, name, [values[attention] for attention, _ in paired])
     config.num_hidden_layers = len(paired)
     if widths or getattr(anatomy.model.config, "packing", {}).get("shapes"):
         set_widths(config, anatomy, survivors(anatomy, removed), widths)
     path = anatomy.family.stacks[0].layers
     places: dict[tuple[int, str], str] = {}
     for index, (attention, mlp) in enumerate(paired):
-        places[mlp.number, "mlp"] = f"{path}.{index}"
-        places |= {(attention.number, part): f"{path}.{index}" for part in ("attention", "shared", "extra")}
+        places[mlp, "mlp"] = f"{path}.{index}"
+        places |= {(attention, part): f"{path}.{index}" for part in ("attention", "shared", "extra")}
     return Shape("stock", config, dict(_renamed(anatomy, removed, _sliced(anatomy, widths, device), places)))
 
 
@@ -204,24 +206,10 @@ def _packed(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> Shap
     config = packed_config(anatomy, source)
     config.packing = packing(anatomy, source, rows, shapes_left(anatomy, rows, widths))
     shallow(config)
-    places: dict[tuple[int, str], str] = {}
-    for number, place in _packed_places(rows, anatomy.family.stacks[0].layers).items():
-        places |= {(number, part): place for part in ("attention", "mlp", "shared", "extra")}
+    path, places = anatomy.family.stacks[0].layers, dict[tuple[int, str], str]()
+    for number, place in packed_places([(site.number, kinds) for site, kinds in rows]).items():
+        places |= {(number, part): f"{path}.{place}" for part in ("attention", "mlp", "shared", "extra")}
     return Shape("packed", config, dict(_renamed(anatomy, removed, _sliced(anatomy, widths), places)))
-
-
-def _packed_places(rows: Rows, path: str) -> dict[int, str]:
-    """Where each surviving source layer lies in the packed model."""
-    places: dict[int, str] = {}
-    index, orphans = -1, 0
-    for site, kinds in rows:
-        if "attention" in kinds:
-            index, orphans = index + 1, 0
-            places[site.number] = f"{path}.{index}"
-        else:
-            places[site.number] = f"{path}.{max(index, 0)}.{'pre' if index < 0 else 'post'}.{orphans}"
-            orphans += 1
-    return places
 
 
 def _portable(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> Shape:

@@ -29,13 +29,13 @@ from remodeler.checkpoint.config_faults import refuse_config, refuse_quantised
 from remodeler.checkpoint.mismatches import settle
 from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.model.blocks import Anatomy
-from remodeler.model.families import FAMILIES, Family, family
+from remodeler.model.families import FAMILIES, Family, config_names, family, unpacked_type
 from remodeler.model.files.diagnosis import tokenizer_fault
 from remodeler.model.files.shards import stored_dtype
 from remodeler.model.files.weights import tensor_files
 from remodeler.model.streaming import open_model, tensors_by_name
 from remodeler.model.tracing import probe, trace
-from remodeler.runs.console import ERR
+from remodeler.runs.progress import on_terminal
 from remodeler.runs.records import disk_errors
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
@@ -53,7 +53,6 @@ LIBRARY_ERRORS = (
     StrictDataclassError,
 )
 CONFIG_PART = "the config"
-CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,10 @@ class Checkpoint:
 
 
 def context_of(config: PreTrainedConfig) -> int | None:
-    """Longest window that a model of this config takes; None when it has no limit, as XLNet, which says -1."""
-    longest = next((int(each) for name in CONTEXT_NAMES if (each := getattr(config, name, None) or 0) > 0), None)
-    behind = config.pad_token_id + 1 if config.model_type.endswith("roberta") else 0  # where its positions start
+    """Longest window that a model of this config takes; None when it has no limit."""
+    names = config_names(unpacked_type(config.model_type))
+    longest = next((int(each) for name in names.context if (each := getattr(config, name, None) or 0) > 0), None)
+    behind = config.pad_token_id + 1 if names.behind_padding else 0
     return int(longest - behind) if longest else None
 
 
@@ -195,7 +195,7 @@ def one_sentence(name: str, what: str) -> Iterator[None]:
     """Library errors about a checkpoint, as one sentence; the transformers logger keeps quiet meanwhile."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
-    bars = transformers_logging.is_progress_bar_enabled() and not ERR.is_terminal  # people may see them
+    bars = transformers_logging.is_progress_bar_enabled() and not on_terminal()
     if bars:
         transformers_logging.disable_progress_bar()
     try:
@@ -276,7 +276,7 @@ def streamed_model(
     **code: bool,
 ) -> Any:
     """A model whose layers stay on disk, and what transformers says of its loading."""
-    folder = Path(name) if Path(name).is_dir() else repositories.downloaded(name, revision)
+    folder = repositories.downloaded(name, revision)
     return open_model(AUTO[row.task], config, folder, row, dtype, device, memory, **code)
 
 

@@ -3,13 +3,17 @@
 A test returns what its sentence names, or "". The first row that fits tells.
 """
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from remodeler.errors import InputError
-from remodeler.runs.console import note
+from remodeler.model.families import config_names
+
+logger = logging.getLogger(__name__)
+
 
 Shape = tuple[int, ...]
 
@@ -29,7 +33,6 @@ CLASSIFIER = re.compile(r"(^|\.)(score|classifier|v_head|value_head|reward_head|
 HEAD = re.compile(r"^(lm_head|embed_out|output_projection|cls)\.|(^|\.)lm_head\.")
 LAYER = re.compile(r"\.(\d+)\.")
 DROPPED = ("drop_attn_list", "drop_mlp_list", "block_configs")
-DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def _classifier(fit: Fit) -> str:
 
 def _shallow(fit: Fit) -> str:
     """How many layers are stored, where all those behind are missing."""
-    depth = next((int(fit.settings[name]) for name in DEPTHS if isinstance(fit.settings.get(name), int)), 0)
+    names = config_names(fit.settings.get("model_type")).depth
+    depth = next((int(fit.settings[name]) for name in names if isinstance(fit.settings.get(name), int)), 0)
     numbers = [int(found.group(1)) for name in fit.missing if (found := LAYER.search(name))]
     if len(numbers) < len(fit.missing) or not numbers:
         return ""
@@ -191,10 +195,10 @@ def settle(name: str, model: Any, info: Mapping[str, Any]) -> None:
     shapes = [(key, tuple(has), tuple(needs)) for key, has, needs in sorted(info.get("mismatched_keys", ()))]
     refuse_misfit(Fit(name, model.config.to_dict(), missing, unexpected, shapes))
     if unexpected:
-        note(
+        logger.warning(
             f"{len(unexpected)} weights of {name} have no place in its model and are left out (the first: "
             f"{unexpected[0]})"
         )
     if model.get_expanded_tied_weights_keys(all_submodels=True) and not model.all_tied_weights_keys:
-        note(f"{name} says tie_word_embeddings and has another head than its embeddings: they are not tied")
+        logger.warning(f"{name} says tie_word_embeddings and has another head than its embeddings: they are not tied")
         model.config.tie_word_embeddings = False

@@ -4,6 +4,7 @@ Whether that can work is asked before the hours of a run, not after them: the na
 folder that could not be sent is whole and stays; `remodel publish` sends it again.
 """
 
+import logging
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from remodeler.errors import InputError, one_line
 from remodeler.report.figures import size
-from remodeler.runs.console import note
+
+logger = logging.getLogger(__name__)
 
 
 def refuse_unpublishable(name: str) -> None:
@@ -79,10 +81,10 @@ def publish(folder: Path, name: str, public: bool = False, dry: bool = False) ->
     listed = files(folder)
     whole = sum(count for _, count in listed)
     kind = "public" if public else "private"
-    note(f"{len(listed)} files, {size(whole)}, to {name} ({kind} if it is new)")
+    logger.info(f"{len(listed)} files, {size(whole)}, to {name} ({kind} if it is new)")
     if dry:
         for path, count in listed:
-            note(f"  {path}  {size(count)}")
+            logger.info(f"  {path}  {size(count)}")
         return name
     refuse_unpublishable(name)
     try:

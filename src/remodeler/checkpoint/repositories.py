@@ -1,7 +1,8 @@
 """A model by its name, a folder or a hub id: what is no language model is refused, and its files are on this disk."""
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,17 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from remodeler.errors import InputError, one_line
 from remodeler.model.families import FAMILIES
-from remodeler.model.files.diagnosis import ADAPTER_CONFIG, CONFIG, GENERATION, MERGE_ADAPTER, refuse_folder
+from remodeler.model.files.diagnosis import ADAPTER_CONFIG, CONFIG, MERGE_ADAPTER, refuse_folder
 from remodeler.model.files.file_checks import json_object
+from remodeler.model.files.names import COMPANIONS, GENERATION
 from remodeler.model.files.weights import WHOLE, start_file, weight_files
-from remodeler.runs.console import note
 from remodeler.runs.records import disk_errors
 
-COMPANIONS = [
-    *("*.json", "*.py", "*.txt", "*.model", "*.model.v*", "*.tiktoken", "bpe.codes", "*.jinja", "README.md"),
-    *("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
-]
-"""What is needed of a repository beside its weights."""
+BESIDE = (*COMPANIONS, "*.json", "*.txt", "*.model", "*.jinja", "README.md")
+"""Files of a repository beside its weights: what results carry on, and what else is read, or named as left out."""
+
+logger = logging.getLogger(__name__)
+
 OTHER_TASKS = re.compile(
     r"(For\w*Classification|ForQuestionAnswering|ForMultipleChoice|ForNextSentencePrediction|For\w*Reward\w*"
     r"|RewardModel\w*|ForScore|ForRegression|WithValueHead|EncoderModel)$"
@@ -101,34 +102,46 @@ def refuse_other_models(name: str, settings: dict[str, Any]) -> None:
     if parts and settings.get("model_type") not in FAMILIES:
         raise InputError(
             f"{name} is a {settings.get('model_type')}, which reads more than text ({parts[0]}): save its text model "
-            "by itself, as docs/prune.md shows, and give that"
+            "by itself, as docs/reference/models.md shows, and give that"
         )
 
 
-def folder_of(name: str, revision: str | None = None) -> Path | None:
-    """Where a model's files lie: its folder, or its place in the hub's cache; None where it has neither."""
+def folder_of(name: str, revision: str | None = None, fetch: Sequence[str] = ()) -> Path | None:
+    """Where a model's files lie: its folder, or its place in the hub's cache; None where it has neither.
+
+    Args:
+        name: folder, hub id, or the name of a model that was made in memory.
+        revision: of the hub id.
+        fetch: patterns of files of a hub id to download first, where there is a network.
+    """
     if Path(name).is_dir():
         return Path(name)
     with suppress(OSError, ValueError):
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+        patterns = list(fetch) or None
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=not fetch))
     return None
 
 
 def downloaded(name: str, revision: str | None = None) -> Path:
-    """The folder of a hub id on this disk, with the weights that count and no others."""
-    folder = Path(snapshot_download(name, revision=revision, allow_patterns=COMPANIONS))
+    """A model's folder on this disk: its own, or that of a hub id with the weights that count and no others."""
+    if Path(name).is_dir():
+        return Path(name)
+    folder = _snapshot(name, revision)
     named = json_object(folder / CONFIG).get("transformers_weights", WHOLE)
-    folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*COMPANIONS, str(named)]))
+    folder = _snapshot(name, revision, str(named))
     if start_file(folder).suffix != ".json":
         return folder
-    shards = [file.relative_to(folder).as_posix() for file in weight_files(folder)]
-    return Path(snapshot_download(name, revision=revision, allow_patterns=[*COMPANIONS, *shards]))
+    return _snapshot(name, revision, *(file.relative_to(folder).as_posix() for file in weight_files(folder)))
+
+
+def _snapshot(name: str, revision: str | None, *weights: str) -> Path:
+    return Path(snapshot_download(name, revision=revision, allow_patterns=[*BESIDE, *weights]))
 
 
 def note_adapter(folder: Path) -> None:
     """Say that the config of an adapter that has no weights adds nothing to a model; transformers would not load it."""
     if (folder / ADAPTER_CONFIG).is_file():
-        note(f"{folder} has an {ADAPTER_CONFIG} and no weights of an adapter: it is left out")
+        logger.warning(f"{folder} has an {ADAPTER_CONFIG} and no weights of an adapter: it is left out")
 
 
 def without_adapter(name: str) -> dict[str, Any]:

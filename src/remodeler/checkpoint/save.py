@@ -4,6 +4,7 @@ Nothing is trusted that was not read back: every save ends with a reload, whose 
 in memory in one pass, and agree step by step with its KV cache.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,9 +32,10 @@ from remodeler.model.logprobs import spread_tokens, vocabulary
 from remodeler.model.streaming import held, streamed
 from remodeler.model.tracing import same_inputs
 from remodeler.model.widths import Widths, kept_masks, masked, narrowed, refuse_widths
-from remodeler.runs.console import note
 from remodeler.runs.records import disk_errors
 from remodeler.runs.units import Block
+
+logger = logging.getLogger(__name__)
 
 STEP_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """How far apart cached decoding and one pass may be, as a share of the largest logit: the tensors' shapes differ."""
@@ -115,7 +117,7 @@ def save_pruned(
 
 def _tell_pattern(shape: Shape) -> None:
     if shape.form == "stock" and (field := lost_pattern(shape.config)):
-        note(
+        logger.warning(
             f"its layers are not in the order any more that a {shape.config.model_type} has by itself ({field}): "
             "transformers reads that field, llama.cpp counts layers instead and computes something else"
         )

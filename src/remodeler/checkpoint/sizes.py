@@ -4,6 +4,7 @@ Bytes of weights are those of the tensors in the safetensors files that are load
 dtype: that is what a model takes on a disk and in use, whatever it is computed in while it is pruned or measured.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,8 +25,9 @@ from remodeler.model.minibatches import device_of
 from remodeler.model.streaming import streamed
 from remodeler.model.tracing import same_inputs
 from remodeler.report.figures import short, size
-from remodeler.runs.console import note
 from remodeler.runs.folders import free_space, partial
+
+logger = logging.getLogger(__name__)
 
 CACHED = 2  # tokens read to measure the cache: fewer than any sliding window holds
 STATE_BYTES = 2 * 3 * 4
@@ -154,7 +156,9 @@ def announce_space(out: Path, needed: int) -> None:
     """
     free, there = free_space(out), _allocated(partial(out))
     if free + there < needed:
-        note(f"about {size(needed)} will be written, the disk of {out} has {size(free)} left: free some before it ends")
+        logger.warning(
+            f"about {size(needed)} will be written, the disk of {out} has {size(free)} left: free some before it ends"
+        )
 
 
 def announce_training_space(out: Path, figures: Mapping[str, Any], everything: bool, copies: int = 1) -> None:

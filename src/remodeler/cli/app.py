@@ -1,245 +1,72 @@
-"""The command ``remodel``: one short function per verb, paths in, paths out, no logic."""
+"""The command ``remodel``: a verb is a config class and a function that is given it."""
 
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from remodeler import __version__
-from remodeler.cli import align_run
-from remodeler.cli import options as opt
-from remodeler.cli import options_recover as rec
-from remodeler.cli.audit import audit
-from remodeler.cli.evaluate import evaluate, show_table
+from remodeler.alignment.baselines.config import BaselineConfig
+from remodeler.alignment.config import AlignConfig, EvolveConfig, ReviseConfig, ReviserConfig
+from remodeler.alignment.judging.config import AnswerConfig, CompareConfig, JudgeConfig
+from remodeler.checkpoint.config import PublishConfig
+from remodeler.cli import align, align_judging
+from remodeler.cli.command import add_command, add_group
+from remodeler.cli.demo import DemoConfig, demo
+from remodeler.cli.evaluate import evaluate
 from remodeler.cli.export import export
-from remodeler.cli.merge import fuse, merge
+from remodeler.cli.fuse import fuse
+from remodeler.cli.merge import merge
+from remodeler.cli.prune import cut, prune
+from remodeler.cli.recover import recover
 from remodeler.cli.report import publish, report
+from remodeler.cli.screen import messages_as_notes, note
 from remodeler.errors import InputError, one_line, out_of_memory
-from remodeler.runs.console import note, say
+from remodeler.evaluation.config import EvaluateConfig
+from remodeler.exporting.config import ExportConfig
+from remodeler.fusion.config import FuseConfig
+from remodeler.merging.config import MergeConfig
+from remodeler.pruning.config import CutConfig, PruneConfig
+from remodeler.recovery.config import RecoverConfig
+from remodeler.report.config import ReportConfig
 from remodeler.runs.records import disk_refusal, os_error
 from remodeler.runs.streams import lasting_streams
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+STOPPED = "stopped (resumable: rerun the same command)"
+
+app = App(
+    name="remodel",
+    version=__version__,
     help="Make new language models out of existing ones, without training from scratch.",
-    epilog="Try it now, offline: `remodel demo`. Each verb explains itself: `remodel prune --help`.",
+    help_epilogue="Try it now, offline: `remodel demo`. Each verb explains itself: `remodel prune --help`.",
+    help_format="markdown",
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
 )
-
-
-def version(value: bool) -> None:
-    """Print the version and leave."""
-    if value:
-        say(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def main_options(
-    show: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
-) -> None:
-    """Options before the verb."""
-
-
-@app.command(cls=opt.Verb)
-def prune(
-    model: opt.Model,
-    out: opt.Out,
-    ratio: opt.Ratio = None,
-    remove: opt.Remove = None,
-    max_increase: opt.Increase = None,
-    method: opt.MethodName = "blockpruner",
-    criterion: opt.CriterionName = None,
-    unit: opt.UnitName = "block",
-    shape: opt.ShapeName = "free",
-    protect: opt.Protect = True,
-    search: opt.SearchName = "exact",
-    error: opt.ErrorShare = "1%",
-    refine: opt.Refine = False,
-    start: opt.Start = None,
-    batch_size: opt.BatchSize = None,
-    then: opt.Then = None,
-    blocks_share: opt.BlocksShare = "44%",
-    uniform: opt.Uniform = None,
-    multiple: opt.Multiple = None,
-    granularity: opt.Granularity = None,
-    steps: opt.Steps = None,
-    score: opt.Score = None,
-    initial: opt.Initial = None,
-    fusion: opt.Fusion = None,
-    form: opt.FormName = "auto",
-    texts: opt.TextSource = "alpaca",
-    samples: opt.Samples = 256,
-    length: opt.Length = None,
-    packing: opt.PackingName = "paper",
-    seed: opt.Seed = 42,
-    revision: opt.Revision = None,
-    family: opt.FamilyName = None,
-    trust_remote_code: opt.Trust = False,
-    dtype: opt.Dtype = "auto",
-    device: opt.Device = "auto",
-    stream: opt.Stream = False,
-    push_to_hub: opt.Push = None,
-    dry_run: opt.DryRun = False,
-) -> None:
-    """Remove the blocks, heads or channels that matter least, and write a smaller model that loads.
-
-    By default (BlockPruner) every step removes the attention or MLP block without which the model's perplexity on the
-    calibration texts is lowest; `--method` has the other papers. `remodel cut` makes other sizes. Resumable.
-
-    Example: `remodel prune Qwen/Qwen3-0.6B --out small --ratio 25%`
-    """
-    given = dict(locals())
-    opt.refuse_unpublishable(None if dry_run else push_to_hub)
-    from remodeler.checkpoint.source import Source
-    from remodeler.evaluation.texts import Text
-    from remodeler.pruning.config import Plan
-    from remodeler.pruning.job import prune_model
-    from remodeler.report.page import write_report
-
-    opt.refuse_unknown(given)
-    plan = Plan(**opt.plan_fields(Plan, given))
-    source, text = Source(**opt.fields_of(Source, given)), Text(**opt.fields_of(Text, given))
-    if prune_model(source, text, plan, opt.budget(ratio, remove, max_increase), out, write_report, dry_run):
-        _show(out, push_to_hub)
-
-
-@app.command(cls=opt.Verb)
-def cut(
-    log: Annotated[
-        Path, typer.Argument(help="The `removals.jsonl` of an earlier search, or its folder.", show_default=False)
-    ],
-    model: opt.Model,
-    out: opt.Out,
-    ratio: opt.Ratio = None,
-    remove: opt.Remove = None,
-    max_increase: opt.Increase = None,
-    form: opt.FormName = "auto",
-    revision: opt.Revision = None,
-    family: opt.FamilyName = None,
-    trust_remote_code: opt.Trust = False,
-    dtype: opt.Dtype = "auto",
-    device: opt.Device = "auto",
-    push_to_hub: opt.Push = None,
-) -> None:
-    """Make another size on the path of an earlier search, without searching again.
-
-    Example: `remodel cut small/removals.jsonl Qwen/Qwen3-0.6B --ratio 15% --out smaller`
-    """
-    from remodeler.checkpoint.source import Source
-    from remodeler.pruning.job import cut_model
-    from remodeler.report.page import write_report
-
-    opt.refuse_unpublishable(push_to_hub)
-    source = Source(model, revision, family, trust_remote_code, dtype, device)
-    cut_model(log, source, opt.budget(ratio, remove, max_increase), out, form, write_report)
-    _show(out, push_to_hub)
-
-
-@app.command(cls=opt.Verb)
-def recover(
-    model: opt.Model,
-    out: opt.Out,
-    teacher: rec.Teacher = None,
-    method: rec.Way = "lora",
-    adapters: rec.Adapters = None,
-    rank: rec.Rank = None,
-    alpha: rec.Alpha = None,
-    dropout: rec.Dropout = None,
-    top_k: rec.TopTokens = None,
-    text_share: rec.TextShare = None,
-    temperature: rec.Temperature = None,
-    teacher_store: rec.TeacherStore = None,
-    steps: rec.TrainSteps = None,
-    epochs: rec.Epochs = None,
-    learning_rate: rec.LearningRate = None,
-    batch_size: rec.Batch = None,
-    schedule: rec.ScheduleName = None,
-    warmup: rec.Warmup = None,
-    micro_batch: rec.MicroBatch = None,
-    precision: rec.PrecisionName = "auto",
-    checkpointing: rec.Checkpointing = False,
-    evaluate_every: rec.EvaluateEvery = 50,
-    merge: rec.Merge = True,
-    texts: opt.TextSource = "alpaca",
-    held_out: rec.HeldOut = None,
-    samples: rec.TrainSamples = 8000,
-    length: rec.Length = None,
-    packing: opt.PackingName = "paper",
-    seed: opt.Seed = 42,
-    revision: opt.Revision = None,
-    family: opt.FamilyName = None,
-    trust_remote_code: opt.Trust = False,
-    dtype: opt.Dtype = "auto",
-    device: opt.Device = "auto",
-    push_to_hub: opt.Push = None,
-    dry_run: opt.DryRun = False,
-) -> None:
-    """Give back what pruning cost: train a pruned model, and write it in the form it came in.
-
-    LoRA adapters by default, with BlockPruner's settings; `--method full` trains everything, `distill` learns from the
-    unpruned model. Interrupted? The same command goes on. Several GPUs: `torchrun ... -m remodeler recover`.
-
-    Example: `remodel recover small --teacher Qwen/Qwen3-0.6B --out better`
-    """
-    given = dict(locals())
-    opt.refuse_unpublishable(None if dry_run else push_to_hub)
-    from remodeler.checkpoint.source import Source
-    from remodeler.evaluation.texts import Text
-    from remodeler.recovery.config import Wish
-    from remodeler.recovery.job import recover_model
-    from remodeler.report.page import write_report
-
-    opt.refuse_unknown(given)
-    places = {"heldout": held_out, "store": teacher_store, **rec.parts(given)}
-    wish = Wish(**(opt.fields_of(Wish, given) | places))
-    source, text = Source(**opt.fields_of(Source, given)), Text(**opt.fields_of(Text, given))
-    if recover_model(source, text, wish, out, write_report, dry_run):
-        _show(out, push_to_hub)
-
-
-@app.command(cls=opt.Verb)
-def demo(
-    out: Annotated[Path, typer.Option(help="New folder for the results.")] = Path("remodel-demo"),
-) -> None:
-    """The main job on a small real model that travels along: prune, measure, write, load; offline, two minutes."""
-    from remodeler.cli.demo import load_in_stock, run_demo
-    from remodeler.report.page import write_report
-
-    for name, record in run_demo(out, write_report).items():
-        show_table(
-            record.results, f"{name}: {len(record.results['removed'])} of {record.results['blocks']} blocks removed"
-        )
-    say("")
-    say(f"A fresh Python with stock transformers, {out / 'standard'}:")
-    say(f"  {load_in_stock(out / 'standard')}")
-    say("")
-    say(f"Open {out / 'blocks' / 'report.html'}. Next: remodel prune --help")
-
-
-def _show(out: Path, name: str | None) -> None:
-    """The end of a verb: the table, where things are, and the way to the hub."""
-    from remodeler.runs.records import load_record
-
-    record = load_record(out)
-    show_table(record.results)
-    files = [name for name in ("report.html", "removals.jsonl", "record.json") if (out / name).exists()]
-    note(f"{out}: the model ({record.results['form']} form), {', '.join(files)}")
-    opt.published(out, name)
-
-
-app.command(cls=opt.Verb)(evaluate)
-app.command(cls=opt.Verb)(merge)
-app.command(cls=opt.Verb)(fuse)
-app.command(cls=opt.Verb)(export)
-app.command(cls=opt.Verb)(report)
-app.command(cls=opt.Verb)(publish)
-app.add_typer(align_run.app, name="align")
-app.add_typer(audit, name="audit", short_help="Find and count toxic spans in texts, and in what models write.")
+app.register_install_completion_command(help="Install completion for bash, zsh or fish.")
+add_command(app, "prune", PruneConfig, prune)
+add_command(app, "cut", CutConfig, cut)
+add_command(app, "recover", RecoverConfig, recover)
+add_command(app, "merge", MergeConfig, merge)
+add_command(app, "fuse", FuseConfig, fuse)
+add_command(app, "evaluate", EvaluateConfig, evaluate)
+add_command(app, "export", ExportConfig, export)
+aligning = add_group(app, "align", "Align a model by reviser-guided self-training, step by step or all in one command.")
+add_command(aligning, "run", AlignConfig, align.align)
+add_command(aligning, "train-reviser", ReviserConfig, align.train_reviser)
+add_command(aligning, "evolve", EvolveConfig, align.evolve)
+add_command(aligning, "revise", ReviseConfig, align.revise)
+add_command(aligning, "baseline", BaselineConfig, align.train_baseline)
+add_command(aligning, "compare", CompareConfig, align_judging.compare)
+add_command(aligning, "answer", AnswerConfig, align_judging.answer)
+add_command(aligning, "judge", JudgeConfig, align_judging.judge)
+add_command(app, "report", ReportConfig, report)
+add_command(app, "publish", PublishConfig, publish)
+add_command(app, "demo", DemoConfig, demo)
+CONVERTED = ("prune", "cut", "recover", "merge", "fuse", "align", "evaluate", "export", "report", "publish", "demo")
 
 
 def main() -> None:
@@ -247,24 +74,31 @@ def main() -> None:
 
     What can't be shown stops no work; where a table or a line of a result was lost so, the exit code says it.
     """
-    with lasting_streams() as (out, _):
-        code = _run()
+    with lasting_streams() as (out, _), messages_as_notes():
+        code = _run(sys.argv[1:])
         out.flush()
         if out.lost and not code:
             code = _refused(f"stdout can't be written ({out.lost}): files are complete, what was shown there is lost")
     sys.exit(code)
 
 
-def _run() -> Any:
+def _run(words: list[str]) -> Any:
     """Run the verb that was given; the exit code."""
     try:
-        app()
-    except SystemExit as end:  # typer's, with 130 where it was interrupted
-        return _refused("stopped (the same command goes on from here)", 130) if end.code == 130 else end.code
+        if words and not words[0].startswith("-") and words[0] not in CONVERTED:
+            from remodeler.cli import legacy
+
+            legacy.app()
+        else:
+            app(words)
+    except SystemExit as end:
+        return _refused(STOPPED, 130) if end.code == 130 else end.code
     except InputError as error:
         return _refused(str(error))
+    except CycloptsError as error:
+        return _refused(_mistake(error))
     except KeyboardInterrupt:
-        return _refused("stopped (the same command goes on from here)", 130)
+        return _refused(STOPPED, 130)
     except Exception as error:
         if out_of_memory(error):
             return _refused(f"memory ran out ({one_line(error)}): close other programs, or use a machine with more")
@@ -272,6 +106,19 @@ def _run() -> Any:
             return _refused(str(disk_refusal(Path(os.fsdecode(found.filename or "a file")), found)))
         raise
     return 0
+
+
+def _mistake(error: CycloptsError) -> str:
+    """What is wrong with the words that were typed, and where to look."""
+    text = (
+        one_line(error).removesuffix(".").replace("Parameter --", "--").replace("Unknown option: ", "unknown option ")
+    )
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        text = f"{error.argument.name} must be given"
+    if isinstance(error, UnusedCliTokensError):
+        text = f"{' '.join(error.unused_tokens or ())!r} was not expected"
+    verb = " ".join(error.command_chain or ())
+    return f"{text}: see remodel {verb} --help" if verb else f"{text}: see remodel --help"
 
 
 def _refused(sentence: str, code: int = 2) -> int:

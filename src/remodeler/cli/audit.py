@@ -80,11 +80,10 @@ def train(
     given = dict(locals())
     from remodeler.auditing.statistics.scoring import Score
     from remodeler.auditing.tagger.train_job import train_tagger
-    from remodeler.report.page import write_report
-    from remodeler.runs.console import note
+    from remodeler.cli.screen import note
     from remodeler.runs.records import load_record
 
-    if train_tagger(aud.wish_of(given), out, write_report, dry_run):
+    if train_tagger(aud.wish_of(given), out, dry_run):
         results = load_record(out).results
         _scored({name: Score(**part) for name, part in results["dev"].items()})
         if alarms := results["false_alarms"]:
@@ -160,7 +159,7 @@ def convert(source: aud.Source, target: aud.Target, texts: aud.TextsOf = None, s
     Example: `remodel audit convert spans-pred.txt spans.conll --texts posts.csv`
     """
     from remodeler.auditing.tagger.predict_job import convert_file
-    from remodeler.runs.console import note
+    from remodeler.cli.screen import note
 
     note(f"{target}: {convert_file(source, target, texts, skip_bad):,} posts")
 
@@ -170,7 +169,7 @@ for part in (train, predict, vote, score, convert, lexicon, run):
 
 
 def _scored(parts: dict[str, Any]) -> None:
-    from remodeler.runs.console import table
+    from remodeler.cli.screen import table
 
     rows = [
         [name, f"{each.f1:.4f}", f"{each.error:.4f}", f"{each.posts:,}"] for name, each in parts.items() if each.posts
@@ -179,7 +178,7 @@ def _scored(parts: dict[str, Any]) -> None:
 
 
 def _counted(rows: Any, out: Any) -> None:
-    from remodeler.runs.console import note
+    from remodeler.cli.screen import note
 
     found = sum(bool(row.spans) for row in rows)
     note(f"{out}: {len(rows):,} posts, {found:,} with spans")

@@ -43,12 +43,11 @@ def run(
     """
     given = dict(locals())
     from remodeler.auditing.job import audit
-    from remodeler.report.page import write_report
 
-    made = audit(run_options.wish_of(given), out, write_report, dry_run)
+    made = audit(run_options.wish_of(given), out, dry_run)
     if made is None:
         return
-    _told(made[0].results)
+    _told(made[0])
     if show_quotes:
         _quoted(made[1])
     if out:
@@ -69,30 +68,30 @@ def lexicon(
     Example: `remodel audit lexicon --texts tsd_train.csv --out words.json`
     """
     from remodeler.auditing.detectors.lexicon import make
-    from remodeler.runs.console import note
+    from remodeler.cli.screen import note
 
     words = make(texts, out, rate, hits, [each.strip().lower() for each in without.split(",")], hashed, skip_bad)
     note(f"{out}: {words} words")
 
 
-def _told(results: dict[str, Any]) -> None:
+def _told(record: Any) -> None:
     """The counts."""
-    from remodeler.report.figures import audited
-    from remodeler.runs.console import table
+    from remodeler.auditing.results import AuditResults
+    from remodeler.cli.screen import table
 
-    table("", *audited(results["audited"], results.get("difference")))
+    table("", *AuditResults.parse(record).table())
 
 
 def _quoted(found: Any) -> None:
     """What was found, as it stands."""
     from remodeler.auditing.statistics.counting import quotes
-    from remodeler.runs.console import say
+    from remodeler.cli.screen import say
 
     for line in quotes(found):
         say(line)
 
 
 def _places(out: Any) -> None:
-    from remodeler.runs.console import note
+    from remodeler.cli.screen import note
 
     note(f"{out}: report.html, README.md, record.json, {', '.join(sorted(path.name for path in out.glob('*.jsonl')))}")

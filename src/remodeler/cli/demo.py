@@ -1,4 +1,4 @@
-"""The main job on the small model that travels along: prune it twice, measure, write, load in stock transformers."""
+"""``remodel demo``: the bundled model pruned twice, measured, written, loaded in stock transformers."""
 
 import os
 import subprocess
@@ -6,21 +6,28 @@ import sys
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from remodeler.checkpoint.source import Source
+from remodeler.cli.evaluate import show_table
+from remodeler.cli.results import results_of
+from remodeler.cli.screen import note, say
 from remodeler.errors import InputError
-from remodeler.evaluation.texts import Text
-from remodeler.pruning.config import Plan
-from remodeler.pruning.job import Finish, prune_model
-from remodeler.pruning.search.budget import Budget
-from remodeler.runs.console import note
 from remodeler.runs.folders import refuse_existing
+from remodeler.runs.options import build, config
 from remodeler.runs.records import Record, load_record
 
-SAMPLES, LENGTH, RATIO = 12, 256, 0.25
+
+@config
+class DemoConfig:
+    """Try it: prune the small real model that is bundled, measure, write and load it; offline, two minutes."""
+
+    out: Path = Path("remodel-demo")
+    """New folder for the results."""
+
+
+OPTIONS = {"dtype": "float32", "device": "cpu", "texts": "python", "samples": 12, "length": 256, "ratio": 0.25}
 PROMPT = "Return a list of"
 RUNS = {
-    "blocks": ("BlockPruner as in the paper: any attention or MLP may go", Plan()),
-    "standard": ("neighbouring pairs only, so that what is left is a stock Llama", Plan(shape="standard")),
+    "blocks": ("BlockPruner as in the paper: any attention or MLP may go", "free"),
+    "standard": ("neighbouring pairs only, so that what is left is a stock Llama", "standard"),
 }
 STOCK = """
 import sys
@@ -35,18 +42,21 @@ print(f"{type(model).__name__} with {model.config.num_hidden_layers} layers cont
 """
 
 
-def run_demo(out: Path, finish: Finish) -> dict[str, Record]:
+def run_demo(out: Path) -> dict[str, Record]:
     """Prune the embedded model by blocks and by pairs into ``out``; both records by name.
 
     Calibration and held-out texts are disjoint parts of what every Python documents of itself; nothing is fetched.
     """
+    from remodeler.pruning.config import PruneConfig
+    from remodeler.pruning.job import prune_model
+
     refuse_existing(out)
     with as_file(files("remodeler") / "demo_model") as model:
-        for name, (words, plan) in RUNS.items():
+        for name, (words, shape) in RUNS.items():
             note("")
             note(f"{name}: {words}")
-            source = Source(str(model), dtype="float32", device="cpu")
-            prune_model(source, Text("python", SAMPLES, LENGTH), plan, Budget(ratio=RATIO), out / name, finish)
+            given = {"model": str(model), "out": out / name, "shape": shape, **OPTIONS}
+            prune_model(build(PruneConfig, given))
     return {name: load_record(out / name) for name in RUNS}
 
 
@@ -63,3 +73,16 @@ def load_in_stock(folder: Path) -> str:
 def _last_line(text: str) -> str:
     """What a process said in the end."""
     return (text.strip().splitlines() or ["it said nothing"])[-1]
+
+
+def demo(config: DemoConfig) -> None:
+    """Run the demo, and show what came of it."""
+    out = config.out
+    for name, record in run_demo(out).items():
+        removed, blocks = len(record.results["removed"]), record.results["blocks"]
+        show_table(results_of(record), f"{name}: {removed} of {blocks} blocks removed")
+    say("")
+    say(f"A fresh Python with stock transformers, {out / 'standard'}:")
+    say(f"  {load_in_stock(out / 'standard')}")
+    say("")
+    say(f"Open {out / 'blocks' / 'report.html'}. Next: remodel prune --help")

@@ -253,23 +253,6 @@ def share(option: str, text: str) -> float:
         raise InputError(f"--{option} {text!r} is not a number: give a share as 0.25 or 25%") from None
 
 
-def budget(ratio: str | None, remove: int | None, increase: str | None) -> Any:
-    """When a search stops; by default at a quarter of the parameters."""
-    from remodeler.pruning.search.budget import Budget
-
-    if ratio is None and remove is None and increase is None:
-        ratio = "25%"
-    rise = None if increase is None else share("max-perplexity-increase", increase)
-    return Budget(None if ratio is None else share("ratio", ratio), remove, rise)
-
-
-def plan_fields(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the options say of a plan: its fields by name, shares as numbers, and what is for widths alone."""
-    shares = {name: share(name.replace("_", "-"), given[name]) for name in ("error", "blocks_share")}
-    widths = {name: given[name] for name in WIDTH_OPTIONS if given[name] is not None}
-    return fields_of(kind, given) | shares | {"width_options": widths}
-
-
 def refuse_unpublishable(name: str | None) -> None:
     """Ask the hub before a run, not after it."""
     if name is not None:
@@ -282,6 +265,6 @@ def published(out: Path, name: str | None) -> None:
     """Put a result on the hub, where that was asked for."""
     if name is not None:
         from remodeler.checkpoint.publish import publish
-        from remodeler.runs.console import say
+        from remodeler.cli.screen import say
 
         say(publish(out, name))

@@ -11,12 +11,13 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from remodeler.data.config import Packing
 from remodeler.data.sources import NAMES, Example, Sampled, alpaca_example, read_texts, sample
 from remodeler.errors import InputError, one_line
 
@@ -39,7 +40,6 @@ __all__ = [
 ]
 
 IGNORED = -100
-Packing = Literal["paper", "per-text"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,78 +1,94 @@
 """Evaluate from start to finish: load, measure side by side, write record and report."""
 
+import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from remodeler.checkpoint.load import Checkpoint, load
-from remodeler.errors import InputError
-from remodeler.evaluation.metrics import evaluate, evaluation_texts
+from remodeler.checkpoint.load import Checkpoint
+from remodeler.errors import InputError, option
+from remodeler.evaluation.config import EvaluateConfig
+from remodeler.evaluation.metrics import evaluation_texts, measure
+from remodeler.evaluation.results import EvaluateResults
 from remodeler.model.logprobs import vocabulary
 from remodeler.report.cliff import guessing_warning
-from remodeler.runs.console import note
-from remodeler.runs.folders import new_folder, refuse_existing
-from remodeler.runs.records import Record, save_record, versions
+from remodeler.report.page import write_result
+from remodeler.runs.job import Job, run
+from remodeler.runs.options import build, flat, recorded, signed
+from remodeler.runs.records import Record, load_record, versions
 
-Finish = Callable[[Path], object]
-Show = Callable[[dict[str, Any]], object]
+Show = Callable[[EvaluateResults], object]
+
+logger = logging.getLogger(__name__)
+NO_SEED = 42
+"""Nothing is drawn; records have had this number."""
 
 
-def nobody(_: dict[str, Any]) -> None:
-    """Nobody looks."""
-
-
-def evaluate_models(
-    names: Sequence[str],
-    revisions: Sequence[str | None],
-    loading: dict[str, Any],
-    options: dict[str, Any],
-    tasks: Sequence[str],
-    out: Path | None,
-    finish: Finish,
-    show: Show = nobody,
-) -> Record:
-    """Measure models; with ``out`` also write ``record.json`` and the report to that new folder.
+@signed(EvaluateConfig, "model")
+def evaluate(models: Any, **options: Any) -> EvaluateResults:
+    """Measure models side by side.
 
     Args:
-        names: folders or hub ids.
-        revisions: one for each name.
-        loading: ``family``, ``trust_remote_code``, ``dtype`` and ``device``, the same for all.
-        options: ``texts`` (None: no perplexity), ``length``, ``packing``, ``limit`` and ``speed``.
-        tasks: lm-eval tasks and local question files.
-        out: a folder that does not exist yet.
-        finish: called with the folder when the record is in it.
+        models: a folder, a hub id or a loaded checkpoint, or several of them.
+        options: as of :class:`~remodeler.evaluation.config.EvaluateConfig`.
+
+    Raises:
+        InputError: for what can't work, before anything is measured.
+    """
+    first, *others = models if isinstance(models, list | tuple) else [models]
+    return evaluate_models(build(EvaluateConfig, {"model": first, "against": tuple(others), **options}))
+
+
+def evaluate_models(config: EvaluateConfig, show: Show = lambda results: None) -> EvaluateResults:
+    """Measure models; with a place for it, also write ``record.json`` and the report to that new folder.
+
+    Args:
+        config: what, and how.
         show: called with the results before anything is written, so that a full disk loses none.
     """
-    if out:
-        refuse_existing(out)
-    if options["limit"] is not None and not tasks:
-        raise InputError(f"--limit {options['limit']} was given without --tasks, whose questions it counts: add some")
-    source = options["texts"]
-    texts = evaluation_texts(source) if source else []
-    with new_folder(out) if out else nullcontext() as work:  # now: a place that can't be written costs no measurement
-        checkpoints = [load(name, revision=rev, **loading) for name, rev in zip(names, revisions, strict=True)]
-        note(f"measuring {' and '.join(names)}")
-        results = _results(names, checkpoints, texts, options, tasks)
+    if config.limit is not None and not config.tasks:
+        raise InputError(
+            f"{option('limit', config.limit)} was given without {option('tasks')}, whose questions it counts: add some"
+        )
+    found = run(lambda device: _job(config, show), config.out)
+    assert found is not None
+    return found
+
+
+def _job(config: EvaluateConfig, show: Show) -> Job[EvaluateResults]:
+    texts = evaluation_texts(config.texts) if config.texts else []
+    names = [str(recorded(each)) for each in (config.source.model, *config.against)]
+
+    def work(folder: Path) -> EvaluateResults:
+        results = _results(config, names, texts)
         show(results)
-        inputs = {"models": dict(zip(names, revisions, strict=True)), "texts": {"source": source}}
-        record = Record("evaluate", {**loading, **options, "tasks": list(tasks)}, inputs, 42, versions(), results)
-        if work:
-            save_record(work, record)
-            finish(work)
-    return record
+        return results
+
+    def describe(folder: Path, results: EvaluateResults) -> None:
+        if config.out:
+            write_result(folder, _record(config, names, results), results)
+
+    return Job(_options(config), work, describe, lambda folder: EvaluateResults.parse(load_record(folder)))
 
 
-def _results(
-    names: Sequence[str],
-    checkpoints: Sequence[Checkpoint],
-    texts: Sequence[str],
-    options: dict[str, Any],
-    tasks: Sequence[str],
-) -> dict[str, Any]:
+def _options(config: EvaluateConfig) -> dict[str, Any]:
+    others = ("model", "against", "revision", "out")
+    return {name: value for name, value in flat(config).items() if name not in others} | {"tasks": list(config.tasks)}
+
+
+def _record(config: EvaluateConfig, names: Sequence[str], results: EvaluateResults) -> Record:
+    revisions = [config.source.revision, *(None for _ in config.against)]
+    inputs = {"models": dict(zip(names, revisions, strict=True)), "texts": {"source": config.texts}}
+    return Record("evaluate", _options(config), inputs, NO_SEED, versions(), results.to_record())
+
+
+def _results(config: EvaluateConfig, names: Sequence[str], texts: Sequence[str]) -> EvaluateResults:
     """What was measured, and the warning of models that only guess."""
-    measured = {key: options[key] for key in ("length", "packing", "limit", "speed")}
-    scores = evaluate(checkpoints, texts, tasks=tasks, **measured)
+    source = config.source
+    checkpoints: list[Checkpoint] = [source.open(), *(source.load(each) for each in config.against)]
+    logger.info(f"measuring {' and '.join(names)}")
+    how: dict[str, Any] = {"length": config.length, "packing": config.packing, "limit": config.limit}
+    scores = measure(checkpoints, texts, tasks=config.tasks, speed=config.speed, **how)
     sizes = [vocabulary(checkpoint.model) for checkpoint in checkpoints]
     found = guessing_warning(names, [each.get("perplexity") for each in scores], sizes)
-    return {"checkpoints": scores, **({"warning": found} if found else {})}
+    return EvaluateResults(checkpoints=scores, warning=found)

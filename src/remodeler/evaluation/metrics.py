@@ -26,7 +26,7 @@ from remodeler.data.windows import Packing, Windows, masked, seq2seq, windows
 from remodeler.errors import InputError
 from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity
 from remodeler.model.tracing import same_inputs
-from remodeler.runs.console import bar
+from remodeler.runs.progress import progress_bar
 
 Scores = dict[str, Any]
 T = TypeVar("T")
@@ -35,7 +35,7 @@ LENGTH = 2048  # of a window, where the model can read that much
 PROMPT, NEW, REPEATS = 128, 64, 5
 
 
-def evaluate(
+def measure(
     checkpoints: Sequence[Checkpoint],
     texts: Sequence[str] = (),
     *,
@@ -108,12 +108,17 @@ def text_scores(
     Bits per byte are None for other than causal models: a pseudo-likelihood encodes no text, half a window is not all.
     """
     chosen = model_windows(checkpoint, texts, length, packing)
-    with bar(f"perplexity of {checkpoint.name}") as hear:
-        nll = mean_nll(checkpoint.anatomy, chosen, size, lambda share: hear(share, ""))
+    with progress_bar(f"perplexity of {checkpoint.name}") as progress:
+        nll = mean_nll(checkpoint.anatomy, chosen, size, progress)
     known = checkpoint.anatomy.family.task == "causal" and chosen.bytes > 0
     bits = bits_per_byte(nll, chosen) if known else None
     scores = {"perplexity": perplexity(nll), "bits_per_byte": bits}
     return scores | {"tokens": chosen.tokens, "windows": len(chosen), "length": length}
+
+
+def window_length(length: int | None, checkpoint: Checkpoint) -> int:
+    """Tokens per window: as given, or 2,048, or what the model reads."""
+    return min(LENGTH, checkpoint.context or LENGTH) if length is None else length
 
 
 def model_windows(checkpoint: Checkpoint, texts: Sequence[str], length: int, packing: Packing = "paper") -> Windows:

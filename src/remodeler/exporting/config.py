@@ -1,68 +1,86 @@
-"""What a person asks of an export."""
+"""Options of an export: what is written, for which runtime."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Literal
 
-from remodeler.errors import InputError
+from remodeler.checkpoint.config import LoadConfig, ModelLike
+from remodeler.errors import InputError, option
+from remodeler.runs.options import Option, config
+from remodeler.runs.removals import REMOVALS_FILE
 
 GRAPHS = ("onnx", "executorch")
 """Hold float32."""
-TARGETS = ("gguf", "nemotron", *GRAPHS)
-REMOVALS_FILE = "removals.jsonl"
-GGUF_KINDS = ("f32", "f16", "bf16", "q8_0")
+Target = Literal["gguf", "nemotron", "onnx", "executorch"]
+Storage = Literal["f32", "f16", "bf16", "q8_0"]
+TARGET, FILE, CHECK = "Target", "From a GGUF file", "Check"
 
 
-@dataclass(frozen=True)
-class Wish:
-    """A checkpoint in another form, or a GGUF file without some blocks."""
+@config
+class ExportConfig:
+    """Write a pruned model so that another runtime runs it, faster than the whole one.
 
-    model: str | None
-    to: str = "gguf"
-    kind: str = "f16"
-    """What a GGUF file stores matrices in."""
-    tokenizer: Path | None = None
-    """A GGUF file whose tokenizer is copied."""
-    gguf: Path | None = None
-    """An unpruned GGUF file, in the place of a model."""
-    removals: Path | None = None
-    steps: int | None = None
-    """Of the removal log."""
-    check: bool = True
-    dtype: str = "auto"
-    family: str | None = None
-    trust_remote_code: bool = False
-    runtime: str | None = None
-    """The Python of an environment whose runtimes read the result too; by default this one."""
+    vLLM needs no export: install this package beside it, and it serves the packed folder as it is.
 
-    def checked(self) -> "Wish":
-        """Itself; what holds float32 is loaded so, and a folder stands for its removal log.
+    Example: `remodel export pruned --to gguf --store q8_0 --out pruned.gguf`
 
-        Raises:
-            InputError: for what contradicts itself.
-        """
-        if (self.model is None) == (self.gguf is None):
-            raise InputError("a model or --gguf FILE was expected, one of the two: name what to export")
-        if self.gguf is not None and self.removals is None:
-            raise InputError("--gguf was given without --removals: name the removals.jsonl of the pruned model")
-        if self.gguf is None and (self.removals is not None or self.steps is not None):
-            raise InputError("--removals and --steps go with --gguf; of a model `remodel cut` takes another size")
-        if self.to not in TARGETS:
-            raise InputError(f"--to {self.to!r} is not known: choose {', '.join(TARGETS)}")
-        if self.to != "gguf" and (self.gguf is not None or self.tokenizer is not None):
-            raise InputError(f"--to {self.to} was given with --gguf or --tokenizer-from: those are for --to gguf")
-        if self.runtime is not None and (self.to != "nemotron" or not self.check):
-            raise InputError("--runtime goes with --to nemotron and --check: other forms are read by what is here")
-        if self.kind not in GGUF_KINDS:
-            raise InputError(f"--store {self.kind!r} is not known: choose {', '.join(GGUF_KINDS)}")
-        if self.steps is not None and self.steps < 1:
-            raise InputError(f"--steps {self.steps} was given, at least 1 was expected: raise it")
-        if self.gguf is None and self.to in GRAPHS:
-            return self._graph()
+    Example: `remodel export pruned --to onnx --out pruned-onnx`
+
+    Example: `remodel export --gguf whole-Q4_K_M.gguf --removals pruned/removals.jsonl --out pruned-Q4_K_M.gguf`
+    """
+
+    model: Annotated[ModelLike, Option(positional=True)] = None
+    """A model, pruned or not: a folder or a hub id."""
+    out: Annotated[Path | None, Option(required=True)] = None
+    """New file, or folder, for the result."""
+    dry_run: bool = False
+    """Say what would be written; write nothing."""
+    to: Annotated[Target, Option(TARGET)] = "gguf"
+    """gguf (llama.cpp), nemotron (vLLM's own class, mlx-lm, SGLang), onnx or executorch."""
+    store: Annotated[Storage, Option(TARGET)] = "f16"
+    """gguf: type that matrices are stored in: f32, f16, bf16 or q8_0."""
+    tokenizer_from: Annotated[Path | None, Option(TARGET)] = None
+    """gguf: a GGUF file of the unpruned model, whose tokenizer is copied."""
+    gguf: Annotated[Path | None, Option(FILE)] = None
+    """Remove blocks from this unpruned file, quantised or not."""
+    removals: Annotated[Path | None, Option(FILE)] = None
+    """The removals.jsonl that says which blocks, or its folder."""
+    removal_steps: Annotated[int | None, Option(FILE, low=1, default="all")] = None
+    """Only its first steps."""
+    check: Annotated[bool, Option(CHECK)] = True
+    """Read the result back and compare logits."""
+    runtime: Annotated[str | None, Option(CHECK, default="this one")] = None
+    """nemotron: the Python of an environment with vLLM or mlx-lm, which read the result too."""
+    loading: LoadConfig = LoadConfig()
+
+    def __post_init__(self) -> None:
+        self._refuse_contradictions()
         if self.removals is not None and self.removals.is_dir():
-            return replace(self, removals=self.removals / REMOVALS_FILE)
-        return self
+            object.__setattr__(self, "removals", self.removals / REMOVALS_FILE)
+        if self.gguf is None and self.to in GRAPHS:
+            self._in_float32()
 
-    def _graph(self) -> "Wish":
-        if self.dtype not in ("auto", "float32"):
-            raise InputError(f"--dtype {self.dtype} was given, --to {self.to} writes float32 only: leave it out")
-        return replace(self, dtype="float32")
+    def _refuse_contradictions(self) -> None:
+        to, gguf = option("to", self.to), option("gguf")
+        if (self.model is None) == (self.gguf is None):
+            raise InputError(f"{option('model')} or {gguf} was expected, one of the two: name what to export")
+        if self.gguf is not None and self.removals is None:
+            raise InputError(
+                f"{gguf} was given without {option('removals')}: name the removals.jsonl of the pruned model"
+            )
+        if self.gguf is None and (self.removals is not None or self.removal_steps is not None):
+            names = f"{option('removals')} and {option('removal_steps')}"
+            raise InputError(f"{names} go with {gguf}; of a model, cut takes another size")
+        if self.to != "gguf" and (self.gguf is not None or self.tokenizer_from is not None):
+            names = f"{gguf} or {option('tokenizer_from')}"
+            raise InputError(f"{to} was given with {names}: those are for {option('to', 'gguf')}")
+        if self.runtime is not None and (self.to != "nemotron" or not self.check):
+            names = f"{option('to', 'nemotron')} and {option('check', True)}"
+            raise InputError(f"{option('runtime')} goes with {names}: other forms are read by what is here")
+
+    def _in_float32(self) -> None:
+        dtype = self.loading.dtype
+        if dtype not in ("auto", "float32"):
+            names = f"{option('dtype', dtype)} was given, {option('to', self.to)}"
+            raise InputError(f"{names} writes float32 only: leave it out")
+        object.__setattr__(self, "loading", replace(self.loading, dtype="float32"))

@@ -1,37 +1,40 @@
 """Export from start to finish: load, write beside, read back, compare, rename; and a record of it."""
 
-import math
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from remodeler.checkpoint.load import Checkpoint, fingerprint, load
+from remodeler.checkpoint.config import ModelLike
+from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.checkpoint.sizes import announce_space, file_sizes
-from remodeler.errors import InputError
-from remodeler.exporting.config import Wish
+from remodeler.errors import InputError, option
+from remodeler.exporting.config import ExportConfig
 from remodeler.exporting.decilm.check import check
 from remodeler.exporting.decilm.runtimes import check as read_by
 from remodeler.exporting.decilm.runtimes import runtimes
 from remodeler.exporting.decilm.write import refuse, write_nemotron
 from remodeler.exporting.graph.job import TARGETS as GRAPHS
-from remodeler.exporting.graph.job import announce, ready, seen, write_graph, write_graph_card
+from remodeler.exporting.graph.job import announce, ready, write_graph
+from remodeler.exporting.results import ExportResults
 from remodeler.report.cliff import risen, stored_warning, usable_steps, warning, warning_line
-from remodeler.report.figures import number
-from remodeler.runs.console import note
+from remodeler.report.figures import Values
+from remodeler.report.page import write_record_and_card
 from remodeler.runs.folders import new_folder, refuse_existing
+from remodeler.runs.options import build, flat, recorded, signed
 from remodeler.runs.records import (
     Record,
     command_line,
-    options_of,
-    read_lines,
-    save_record,
     sha256,
     versions,
     write_json,
 )
+from remodeler.runs.removals import perplexities, read_log_lines
+
+logger = logging.getLogger(__name__)
+
 
 NO_SEED = 0
 """Nothing is drawn."""
@@ -40,27 +43,35 @@ GGUF_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32}
 """Of a number of a matrix; a block of q8_0 has 32 of them and a scale."""
 
 
-def export(wish: Wish, out: Path, dry: bool = False) -> None:
+@signed(ExportConfig)
+def export(model: ModelLike = None, to: str = "gguf", out: Path | str | None = None, **options: Any) -> ExportResults:
     """Write a model for another runtime.
 
     Args:
-        wish: what, and how.
+        model: a folder, a hub id or a loaded checkpoint; None to remove blocks from a file, ``gguf``.
+        to: a row of ``TARGETS``.
         out: a new file, or folder.
-        dry: say what would be written, and no more.
+        options: as of :class:`~remodeler.exporting.config.ExportConfig`.
 
     Raises:
-        InputError: for what can't work, in one sentence.
+        InputError: for what can't work; nothing is written then.
     """
-    wish = wish.checked()
-    TARGETS["file" if wish.gguf else wish.to](wish, out, dry)
+    if out is None:
+        raise InputError(f"{option('out')} must be given")
+    found = export_model(build(ExportConfig, {"model": model, "to": to, "out": Path(out), **options}))
+    return found or ExportResults()
 
 
-def _loaded(wish: Wish) -> Checkpoint:
-    found = load(
-        wish.model or "", dtype=wish.dtype, device="cpu", family=wish.family, trust_remote_code=wish.trust_remote_code
-    )
+def export_model(config: ExportConfig) -> ExportResults | None:
+    """Write a model for another runtime; None in a dry run, which only says what would be written."""
+    assert config.out
+    return TARGETS["file" if config.gguf else config.to](config, config.out)
+
+
+def _loaded(config: ExportConfig) -> Checkpoint:
+    found = replace(config.loading, device="cpu").load(config.model)
     if found.anatomy.family.task != "causal":
-        raise InputError(f"{found.name} is no causal language model: these runtimes run nothing else")
+        raise InputError(f"{found.name} is not a causal language model: these runtimes run nothing else")
     return found
 
 
@@ -74,77 +85,78 @@ def _writer() -> Any:
         raise InputError("writing GGUF needs the package gguf: pip install 'remodeler[export]'") from None
 
 
-def _file(wish: Wish, out: Path, dry: bool) -> None:
+def _file(config: ExportConfig, out: Path) -> ExportResults | None:
     """Blocks out of a GGUF file."""
     writer = _writer()
-    if wish.gguf and wish.gguf.is_file():
-        announce_space(out, wish.gguf.stat().st_size)
-    if dry:
-        writer.preview_pruned(wish.gguf, wish.removals, wish.steps)
-        return
-
-    def finish(told: Any, path: Path) -> None:
-        files = [("gguf", wish.gguf), ("removals", wish.removals)]
+    if config.gguf and config.gguf.is_file():
+        announce_space(out, config.gguf.stat().st_size)
+    if config.dry_run:
+        writer.preview_pruned(config.gguf, config.removals, config.removal_steps)
+        return None
+    with writer.pruned_file(config.gguf, config.removals, out, config.removal_steps, config.check) as (told, path):
+        files = [("gguf", config.gguf), ("removals", config.removals)]
         inputs = {name: {"name": str(file), "sha256": sha256(file)} for name, file in files if file}
-        _beside(wish, out, inputs, told, path)
-
-    writer.prune_gguf(wish.gguf, wish.removals, out, wish.steps, wish.check, finish)
+        return _beside(config, out, inputs, told, path)
 
 
-def _gguf(wish: Wish, out: Path, dry: bool) -> None:
+def _gguf(config: ExportConfig, out: Path) -> ExportResults | None:
     """A checkpoint as a GGUF file."""
     writer = _writer()
     refuse_existing(out)
-    checkpoint = _loaded(wish)
-    announce_space(out, int(file_sizes(checkpoint)["parameters"] * GGUF_BYTES[wish.kind]))
-    if dry:
-        writer.preview(checkpoint, wish.kind)
-        return
-    finish = partial(_beside, wish, out, _inputs(checkpoint))
-    writer.export_gguf(checkpoint, out, wish.kind, wish.tokenizer, wish.check, finish)
+    checkpoint = _loaded(config)
+    announce_space(out, int(file_sizes(checkpoint)["parameters"] * GGUF_BYTES[config.store]))
+    if config.dry_run:
+        writer.preview(checkpoint, config.store)
+        return None
+    with writer.exported_file(checkpoint, out, config.store, config.tokenizer_from, config.check) as (told, path):
+        return _beside(config, out, _inputs(checkpoint), told, path)
 
 
-def _nemotron(wish: Wish, out: Path, dry: bool) -> None:
+def _nemotron(config: ExportConfig, out: Path) -> ExportResults | None:
     """A checkpoint in DeciLM's layout."""
     refuse_existing(out)
-    names = runtimes(wish.runtime) if wish.check else []
-    if wish.runtime and not names:
-        raise InputError(f"{wish.runtime} has neither vllm nor mlx_lm: give the Python of an environment that has")
-    checkpoint = _loaded(wish)
+    names = runtimes(config.runtime) if config.check else []
+    if config.runtime and not names:
+        raise InputError(f"{config.runtime} has neither vllm nor mlx_lm: give the Python of an environment that has")
+    checkpoint = _loaded(config)
     announce_space(out, file_sizes(checkpoint)["weight_bytes"])
-    if dry:
+    if config.dry_run:
         refuse(checkpoint)
-        return
+        return None
     with new_folder(out) as work:
         layers = write_nemotron(checkpoint, work)
-        results: dict[str, Any] = {"layers": layers}
-        if wish.check:
-            results["difference"] = check(checkpoint, work)
-            note(f"read back: logits differ by {results['difference']:.2g} of the largest")
-            told = [read_by(checkpoint, work, name, wish.runtime, trust_remote_code=True) for name in names]  # our own
-            results["runtimes"] = [asdict(each) for each in told]
-        save_record(work, _record(wish, out, _inputs(checkpoint), results))
+        results = ExportResults(layers=layers)
+        if config.check:
+            difference = check(checkpoint, work)
+            logger.info(f"read back: logits differ by {difference:.2g} of the largest")
+            told = [
+                read_by(checkpoint, work, name, config.runtime, trust_remote_code=True) for name in names
+            ]  # our own
+            results = replace(results, difference=difference, runtimes=[asdict(each) for each in told])
+        results = _with_warning(config, results)
+        write_record_and_card(work, _record(config, _inputs(checkpoint), results), results)
+    return results
 
 
-def _graph(wish: Wish, out: Path, dry: bool) -> None:
+def _graph(config: ExportConfig, out: Path) -> ExportResults | None:
     """A checkpoint as one graph, for ONNX Runtime or ExecuTorch."""
     refuse_existing(out)
-    ready(GRAPHS[wish.to])
-    checkpoint = _loaded(wish)
+    ready(GRAPHS[config.to])
+    checkpoint = _loaded(config)
     announce_space(out, file_sizes(checkpoint)["parameters"] * FLOAT32)
-    if dry:
-        announce(checkpoint, GRAPHS[wish.to])
-        return
+    if config.dry_run:
+        announce(checkpoint, GRAPHS[config.to])
+        return None
     with new_folder(out) as work:
-        results = write_graph(checkpoint, work, wish.to, wish.check)
-        if "runtime" in results:
-            note(seen(results))
-        record = _record(wish, out, _inputs(checkpoint), results)
-        write_graph_card(work, wish.to, checkpoint.name, results)
-        save_record(work, record)
+        results = ExportResults(**write_graph(checkpoint, work, config.to, config.check))
+        if results.runtime is not None:
+            logger.info(results.check_sentence())
+        results = _with_warning(config, results)
+        write_record_and_card(work, _record(config, _inputs(checkpoint), results), results)
+    return results
 
 
-TARGETS: dict[str, Callable[[Wish, Path, bool], None]] = {
+TARGETS: dict[str, Callable[[ExportConfig, Path], ExportResults | None]] = {
     "gguf": _gguf,
     "nemotron": _nemotron,
     "onnx": _graph,
@@ -153,20 +165,20 @@ TARGETS: dict[str, Callable[[Wish, Path, bool], None]] = {
 }
 
 
-def _warned(wish: Wish) -> dict[str, Any]:
-    """The warning of a source that is of no use, said again, for the record; nothing where it has none."""
-    given = stored_warning(Path(wish.model)) if wish.model else _log_warning(wish)
+def _with_warning(config: ExportConfig, results: ExportResults) -> ExportResults:
+    """With the command, and the warning of a source that is of no use, which is said again."""
+    given = stored_warning(Path(str(recorded(config.model)))) if config.model else _log_warning(config)
     if given:
-        note(warning_line(given))
-    return {"warning": given} if given else {}
+        logger.info(warning_line(given))
+    return replace(results, warning=given, command=command_line())
 
 
-def _log_warning(wish: Wish) -> dict[str, Any] | None:
+def _log_warning(config: ExportConfig) -> Values | None:
     """That of the steps of a removal log, where it tells their perplexities."""
-    lines = read_lines(wish.removals)[: None if wish.steps is None else wish.steps + 1] if wish.removals else []
-    path = [math.inf if (value := number(line.get("perplexity"))) is None else value for line in lines]
-    steps = usable_steps(path) if path and all("perplexity" in line for line in lines) else None
-    if steps is None:
+    lines = read_log_lines(config.removals) if config.removals else []
+    path = perplexities(lines[: None if config.removal_steps is None else config.removal_steps + 1])
+    steps = usable_steps(path) if path else None
+    if path is None or steps is None:
         return None
     text = f"this result is not usable: perplexity rises {risen(path[0], path[-1])}"
     return warning(f"{text}; stop after step {steps}" if steps else text, path[0], path[-1])
@@ -176,18 +188,18 @@ def _inputs(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"model": {"name": checkpoint.name, "weights": fingerprint(checkpoint.model)}}
 
 
-def _beside(wish: Wish, out: Path, inputs: Mapping[str, Any], told: Any, path: Path) -> None:
+def _beside(config: ExportConfig, out: Path, inputs: Mapping[str, Any], told: Any, path: Path) -> ExportResults:
     """The record of a single file lies beside it, and is there first: a file without one was never finished."""
-    results = _writer().shown(told)
-    if results:
-        note(
-            f"read back by {results['runtime']}: logits differ by {results['difference']:.2g} of the largest, "
-            f"{results['agree']:.0%} of the likeliest tokens are the same"
+    if told is not None:
+        logger.info(
+            f"read back by {told.runtime}: logits differ by {told.difference:.2g} of the largest, "
+            f"{told.agree:.0%} of the likeliest tokens are the same"
         )
-    results["bytes"] = path.stat().st_size
-    write_json(out.with_name(out.name + ".record.json"), asdict(_record(wish, out, inputs, results)))
+    found = {} if told is None else asdict(told)
+    results = _with_warning(config, ExportResults(**found, bytes=path.stat().st_size))
+    write_json(out.with_name(out.name + ".record.json"), asdict(_record(config, inputs, results)))
+    return results
 
 
-def _record(wish: Wish, out: Path, inputs: Mapping[str, Any], results: dict[str, Any]) -> Record:
-    results |= _warned(wish) | {"command": command_line()}
-    return Record("export", options_of(wish) | {"out": str(out)}, dict(inputs), NO_SEED, versions(), results)
+def _record(config: ExportConfig, inputs: Mapping[str, Any], results: ExportResults) -> Record:
+    return Record("export", flat(config), dict(inputs), NO_SEED, versions(), results.to_record())

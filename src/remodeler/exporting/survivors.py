@@ -5,15 +5,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from remodeler.checkpoint.load import Checkpoint
-from remodeler.exporting.rows import Part
+from remodeler.model.layerwise import order
 from remodeler.runs.units import Block
 
 
-def computed(checkpoint: Checkpoint) -> list[Part]:
+def computed(checkpoint: Checkpoint) -> list[Block]:
     """The blocks of a checkpoint in order, by their layers in the source."""
     anatomy = checkpoint.anatomy
-    every = sorted(anatomy.branches, key=lambda block: (anatomy.branches[block].site.position, block.kind))
-    return [(block.layer, block.kind) for block in every]
+    return sorted(anatomy.branches, key=lambda block: order(anatomy, block))
 
 
 def depth(checkpoint: Checkpoint) -> int:
@@ -48,8 +47,8 @@ def outside(checkpoint: Checkpoint) -> tuple[Tensor, Tensor, Tensor | None]:
     return embedding, norm, None if output is embedding else output
 
 
-def norm_and_module(checkpoint: Checkpoint, layer: int, kind: str) -> tuple[Tensor, nn.Module]:
+def norm_and_module(checkpoint: Checkpoint, block: Block) -> tuple[Tensor, nn.Module]:
     """Of a block of a sequential pre-norm family: its norm's weight, and what it runs."""
-    branch = checkpoint.anatomy.branches[Block(layer, kind)]  # type: ignore[arg-type]
+    branch = checkpoint.anatomy.branches[block]
     norm = branch.site.layer.get_submodule(branch.names["norms"][0])
     return norm.get_parameter("weight"), branch.modules()[-1]

@@ -1,116 +1,168 @@
-"""What a person asks of a fusion, and the presets of the papers.
+"""Options of fusion: student and teachers, how their tokens are matched, what the target is, how the student learns.
 
-``fusellm`` and ``fusechat`` set what the released code chose, for comparison: alignment by dynamic programming, edit
-distances or mapping statistics, losses per token, renormalised top-k, certain targets where nothing aligns. Their
-faults, the target that is one token late and the empty name that matches everything, are not repeated.
+The presets ``fusellm`` and ``fusechat`` set what the papers' released code chose, for comparison: alignment by dynamic
+programming, edit distances or mapping statistics, losses per token, renormalised top-k, certain targets where nothing
+aligns. Their faults, the target that is one token late and the empty name that matches everything, are not repeated.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from remodeler.errors import InputError
-from remodeler.fusion.targets import Rules
-from remodeler.training.adapters import Lora
-from remodeler.training.losses import DIVERGENCES
+from remodeler.checkpoint.config import LoadConfig, ModelLike
+from remodeler.errors import InputError, option
+from remodeler.runs.config import RunConfig
+from remodeler.runs.options import Option, config, recorded
+from remodeler.training.config import AdapterConfig, MemoryConfig, OptimizationConfig
 
-ALIGNMENTS = ("bytes", "dp")
-MAPS = ("pieces", "exact", "edit", "statistics")
+TEACHERS, MATCHING, TARGET, TEXTS, OPTIMIZATION = "Teachers", "Token matching", "Target", "Texts", "Optimization"
 HYBRID = "hybrid"
 """Token by token where both vocabularies have it, else by rank: GOLD's loss."""
-PARITIES: dict[str, dict[str, Any]] = {
-    "fusellm": {
-        "align": "dp",
-        "map": "edit",
-        "rules": Rules(score="token", unaligned="onehot", collide="first", rest=False),
-    },
-    "fusechat": {
-        "align": "dp",
-        "map": "statistics",
-        "rules": Rules(score="token", unaligned="onehot", collide="first", rest=False),
-    },
+DIVERGENCES = ("forward", "reverse", "uld", HYBRID)
+PACE: Mapping[str, Any] = {
+    "epochs": 1.0,
+    "learning_rate": 1e-5,
+    "train_batch_size": 4,
+    "schedule": "cosine",
+    "warmup": 0.03,
+}
+LORA: Mapping[str, Any] = {"rank": 32, "alpha": 32.0, "dropout": 0.0}
+
+
+@config
+class MatchConfig:
+    """How a teacher's positions and tokens become the student's."""
+
+    align: Annotated[Literal["bytes", "dp"], Option(MATCHING)] = "bytes"
+    """Align positions by bytes (exact), or by dp: dynamic programming, as in the papers."""
+    map: Annotated[Literal["pieces", "exact", "edit", "statistics"], Option(MATCHING)] = "pieces"
+    """Map tokens by pieces, exact, edit (FuseLLM) or statistics (FuseChat)."""
+    inside: Annotated[bool, Option(MATCHING)] = True
+    """Use a teacher's predictions at sub-token positions too, where the student's tokens are shorter."""
+    parity: Annotated[Literal["fusellm", "fusechat"] | None, Option(MATCHING)] = None
+    """Preset: everything that fusellm's or fusechat's released code chose, for comparison."""
+
+
+@config
+class TargetConfig:
+    """How the predictions of several teachers become one target."""
+
+    fusion: Annotated[Literal["mince", "avgce"], Option(TARGET)] = "mince"
+    """mince (the best predictions) or avgce (their weighted mean)."""
+    level: Annotated[Literal["sequence", "token"], Option(TARGET)] = "sequence"
+    """Weigh teachers per text (sequence) or per token."""
+    rank_by: Annotated[Literal["byte", "token"], Option(TARGET)] = "byte"
+    """Rank teachers by their loss per byte, or per token as in the papers."""
+    unaligned: Annotated[Literal["skip", "next", "onehot"], Option(TARGET)] = "skip"
+    """Positions without a prediction of the best teacher: skip, next (the best teacher that has one), or onehot (the
+    text's own token, as in the papers)."""
+    collide: Annotated[Literal["sum", "first"], Option(TARGET)] = "sum"
+    """Tokens that map to the same token: sum, or first (keep the likeliest), as in the papers."""
+    rest: Annotated[bool, Option(TARGET)] = True
+    """Keep the probability outside the top k, as one outcome; the papers' code drops it and renormalises."""
+
+
+AS_RELEASED = TargetConfig(rank_by="token", unaligned="onehot", collide="first", rest=False)
+PARITIES: Mapping[str, Mapping[str, Any]] = {
+    "fusellm": {"align": "dp", "map": "edit"},
+    "fusechat": {"align": "dp", "map": "statistics"},
 }
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What to fuse, and how."""
+@config
+class FuseConfig:
+    """Distil several teachers, with any tokenizers and sizes, into one student.
 
-    student: str
-    teachers: tuple[str, ...]
-    texts: str = "alpaca"
-    samples: int = 8000
-    heldout: str | None = None
-    length: int | None = None
-    """Tokens a window; by default 1,024 or the shortest context."""
-    k: int = 10
-    itself: bool = True
-    """The student's own predictions are a voice too, as in both papers."""
-    align: str = "bytes"
-    map: str = "pieces"
-    """Of vocabularies."""
-    inside: bool = True
-    """Teachers speak inside their tokens too, where positions go by bytes and tokens by pieces."""
-    rules: Rules = field(default_factory=Rules)
-    share: float = 0.9
-    """Of the text's own loss: the papers' lambda."""
-    divergence: str = "forward"
-    temperature: float = 1.0
-    lora: Lora | None = None
-    """None trains everything."""
-    steps: int | None = None
-    epochs: float = 1.0
-    stores: Path | None = None
-    """Where teachers' predictions are kept for later runs; by default inside the result until it is done."""
-    parity: str | None = None
-    seed: int = 42
-    trust_remote_code: bool = False
-    family: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    run: Mapping[str, Any] = field(default_factory=dict)
-    """Of the training run: ``learning_rate``, ``batch``, ``schedule``, ``micro``, ``precision``; ``order``, seed of
-    what a step reads where it is not that of the texts."""
+    FuseLLM uses all teachers at once; FuseChat fuses the student with each teacher, then `remodel merge --method sce`.
+    Resumable: rerun the same command. Several GPUs: `torchrun ... -m remodeler fuse`.
 
-    def settled(self) -> "Wish":
-        """With the preset of a paper, if one is asked for.
+    Example: `remodel fuse small --teachers large --teachers other --texts chats.jsonl --out fused`
+    """
 
-        Raises:
-            InputError: for what is not known, or contradicts itself.
-        """
-        if self.parity is not None and self.parity not in PARITIES:
-            raise InputError(f"--parity {self.parity!r} is not known: choose {', '.join(PARITIES)}")
-        found = replace(self, **PARITIES[self.parity]) if self.parity else self
-        for name, allowed in (("align", ALIGNMENTS), ("map", MAPS), ("divergence", (*DIVERGENCES, HYBRID))):
-            if getattr(found, name) not in allowed:
-                raise InputError(f"--{name} {getattr(found, name)!r} is not known: choose {', '.join(allowed)}")
-        if not self.teachers:
-            raise InputError("no teacher was given: name at least one with --teachers")
-        for name in self.teachers:
-            if _same(name, self.student) or self.teachers.count(name) > 1:
-                raise InputError(f"{name} is given twice, as a teacher and as something else: leave one out")
-        if self.k < 1:
-            raise InputError(f"--top-k {self.k} was given, at least 1 is needed: raise it")
-        if not self.temperature > 0 or not 0 <= self.share <= 1:
-            raise InputError(
-                f"a temperature of {self.temperature:g} and a share of {self.share:g} for the text's own loss were "
-                "given: the first is above 0, the second from 0 to 1"
-            )
-        return found._hybrid() if found.divergence == HYBRID else found
+    student: Annotated[ModelLike, Option(positional=True)]
+    """The model that is trained: a folder or a hub id."""
+    teachers: Annotated[tuple[ModelLike, ...], Option(TEACHERS)]
+    """A model to learn from; repeat it for several."""
+    itself: Annotated[bool, Option(TEACHERS)] = True
+    """Use the student's own predictions too, as both papers do."""
+    teacher_store: Annotated[Path | None, Option(TEACHERS)] = None
+    """Folder of teacher predictions, kept for later runs."""
+    matching: MatchConfig = MatchConfig()
+    target: TargetConfig = TargetConfig()
+    top_k: Annotated[int, Option(TARGET, low=1)] = 10
+    """Tokens kept of each prediction."""
+    text_share: Annotated[float, Option(TARGET, low=0, high=1)] = 0.9
+    """Weight of the text's own loss (the papers' lambda)."""
+    divergence: Annotated[str, Option(TARGET, DIVERGENCES)] = "forward"
+    """forward, reverse, uld (by rank, needs no map) or hybrid (GOLD: by rank for tokens that the student lacks)."""
+    temperature: Annotated[float, Option(TARGET, above=0)] = 1.0
+    """Distillation temperature."""
+    adapters: AdapterConfig = AdapterConfig(adapters=False, **LORA)
+    optimization: OptimizationConfig = OptimizationConfig(**PACE)
+    memory: MemoryConfig = MemoryConfig()
+    evaluate_every: Annotated[int, Option(OPTIMIZATION, low=0)] = 50
+    """Steps between two evaluations on held-out text; 0: only at the start and the end."""
+    order_seed: Annotated[int | None, Option(python_only=True)] = None
+    """Random seed of the order of the windows, where it is not that of the texts."""
+    texts: Annotated[str, Option(TEXTS)] = "alpaca"
+    """alpaca, python, hf:NAME[:CONFIG][:SPLIT], or a FILE of texts or conversations (ShareGPT, messages)."""
+    held_out: Annotated[str | None, Option(TEXTS, default="a part of the texts")] = None
+    """Held-out text to evaluate on."""
+    samples: Annotated[int, Option(TEXTS, low=1)] = 8000
+    """Number of texts or conversations to train on."""
+    length: Annotated[int | None, Option(TEXTS, low=1, default="1024, or the student's context")] = None
+    """Tokens per window, at most."""
+    seed: Annotated[int, Option(TEXTS)] = 42
+    """Random seed."""
+    loading: LoadConfig = LoadConfig()
+    run: RunConfig = RunConfig()
 
-    def _hybrid(self) -> "Wish":
-        """As the hybrid loss needs it: groups by bytes, tokens that are the same and no others."""
-        if self.align != "bytes" or self.rules.fusion != "mince" or self.rules.unaligned == "onehot":
-            raise InputError(
-                f"--divergence hybrid was asked for with --align {self.align}, --fusion {self.rules.fusion} and "
-                f"--unaligned {self.rules.unaligned}: it takes bytes, mince, and skip or next"
-            )
-        if self.map not in ("pieces", "exact"):
-            raise InputError(f"--divergence hybrid was asked for with --map {self.map}: it takes exact alone")
-        return replace(self, map="exact", inside=False)
+    @property
+    def pace(self) -> dict[str, Any]:
+        """How long and how fast the student learns."""
+        given = {name: getattr(self.optimization, name) for name in PACE}
+        return {**PACE, **{name: value for name, value in given.items() if value is not None}}
+
+    @property
+    def lora(self) -> dict[str, Any] | None:
+        """Settings of the adapters; None where all parameters are trained."""
+        if not self.adapters.adapters:
+            return None
+        given = {name: getattr(self.adapters, name) for name in LORA}
+        return {**LORA, **{name: value for name, value in given.items() if value is not None}}
 
 
-def _same(one: str, two: str) -> bool:
+def resolve(config: FuseConfig) -> FuseConfig:
+    """A config with the preset of a paper, if one is asked for, and what the hybrid loss needs.
+
+    Raises:
+        InputError: for options that contradict each other.
+    """
+    if not config.teachers:
+        raise InputError(f"no teacher was given: name at least one with {option('teachers')}")
+    names = [str(recorded(each)) for each in config.teachers]
+    for name in names:
+        if _is_same(name, str(recorded(config.student))) or names.count(name) > 1:
+            raise InputError(f"{name} is given twice, as a teacher and as something else: leave one out")
+    if config.matching.parity is not None:
+        matching = replace(config.matching, **PARITIES[config.matching.parity])
+        config = replace(config, matching=matching, target=AS_RELEASED)
+    return _resolve_hybrid(config) if config.divergence == HYBRID else config
+
+
+def _is_same(one: str, two: str) -> bool:
     paths = Path(one), Path(two)
     return one == two or (all(each.exists() for each in paths) and paths[0].resolve() == paths[1].resolve())
+
+
+def _resolve_hybrid(config: FuseConfig) -> FuseConfig:
+    """As the hybrid loss needs it: groups by bytes, tokens that are the same and no others."""
+    align, fusion, unaligned = config.matching.align, config.target.fusion, config.target.unaligned
+    hybrid = option("divergence", HYBRID)
+    if align != "bytes" or fusion != "mince" or unaligned == "onehot":
+        given = f"{option('align', align)}, {option('fusion', fusion)} and {option('unaligned', unaligned)}"
+        raise InputError(f"{hybrid} was asked for with {given}: it takes bytes, mince, and skip or next")
+    if config.matching.map not in ("pieces", "exact"):
+        raise InputError(f"{hybrid} was asked for with {option('map', config.matching.map)}: it takes exact alone")
+    return replace(config, matching=replace(config.matching, map="exact", inside=False))

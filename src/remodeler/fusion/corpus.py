@@ -18,7 +18,7 @@ from remodeler.data.chat_templates import PLAIN, answer_spans, rendered_turns, t
 from remodeler.data.conversations import histories, learned_from
 from remodeler.data.sources import NAMES, rows_of
 from remodeler.data.windows import IGNORED, Windows, padded, padding_id
-from remodeler.errors import InputError, LeftOut, counted
+from remodeler.errors import InputError, LeftOut, counted, option
 from remodeler.fusion.offsets import Cut, cut
 
 MOST = 4
@@ -28,7 +28,7 @@ MARGIN = 8
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedText:
     """A text as all models read it."""
 
     text: str
@@ -41,7 +41,7 @@ class Rendered:
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
+class TokenizedTexts:
     """The rendered texts as one model reads them: a window each."""
 
     windows: Windows
@@ -70,7 +70,7 @@ class Conversation:
     turns: Talk
 
 
-def conversations(source: str, samples: int, dropped: LeftOut) -> list[Conversation] | None:
+def read_conversations(source: str, samples: int, dropped: LeftOut) -> list[Conversation] | None:
     """The conversations of a file or hub data set, in any form that is known; None where most rows are texts.
 
     Rows that hold none from which something can be learned are left out, and counted by their reason.
@@ -89,17 +89,17 @@ def conversations(source: str, samples: int, dropped: LeftOut) -> list[Conversat
         except BadRow as reason:
             dropped.add(reason, number)
     if not talks:
-        raise InputError(none_left(source, dropped))
+        raise InputError(explain_empty(source, dropped))
     return talks
 
 
-def none_left(source: str, dropped: Mapping[str, int]) -> str:
+def explain_empty(source: str, dropped: Mapping[str, int]) -> str:
     """Says why nothing of a source can be learned from."""
     reasons = counted(dropped, MOST)
     return f"{source} holds no conversation that can be learned from (left out: {reasons}): correct it, or give another"
 
 
-def rendered(turns: Talk, tokenizer: PreTrainedTokenizerBase) -> Rendered:
+def render_conversation(turns: Talk, tokenizer: PreTrainedTokenizerBase) -> RenderedText:
     """A conversation by the tokenizer's chat template, with the bytes of its responses and the marks that end them.
 
     Raises:
@@ -110,16 +110,16 @@ def rendered(turns: Talk, tokenizer: PreTrainedTokenizerBase) -> Rendered:
     taken, whole = rendered_turns(tokenizer, turns, own or PLAIN)
     spans = answer_spans(tokenizer, taken, own or PLAIN, whole)
     in_bytes = tuple((len(whole[:start].encode()), len(whole[:end].encode())) for start, end in spans)
-    return Rendered(whole, in_bytes, own is not None, taken is not turns)
+    return RenderedText(whole, in_bytes, own is not None, taken is not turns)
 
 
-def all_rendered(
+def render_conversations(
     talks: Iterable[Conversation], tokenizer: PreTrainedTokenizerBase, dropped: LeftOut
-) -> Iterator[Rendered]:
+) -> Iterator[RenderedText]:
     """Conversations one after the other; those that the template does not take are counted."""
     for talk in talks:
         try:
-            yield rendered(talk.turns, tokenizer)
+            yield render_conversation(talk.turns, tokenizer)
         except BadRow as reason:
             dropped.add(reason, talk.row)
 
@@ -127,16 +127,16 @@ def all_rendered(
 # Texts ----------------------------------------------------------------------------------------------------------------
 
 
-def pieces(texts: Sequence[str], tokenizers: Sequence[PreTrainedTokenizerBase], length: int) -> list[Rendered]:
+def split_texts(texts: Sequence[str], tokenizers: Sequence[PreTrainedTokenizerBase], length: int) -> list[RenderedText]:
     """Texts cut at white space into pieces that fit a window of every model; all of them counts."""
     room, found = length - MARGIN, []
     every = [cut(tokenizer, texts) for tokenizer in tokenizers]
     for place, text in enumerate(texts):
-        found += _fitting(text, [each[place] for each in every], room)
-    return [Rendered(piece, ((0, len(piece.encode())),), False) for piece in found if piece.strip()]
+        found += _split_text(text, [each[place] for each in every], room)
+    return [RenderedText(piece, ((0, len(piece.encode())),), False) for piece in found if piece.strip()]
 
 
-def _fitting(text: str, cuts: Sequence[Cut], room: int) -> list[str]:
+def _split_text(text: str, cuts: Sequence[Cut], room: int) -> list[str]:
     """Pieces of a text of at most ``room`` tokens of every model."""
     raw, start, parts = text.encode(), 0, []
     while start < len(raw):
@@ -147,13 +147,13 @@ def _fitting(text: str, cuts: Sequence[Cut], room: int) -> list[str]:
         stop = min(limits)
         if stop < len(raw):
             space = max(raw.rfind(b" ", start + 1, stop), raw.rfind(b"\n", start + 1, stop))
-            stop = space if space > start else _whole_character(raw, max(stop, start + 1))
+            stop = space if space > start else _next_character(raw, max(stop, start + 1))
         parts.append(raw[start:stop].decode())
         start = stop
     return parts
 
 
-def _whole_character(raw: bytes, stop: int) -> int:
+def _next_character(raw: bytes, stop: int) -> int:
     """The next byte that begins a character."""
     while stop < len(raw) and raw[stop] & 0xC0 == 0x80:
         stop += 1
@@ -163,7 +163,9 @@ def _whole_character(raw: bytes, stop: int) -> int:
 # As a model reads them ------------------------------------------------------------------------------------------------
 
 
-def read(texts: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase, length: int, size: int) -> Read:
+def tokenize_texts(
+    texts: Sequence[RenderedText], tokenizer: PreTrainedTokenizerBase, length: int, size: int
+) -> TokenizedTexts:
     """Windows of a model over rendered texts.
 
     Args:
@@ -176,22 +178,22 @@ def read(texts: Sequence[Rendered], tokenizer: PreTrainedTokenizerBase, length: 
         InputError: when the tokenizer knows tokens that the model does not, or nothing counts in any text.
     """
     cuts = [
-        _first(found, length)
+        _truncate(found, length)
         for part in (True, False)
         for found in cut(tokenizer, [each.text for each in texts if each.marks is part], add_special_tokens=not part)
     ]
     order = [*(n for n, each in enumerate(texts) if each.marks), *(n for n, each in enumerate(texts) if not each.marks)]
     placed = tuple(each for _, each in sorted(zip(order, cuts, strict=True), key=lambda pair: pair[0]))
-    _refuse_rows(placed, size, tokenizer)
-    chosen = tuple(_scored(each, text.spans) for each, text in zip(placed, texts, strict=True))
-    return Read(_windows(placed, chosen, tokenizer), placed, chosen)
+    _refuse_unknown_ids(placed, size, tokenizer)
+    chosen = tuple(_scored_positions(each, text.spans) for each, text in zip(placed, texts, strict=True))
+    return TokenizedTexts(_windows(placed, chosen, tokenizer), placed, chosen)
 
 
-def _first(found: Cut, length: int) -> Cut:
+def _truncate(found: Cut, length: int) -> Cut:
     return Cut(found.ids[:length], found.starts[:length], found.ends[:length], found.exact)
 
 
-def _refuse_rows(cuts: Sequence[Cut], size: int, tokenizer: PreTrainedTokenizerBase) -> None:
+def _refuse_unknown_ids(cuts: Sequence[Cut], size: int, tokenizer: PreTrainedTokenizerBase) -> None:
     highest = max((int(each.ids.max()) for each in cuts if len(each)), default=0)
     if highest >= size:
         raise InputError(
@@ -199,7 +201,7 @@ def _refuse_rows(cuts: Sequence[Cut], size: int, tokenizer: PreTrainedTokenizerB
         )
 
 
-def _scored(found: Cut, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+def _scored_positions(found: Cut, spans: Sequence[tuple[int, int]]) -> np.ndarray:
     """Positions whose next token lies within the bytes that count; marks that stand for no text are not scored."""
     starts, ends = found.starts[1:], found.ends[1:]
     inside = np.zeros(max(0, len(found) - 1), dtype=bool)
@@ -214,5 +216,5 @@ def _windows(cuts: Sequence[Cut], chosen: Sequence[np.ndarray], tokenizer: PreTr
     for row, (found, places) in enumerate(zip(cuts, chosen, strict=True)):
         targets[row, places] = torch.from_numpy(found.ids[places + 1])
     if not (targets != IGNORED).any():
-        raise InputError("no token of these texts counts: give longer ones, or a larger --length")
+        raise InputError(f"no token of these texts is scored: give longer ones, or a larger {option('length')}")
     return Windows(ids, targets, attention, bytes=sum(map(_bytes, cuts, chosen)))

@@ -18,7 +18,7 @@ from rapidfuzz.distance import Levenshtein
 from remodeler.errors import InputError
 from remodeler.fusion.cross_tokenizer import Mapped
 from remodeler.fusion.offsets import Cut, Ints
-from remodeler.fusion.vocabularies import Contents, exact_map, texts_of
+from remodeler.fusion.vocabularies import Contents, decode_ids, exact_map
 
 Rule = Literal["count", "sigmoid"]
 """The largest count, then the least edit distance; or FuseChat's code."""
@@ -37,7 +37,7 @@ class Counts:
 
     def __add__(self, other: "Counts") -> "Counts":
         pairs = [np.append(getattr(self, name), getattr(other, name)) for name in ("students", "teachers", "counts")]
-        return _counted(*pairs)
+        return _aggregate(*pairs)
 
 
 def count(student: Iterable[Cut], teacher: Iterable[Cut]) -> Counts:
@@ -68,10 +68,10 @@ def count_pairs(pairs: Iterable[tuple[Ints, Ints]]) -> Counts:
     """Counts of pairs of ids, as `mapped_pairs` gives them."""
     nothing = np.zeros(0, np.int64)
     students, teachers = zip((nothing, nothing), *pairs, strict=True)
-    return _counted(np.concatenate(students), np.concatenate(teachers))
+    return _aggregate(np.concatenate(students), np.concatenate(teachers))
 
 
-def _counted(students: Ints, teachers: Ints, weights: Ints | None = None) -> Counts:
+def _aggregate(students: Ints, teachers: Ints, weights: Ints | None = None) -> Counts:
     size = int(teachers.max(initial=0)) + 1
     keys, places = np.unique(students * size + teachers, return_inverse=True)
     counts = np.bincount(places, weights, minlength=len(keys)).astype(np.int64)
@@ -96,7 +96,7 @@ def statistics_map(counts: Counts, teacher: Contents, student: Contents, rule: R
     ours, theirs, often = counts.students[open_], counts.teachers[open_], counts.counts[open_]
     if not len(ours):
         return mapping
-    apart, inside = _apart(texts_of(student, ours.tolist()), texts_of(teacher, theirs.tolist()))
+    apart, inside = _edit_distances(decode_ids(student, ours.tolist()), decode_ids(teacher, theirs.tolist()))
     if rule == "count":
         order = np.lexsort((ours, apart, -often, theirs))
     else:
@@ -106,7 +106,7 @@ def statistics_map(counts: Counts, teacher: Contents, student: Contents, rule: R
     return mapping
 
 
-def _apart(ours: list[str], theirs: list[str]) -> tuple[Ints, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def _edit_distances(ours: list[str], theirs: list[str]) -> tuple[Ints, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """Edit distance of pairs without their spaces, unless one is nothing else; and whether one is in the other."""
     pairs = [
         (bare, other) if (bare := one.replace(" ", "")) and (other := two.replace(" ", "")) else (one, two)

@@ -1,191 +1,233 @@
-"""Fuse from start to finish: ask every teacher, make one target of them, train the student, write it, measure it.
+"""Fuse from start to finish: store every teacher's predictions, make one target of them, train the student, measure it.
 
-All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command:
-shards of predictions, shards of targets, the training run.
+What a kill leaves in ``OUT.partial`` is resumed by the same command: shards of predictions, shards of targets, the
+training run.
 """
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import fingerprint
 from remodeler.checkpoint.sizes import announce_training_space, file_sizes
-from remodeler.errors import InputError
-from remodeler.fusion.config import HYBRID, Wish
-from remodeler.fusion.hybrid import groups_of, hybrid, matches
-from remodeler.fusion.prepare import Job, announce, prepared
-from remodeler.fusion.targets import Fused, told
-from remodeler.fusion.teacher_predictions import Voice
-from remodeler.fusion.teachers import Ways, heard, itself
+from remodeler.errors import InputError, option
+from remodeler.fusion.config import HYBRID, FuseConfig, resolve
+from remodeler.fusion.hybrid import group_facts, hybrid_loss, match_tokens
+from remodeler.fusion.prepare import Inputs, announce, prepare
+from remodeler.fusion.results import FuseResults
+from remodeler.fusion.targets import FusedTargets, summarize
+from remodeler.fusion.teacher_predictions import TeacherPredictions
+from remodeler.fusion.teachers import predict, predict_own
 from remodeler.model.logprobs import vocabulary
-from remodeler.model.minibatches import enough_memory
-from remodeler.report.card import write_fusion_card
 from remodeler.report.cliff import result_warning
+from remodeler.report.page import write_result
 from remodeler.runs import processes
-from remodeler.runs.console import bar, note
-from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
-from remodeler.runs.records import Record, command_line, options_of, save_record, versions
+from remodeler.runs.job import Job, run
+from remodeler.runs.options import build, flat, recorded, signed
+from remodeler.runs.progress import progress_bar
+from remodeler.runs.records import Record, command_line, load_record, versions
 from remodeler.training.adapters import merge
 from remodeler.training.loop import train
 from remodeler.training.losses import Loss, cross_entropy, distillation
 from remodeler.training.model import trainable, write_trained
-from remodeler.training.state import BEGUN, CURVE_FILE, STATES
+from remodeler.training.state import CURVE_FILE, STATES
 from remodeler.training.teacher_store import Store, filled, stored
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
-VOICES, TARGETS = "predictions", "targets"
+logger = logging.getLogger(__name__)
+
+PREDICTIONS, TARGETS = "predictions", "targets"
 """Folders inside the result that hold the work until it is done, beside that of the training."""
+UNRELATED = ("device", "teacher_store", "save_minutes", "out", "push_to_hub", "dry_run")
+"""Options that change nothing of a training run."""
 
 
-def fuse_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
-    """Train a student on a text and on what teachers predict in it; with ``dry`` only say what would be done.
+@signed(FuseConfig)
+def fuse(student: ModelLike, **options: Any) -> FuseResults | None:
+    """Distil several teachers into one student, written to a new folder.
+
+    Args:
+        student: a folder, a hub id or a loaded checkpoint, which stays as it is: its files are read again.
+        **options: those of :class:`~remodeler.fusion.config.FuseConfig`, by name.
 
     Returns:
-        Whether this process wrote the folder: of several processes, the first does.
+        What came of it; None in a dry run, and in all processes but the first.
 
     Raises:
         InputError: for what can't work, in one sentence.
     """
-    refuse_existing(out)
-    wish = wish.settled()
-    with processes.group(wish.device) as device, enough_memory("--micro-batch 1, --checkpointing or --adapters"):
-        job = prepared(wish, device)
-        if processes.first():
-            announce_training_space(out, file_sizes(job.student), wish.lora is None)
-        if dry:
-            with trainable(job.student.anatomy, wish.lora, wish.seed):
-                announce(job, cross_entropy)
-            return False
-        done = processes.shared(whole(partial(out), BEGUN, _options(job, out)))
-        if not processes.first():
-            if not done:
-                _trained(job, partial(out), _voices(job, partial(out)))
-            return False
-        with new_folder(out, keep=True) as work:
-            if not done:
-                _complete(job, work, out)
-                finish(work)
-            tidy(work, BEGUN, STATES, VOICES, TARGETS)
-    return True
+    return fuse_models(build(FuseConfig, {"student": student, **options}))
 
 
-def _complete(job: Job, work: Path, out: Path) -> None:
-    """Ask, train, write the model, read it back, measure it, and describe it all."""
-    clear(work, BEGUN, (STATES, VOICES, TARGETS))
-    results: dict[str, Any] = {"student": job.scores(job.student)}
-    digest = fingerprint(job.student.model)
-    voices = _voices(job, work)
-    results["voices"] = told(job.wish.rules, voices, job.ours)
-    for name, figures in results["voices"].items():
+def fuse_models(config: FuseConfig) -> FuseResults | None:
+    """Fuse as a config says; in a dry run only say what would be done."""
+    out = config.run.out
+    if out is None:
+        raise InputError(f"{option('out')} must be given: a new folder for the result")
+    return run(
+        lambda device: _job(config, device, out),
+        out,
+        device=config.loading.device,
+        remedy=f"{option('micro_batch_size', 1)}, {option('checkpointing', True)} or {option('adapters', True)}",
+        dry_run=config.run.dry_run,
+    )
+
+
+def _job(config: FuseConfig, device: str, out: Path) -> Job[FuseResults]:
+    inputs = prepare(resolve(config), device)
+    writes = processes.first() and not config.run.dry_run
+    digest = fingerprint(inputs.student.model) if writes else ""  # of its weights before they are trained
+    return Job(
+        _record_options(inputs),
+        partial(_fuse_into, inputs),
+        partial(_describe, inputs, digest),
+        lambda folder: FuseResults.parse(load_record(folder)),
+        announce=lambda: announce_training_space(out, file_sizes(inputs.student), inputs.lora is None),
+        preview=partial(_preview, inputs),
+        assist=lambda folder: _train(inputs, folder, _predict(inputs, folder)),
+        kept=(STATES, PREDICTIONS, TARGETS),
+        scratch=(STATES, PREDICTIONS, TARGETS),
+    )
+
+
+def _preview(inputs: Inputs) -> None:
+    """Say what training would do; in the first process."""
+    with trainable(inputs.student.anatomy, inputs.lora, inputs.config.seed):
+        announce(inputs, cross_entropy)
+
+
+def _fuse_into(inputs: Inputs, folder: Path) -> FuseResults:
+    """Predict, train, write the model, read it back, and measure it."""
+    before = inputs.scores(inputs.student)
+    teachers = _predict(inputs, folder)
+    by_teacher = summarize(inputs.config.target, teachers, inputs.tokenized)
+    for name, figures in by_teacher.items():
         shown = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in figures.items())
-        note(f"{name}: {shown}")
-    lines = _trained(job, work, voices)
-    shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
-    note(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
-    saved = write_trained(job.student, work)
-    results |= {"fused": job.scores(saved.checkpoint), "form": saved.form, "check": asdict(saved.check)}
-    before, after = (results[name].get("heldout_perplexity") for name in ("student", "fused"))
-    if before is not None and (found := result_warning(before, after, vocabulary(job.student.model), "held-out")):
-        results["warning"] = found
-    results |= {"steps": job.plan.steps, "seconds": lines[-1]["seconds"]}
-    _described(job, results, digest, work, out)
+        logger.info(f"{name}: {shown}")
+    lines = _train(inputs, folder, teachers)
+    shutil.copyfile(folder / STATES / CURVE_FILE, folder / CURVE_FILE)
+    logger.info(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
+    saved = write_trained(inputs.student, folder)
+    after = inputs.scores(saved.checkpoint)
+    return FuseResults(
+        student=before,
+        teachers=by_teacher,
+        fused=after,
+        form=saved.form,
+        check=asdict(saved.check),
+        warning=_warning(inputs, before, after),
+        steps=inputs.plan.steps,
+        seconds=lines[-1]["seconds"],
+        command=command_line(),
+    )
+
+
+def _warning(inputs: Inputs, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The warning that the result is of no use; None where it is usable, or no text was held out."""
+    key = "heldout_perplexity"
+    if key not in before:
+        return None
+    return result_warning(before[key], after[key], vocabulary(inputs.student.model), "held-out")
 
 
 # The teachers ---------------------------------------------------------------------------------------------------------
 
 
-def _voices(job: Job, work: Path) -> list[Voice]:
-    """Everybody who is heard, one model in memory after the other."""
-    wish, root = job.wish, job.wish.stores or work / VOICES
-    ways = Ways(wish.align, wish.map, wish.parity, wish.inside, wish.divergence == HYBRID)
-    voices = [itself(job.student, job.ours, wish.k, _store(job, root, wish.student))] if wish.itself else []
-    for name in wish.teachers:
-        teacher = job.teacher(name)
-        if teacher.anatomy.family.task != "causal":
-            raise InputError(f"{name} is no causal language model: only those can teach")
-        folder = _store(job, root, name)
-        voices.append(heard(job.student, job.ours, teacher, job.texts, job.length, wish.k, folder, ways))
-    return voices
+def _predict(inputs: Inputs, folder: Path) -> list[TeacherPredictions]:
+    """The predictions of all teachers, one model in memory after the other; the student's own come first."""
+    config, student = inputs.config, inputs.student
+    root = config.teacher_store or folder / PREDICTIONS
+    found = []
+    if config.itself:
+        place = _store_folder(inputs, root, config.student)
+        found.append(predict_own(student, inputs.tokenized, config.top_k, place))
+    for each in config.teachers:
+        teacher, place = inputs.load_teacher(each), _store_folder(inputs, root, each)
+        common = (student, inputs.tokenized, teacher, inputs.texts, inputs.length, config.top_k, place)
+        found.append(predict(*common, config.matching, config.divergence == HYBRID))
+    return found
 
 
-def _store(job: Job, root: Path, name: str) -> Path:
+def _store_folder(inputs: Inputs, root: Path, model: ModelLike) -> Path:
     """A folder that tells models and texts apart, so that one root serves many runs."""
-    told = json.dumps([[each.text, each.spans] for each in job.texts] + [job.length, job.wish.k])
-    digest = hashlib.sha256((str(Path(name).resolve()) + told).encode()).hexdigest()
+    name = str(recorded(model))
+    content = [[each.text, each.spans] for each in inputs.texts] + [inputs.length, inputs.config.top_k]
+    digest = hashlib.sha256((str(Path(name).resolve()) + json.dumps(content)).encode()).hexdigest()
     return root / f"{Path(name).name}-{digest[:12]}"
 
 
-def _loss(job: Job, work: Path, voices: Sequence[Voice]) -> Loss:
+def _loss(inputs: Inputs, folder: Path, teachers: Sequence[TeacherPredictions]) -> Loss:
     """The text's loss and that of the fused targets, which are made here where they are not there yet."""
-    wish, size = job.wish, vocabulary(job.student.model)
-    k = min(size, wish.k if wish.rules.fusion == "mince" else wish.k * len(voices))
+    config, size = inputs.config, vocabulary(inputs.student.model)
+    hybrid = config.divergence == HYBRID
+    k = min(size, config.top_k if config.target.fusion == "mince" else config.top_k * len(teachers))
     header = {
-        "voices": {each.name: each.store.header for each in voices},
-        "rules": asdict(wish.rules),
-        "ways": [wish.align, wish.map, wish.parity, wish.inside, wish.divergence == HYBRID],
-        "windows": job.ours.windows.fingerprint(),
+        "teachers": {each.name: each.store.header for each in teachers},
+        "target": asdict(config.target),
+        "matching": {**asdict(config.matching), "by_rank": hybrid},
+        "windows": inputs.tokenized.windows.fingerprint(),
         "k": k,
         "vocabulary": size,
     }
-    store = Store(work / TARGETS, job.ours.windows, header)
-    with bar("fusing") as hear:
-        filled(store, Fused(job.ours, voices, wish.rules, size, groups_of if wish.divergence == HYBRID else None), hear)
-    if wish.divergence == HYBRID:
-        return hybrid(store, matches(voices, size), wish.share, wish.temperature)
-    return distillation(stored(store), wish.share, wish.temperature, wish.divergence)
+    store = Store(folder / TARGETS, inputs.tokenized.windows, header)
+    targets = FusedTargets(inputs.tokenized, teachers, config.target, size, group_facts if hybrid else None)
+    with progress_bar("fusing") as progress:
+        filled(store, targets, progress)
+    if hybrid:
+        return hybrid_loss(store, match_tokens(teachers, size), config.text_share, config.temperature)
+    return distillation(stored(store), config.text_share, config.temperature, config.divergence)
 
 
 # The student ----------------------------------------------------------------------------------------------------------
 
 
-def _trained(job: Job, work: Path, voices: Sequence[Voice]) -> list[dict[str, Any]]:
-    """Train, from wherever it stopped before; the loss curve."""
-    wish = job.wish
-    loss = _loss(job, work, voices)
+def _train(inputs: Inputs, folder: Path, teachers: Sequence[TeacherPredictions]) -> list[dict[str, Any]]:
+    """Train, from wherever an earlier run stopped; the loss curve."""
+    loss, student, windows = _loss(inputs, folder, teachers), inputs.student.anatomy, inputs.tokenized.windows
     header = {
-        "voices": [each.name for each in voices],
-        "texts": job.ours.windows.fingerprint(),
-        "wish": {key: value for key, value in options_of(wish).items() if key not in ("device", "stores")},
-        "training": asdict(replace(job.plan, save_minutes=0)),
+        "teachers": [each.name for each in teachers],
+        "texts": windows.fingerprint(),
+        "options": {name: value for name, value in flat(inputs.config).items() if name not in UNRELATED},
+        "training": asdict(replace(inputs.plan, save_minutes=0)),
     }
-    with trainable(job.student.anatomy, wish.lora, wish.seed) as wrapper, bar("training") as hear:
+    with trainable(student, inputs.lora, inputs.config.seed) as wrapper, progress_bar("training") as progress:
         if processes.first():
-            announce(job, loss)
-        lines = train(job.student.anatomy, loss, job.ours.windows, job.plan, work / STATES, header, job.look, hear)
+            announce(inputs, loss)
+        lines = train(student, loss, windows, inputs.plan, folder / STATES, header, inputs.look, progress)
         if wrapper is not None:
             merge(wrapper)
     return lines
 
 
-def _described(job: Job, results: dict[str, Any], digest: str, work: Path, out: Path) -> None:
-    """The record, and the card for people."""
-    windows = job.ours.windows
-    inputs = {
-        "model": {"name": job.student.name, "weights": digest},
-        "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint(), **_read(job)},
-        **{f"teacher {number}": {"name": name} for number, name in enumerate(job.wish.teachers, 1)},
+def _describe(inputs: Inputs, digest: str, folder: Path, results: FuseResults) -> None:
+    """Write the record, the card and the page."""
+    windows, teachers = inputs.tokenized.windows, recorded(inputs.config.teachers)
+    texts = {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint()}
+    known = {
+        "model": {"name": inputs.student.name, "weights": digest},
+        "texts": {**texts, **_left_out(inputs)},
+        **{f"teacher {number}": {"name": str(name)} for number, name in enumerate(teachers, 1)},
     }
-    results |= {"auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}
-    results["command"] = command_line()
-    record = Record("fuse", _options(job, out), inputs, job.wish.seed, versions(), results)
-    save_record(work, record)
-    write_fusion_card(work, record)
+    record = Record("fuse", _record_options(inputs), known, inputs.config.seed, versions(), results.to_record())
+    write_result(folder, record, results)
 
 
-def _read(job: Job) -> dict[str, Any]:
+def _left_out(inputs: Inputs) -> dict[str, Any]:
     """What became of rows that were not taken as they stand."""
     facts = {
-        "system in the first turn": job.moved,
-        "left out": dict(job.dropped),
-        "held out, left out": dict(job.apart),
+        "system in the first turn": inputs.moved,
+        "left out": dict(inputs.dropped),
+        "held out, left out": dict(inputs.heldout_dropped),
     }
     return {name: value for name, value in facts.items() if value}
 
 
-def _options(job: Job, out: Path) -> dict[str, Any]:
-    return options_of(job.wish) | asdict(job.plan) | {"out": str(out)}
+def _record_options(inputs: Inputs) -> dict[str, Any]:
+    """What was asked for, and the plan that was made of it."""
+    return flat(inputs.config) | asdict(inputs.plan)

@@ -100,7 +100,7 @@ class Spelling:
         return text.replace(" ", self.marker) if self.marker else text.removeprefix(" ")
 
 
-def fast(tokenizer: PreTrainedTokenizerBase) -> Any:
+def backend_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Any:
     """The ``tokenizers.Tokenizer`` inside.
 
     Raises:
@@ -116,7 +116,7 @@ def fast(tokenizer: PreTrainedTokenizerBase) -> Any:
 
 def spelling(tokenizer: PreTrainedTokenizerBase) -> Spelling:
     """How a tokenizer spells, read from its parts."""
-    core = fast(tokenizer)
+    core = backend_tokenizer(tokenizer)
     parts = (core.normalizer, core.pre_tokenizer, core.decoder)
     states = "".join(part.__getstate__().decode() for part in parts if part is not None)
     return Spelling(
@@ -128,9 +128,9 @@ def spelling(tokenizer: PreTrainedTokenizerBase) -> Spelling:
     )
 
 
-def opaque(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def opaque_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Ids whose names are not spelled: added tokens, and the one for unknown text."""
-    core = fast(tokenizer)
+    core = backend_tokenizer(tokenizer)
     names = (tokenizer.unk_token, getattr(core.model, "unk_token", None))
     unknown: set[int] = {core.token_to_id(name) for name in names if name is not None} - {None}
     return unknown | set(core.get_added_tokens_decoder())
@@ -147,13 +147,13 @@ def cut(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_to
     Raises:
         InputError: for a slow tokenizer.
     """
-    core, spelled = fast(tokenizer), spelling(tokenizer)
+    core, spelled = backend_tokenizer(tokenizer), spelling(tokenizer)
     if not texts:
         return []
     given: dict[str, Any] = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
     with tokenizer_errors(tokenizer):
         read = tokenizer(list(texts), add_special_tokens=add_special_tokens, **given)
-    rows, hidden = read["input_ids"], opaque(tokenizer)
+    rows, hidden = read["input_ids"], opaque_ids(tokenizer)
     used = {each for row in rows for each in row}
     contents = {each: None if each in hidden else spelled.read(core.id_to_token(each)) for each in used}
     return [

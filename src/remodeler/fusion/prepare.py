@@ -1,56 +1,78 @@
-"""A fusion looked at and made ready: the student, the texts as it reads them, the plan of its training."""
+"""The inputs of a fusion: the student, the texts as it reads them, the plan of its training."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
+from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import Checkpoint, load, look, pick_device, read_settings, read_tokenizer
 from remodeler.checkpoint.sizes import memory
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
-from remodeler.errors import InputError, LeftOut, counted
+from remodeler.errors import InputError, LeftOut, counted, option
 from remodeler.evaluation.metrics import evaluation_texts
-from remodeler.fusion.config import Wish
-from remodeler.fusion.corpus import Conversation, Read, Rendered, all_rendered, conversations, none_left, pieces, read
+from remodeler.fusion.config import FuseConfig
+from remodeler.fusion.corpus import (
+    Conversation,
+    RenderedText,
+    TokenizedTexts,
+    explain_empty,
+    read_conversations,
+    render_conversations,
+    split_texts,
+    tokenize_texts,
+)
 from remodeler.model.families import FAMILIES
 from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity, vocabulary
 from remodeler.report.figures import short
-from remodeler.runs.console import duration, note
+from remodeler.runs.options import recorded
+from remodeler.runs.progress import duration
+from remodeler.training.adapters import Lora
 from remodeler.training.loop import step_seconds
 from remodeler.training.losses import Loss
 from remodeler.training.model import training_dtype, training_precision
-from remodeler.training.plan import Training, refuse_pace
+from remodeler.training.plan import Training
+
+logger = logging.getLogger(__name__)
 
 LENGTH = 1024
 HELD_OUT = 256
-"""Texts that a result is judged by."""
+"""Texts that a result is evaluated on."""
 LOOK = 16
-"""Windows of them that are looked at while training."""
-DEFAULTS = {"learning_rate": 1e-5, "batch": 4, "schedule": "cosine", "weight_decay": 0.0}
+"""Windows of them that are evaluated while training."""
 
 
 @dataclass(frozen=True)
-class Job:
+class Inputs:
     """Everything that does not need a teacher."""
 
-    wish: Wish
+    config: FuseConfig
+    """With presets applied."""
     student: Checkpoint
-    texts: list[Rendered]
-    ours: Read
+    texts: list[RenderedText]
+    tokenized: TokenizedTexts
     """The texts as the student reads them."""
-    heldout: Read | None
+    heldout: TokenizedTexts | None
     plan: Training
     length: int
     device: torch.device
     dropped: LeftOut
     """Rows that were left out, by reason."""
-    apart: LeftOut
-    """Of a file of its own that is held out."""
+    heldout_dropped: LeftOut
+    """The same for a file of its own that is held out."""
     moved: int
-    """Conversations whose system's text stands in the user's first turn."""
+    """Conversations whose system prompt stands in the user's first turn."""
+
+    @property
+    def lora(self) -> Lora | None:
+        """Settings of the adapters; None where all parameters are trained."""
+        given = self.config.lora
+        return None if given is None else Lora(**given)
 
     @property
     def look(self) -> Windows | None:
@@ -58,7 +80,7 @@ class Job:
         return self.heldout.windows[:LOOK] if self.heldout else None
 
     def scores(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        """A model's size, and its figures on held-out text: of responses only, where there are some."""
+        """A model's size, and its figures on held-out text: on responses only, where there are some."""
         figures = memory(checkpoint)
         if self.heldout:
             loss = mean_nll(checkpoint.anatomy, self.heldout.windows)
@@ -66,125 +88,167 @@ class Job:
             figures["heldout_bits_per_byte"] = bits_per_byte(loss, self.heldout.windows)
         return figures
 
-    def teacher(self, name: str) -> Checkpoint:
-        """A teacher, loaded."""
-        return _loaded(self.wish, name, training_dtype(self.wish.dtype, False, self.device), self.device)
+    def load_teacher(self, model: ModelLike) -> Checkpoint:
+        """Load a teacher; one that is loaded already is used as it is."""
+        dtype = training_dtype(self.config.loading.dtype, False, self.device)
+        teacher = model if isinstance(model, Checkpoint) else _load(self.config, model, dtype, self.device)
+        if teacher.anatomy.family.task != "causal":
+            raise InputError(f"{teacher.name} is not a causal language model: only those can teach")
+        return teacher
 
 
-def prepared(wish: Wish, device: str) -> Job:
-    """Load the student and the texts; refuse what can't work."""
+def prepare(config: FuseConfig, device: str) -> Inputs:
+    """Load the student and the texts; refuse what can't work. ``config`` has its presets applied."""
     place = pick_device(device)
-    for name in wish.teachers:
-        look(name, "causal")
-    student = _loaded(wish, wish.student, training_dtype(wish.dtype, wish.lora is None, place), place)
+    for each in config.teachers:
+        if not isinstance(each, Checkpoint):
+            look(str(each), "causal")
+    dtype = training_dtype(config.loading.dtype, config.lora is None, place)
+    student = _load(config, config.student, dtype, place)
     if student.anatomy.family.task != "causal":
-        raise InputError(f"{wish.student} is no causal language model: only those can be fused")
-    length = wish.length or min(LENGTH, student.context or LENGTH)
-    found = _texts(wish, student, length)
-    texts, ours = _counting(found.learned, student, length, found.dropped)
-    heldout = read(found.heldout, student.tokenizer, length, vocabulary(student.model)) if found.heldout else None
+        raise InputError(f"{student.name} is not a causal language model: only those can be fused")
+    length = config.length or min(LENGTH, student.context or LENGTH)
+    found = _texts(config, student, length)
+    texts, tokenized = _scored_texts(found.learned, student, length, found.dropped)
+    size = vocabulary(student.model)
+    heldout = tokenize_texts(found.heldout, student.tokenizer, length, size) if found.heldout else None
     moved = sum(each.moved for each in (*texts, *found.heldout))
-    plan = _plan(wish, len(texts), place)
-    return Job(wish, student, texts, ours, heldout, plan, length, place, found.dropped, found.apart, moved)
+    plan = plan_training(config, len(texts), place)
+    return Inputs(
+        config, student, texts, tokenized, heldout, plan, length, place, found.dropped, found.heldout_dropped, moved
+    )
 
 
-def _loaded(wish: Wish, name: str, dtype: str, device: torch.device) -> Checkpoint:
-    """A model; the family that was named is that of those which are in no row."""
-    known = read_settings(name, None)["model_type"] in FAMILIES
-    like = None if known else wish.family
-    return load(name, dtype=dtype, device=str(device), family=like, trust_remote_code=wish.trust_remote_code)
+def _load(config: FuseConfig, model: ModelLike, dtype: str, device: torch.device) -> Checkpoint:
+    """Load a model from its files; the family that is named is that of those whose type is not known.
+
+    A student that is loaded already is loaded again, since training would change it.
+    """
+    name, revision = str(recorded(model)), getattr(model, "revision", None)
+    known = read_settings(name, revision)["model_type"] in FAMILIES
+    family = None if known else getattr(model, "like", None) or config.loading.family
+    code = config.loading.trust_remote_code
+    return load(name, revision=revision, dtype=dtype, device=str(device), family=family, trust_remote_code=code)
+
+
+# Texts ----------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What is learned from, what is held out, and what of the rows was left out."""
+    """Texts to train on, those held out, and what was left out of the rows."""
 
-    learned: list[Rendered]
-    heldout: list[Rendered]
+    learned: list[RenderedText]
+    heldout: list[RenderedText]
     dropped: LeftOut
-    apart: LeftOut
-    """Of a file of its own that is held out."""
+    heldout_dropped: LeftOut
+    """The same for a file of its own that is held out."""
 
 
-def _texts(wish: Wish, student: Checkpoint, length: int) -> Texts:
+def _texts(config: FuseConfig, student: Checkpoint, length: int) -> Texts:
     """Texts, or conversations as the student's chat template writes them."""
     dropped = LeftOut()
-    talks = conversations(wish.texts, wish.samples, dropped)
-    if talks is not None:
-        return _conversations(wish, student, talks, dropped)
-    tokenizers = [student.tokenizer]
-    tokenizers += [read_tokenizer(name, trust_remote_code=wish.trust_remote_code) for name in wish.teachers]
-    sampled = sample(wish.texts, wish.samples, wish.seed, training=True)
-    rest = evaluation_texts(wish.heldout) if wish.heldout else sampled.heldout
-    made = [pieces(texts, tokenizers, length) for texts in (sampled.calibration, rest[:HELD_OUT])]
-    return Texts(made[0], made[1], dropped, LeftOut())
+    conversations = read_conversations(config.texts, config.samples, dropped)
+    if conversations is not None:
+        return _rendered_conversations(config, student, conversations, dropped)
+    tokenizers = [student.tokenizer, *(_tokenizer(config, each) for each in config.teachers)]
+    sampled = sample(config.texts, config.samples, config.seed, training=True)
+    rest = evaluation_texts(config.held_out) if config.held_out else sampled.heldout
+    learned, heldout = (split_texts(texts, tokenizers, length) for texts in (sampled.calibration, rest[:HELD_OUT]))
+    return Texts(learned, heldout, dropped, LeftOut())
 
 
-def _conversations(wish: Wish, student: Checkpoint, talks: Sequence[Conversation], dropped: LeftOut) -> Texts:
+def _tokenizer(config: FuseConfig, teacher: ModelLike) -> PreTrainedTokenizerBase:
+    if isinstance(teacher, Checkpoint):
+        return teacher.tokenizer
+    return read_tokenizer(str(teacher), trust_remote_code=config.loading.trust_remote_code)
+
+
+def _rendered_conversations(
+    config: FuseConfig, student: Checkpoint, conversations: Sequence[Conversation], dropped: LeftOut
+) -> Texts:
     """Conversations in an order that the seed decides; the first of them are held out where no others are given."""
-    order = torch.randperm(len(talks), generator=torch.Generator().manual_seed(wish.seed)).tolist()
-    apart = 0 if wish.heldout or len(talks) < 2 else max(1, min(HELD_OUT, len(talks) // 10))
-    made = all_rendered((talks[place] for place in order), student.tokenizer, dropped)
-    rest = list(islice(made, apart))
-    chosen = list(islice(made, wish.samples))
-    if not chosen:
-        chosen, rest = rest, []
-    if not chosen:
-        raise InputError(none_left(wish.texts, dropped))
+    order = torch.randperm(len(conversations), generator=torch.Generator().manual_seed(config.seed)).tolist()
+    held_out = 0 if config.held_out or len(conversations) < 2 else max(1, min(HELD_OUT, len(conversations) // 10))
+    rendered = render_conversations((conversations[place] for place in order), student.tokenizer, dropped)
+    rest = list(islice(rendered, held_out))
+    learned = list(islice(rendered, config.samples))
+    if not learned:
+        learned, rest = rest, []
+    if not learned:
+        raise InputError(explain_empty(config.texts, dropped))
     others = LeftOut()
-    return Texts(chosen, _others(wish, student, others) if wish.heldout else rest, dropped, others)
+    return Texts(learned, _held_out_file(config, student, others) if config.held_out else rest, dropped, others)
 
 
-def _others(wish: Wish, student: Checkpoint, dropped: LeftOut) -> list[Rendered]:
-    """Conversations of another file, to judge by."""
-    others = conversations(str(wish.heldout), HELD_OUT, dropped)
-    if others is None:
-        raise InputError(f"--held-out {wish.heldout} holds no conversations, as --texts does: give some")
-    found = list(islice(all_rendered(others, student.tokenizer, dropped), HELD_OUT))
+def _held_out_file(config: FuseConfig, student: Checkpoint, dropped: LeftOut) -> list[RenderedText]:
+    """Conversations of another file, to evaluate on."""
+    source = str(config.held_out)
+    conversations = read_conversations(source, HELD_OUT, dropped)
+    if conversations is None:
+        raise InputError(f"{option('held_out', source)} holds no conversations, as {option('texts')} does: give some")
+    found = list(islice(render_conversations(conversations, student.tokenizer, dropped), HELD_OUT))
     if not found:
-        raise InputError(none_left(str(wish.heldout), dropped))
+        raise InputError(explain_empty(source, dropped))
     return found
 
 
-def _counting(texts: list[Rendered], student: Checkpoint, length: int, dropped: LeftOut) -> tuple[Any, Read]:
-    """The texts of which something counts within the length, and how the student reads them."""
-    read_all = read(texts, student.tokenizer, length, vocabulary(student.model))
-    kept = [text for text, places in zip(texts, read_all.positions, strict=True) if len(places)]
+def _scored_texts(
+    texts: list[RenderedText], student: Checkpoint, length: int, dropped: LeftOut
+) -> tuple[list[RenderedText], TokenizedTexts]:
+    """The texts of which something is scored within the length, and how the student reads them."""
+    tokenized = tokenize_texts(texts, student.tokenizer, length, vocabulary(student.model))
+    kept = [text for text, places in zip(texts, tokenized.positions, strict=True) if len(places)]
     if len(kept) == len(texts):
-        return texts, read_all
+        return texts, tokenized
     dropped[f"no answer within {length} tokens"] += len(texts) - len(kept)
-    return kept, read(kept, student.tokenizer, length, vocabulary(student.model))
+    return kept, tokenize_texts(kept, student.tokenizer, length, vocabulary(student.model))
 
 
-def _plan(wish: Wish, windows: int, device: torch.device) -> Training:
-    given = {key: value for key, value in wish.run.items() if value is not None and key != "precision"}
-    settings: dict[str, Any] = DEFAULTS | given
-    share = settings.pop("warmup", 0.03)
-    refuse_pace(wish.epochs, settings["batch"], share)
-    steps = max(1, round(wish.epochs * windows / settings["batch"])) if wish.steps is None else wish.steps
-    warmup = round(share * steps)
-    precision: Any = training_precision(wish.run.get("precision"), device)
-    order = settings.pop("order", wish.seed)
-    return Training(steps, warmup=warmup, precision=precision, seed=order, **settings)
+# Training -------------------------------------------------------------------------------------------------------------
 
 
-def announce(job: Job, loss: Loss) -> None:
-    """Sizes, texts, steps, and about how long they take."""
-    plan, windows = job.plan, job.ours.windows
-    numbers = sum(value.numel() for value in job.student.model.parameters() if value.requires_grad)
-    note(f"{job.student.name}: trains {short(numbers)} numbers, {len(job.wish.teachers)} teachers")
-    note(
-        f"{len(windows)} windows with {windows.tokens:,} tokens that count, {windows.bytes:,} bytes; "
-        f"{len(job.heldout.windows) if job.heldout else 0} windows are held out"
+def plan_training(config: FuseConfig, windows: int, device: torch.device) -> Training:
+    """How the student is trained on so many windows."""
+    pace, memory_config = config.pace, config.memory
+    batch = pace["train_batch_size"]
+    steps = config.optimization.steps or max(1, round(pace["epochs"] * windows / batch))
+    precision: Any = training_precision(memory_config.precision, device)
+    return Training(
+        steps,
+        batch=batch,
+        micro=memory_config.micro_batch_size,
+        learning_rate=pace["learning_rate"],
+        schedule=pace["schedule"],
+        warmup=round(pace["warmup"] * steps),
+        weight_decay=0.0,
+        precision=precision,
+        seed=config.seed if config.order_seed is None else config.order_seed,
+        evaluate_every=config.evaluate_every,
+        save_minutes=memory_config.save_minutes,
+        checkpointing=memory_config.checkpointing,
     )
-    for name, dropped in ((job.wish.texts, job.dropped), (f"--held-out {job.wish.heldout}", job.apart)):
+
+
+def announce(inputs: Inputs, loss: Loss) -> None:
+    """Sizes, texts, steps, and about how long they take."""
+    config, plan, windows = inputs.config, inputs.plan, inputs.tokenized.windows
+    numbers = sum(value.numel() for value in inputs.student.model.parameters() if value.requires_grad)
+    logger.info(f"{inputs.student.name}: trains {short(numbers)} parameters, {len(config.teachers)} teachers")
+    held_out = len(inputs.heldout.windows) if inputs.heldout else 0
+    logger.info(
+        f"{len(windows)} windows with {windows.tokens:,} scored tokens, {windows.bytes:,} bytes; "
+        f"{held_out} windows are held out"
+    )
+    named = ((config.texts, inputs.dropped), (option("held_out", config.held_out), inputs.heldout_dropped))
+    for name, dropped in named:
         if dropped:
-            note(f"{name}: rows left out: {counted(dropped)}")
-    if job.moved:
-        note(
-            f"system turns that the student's chat template does not take: {job.moved:,}; their texts stand at the "
+            logger.warning(f"{name}: rows left out: {counted(dropped)}")
+    if inputs.moved:
+        logger.info(
+            f"system turns that the student's chat template does not take: {inputs.moved:,}; their texts stand at the "
             "beginning of the user's first turn"
         )
-    note(f"{plan.steps} steps of {plan.batch} windows: {plan.steps * plan.batch / len(windows):.2g} epochs")
-    seconds = step_seconds(job.student.anatomy, loss, windows, plan) * plan.steps
-    note(f"training takes about {duration(seconds)}; asking every teacher, one pass over the texts each")
+    logger.info(f"{plan.steps} steps of {plan.batch} windows: {plan.steps * plan.batch / len(windows):.2g} epochs")
+    seconds = step_seconds(inputs.student.anatomy, loss, windows, plan) * plan.steps
+    logger.info(f"training takes about {duration(seconds)}; predicting with each teacher, one pass over the texts")

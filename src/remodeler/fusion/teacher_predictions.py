@@ -1,7 +1,5 @@
-"""A voice: one source of predictions, as the student can hear it.
-
-That is its stored predictions, which of its positions stands for which of the student's, and a map of its vocabulary.
-The student itself may be one, with everything its own.
+"""The predictions of one teacher, aligned with the student: its stored predictions, which of its positions stands for
+which of the student's, and a map of its vocabulary. The student itself may be one, with everything its own.
 """
 
 from collections.abc import Sequence
@@ -11,21 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from remodeler.fusion.corpus import Read
-from remodeler.fusion.inside import NO_PIECES, Inside, depths, narrowed
-from remodeler.fusion.vocabularies import Collide, carried, carry
+from remodeler.fusion.corpus import TokenizedTexts
+from remodeler.fusion.sub_tokens import NO_PIECES, SubTokens, condition_on_pieces, position_depths
+from remodeler.fusion.vocabularies import Collide, map_topk, map_topk_to
 from remodeler.model.logprobs import TopK
 from remodeler.training.teacher_store import Store, between, gold_logprobs, refuse_damaged
 
 
 @dataclass(frozen=True, eq=False)
-class Voice:
-    """One source of predictions, as the student can hear it."""
+class TeacherPredictions:
+    """One source of predictions, aligned with the student."""
 
     name: str
     store: Store
     rows: tuple[np.ndarray, ...]
-    """By text [student's scored positions]: the scored position of the voice that stands for it, -1 for none."""
+    """By text [student's scored positions]: the scored position of the teacher that stands for it, -1 for none."""
     mapping: Tensor | None
     """[rows of its vocabulary] tokens of the student, -1 for none; None where the vocabularies are one."""
     losses: Tensor
@@ -34,100 +32,107 @@ class Voice:
     """By text its first scored position."""
     bytes: np.ndarray
     """[texts] bytes of its scored tokens."""
-    inside: Inside | None = None
-    """Where it speaks inside its tokens, too."""
+    sub_tokens: SubTokens | None = None
+    """Where it has predictions at sub-token positions, too."""
     depths: tuple[np.ndarray, ...] | None = None
-    """By text [student's scored positions]: how many tokens the student has read since the voice's position."""
+    """By text [student's scored positions]: how many tokens the student has read since the teacher's position."""
     spare: Tensor | None = None
-    """Where its other tokens go by rank: ids of the student that no token of the voice has, and that stand for them."""
+    """Where its other tokens go by rank: ids of the student that no token of the teacher has, and that stand for
+    them."""
 
     @property
     def coverage(self) -> float:
-        """Share of the student's positions that have one of the voice's."""
+        """Share of the student's positions that have one of the teacher's."""
         return float(np.mean(np.concatenate(self.rows) >= 0))
 
-    def of(self, text: int) -> Tensor:
+    def losses_of(self, text: int) -> Tensor:
         """Its losses in a text: [scored positions]."""
         stop = self.starts[text + 1] if text + 1 < len(self.starts) else len(self.losses)
         return self.losses[self.starts[text] : stop]
 
-    def cost(self, score: str, text: int) -> float:
-        """Nats a byte of a text, or a token of its own."""
-        own = self.of(text)
-        return float(own.sum()) / max(1, self.bytes[text] if score == "byte" else len(own))
+    def cost(self, rank_by: str, text: int) -> float:
+        """Nats per byte of a text, or per token of its own."""
+        own = self.losses_of(text)
+        return float(own.sum()) / max(1, self.bytes[text] if rank_by == "byte" else len(own))
 
 
-def voice(
-    name: str, store: Store, student: Read, own: Read, mapped: Sequence[np.ndarray], mapping: Tensor | None,
-    inside: Inside | None = None,
-) -> Voice:  # fmt: skip
-    """A voice from its stored predictions and an alignment.
+def align_predictions(
+    name: str, store: Store, student: TokenizedTexts, own: TokenizedTexts, mapped: Sequence[np.ndarray],
+    mapping: Tensor | None, sub_tokens: SubTokens | None = None,
+) -> TeacherPredictions:  # fmt: skip
+    """Align stored predictions with the student.
 
     Args:
-        name: of the model.
-        store: of its predictions for ``own.windows``, with the log-probabilities of what came.
+        name: of the teacher.
+        store: of its predictions for ``own.windows``, with the log-probabilities of the text's tokens.
         student: the texts as the student reads them.
-        own: the texts as the voice reads them.
-        mapped: by text, for every position of the student the voice's, -1 for none.
+        own: the texts as the teacher reads them.
+        mapped: by text, for every position of the student the teacher's, -1 for none.
         mapping: of its vocabulary.
-        inside: where it is to speak inside its tokens, too.
+        sub_tokens: where it is to have predictions at sub-token positions, too.
 
     Raises:
         InputError: when a shard of the store is missing or damaged.
     """
     refuse_damaged(store)
-    rows = [_rows(*each) for each in zip(student.positions, own.positions, mapped, strict=True)]
+    rows = [_scored_rows(*each) for each in zip(student.positions, own.positions, mapped, strict=True)]
     starts = (0, *store.ends[:-1])
-    found = Voice(name, store, tuple(rows), mapping, -gold_logprobs(store), starts, own.bytes)
-    return found if inside is None else _speaking_inside(found, student, inside)
+    found = TeacherPredictions(name, store, tuple(rows), mapping, -gold_logprobs(store), starts, own.bytes)
+    return found if sub_tokens is None else _add_sub_token_positions(found, student, sub_tokens)
 
 
-def _rows(ours: np.ndarray, theirs: np.ndarray, mapped: np.ndarray) -> np.ndarray:
-    """Positions as numbers of scored positions; -1 where it isn't scored on the voice's side."""
+def _scored_rows(ours: np.ndarray, theirs: np.ndarray, mapped: np.ndarray) -> np.ndarray:
+    """Positions as numbers of scored positions; -1 where it isn't scored on the teacher's side."""
     wanted = mapped[ours]
     place = np.searchsorted(theirs, wanted)
     known = (wanted >= 0) & (place < len(theirs)) & (theirs[np.minimum(place, len(theirs) - 1)] == wanted)
     return np.where(known, place, -1)
 
 
-def _speaking_inside(each: Voice, student: Read, inside: Inside) -> Voice:
-    """The same voice, with those positions inside its tokens at which one of the k it names may stand."""
-    most = inside.table.shape[1]
-    pairs = [depths(rows, places, most) for rows, places in zip(each.rows, student.positions, strict=True)]
-    found = replace(each, rows=tuple(rows for rows, _ in pairs), inside=inside, depths=tuple(deep for _, deep in pairs))
-    kept, size = [], int(inside.table.max()) + 1
-    for text, rows in enumerate(found.rows):
-        silent = heard(found, student, text, text + 1, size).logprobs[:, 0].isneginf().numpy()
-        kept.append(np.where((found.depths or ())[text] * silent, -1, rows))
+def _add_sub_token_positions(
+    teacher: TeacherPredictions, student: TokenizedTexts, sub_tokens: SubTokens
+) -> TeacherPredictions:
+    """Add those positions inside its tokens at which one of the k tokens that it names may stand."""
+    most = sub_tokens.table.shape[1]
+    pairs = [position_depths(rows, places, most) for rows, places in zip(teacher.rows, student.positions, strict=True)]
+    rows, depths = (tuple(part) for part in zip(*pairs, strict=True))
+    found = replace(teacher, rows=rows, sub_tokens=sub_tokens, depths=depths)
+    kept, size = [], int(sub_tokens.table.max()) + 1
+    for text, row in enumerate(found.rows):
+        empty = aligned_topk(found, student, text, text + 1, size).logprobs[:, 0].isneginf().numpy()
+        kept.append(np.where(depths[text] * empty, -1, row))
     return replace(found, rows=tuple(kept))
 
 
-# What is heard --------------------------------------------------------------------------------------------------------
+# At the student's positions -------------------------------------------------------------------------------------------
 
 
-def heard(each: Voice, student: Read, start: int, stop: int, size: int, collide: Collide = "sum") -> TopK:
-    """What a voice predicts at the student's scored positions in some texts, in the student's vocabulary.
+def aligned_topk(
+    teacher: TeacherPredictions, student: TokenizedTexts, start: int, stop: int, size: int, collide: Collide = "sum"
+) -> TopK:
+    """Predictions at the student's scored positions in some texts, in the student's vocabulary.
 
-    Rows of positions at which it is silent are anything.
+    Rows of positions without a prediction are anything.
     """
-    top, texts, base = between(each.store, start, stop), range(start, stop), each.starts[start]
-    places = np.concatenate([np.maximum(each.rows[text], 0) + each.starts[text] - base for text in texts])
+    top, texts, base = between(teacher.store, start, stop), range(start, stop), teacher.starts[start]
+    places = np.concatenate([np.maximum(teacher.rows[text], 0) + teacher.starts[text] - base for text in texts])
     found = top[torch.from_numpy(places)]
-    if each.mapping is None:
+    if teacher.mapping is None:
         return found
-    if each.spare is not None:
-        return carried(found, by_rank(each.mapping[found.ids], each.spare), size, collide)
-    if each.inside is None or each.depths is None:
-        return carry(found, each.mapping, size, collide)
-    table = each.inside.table
-    said = np.concatenate([_read_since(student, each.depths[text], text, table.shape[1]) for text in texts])
-    deep = np.concatenate([each.depths[text] for text in texts])
-    shares = [each.inside.share(row[:count]) for row, count in zip(said.tolist(), deep.tolist(), strict=True)]
-    tensors = torch.from_numpy(said), torch.from_numpy(deep), torch.tensor(shares)
-    return narrowed(found, *tensors, table, size, collide)
+    if teacher.spare is not None:
+        return map_topk_to(found, assign_by_rank(teacher.mapping[found.ids], teacher.spare), size, collide)
+    if teacher.sub_tokens is None or teacher.depths is None:
+        return map_topk(found, teacher.mapping, size, collide)
+    table = teacher.sub_tokens.table
+    pieces = np.concatenate([_pieces_since(student, teacher.depths[text], text, table.shape[1]) for text in texts])
+    deep = np.concatenate([teacher.depths[text] for text in texts])
+    rows = zip(pieces.tolist(), deep.tolist(), strict=True)
+    shares = [teacher.sub_tokens.share(row[:count]) for row, count in rows]
+    tensors = torch.from_numpy(pieces), torch.from_numpy(deep), torch.tensor(shares)
+    return condition_on_pieces(found, *tensors, table, size, collide)
 
 
-def by_rank(targets: Tensor, spare: Tensor) -> Tensor:
+def assign_by_rank(targets: Tensor, spare: Tensor) -> Tensor:
     """Spare ids for what has no target, in order: [tokens, k]; -1 where there are not enough."""
     lost = targets < 0
     place = lost.cumsum(1) - 1
@@ -135,7 +140,7 @@ def by_rank(targets: Tensor, spare: Tensor) -> Tensor:
     return torch.where(enough, spare[place.clamp(0, len(spare) - 1)] if len(spare) else targets, targets)
 
 
-def _read_since(student: Read, depth: np.ndarray, text: int, most: int) -> np.ndarray:
+def _pieces_since(student: TokenizedTexts, depth: np.ndarray, text: int, most: int) -> np.ndarray:
     """The tokens that the student has read since the last common border: [positions, most], -1 behind them."""
     ids, columns = student.cuts[text].ids, np.arange(most)
     places = student.positions[text][:, None] - depth[:, None] + 1 + columns

@@ -1,7 +1,7 @@
-"""What each model says of the texts: read by its own tokenizer, stored once, and heard at the student's positions."""
+"""What each model predicts for the texts: read by its own tokenizer, stored once, aligned with the student."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from remodeler.checkpoint.load import Checkpoint, fingerprint
-from remodeler.fusion.corpus import Read, Rendered, read
+from remodeler.fusion.config import MatchConfig
+from remodeler.fusion.corpus import RenderedText, TokenizedTexts, tokenize_texts
 from remodeler.fusion.counts import Counts, count, statistics_map
 from remodeler.fusion.cross_tokenizer import (
     align_bytes,
@@ -18,83 +19,71 @@ from remodeler.fusion.cross_tokenizer import (
     from_groups_fusellm,
     marked_distances,
 )
-from remodeler.fusion.inside import inside_of, piece_table
 from remodeler.fusion.offsets import Cut
-from remodeler.fusion.teacher_predictions import Voice, voice
+from remodeler.fusion.sub_tokens import count_beginnings, piece_table
+from remodeler.fusion.teacher_predictions import TeacherPredictions, align_predictions
 from remodeler.fusion.vocabularies import (
     Contents,
     edit_map,
     exact_map,
-    first_of,
+    merge_maps,
     piece_map,
     roles_map,
     surfaces,
     token_bytes,
 )
 from remodeler.model.logprobs import vocabulary
-from remodeler.runs.console import bar
+from remodeler.runs.progress import progress_bar
 from remodeler.training.teacher_store import Store, make
 
 BAND = 64
 """Tokens to either side of the diagonal of bytes that dynamic programming looks at."""
 
 
-@dataclass(frozen=True)
-class Ways:
-    """How a teacher's positions and tokens become the student's."""
-
-    align: str
-    map: str
-    parity: str | None
-    inside: bool = True
-    """A teacher speaks inside its tokens, where positions go by bytes and tokens by pieces."""
-    by_rank: bool = False
-    """Tokens that the student lacks keep their ranks."""
+def store_predictions(model: Checkpoint, own: TokenizedTexts, k: int, folder: Path) -> Store:
+    """Store a model's predictions for its windows, where they are not in the folder yet."""
+    with progress_bar(f"predicting with {Path(model.name).name}") as progress:
+        return make(model.anatomy, fingerprint(model.model), own.windows, k, folder, progress, gold=True)
 
 
-def asked(model: Checkpoint, own: Read, k: int, folder: Path) -> Store:
-    """A model's predictions for its windows, made where they are not in the folder yet."""
-    with bar(f"asking {Path(model.name).name}") as hear:
-        return make(model.anatomy, fingerprint(model.model), own.windows, k, folder, hear, gold=True)
-
-
-def itself(student: Checkpoint, own: Read, k: int, folder: Path) -> Voice:
-    """The student as a voice: at every position its own."""
+def predict_own(student: Checkpoint, own: TokenizedTexts, k: int, folder: Path) -> TeacherPredictions:
+    """The student's own predictions, at every position."""
     positions = [np.arange(len(each)) for each in own.cuts]
-    return voice(student.name, asked(student, own, k, folder), own, own, positions, None)
+    return align_predictions(student.name, store_predictions(student, own, k, folder), own, own, positions, None)
 
 
-def heard(
-    student: Checkpoint, ours: Read, teacher: Checkpoint, texts: Sequence[Rendered], length: int, k: int,
-    folder: Path, ways: Ways,
-) -> Voice:  # fmt: skip
-    """A teacher as a voice.
+def predict(
+    student: Checkpoint, ours: TokenizedTexts, teacher: Checkpoint, texts: Sequence[RenderedText], length: int, k: int,
+    folder: Path, matching: MatchConfig, by_rank: bool = False,
+) -> TeacherPredictions:  # fmt: skip
+    """A teacher's predictions, aligned with the student.
 
     Args:
         student: whose positions and tokens count.
         ours: the texts as it reads them.
-        teacher: the model that is asked.
+        teacher: the model that predicts.
         texts: what both read.
-        length: most tokens of a window.
+        length: tokens per window, at most.
         k: tokens of each prediction.
         folder: of its predictions.
-        ways: how positions and tokens are matched.
+        matching: how positions and tokens are matched.
+        by_rank: whether tokens that the student lacks keep their ranks.
     """
-    theirs = read(texts, teacher.tokenizer, length, vocabulary(teacher.model))
-    store = asked(teacher, theirs, k, folder)
+    theirs = tokenize_texts(texts, teacher.tokenizer, length, vocabulary(teacher.model))
+    store = store_predictions(teacher, theirs, k, folder)
     if student.tokenizer.get_vocab() == teacher.tokenizer.get_vocab() and _same_cuts(ours, theirs):
         same = [np.arange(len(each)) for each in ours.cuts]
-        return voice(teacher.name, store, ours, theirs, same, _same_rows(student, teacher))
-    mapping = _mapping(student, ours, teacher, theirs, ways.map)
-    positions = _positions(student, ours, teacher, theirs, ways, mapping)
-    if ways.by_rank:
-        found = voice(teacher.name, store, ours, theirs, positions, mapping)
+        return align_predictions(teacher.name, store, ours, theirs, same, _same_rows(student, teacher))
+    mapping = _map_vocabulary(student, ours, teacher, theirs, matching.map)
+    positions = _align_positions(student, ours, teacher, theirs, matching, mapping)
+    if by_rank:
+        found = align_predictions(teacher.name, store, ours, theirs, positions, mapping)
         return replace(found, spare=_spare(mapping, vocabulary(student.model)))
-    inside = None
-    if ways.inside and ways.align == "bytes" and ways.map == "pieces":
+    sub_tokens = None
+    if matching.inside and matching.align == "bytes" and matching.map == "pieces":
         table = piece_table(*_contents(teacher, student), student.tokenizer, mapping.numpy())
-        inside = inside_of(table, theirs.cuts)
-    return voice(teacher.name, store, ours, theirs, positions, mapping, inside)
+        sub_tokens = count_beginnings(table, theirs.cuts)
+    return align_predictions(teacher.name, store, ours, theirs, positions, mapping, sub_tokens)
 
 
 def _spare(mapping: Tensor, size: int) -> Tensor:
@@ -108,7 +97,7 @@ def _contents(teacher: Checkpoint, student: Checkpoint) -> tuple[Contents, Conte
     return them, us
 
 
-def _same_cuts(ours: Read, theirs: Read) -> bool:
+def _same_cuts(ours: TokenizedTexts, theirs: TokenizedTexts) -> bool:
     return all(np.array_equal(one.ids, two.ids) for one, two in zip(ours.cuts, theirs.cuts, strict=True))
 
 
@@ -121,8 +110,10 @@ def _same_rows(student: Checkpoint, teacher: Checkpoint) -> Tensor | None:
     return torch.where(rows < sizes[0], rows, -1)
 
 
-def _mapping(student: Checkpoint, ours: Read, teacher: Checkpoint, theirs: Read, kind: str) -> Tensor:
-    """Of the teacher's vocabulary: special tokens by their roles, the others by what they spell."""
+def _map_vocabulary(
+    student: Checkpoint, ours: TokenizedTexts, teacher: Checkpoint, theirs: TokenizedTexts, kind: str
+) -> Tensor:
+    """Map the teacher's vocabulary: special tokens by their roles, the others by what they spell."""
     them, us = _contents(teacher, student)
     if kind == "pieces":
         found = piece_map(them, us, student.tokenizer)
@@ -134,26 +125,31 @@ def _mapping(student: Checkpoint, ours: Read, teacher: Checkpoint, theirs: Read,
     else:
         found = exact_map(them, us)
     roles = roles_map(teacher.tokenizer, student.tokenizer, vocabulary(teacher.model))
-    return torch.from_numpy(first_of(roles, found))
+    return torch.from_numpy(merge_maps(roles, found))
 
 
-def _positions(
-    student: Checkpoint, ours: Read, teacher: Checkpoint, theirs: Read, ways: Ways, mapping: Tensor
+def _align_positions(
+    student: Checkpoint,
+    ours: TokenizedTexts,
+    teacher: Checkpoint,
+    theirs: TokenizedTexts,
+    matching: MatchConfig,
+    mapping: Tensor,
 ) -> Sequence[np.ndarray]:
-    """By text, for every position of the student the teacher's; by names where a tokenizer hides its bytes."""
+    """By text, for every position of the student the teacher's; by token names where a tokenizer hides its bytes."""
     pairs = list(zip(ours.cuts, theirs.cuts, strict=True))
-    if ways.align == "bytes" and all(one.exact and two.exact for one, two in pairs):
+    if matching.align == "bytes" and all(one.exact and two.exact for one, two in pairs):
         return [align_bytes(one, two) for one, two in pairs]
     us, them = (surfaces(each.tokenizer, vocabulary(each.model)) for each in (student, teacher))
     known = None
-    if ways.map == "edit":
+    if matching.map == "edit":
         known = {them[place]: us[target] for place, target in enumerate(mapping.tolist()) if target >= 0}
 
     def by_names(one: Cut, two: Cut) -> np.ndarray:
         names = [us[n] for n in one.ids], [them[n] for n in two.ids]
-        if ways.parity == "fusechat":
+        if matching.parity == "fusechat":
             return from_groups_fusechat(align_dp(*names, None, marked_distances, "fusechat"), *names)
-        return from_groups_fusellm(align_dp(*names, None if ways.parity else BAND), *names, known)
+        return from_groups_fusellm(align_dp(*names, None if matching.parity else BAND), *names, known)
 
-    by_bytes = [ways.align == "bytes" and one.exact and two.exact for one, two in pairs]
+    by_bytes = [matching.align == "bytes" and one.exact and two.exact for one, two in pairs]
     return [align_bytes(*pair) if plain else by_names(*pair) for plain, pair in zip(by_bytes, pairs, strict=True)]

@@ -28,7 +28,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from remodeler.errors import InputError
-from remodeler.fusion.offsets import BYTE_NAME, Ints, fast, opaque, spelling
+from remodeler.fusion.offsets import BYTE_NAME, Ints, backend_tokenizer, opaque_ids, spelling
 from remodeler.model.logprobs import TopK
 
 Contents = Sequence[bytes | None]
@@ -54,7 +54,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[bytes | N
     Raises:
         InputError: when the tokenizer has ids that the model lacks, or is slow.
     """
-    core, spelled, hidden = fast(tokenizer), spelling(tokenizer), opaque(tokenizer)
+    core, spelled, hidden = backend_tokenizer(tokenizer), spelling(tokenizer), opaque_ids(tokenizer)
     names = core.get_vocab(with_added_tokens=True)
     if names and max(names.values()) >= rows:
         raise InputError(
@@ -75,7 +75,10 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[bytes | N
 
 def surfaces(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[str]:
     """Every id as text: [rows]; the name of a special token, empty for rows without a token."""
-    contents, names = token_bytes(tokenizer, rows), {place: name for name, place in fast(tokenizer).get_vocab().items()}
+    contents, names = (
+        token_bytes(tokenizer, rows),
+        {place: name for name, place in backend_tokenizer(tokenizer).get_vocab().items()},
+    )
     return [
         names.get(place, "") if part is None else part.decode("utf-8", "surrogateescape")
         for place, part in enumerate(contents)
@@ -88,8 +91,12 @@ def surfaces(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[str]:
 def roles_map(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase, rows: int) -> Ints:
     """Special tokens by name, and those with a role by role: [teacher rows]."""
     mapping = np.full(rows, -1)
-    ours = {str(added): place for place, added in fast(student).get_added_tokens_decoder().items() if added.special}
-    for place, added in fast(teacher).get_added_tokens_decoder().items():
+    ours = {
+        str(added): place
+        for place, added in backend_tokenizer(student).get_added_tokens_decoder().items()
+        if added.special
+    }
+    for place, added in backend_tokenizer(teacher).get_added_tokens_decoder().items():
         if added.special:
             mapping[place] = ours.get(str(added), -1)
     for role in reversed(ROLES):
@@ -99,7 +106,7 @@ def roles_map(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase
     return mapping
 
 
-def first_of(*maps: Ints) -> Ints:
+def merge_maps(*maps: Ints) -> Ints:
     """Every token by the first map that knows it."""
     found = maps[0]
     for each in maps[1:]:
@@ -121,7 +128,7 @@ def piece_map(teacher: Contents, student: Contents, tokenizer: PreTrainedTokeniz
         student: what its ids stand for.
         tokenizer: the student's.
     """
-    mapping, model, spelled = exact_map(teacher, student), fast(tokenizer).model, spelling(tokenizer)
+    mapping, model, spelled = exact_map(teacher, student), backend_tokenizer(tokenizer).model, spelling(tokenizer)
     for place in np.flatnonzero(mapping < 0).tolist():
         part = teacher[place]
         name = spelled.write(part) if part else None
@@ -138,11 +145,11 @@ def edit_map(teacher: Contents, student: Contents) -> Ints:
     known = [place for place, part in enumerate(student) if part is not None]
     wanted = [place for place in np.flatnonzero(mapping < 0).tolist() if teacher[place] is not None]
     if known and wanted:
-        mapping[wanted] = np.array(known)[_nearest(texts_of(teacher, wanted), texts_of(student, known))]
+        mapping[wanted] = np.array(known)[_nearest(decode_ids(teacher, wanted), decode_ids(student, known))]
     return mapping
 
 
-def texts_of(contents: Contents, places: Iterable[int]) -> list[str]:
+def decode_ids(contents: Contents, places: Iterable[int]) -> list[str]:
     """Some ids as text; bytes that are none as lone surrogates."""
     return [(contents[place] or b"").decode("utf-8", "surrogateescape") for place in places]
 
@@ -186,7 +193,7 @@ Collide = Literal["sum", "first"]
 """What becomes of the probabilities of several tokens that are one token of the student's."""
 
 
-def carry(top: TopK, mapping: Tensor, size: int, collide: Collide = "sum") -> TopK:
+def map_topk(top: TopK, mapping: Tensor, size: int, collide: Collide = "sum") -> TopK:
     """A teacher's sparse distributions in the student's vocabulary, of the same mass.
 
     Args:
@@ -205,10 +212,10 @@ def carry(top: TopK, mapping: Tensor, size: int, collide: Collide = "sum") -> To
     if not top.ids.numel():
         return top
     _check_map(top, mapping, size)
-    return carried(top, mapping[top.ids], size, collide)
+    return map_topk_to(top, mapping[top.ids], size, collide)
 
 
-def carried(top: TopK, targets: Tensor, size: int, collide: Collide = "sum") -> TopK:
+def map_topk_to(top: TopK, targets: Tensor, size: int, collide: Collide = "sum") -> TopK:
     """The same with a target for every prediction: [tokens, k] int64 student ids, -1 for none."""
     if collide not in get_args(Collide):
         raise InputError(f"{collide!r} is not a way to collide: choose one of {', '.join(get_args(Collide))}")
@@ -219,11 +226,11 @@ def carried(top: TopK, targets: Tensor, size: int, collide: Collide = "sum") -> 
     kept = first & (ids >= 0)
     lost = ids < 0
     if collide == "sum":
-        logprobs = _summed(logprobs, first.cumsum(1) - 1)
+        logprobs = _sum_runs(logprobs, first.cumsum(1) - 1)
     else:
         lost = ~kept
     rest = torch.logaddexp(top.rest, top.logprobs.gather(1, order).masked_fill(~lost, -math.inf).logsumexp(1))
-    return _ranked(ids, logprobs.masked_fill(~kept, -math.inf), kept, rest, size)
+    return _sort_columns(ids, logprobs.masked_fill(~kept, -math.inf), kept, rest, size)
 
 
 def _check_map(top: TopK, mapping: Tensor, size: int) -> None:
@@ -235,7 +242,7 @@ def _check_map(top: TopK, mapping: Tensor, size: int) -> None:
         )
 
 
-def _summed(logprobs: Tensor, runs: Tensor) -> Tensor:
+def _sum_runs(logprobs: Tensor, runs: Tensor) -> Tensor:
     """At every place the log of the summed probabilities of its run: [tokens, k], ``runs`` numbered in every row."""
     none = torch.full_like(logprobs, -math.inf)
     peaks = none.scatter_reduce(1, runs, logprobs, "amax").gather(1, runs).clamp_min(torch.finfo(logprobs.dtype).min)
@@ -243,7 +250,7 @@ def _summed(logprobs: Tensor, runs: Tensor) -> Tensor:
     return peaks + sums.log()
 
 
-def _ranked(ids: Tensor, logprobs: Tensor, kept: Tensor, rest: Tensor, size: int) -> TopK:
+def _sort_columns(ids: Tensor, logprobs: Tensor, kept: Tensor, rest: Tensor, size: int) -> TopK:
     """Likeliest first; the columns that are not kept last, with ids of their own."""
     order = logprobs.sort(dim=1, descending=True, stable=True).indices
     # Tokens that are kept at probability 0 come before columns that are not kept.

@@ -22,10 +22,12 @@ from remodeler.data.windows import tokenizer_errors
 from remodeler.errors import InputError
 from remodeler.generation.decoding import Choice, Continued, continued
 from remodeler.model.logprobs import vocabulary
-from remodeler.model.minibatches import device_of, enough_memory
+from remodeler.model.minibatches import device_of
 from remodeler.model.streaming import room
-from remodeler.runs.console import Listen
-from remodeler.runs.records import append_lines, digest, taken_up
+from remodeler.runs.job import enough_memory
+from remodeler.runs.progress import Progress
+from remodeler.runs.records import digest
+from remodeler.runs.runlog import RunLog
 
 ON_CPU, MOST = 64, 256
 """Rows of a batch on a CPU, and the most on a GPU."""
@@ -110,7 +112,7 @@ def completions(
     prompts: Sequence[str],
     how: Sampling,
     size: int | None,
-    hear: Listen,
+    progress: Progress,
 ) -> list[Completion]:
     """The same, written to a file of JSON lines batch by batch; what is there already is not made again.
 
@@ -121,7 +123,7 @@ def completions(
         prompts: what to complete.
         how: settings.
         size: rows a batch; by default what the device is good for.
-        hear: told the share done.
+        progress: told the share done.
 
     Raises:
         InputError: also when the file is of another run.
@@ -129,14 +131,15 @@ def completions(
     refuse_size(size)
     rows = read(checkpoint, prompts, how)  # what can't be completed leaves no file
     known = {"prompts": digest(prompts), **asdict(how), **header}
-    found = [Completion(**line) for line in taken_up(path, known)]
+    log = RunLog(path)
+    found = [Completion(**line) for line in log.resume(known)]
     wanted, done = len(prompts) * how.samples, set(map(_row, found))
     if len(done) < wanted:
         for batch in completed(checkpoint, rows, how, size, done):
             new = [each for each in batch if _row(each) not in done]
-            append_lines(path, list(map(asdict, new)))
+            log.append(list(map(asdict, new)))
             found += new
-            hear(len(found) / wanted, f"{len(found):,} of {wanted:,}")
+            progress(len(found) / wanted, f"{len(found):,} of {wanted:,}")
     return sorted(found, key=_row)
 
 
@@ -161,7 +164,7 @@ def read(checkpoint: Checkpoint, prompts: Sequence[str], how: Sampling) -> list[
     """
     how.checked()
     if checkpoint.anatomy.family.task != "causal":
-        raise InputError(f"{checkpoint.name} is no causal language model: only those complete a prompt")
+        raise InputError(f"{checkpoint.name} is not a causal language model: only those complete a prompt")
     if not prompts:
         raise InputError("no prompts were given, at least one is needed: choose another file")
     rows = templated(checkpoint, prompts) if how.chat else [prompt_ids(checkpoint, prompt) for prompt in prompts]

@@ -1,1 +1,5 @@
-"""Many checkpoints of one shape into one."""
+"""Merge checkpoints of the same architecture, in memory that does not grow with them."""
+
+from remodeler.runs.lazy import lazy
+
+__getattr__, __dir__ = lazy(__name__, {"METHODS": "table", "merge": "job"})

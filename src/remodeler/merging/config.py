@@ -1,19 +1,41 @@
-"""What a person asks of a merge, in options or in a file written for mergekit."""
+"""Options of merging: which checkpoints, by which method, and how the result is written.
 
+Names of methods stand here, because help must not load torch; the table (:mod:`remodeler.merging.table`) is held
+against them by a test.
+"""
+
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from remodeler.errors import InputError
-from remodeler.merging.mergekit_file import Vocabulary, read_mergekit
-from remodeler.merging.mergekit_methods import options_of
-from remodeler.merging.mergekit_tokens import TokenRow
-from remodeler.merging.table import MERGE_METHODS, Method
+from remodeler.checkpoint.config import DTYPES, ModelLike
+from remodeler.errors import InputError, option
+from remodeler.merging.numbers import parse_setting
+from remodeler.runs.config import RunConfig
+from remodeler.runs.options import Option, config
+
+if TYPE_CHECKING:
+    from remodeler.merging.mergekit_tokens import TokenRow
+
+MODELS, METHOD, RESULT = "Models", "Method", "Result"
+METHODS = (
+    *("linear", "slerp", "task_arithmetic", "ties", "breadcrumbs", "breadcrumbs_ties", "dare_linear", "dare_ties"),
+    *("della_linear", "della", "varm", "sce"),
+)
+VARIANTS = ("paper", "fuseai", "mergekit")
+METHOD_OPTIONS = (
+    *("weight", "density", "gamma", "epsilon", "scale", "t", "select", "normalize", "rescale", "variant"),
+    "granularity",
+)
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+Number = Any
+"""A number; a text such as ``0:0.5:1`` or ``mlp=0.3,1``; or a :class:`~remodeler.merging.numbers.Setting`."""
 
 
 @dataclass(frozen=True)
-class FromMergekit:
+class MergekitConventions:
     """What a file written for mergekit asks for besides; with it, mergekit's conventions hold.
 
     They are: tensors behind the layers (the last norm, the head) have the depth 0 of gradients; without a ``dtype`` the
@@ -25,50 +47,99 @@ class FromMergekit:
     """Whether the file names one: for methods without, it is the first of the models."""
     layers: int | None = None
     """How many layers of each model are wanted: all, or it is refused."""
-    tokens: tuple[TokenRow, ...] = ()
+    tokens: tuple["TokenRow", ...] = ()
     """Where the rows of single tokens come from."""
     pad_to_multiple_of: int = 1
-    """Of the rows of embeddings; those behind the tokens are the mean of the others."""
+    """Number of rows of embeddings, rounded up; padding is the mean of the other rows."""
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What to merge, and how."""
+@config
+class MergeConfig:
+    """Merge checkpoints of the same architecture with constant memory.
 
-    models: tuple[str, ...]
-    base: str | None = None
-    method: str | Method = "linear"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the method: bools and words as they are, numbers as settings; those of ``PER_MODEL`` in a list."""
-    tokenizer: str | None = None
-    """Merge embedding rows by token: into the base's vocabulary (``base``) or that of all (``union``)."""
-    dtype: str = "auto"
-    """Of the result: as the base, or the first model, has it; or another."""
-    device: str = "cpu"
-    seed: int = 42
-    shard_size: str = "5GB"
-    trust_remote_code: bool = False
-    mergekit: FromMergekit | None = None
-    """Set where a file written for mergekit describes the merge."""
+    Methods that merge *changes* (all but linear and slerp) need `--base`, the model that the others were trained from.
+    Files written for mergekit are read with `--config`. Resumable: rerun the same command.
 
-
-def of_file(path: Path, **more: Any) -> Wish:
-    """A merge as a YAML file written for mergekit describes it.
-
-    Raises:
-        InputError: for what is not YAML, and for what this tool does not do, by name.
+    Example: `remodel merge chat math code --base pretrained --method ties --density 0.3 --out merged`
     """
-    file = read_mergekit(path)
-    needs_base = MERGE_METHODS[file.method].needs_base
-    models = sorted(file.sources, key=lambda each: each.model != file.base)  # t = 0 of slerp, and the config, are its
-    if needs_base:
-        models = models[1:]
-    try:
-        options = options_of(file.method, models, file.common)
-    except InputError as error:
-        raise InputError(f"{path} {error}") from None
-    words = file.vocabulary or Vocabulary("")
-    besides = FromMergekit(file.base is not None, file.layers, words.tokens, words.pad_to_multiple_of)
-    given: dict[str, Any] = {"dtype": file.dtype, "tokenizer": words.source or None, "mergekit": besides}
-    names = tuple(each.model for each in models)
-    return Wish(names, file.base if needs_base else None, file.method, options, **(given | more))
+
+    models: Annotated[tuple[ModelLike, ...], Option(positional=True)] = ()
+    """Model folders or hub ids, of the same architecture."""
+    base: Annotated[ModelLike | None, Option(MODELS)] = None
+    """The model that the others were trained from."""
+    config: Annotated[Path | None, Option(MODELS)] = None
+    """YAML file written for mergekit, instead of models and options; with mergekit's defaults."""
+    tokenizer: Annotated[Literal["base", "union"] | None, Option(MODELS)] = None
+    """Merge embedding rows by token, where vocabularies differ: base (into the base's vocabulary) or union (all
+    tokens)."""
+    trust_remote_code: Annotated[bool, Option(MODELS)] = False
+    """Run the checkpoints' own modelling code."""
+    method: Annotated[Any, Option(METHOD, METHODS, default="linear")] = None
+    """Merge method."""
+    weight: Annotated[tuple[Number, ...], Option(METHOD, read=parse_setting, repeated=True, default="1")] = ()
+    """Weight of the models: once, or once per model. A number, a gradient over the depth (`0:0.5:1`), or by tensor
+    (`self_attn=0.3,mlp=0:1,0.5`)."""
+    density: Annotated[
+        tuple[Number, ...],
+        Option(METHOD, read=parse_setting, repeated=True, default="ties 0.2, breadcrumbs 0.9, else 0.5"),
+    ] = ()
+    """Share of the changes that is kept; written like the weight."""
+    gamma: Annotated[tuple[Number, ...], Option(METHOD, read=parse_setting, repeated=True, default="0.01")] = ()
+    """breadcrumbs: share of the largest changes that is dropped."""
+    epsilon: Annotated[tuple[Number, ...], Option(METHOD, read=parse_setting, repeated=True, default="0.15")] = ()
+    """della: half the range of keep probabilities around the density."""
+    scale: Annotated[Number, Option(METHOD, read=parse_setting, default="1")] = None
+    """Factor for all changes (the papers' lambda)."""
+    t: Annotated[Number, Option(METHOD, read=parse_setting, default="0.5")] = None
+    """slerp: interpolation between the first model (0) and the second (1)."""
+    select: Annotated[Number, Option(METHOD, read=parse_setting, default="0.1")] = None
+    """sce: share of elements that is selected, those with the largest variance."""
+    normalize: Annotated[bool | None, Option(METHOD, default="yes for linear, ties, della")] = None
+    """Divide by the sum of the weights."""
+    rescale: Annotated[bool | None, Option(METHOD, default="yes")] = None
+    """dare, della: rescale what is kept to make up for what was dropped."""
+    variant: Annotated[str | None, Option(METHOD, VARIANTS, default="paper")] = None
+    """sce: paper, fuseai or mergekit; slerp, dare, della: paper or mergekit."""
+    granularity: Annotated[Literal["tensor", "layer", "model"] | None, Option(METHOD, default="tensor")] = None
+    """varm: one weight per tensor, layer or model."""
+    seed: Annotated[int, Option(METHOD)] = 42
+    """Random seed."""
+    options: Annotated[Mapping[str, Any], Option(python_only=True)] = field(default_factory=dict)
+    """Options of a method of one's own, by name."""
+    mergekit: Annotated[MergekitConventions | None, Option(python_only=True)] = None
+    """Set where a file written for mergekit describes the merge."""
+    dtype: Annotated[str, Option(RESULT, DTYPES)] = "auto"
+    """Dtype of the result: auto (as the base), float32, bfloat16, float16."""
+    shard_size: Annotated[str, Option(RESULT)] = "5GB"
+    """Largest weight file, e.g. 5GB."""
+    device: str = "cpu"
+    """auto, cpu, cuda, cuda:1, mps."""
+    run: RunConfig = RunConfig()
+
+    def __post_init__(self) -> None:
+        self.shard_bytes()
+        if self.config is not None:
+            self._refuse_options_beside_file()
+
+    def _refuse_options_beside_file(self) -> None:
+        """Raise for options that say what the file says."""
+        file = option("config", str(self.config))
+        if self.models or self.base:
+            raise InputError(f"{option('models')} and {file} were given: give one of them")
+        both = {"method": self.method, "tokenizer": self.tokenizer} | self.method_options()
+        for name, value in both.items():
+            if value is not None:
+                shown = option(name, value if isinstance(value, bool) else None)
+                raise InputError(f"{shown} and {file} were given: say it in the file")
+
+    def method_options(self) -> dict[str, Any]:
+        """The options of the method that were given."""
+        given = {name: getattr(self, name) for name in METHOD_OPTIONS}
+        return {name: value for name, value in given.items() if value not in (None, ())} | dict(self.options)
+
+    def shard_bytes(self) -> int:
+        """Bytes of the largest weight file."""
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]B)\s*", self.shard_size.upper())
+        if not found or not float(found.group(1)):
+            raise InputError(f"{option('shard_size')} {self.shard_size!r} is not a size: give one as 5GB or 500MB")
+        return int(float(found.group(1)) * UNITS[found.group(2)])

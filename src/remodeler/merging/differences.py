@@ -1,9 +1,10 @@
-"""What the configs of models that are merged say differently, where that changes what their weights mean.
+"""Differences between the configs of models that are merged, where they change what weights mean.
 
 Equal names and shapes are not enough: rotary positions, norms and heads are said by the config, and the result has one
 config only, that of the base or of the first model.
 """
 
+import logging
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -11,10 +12,11 @@ from typing import Any
 
 from remodeler.errors import InputError
 from remodeler.merging.inputs import Model, Outline
-from remodeler.runs.console import note
+from remodeler.model.families import config_names
 
-HEADS = ("num_attention_heads", "num_key_value_heads", "head_dim", "n_head", "num_heads")
-"""What cuts rows into heads."""
+logger = logging.getLogger(__name__)
+
+
 WITHOUT_MEANING = frozenset(
     [
         *("architectures", "dtype", "transformers_version", "id2label", "label2id", "problem_type", "return_dict"),
@@ -22,13 +24,13 @@ WITHOUT_MEANING = frozenset(
         *("pad_token_id", "pretraining_tp", "vocab_size", "tie_word_embeddings"),
     ]
 )
-"""Fields that change nothing in what weights compute, or that are looked at elsewhere."""
+"""Fields that change nothing in what weights compute, or that are checked elsewhere."""
 SHOWN = 4
-"""Fields that a note names."""
+"""Fields that a message names."""
 
 
-def tell_differences(every: Sequence[tuple[Model, Outline]]) -> None:
-    """Refuse models whose rows are cut into heads otherwise, and say what else differs from the first one.
+def report_differences(every: Sequence[tuple[Model, Outline]]) -> None:
+    """Refuse models whose rows are split into heads differently, and report what else differs from the first one.
 
     Args:
         every: the base, if there is one, and the models.
@@ -37,23 +39,24 @@ def tell_differences(every: Sequence[tuple[Model, Outline]]) -> None:
         InputError: for other heads.
     """
     first = every[0][0]
+    heads = config_names(first.settings.get("model_type")).heads
     for model, outline in every[1:]:
         found = dict(differences(_config(*every[0]), _config(model, outline)))
         for field, (one, other) in found.items():
-            if field.rpartition(".")[2] in HEADS and None not in (one, other):
+            if field.rpartition(".")[2] in heads and None not in (one, other):
                 raise InputError(
-                    f"{field} is {one} in {first.name} and {other} in {model.name}: their rows are cut into heads "
-                    "otherwise, so they can't be merged"
+                    f"{field} is {one} in {first.name} and {other} in {model.name}: their rows are split into "
+                    "different heads, so they can't be merged"
                 )
         if found:
-            note(
+            logger.warning(
                 f"the configs of {first.name} and {model.name} differ, the result has what {first.name} says: "
-                + _listed(found)
+                + _list_fields(found)
             )
 
 
 def _config(model: Model, outline: Outline) -> Mapping[str, Any]:
-    """What counts of a config: of a class that is known its own fields, by the names that they have today."""
+    """The fields of a config that matter: for a known class its own fields, by their current names."""
     if outline.built is None:
         return {key: value for key, value in model.settings.items() if not key.startswith(("_", "torch_"))}
     config = outline.built.config
@@ -73,7 +76,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], before: str = 
             yield before + key, (first, second)
 
 
-def _listed(found: Mapping[str, tuple[Any, Any]]) -> str:
+def _list_fields(found: Mapping[str, tuple[Any, Any]]) -> str:
     parts = [f"{field} ({reprlib.repr(one)} and {reprlib.repr(other)})" for field, (one, other) in found.items()]
     rest = [f"and {len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
     return ", ".join([*parts[:SHOWN], *rest])

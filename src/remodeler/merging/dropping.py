@@ -8,8 +8,8 @@ of sizes stays what it was. Random numbers are functions of the seed, the tensor
 import torch
 from torch import Tensor
 
-from remodeler.merging.methods import Each, Facts, added, nonzero
-from remodeler.merging.pieces import Piece, Walk, totals, uniform
+from remodeler.merging.methods import Each, Facts, add_changes, avoid_zero
+from remodeler.merging.pieces import Piece, Walk, totals, uniform_numbers
 
 ZERO_SIZE = 1e-7
 """Sums of sizes below which the variant mergekit makes nothing larger, as mergekit does."""
@@ -29,7 +29,7 @@ def dare(
 ) -> Tensor:
     """A random part of the changes, made as much larger as it is smaller (DARE)."""
     kept = drop_at_random(piece, keep_probability(piece, density), facts, rescale and variant == "paper")
-    return added(piece, kept, weight, scale, consensus=consensus, normalize=normalize)
+    return add_changes(piece, kept, weight, scale, consensus=consensus, normalize=normalize)
 
 
 def della(
@@ -47,7 +47,7 @@ def della(
 ) -> Tensor:
     """As DARE, larger changes of a row being likelier to stay: density - epsilon to density + epsilon (DELLA)."""
     kept = drop_at_random(piece, keep_probability(piece, density, epsilon), facts, rescale and variant == "paper")
-    return added(piece, kept, weight, scale, consensus=consensus, normalize=normalize)
+    return add_changes(piece, kept, weight, scale, consensus=consensus, normalize=normalize)
 
 
 def keep_probability(piece: Piece, density: Each, epsilon: Each | None = None) -> Tensor:
@@ -62,11 +62,11 @@ def keep_probability(piece: Piece, density: Each, epsilon: Each | None = None) -
 
 def drop_at_random(piece: Piece, probability: Tensor, facts: Facts, rescale: bool) -> Tensor:
     """Changes that random numbers of the piece let stay, times the facts' ``factors``: [models, elements]."""
-    numbers = torch.stack([uniform(piece, model) for model in range(len(piece.deltas))])
+    numbers = torch.stack([uniform_numbers(piece, model) for model in range(len(piece.deltas))])
     kept = piece.deltas * torch.lt(numbers, probability, out=torch.empty_like(numbers))
     if "factors" in facts:
         return kept * torch.tensor(facts["factors"], dtype=torch.float32, device=kept.device)[:, None]
-    return kept / nonzero(probability) if rescale else kept
+    return kept / avoid_zero(probability) if rescale else kept
 
 
 def rescale_factors(walk: Walk, *, density: Each, rescale: bool, variant: str, epsilon: Each | None = None) -> Facts:

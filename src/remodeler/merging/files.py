@@ -60,7 +60,7 @@ class Place:
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
-def places(folder: Path) -> dict[str, Place]:
+def tensor_places(folder: Path) -> dict[str, Place]:
     """Every tensor of a checkpoint, in the order in which they lie in its files.
 
     Raises:
@@ -73,7 +73,7 @@ def places(folder: Path) -> dict[str, Place]:
     return found
 
 
-def same_values(one: Place, two: Place, dtype: torch.dtype | None = None, size: int = 2**22) -> bool:
+def equal_values(one: Place, two: Place, dtype: torch.dtype | None = None, size: int = 2**22) -> bool:
     """Whether two tensors are equal, in ``dtype`` or else the wider of theirs; read by pieces of ``size`` elements."""
     common = dtype or torch.promote_types(one.dtype, two.dtype)
     if one.shape != two.shape:
@@ -105,7 +105,7 @@ def _in_file(file: Path) -> Iterator[tuple[str, Place]]:
 
 
 def _header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """What a file says of its tensors, and where their bytes begin."""
+    """A file's entries for its tensors, and where their bytes begin."""
     try:
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
@@ -172,7 +172,7 @@ def _header_bytes(tensors: Mapping[str, Place]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def create(layout: Mapping[str, Place]) -> None:
+def create_files(layout: Mapping[str, Place]) -> None:
     """Make the files of a layout, at their full size; those that are there already stay as they are."""
     by_file: dict[Path, dict[str, Place]] = {}
     for name, place in layout.items():

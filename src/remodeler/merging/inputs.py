@@ -1,4 +1,4 @@
-"""The checkpoints of a merge: found, looked at and held against each other before anything is written."""
+"""The checkpoints of a merge: found, inspected and compared before anything is written."""
 
 import hashlib
 import re
@@ -12,34 +12,36 @@ import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
+from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.config_faults import refuse_quantised
 from remodeler.checkpoint.load import LIBRARY_ERRORS, check_files, one_sentence, read_config, read_settings
 from remodeler.checkpoint.mismatches import Fit, refuse_misfit
 from remodeler.checkpoint.repositories import classes, downloaded, note_adapter
-from remodeler.errors import InputError
-from remodeler.merging.files import Place, places, same_values
+from remodeler.errors import InputError, option
+from remodeler.merging.files import Place, equal_values, tensor_places
 from remodeler.model.files.renaming import made_of
 from remodeler.model.files.weights import absent
+from remodeler.runs.options import recorded
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a model's class says of the tensors in its files; empty where the class is not known."""
+    """The tensors of a model by its class; empty where the class is not known."""
 
     tied: Mapping[str, str]
-    """Names that are another tensor once more, and that tensor's name."""
+    """Names of tied tensors, and the names of those that they are tied to."""
     embeddings: tuple[str, ...]
-    """Tensors with a row a token."""
+    """Tensors with a row per token."""
     order: tuple[str, ...]
     """All names, in the order in which the model has them."""
     untied: bool = False
-    """Its config ties what is stored twice, with other numbers: transformers does not tie it then."""
+    """Whether the config ties tensors that are stored with different values: transformers does not tie them then."""
     built: Any = None
-    """The model without numbers."""
+    """The model on the meta device."""
 
     @property
     def head_is_tied(self) -> bool:
-        """Whether the embeddings are the head, once and for all."""
+        """Whether the head is tied to the embeddings."""
         ends = [self.built.get_input_embeddings(), self.built.get_output_embeddings()] if self.built else []
         weights = [end.weight for end in ends if isinstance(end, nn.Module) and hasattr(end, "weight")]
         return not self.untied and len(weights) == 2 and weights[0] is weights[1]
@@ -58,42 +60,49 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """Tells whether the files are still those that they were: by names, places, sizes and dates."""
+        """Digest of the files' names, sizes and dates and of the tensors' places."""
         files = {place.file for place in self.places.values()}
         dates = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-        told = [(name, place.start, place.shape, str(place.dtype)) for name, place in self.places.items()]
-        return hashlib.sha256(repr((dates, told)).encode()).hexdigest()
+        layout = [(name, place.start, place.shape, str(place.dtype)) for name, place in self.places.items()]
+        return hashlib.sha256(repr((dates, layout)).encode()).hexdigest()
 
 
-def opened(
-    name: str, trust_remote_code: bool = False, like: tuple[Model, Outline] | None = None
+def inspect_model(
+    model: ModelLike, trust_remote_code: bool = False, like: tuple[Model, Outline] | None = None
 ) -> tuple[Model, Outline]:
-    """A folder or hub id; ``like`` is one that was opened before, whose class it has where their configs are equal."""
-    settings = read_settings(name, None)
+    """Inspect the files of a folder, a hub id or a loaded checkpoint, and the tensors of its class.
+
+    Args:
+        model: folder, hub id or loaded checkpoint.
+        trust_remote_code: run code that came with it.
+        like: one that was inspected before, whose class it has where their configs are equal.
+    """
+    name, revision = str(recorded(model)), getattr(model, "revision", None)
+    settings = read_settings(name, revision)
     refuse_quantised(name, settings)
     with one_sentence(name, "the files"):
-        folder = Path(name) if Path(name).is_dir() else downloaded(name)
+        folder = downloaded(name, revision)
     check_files(folder)
     note_adapter(folder)
     same = like is not None and _shape(like[0].settings) == _shape(settings)
-    built = like[1].built if like and same else built_of(name, folder, settings, trust_remote_code)
-    found = places(folder)
+    built = like[1].built if like and same else skeleton(name, folder, settings, trust_remote_code)
+    found = tensor_places(folder)
     outline = outline_of(built, found)
     refuse_misfit(_fit(name, settings, built, found))
     if built is None and (lost := absent(folder, found)):
         raise InputError(f"{lost[0]} is in the index of {name} and in none of its files: get the complete folder")
-    return Model(name, folder, settings, once(found, outline.tied)), outline
+    return Model(name, folder, settings, without_copies(found, outline.tied)), outline
 
 
 def _shape(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without what says nothing of the tensors."""
+    """A config without the fields that don't concern its tensors."""
     return {
         key: value for key, value in settings.items() if key not in ("dtype", "torch_dtype", "transformers_version")
     }
 
 
-def built_of(name: str, folder: Path, settings: Mapping[str, Any], trust_remote_code: bool) -> Any:
-    """The model of a folder, of its class and without numbers; None for a class that can't be had.
+def skeleton(name: str, folder: Path, settings: Mapping[str, Any], trust_remote_code: bool) -> Any:
+    """Build the model of a folder on the meta device; None for a class that is not available.
 
     Raises:
         InputError: for a class of transformers that can't be built: the result would not load either.
@@ -118,10 +127,10 @@ def _without_numbers(config: Any, trust_remote_code: bool) -> Any:
 
 
 def outline_of(model: Any, found: Mapping[str, Place]) -> Outline:
-    """What a class says of the tensors in files, under the names that they have there.
+    """The tensors of a model's class, under the names that they have in its files.
 
     Args:
-        model: without numbers; None where its class is not known.
+        model: on the meta device; None where its class is not known.
         found: the tensors in the files.
     """
     if model is None:
@@ -144,12 +153,12 @@ def outline_of(model: Any, found: Mapping[str, Place]) -> Outline:
 
 
 def _differ(found: Mapping[str, Place], copy: str, first: str, dtype: Any) -> bool:
-    """Whether both of two tied tensors are stored, and are not the same in the dtype that the model has."""
-    return copy in found and first in found and not same_values(found[copy], found[first], dtype)
+    """Whether two tied tensors are both stored, with different values in the model's dtype."""
+    return copy in found and first in found and not equal_values(found[copy], found[first], dtype)
 
 
 def _fit(name: str, settings: Mapping[str, Any], model: Any, found: Mapping[str, Place]) -> Fit:
-    """What is stored, held against what the model has."""
+    """Compare the stored tensors with those of the model."""
     if model is None:
         return Fit(name, settings, unexpected=tuple(found))
     made = made_of(model, found)
@@ -171,24 +180,24 @@ def _built(config: Any, trust_remote_code: bool) -> Any:
     return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
 
-def once(found: Mapping[str, Place], tied: Mapping[str, str]) -> dict[str, Place]:
-    """Tensors under their first names: of a tied one that is stored twice, only one stays."""
+def without_copies(found: Mapping[str, Place], tied: Mapping[str, str]) -> dict[str, Place]:
+    """Tensors under their first names; a tied one that is stored twice is there once."""
     firsts = [(name, tied.get(name, name), place) for name, place in found.items()]
     return {first: place for name, first, place in firsts if name == first or first not in found}
 
 
-# Held against each other ----------------------------------------------------------------------------------------------
+# Comparison -----------------------------------------------------------------------------------------------------------
 
 
-def refuse_strangers(
+def refuse_mismatched_tensors(
     first: Model, others: Sequence[Model], embeddings: Sequence[str] = (), by_token: bool = False
 ) -> None:
     """Raise for models that do not have the same tensors.
 
     Args:
-        first: what the others are held against: the base, if there is one.
+        first: what the others are compared with: the base, if there is one.
         others: the models.
-        embeddings: tensors with a row a token.
+        embeddings: tensors with a row per token.
         by_token: whether those are merged by token, so that they may have another number of rows.
     """
     for other in others:
@@ -215,5 +224,7 @@ def _refuse_shape(
     rows = by_token is not None and shape[1:] == other[1:]
     if shape == other or (rows and by_token):
         return
-    advice = "--tokenizer base or union merges them by token" if rows else "only equal shapes can be merged"
+    advice = "only equal shapes can be merged"
+    if rows:
+        advice = f"{option('tokenizer', 'base')} or union merges them by token"
     raise InputError(f"{name} is {list(shape)} in {first.name} and {list(other)} in {second.name}: {advice}")

@@ -1,13 +1,14 @@
-"""Merge from start to finish: look at the checkpoints, lay the result out, fill it, read it back, describe it.
+"""Merge from start to finish: inspect the checkpoints, lay the result out, fill it, read it back, describe it.
 
-All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command.
+What a kill leaves in ``OUT.partial`` is resumed by the same command.
 """
 
+import logging
 import os
-import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,104 +16,123 @@ from transformers import AutoModelForCausalLM
 
 from remodeler.checkpoint.companions import copy_companions, write_tokenizer
 from remodeler.checkpoint.compatibility import complete_tokenizer, write_config
+from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import AUTO, check_files, pick_device, read_tokenizer
-from remodeler.errors import InputError
-from remodeler.merging.config import Wish
-from remodeler.merging.files import Place, create, lay_out
+from remodeler.errors import InputError, option
+from remodeler.merging.config import MergeConfig
+from remodeler.merging.files import Place, create_files, lay_out
 from remodeler.merging.pieces import PIECE, Source, Stored
-from remodeler.merging.plan import Plan, announce, layer_of, prepared
-from remodeler.merging.stream import Task, checksum, merge_tensors
-from remodeler.merging.tokens import embeddings
-from remodeler.merging.verification import Verified, has_tokenizer, verify
+from remodeler.merging.plan import Plan, announce, layer_of, plan_merge
+from remodeler.merging.results import MergeResults
+from remodeler.merging.stream import JOURNAL, Task, checksum, merge_tensors, refuse_other_merge
+from remodeler.merging.tokens import reorder_embeddings
+from remodeler.merging.verification import Verification, has_tokenizer, verify
 from remodeler.model.families import FAMILIES
 from remodeler.model.files.open_files import OpenFiles
-from remodeler.report.card import write_merge_card
-from remodeler.runs.console import bar, note
-from remodeler.runs.folders import new_folder, refuse_existing
-from remodeler.runs.records import Record, command_line, disk_errors, read_json, save_record, versions
+from remodeler.report.page import write_result
+from remodeler.runs.folders import partial as unfinished
+from remodeler.runs.job import Job, run
+from remodeler.runs.options import build, recorded, signed
+from remodeler.runs.progress import progress_bar
+from remodeler.runs.records import Record, command_line, disk_errors, load_record, read_json, versions
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
+logger = logging.getLogger(__name__)
+
 OWN = ("record.json", "widths.json", "config.json")
 """Files of this tool, or written anew, whose absence needs no word."""
 
 
-def merge_models(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
-    """Merge checkpoints into a new folder ``out``; with ``dry`` only say what would be done.
+@signed(MergeConfig)
+def merge(models: Sequence[ModelLike] = (), **options: Any) -> MergeResults | None:
+    """Merge checkpoints of the same architecture into a new folder.
+
+    Args:
+        models: folders, hub ids or loaded checkpoints, of which the files are read.
+        **options: those of :class:`~remodeler.merging.config.MergeConfig`, by name.
 
     Returns:
-        Whether the folder was written.
+        What came of it; None in a dry run.
 
     Raises:
         InputError: for checkpoints that can't be merged, in one sentence.
     """
-    refuse_existing(out)
-    pick_device(wish.device)
-    plan = prepared(wish)
-    if has_tokenizer(plan.lender.folder):  # now, not at the end
-        read_tokenizer(str(plan.lender.folder), trust_remote_code=wish.trust_remote_code)
-    announce(plan, out)
-    if dry:
-        return False
-    with new_folder(out, keep=True) as work:
-        _fill(plan, work, out)
-        finish(work)
-    return True
+    return merge_models(build(MergeConfig, {"models": models, **options}))
+
+
+def merge_models(config: MergeConfig) -> MergeResults | None:
+    """Merge checkpoints as a config says; in a dry run only say what would be done."""
+    out = config.run.out
+    if out is None:
+        raise InputError(f"{option('out')} must be given: a new folder for the result")
+    return run(lambda device: _prepare(config, device, out), out, device=config.device, dry_run=config.run.dry_run)
+
+
+def _prepare(config: MergeConfig, device: str, out: Path) -> Job[MergeResults]:
+    """Inspect the checkpoints; refuse what can't work, before anything is written."""
+    pick_device(device)
+    plan = plan_merge(config)
+    if has_tokenizer(plan.reference.folder):  # now, not at the end
+        read_tokenizer(str(plan.reference.folder), trust_remote_code=config.trust_remote_code)
+    refuse_other_merge(unfinished(out), _header(plan))
+    return Job(
+        _record_options(plan),
+        partial(_merge_into, plan, device),
+        partial(_describe, plan),
+        lambda folder: MergeResults.parse(load_record(folder)),
+        announce=lambda: announce(plan, out),
+        kept=(JOURNAL, *{place.file.name for place in _layout(plan, out).values()}),
+    )
 
 
 # Filling --------------------------------------------------------------------------------------------------------------
 
 
-def _fill(plan: Plan, work: Path, out: Path) -> None:
-    layout = lay_out(plan.shapes.items(), work, _bytes(plan.wish.shard_size))
-    create(layout)
-    with OpenFiles(lambda file: os.open(file, os.O_RDONLY), os.close) as files, bar("merging") as hear:
+def _merge_into(plan: Plan, device: str, folder: Path) -> MergeResults:
+    """Write the tensors that the journal lacks, and what else belongs to a model; read all of it back."""
+    layout = _layout(plan, folder)
+    create_files(layout)
+    with OpenFiles(lambda file: os.open(file, os.O_RDONLY), os.close) as files, progress_bar("merging") as progress:
         tasks = [_task(plan, name, place, files) for name, place in layout.items()]
-        device = pick_device(plan.wish.device)
-        lines = merge_tensors(tasks, plan.method, _header(plan), work, device, PIECE, hear)
-    note("reading back")
+        lines = merge_tensors(tasks, plan.method, _header(plan), folder, pick_device(device), PIECE, progress)
+    logger.info("reading back")
     _refuse_damaged(layout, lines)
-    _companions(plan, work)
-    check_files(work)
+    _write_companions(plan, folder)
+    check_files(folder)
     parameters = sum(place.count for place in layout.values())
-    verified = verify(plan.lender, work, parameters, plan.wish.trust_remote_code)
-    _described(plan, lines, layout, work, out, verified)
+    verified = verify(plan.reference, folder, parameters, plan.config.trust_remote_code)
+    return _results(plan, lines, layout, verified)
+
+
+def _layout(plan: Plan, folder: Path) -> dict[str, Place]:
+    """Where the tensors of the result lie, in files of a folder."""
+    return lay_out(plan.shapes.items(), folder, plan.config.shard_bytes())
 
 
 def _task(plan: Plan, name: str, place: Place, files: OpenFiles[int]) -> Task:
-    stored = [Stored(model.places[name], files) for model in plan.everybody]
+    stored = [Stored(model.places[name], files) for model in plan.all_models]
     sources: list[Source] = list(stored)
     if plan.vocabulary and name in plan.outline.embeddings:
-        sources = embeddings(stored, plan.vocabulary)
+        sources = reorder_embeddings(stored, plan.vocabulary)
     base, models = (sources[0], sources[1:]) if plan.base else (None, sources)
     unit = {"tensor": name, "layer": layer_of(name), "model": ""}.get(plan.options.get("granularity", "tensor"), name)
-    key = zlib.crc32(name.encode()) << 32 | plan.wish.seed & 0xFFFFFFFF
-    return Task(name, place, base, models, plan.values(name), unit, key)
-
-
-def _bytes(text: str) -> int:
-    """``5GB`` as a number."""
-    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]B)\s*", text.upper())
-    if not found or not float(found.group(1)):
-        raise InputError(f"--shard-size {text!r} is no size: give one as 5GB or 500MB")
-    return int(float(found.group(1)) * units[found.group(2)])
+    key = zlib.crc32(name.encode()) << 32 | plan.config.seed & 0xFFFFFFFF
+    return Task(name, place, base, models, plan.options_for(name), unit, key)
 
 
 def _header(plan: Plan) -> dict[str, Any]:
-    """What makes this merge another than the next."""
+    """What identifies this merge: checkpoints, method, options, seed."""
     options: dict[str, Any] = {name: _plain(value) for name, value in plan.options.items()}
-    if plan.wish.mergekit:
-        options["mergekit"] = asdict(plan.wish.mergekit)
+    if plan.config.mergekit:
+        options["mergekit"] = asdict(plan.config.mergekit)
     dtypes = sorted({str(place.dtype) for place in plan.shapes.values()})
     return {
-        "models": {model.name: model.digest for model in plan.everybody},
+        "models": {model.name: model.digest for model in plan.all_models},
         "method": plan.name,
         "options": options,
-        "tokenizer": plan.wish.tokenizer,
+        "tokenizer": plan.config.tokenizer,
         "dtype": dtypes,
-        "seed": plan.wish.seed,
-        "shard size": plan.wish.shard_size,
+        "seed": plan.config.seed,
+        "shard size": plan.config.shard_size,
     }
 
 
@@ -126,15 +146,15 @@ def _refuse_damaged(layout: Mapping[str, Place], lines: Sequence[Mapping[str, An
             os.fsync(opened_file.fileno())
 
 
-def _companions(plan: Plan, work: Path) -> None:
-    """Config, tokenizer, generation config and code of the lender."""
-    left_out = [name for name in copy_companions(plan.lender.folder, work) if name not in OWN]
+def _write_companions(plan: Plan, work: Path) -> None:
+    """Copy the reference's tokenizer, generation config and code, and write a config that is true of the result."""
+    left_out = [name for name in copy_companions(plan.reference.folder, work) if name not in OWN]
     if left_out:
-        note(f"not copied from {plan.lender.name}, as they may not be of the result: {', '.join(left_out)}")
-    config = read_json(plan.lender.folder / "config.json")
+        logger.info(f"not copied from {plan.reference.name}, as they may not be of the result: {', '.join(left_out)}")
+    config = read_json(plan.reference.folder / "config.json")
     dtypes = [place.dtype for place in plan.shapes.values() if place.dtype.is_floating_point]
     config = _in_dtype(config, str(max(set(dtypes), key=dtypes.count)).removeprefix("torch."))
-    write_config(work, _settled(plan, config))
+    write_config(work, _true_config(plan, config))
     if plan.vocabulary:
         write_tokenizer(plan.vocabulary.tokenizer, work, None)
     else:
@@ -142,60 +162,64 @@ def _companions(plan: Plan, work: Path) -> None:
 
 
 def _in_dtype(config: Mapping[str, Any], dtype: str, nested: bool = False) -> dict[str, Any]:
-    """A config that names a dtype, as do those in it that named one."""
+    """A config with another dtype, in the nested ones too that have one."""
     inner = {key: value for key, value in config.items() if key.endswith("_config") and isinstance(value, dict)}
     own = {} if nested and not {"dtype", "torch_dtype"} & config.keys() else {"dtype": dtype}
     return {**config, **{key: _in_dtype(value, dtype, True) for key, value in inner.items()}, **own}
 
 
-def _settled(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
-    """A config that says of the weights what is true of those that are written: rows, ties, and where they are."""
+def _true_config(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
+    """A config that describes the written weights: rows, ties, and where they are."""
     changes: dict[str, Any] = {"vocab_size": plan.vocabulary.rows} if plan.vocabulary else {}
     if plan.outline.untied and not plan.outline.tied:
         changes["tie_word_embeddings"] = False
     text = config.get("text_config")
     tied = {"tie_word_embeddings": True} if plan.outline.head_is_tied else {}  # older readers ask the nested one
     nested = {"text_config": text | tied | changes} if isinstance(text, dict) else {}
-    told = {key: value for key, value in changes.items() if not nested or key in config}
-    return {key: value for key, value in config.items() if key != "transformers_weights"} | told | nested
+    outer = {key: value for key, value in changes.items() if not nested or key in config}
+    return {key: value for key, value in config.items() if key != "transformers_weights"} | outer | nested
 
 
 # Describing -----------------------------------------------------------------------------------------------------------
 
 
-def _described(
-    plan: Plan,
-    lines: Sequence[Mapping[str, Any]],
-    layout: Mapping[str, Place],
-    work: Path,
-    out: Path,
-    verified: Verified,
-) -> None:
-    """The record, and the card for people."""
-    wish = plan.wish
+def _results(
+    plan: Plan, lines: Sequence[Mapping[str, Any]], layout: Mapping[str, Place], verified: Verification
+) -> MergeResults:
+    return MergeResults(
+        form="stock" if "packing" not in plan.reference.settings else "packed",
+        merged={"parameters": sum(place.count for place in layout.values()), "weight_bytes": _total(layout)},
+        tensors=len(layout),
+        loaded=verified.computed,
+        read_back=verified.parts,
+        shares=mean_shares(lines, layout),
+        auto_class=_auto_class(plan.reference.settings.get("model_type")),
+        command=command_line(),
+    )
+
+
+def _describe(plan: Plan, folder: Path, results: MergeResults) -> None:
+    """Write the record, the card and the page."""
     inputs = {"base": plan.base, **{f"model {number}": model for number, model in enumerate(plan.models, 1)}}
-    results = {
-        "form": "stock" if "packing" not in plan.lender.settings else "packed",
-        "merged": {"parameters": sum(place.count for place in layout.values()), "weight_bytes": _total(layout)},
-        "tensors": len(layout),
-        "loaded": verified.computed,
-        "read_back": list(verified.parts),
-        "shares": mean_shares(lines, layout),
-        "auto_class": _auto_class(plan.lender.settings.get("model_type")),
-        "command": command_line(),
-    }
-    options = {
+    known = {key: {"name": model.name, "digest": model.digest} for key, model in inputs.items() if model}
+    record = Record("merge", _record_options(plan), known, plan.config.seed, versions(), results.to_record())
+    write_result(folder, record, results)
+
+
+def _record_options(plan: Plan) -> dict[str, Any]:
+    """What was asked for, all options of the method among it."""
+    config = plan.config
+    return {
+        "models": recorded(config.models),
+        "base": recorded(config.base),
         "method": plan.name,
         **{name: _plain(value) for name, value in plan.options.items()},
-        "tokenizer": wish.tokenizer,
-        "dtype": wish.dtype,
-        "mergekit": asdict(wish.mergekit) if wish.mergekit else None,
-        "out": str(out),
+        "tokenizer": config.tokenizer,
+        "dtype": config.dtype,
+        "shard_size": config.shard_size,
+        "mergekit": asdict(config.mergekit) if config.mergekit else None,
+        "out": str(config.run.out),
     }
-    known = {key: {"name": model.name, "digest": model.digest} for key, model in inputs.items() if model}
-    record = Record("merge", options, known, wish.seed, versions(), results)
-    save_record(work, record)
-    write_merge_card(work, record)
 
 
 def _auto_class(model_type: Any) -> str:
@@ -213,7 +237,7 @@ def _plain(value: Any) -> Any:
 
 
 def mean_shares(lines: Sequence[Mapping[str, Any]], layout: Mapping[str, Place]) -> list[float] | None:
-    """How much each model counts, over all elements; None for methods that don't say."""
+    """Share of each model, over all elements; None for methods without shares."""
     weighed = [(line["shares"], layout[line["name"]].count) for line in lines if "shares" in line]
     if not weighed:
         return None

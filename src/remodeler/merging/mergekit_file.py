@@ -4,6 +4,7 @@ Read from mergekit 0.1.5 (``config.py``, ``plan.py``, ``tokenizer/config.py``). 
 not acted on here is refused by name, also where mergekit itself would pass over it.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 
 from remodeler.errors import InputError
 from remodeler.merging.mergekit_keys import checked, list_of, load_yaml, model_of, short
-from remodeler.merging.mergekit_methods import METHODS, Parameters, Source, alternatives
+from remodeler.merging.mergekit_methods import PARAMETERS, Parameters, Source, alternatives
 from remodeler.merging.mergekit_tokens import TokenRow, read_token_rows
-from remodeler.merging.table import MERGE_METHODS
-from remodeler.runs.console import note
+from remodeler.merging.table import METHODS
+
+logger = logging.getLogger(__name__)
 
 TOP = (
     *("merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype"),
@@ -65,8 +67,8 @@ def read_mergekit(path: Path) -> MergekitFile:
 def _read(content: Mapping[str, Any]) -> MergekitFile:
     checked("", content, TOP, ("modules", "chat_template"))
     method = content["merge_method"]
-    if not isinstance(method, str) or method not in METHODS:
-        raise InputError(f"has merge_method {short(method)}, which is not known here: choose {', '.join(METHODS)}")
+    if not isinstance(method, str) or method not in PARAMETERS:
+        raise InputError(f"has merge_method {short(method)}, which is not known here: choose {', '.join(PARAMETERS)}")
     outer, part = _parts(content)
     base = _base(content, part)
     sources = [_source(where, each, method, bool(part)) for where, each in outer]
@@ -78,12 +80,12 @@ def _read(content: Mapping[str, Any]) -> MergekitFile:
     if base and not part and base not in [each.model for each in sources]:
         sources.append(Source(base, {}))
     _refuse_models(method, base, [each.model for each in sources])
-    _note_idle(method, base, sources, common)
+    _warn_of_unused(method, base, sources, common)
     return MergekitFile(
         method=method,
         base=base,
         sources=tuple(sources),
-        common={name: common[0].get(name, ()) + common[1].get(name, ()) for name in METHODS[method]},
+        common={name: common[0].get(name, ()) + common[1].get(name, ()) for name in PARAMETERS[method]},
         layers=_layers(outer) if part else None,
         dtype=_dtype(content),
         vocabulary=_vocabulary(content, first),
@@ -124,7 +126,7 @@ def _source(where: str, value: Any, method: str, in_slice: bool) -> Source:
     entry = checked(where, value, keys)
     own = _parameters(where, entry.get("parameters"), method)
     for name in own:
-        parameter = METHODS[method][name]
+        parameter = PARAMETERS[method][name]
         if parameter.option and not parameter.per_model:
             raise InputError(
                 f"has {where}parameters.{name}, which counts for all models: move it to the file's parameters"
@@ -135,14 +137,14 @@ def _source(where: str, value: Any, method: str, in_slice: bool) -> Source:
 def _refuse_models(method: str, base: str | None, models: Sequence[str]) -> None:
     if twice := [each for place, each in enumerate(models) if each in models[:place]]:
         raise InputError(f"lists {twice[0]} twice: list every model once")
-    if base is None and (MERGE_METHODS[method].needs_base or method == "slerp"):
+    if base is None and (METHODS[method].needs_base or method == "slerp"):
         raise InputError(f"names no base_model, which {method} needs: add it")
     if base is not None and base not in models:
         raise InputError(f"does not list its base_model {base} among the sources of the slice: add it there")
-    wanted = MERGE_METHODS[method].models
+    wanted = METHODS[method].models
     if wanted and len(models) != wanted:
         raise InputError(f"gives {len(models)} models with the base, {method} merges exactly {wanted}: give that many")
-    if MERGE_METHODS[method].needs_base and len(models) == 1:
+    if METHODS[method].needs_base and len(models) == 1:
         raise InputError(f"lists no models besides its base: {method} merges at least one")
 
 
@@ -160,7 +162,7 @@ def _layers(outer: Sequence[tuple[str, Any]]) -> int:
 def _range(where: str, value: Any) -> tuple[int, int]:
     whole = isinstance(value, list) and all(isinstance(each, int) and not isinstance(each, bool) for each in value)
     if not whole or len(value) != 2 or not 0 <= value[0] < value[1]:
-        raise InputError(f"has {where} {short(value)}, which is no range of layers: give [0, layers]")
+        raise InputError(f"has {where} {short(value)}, which is not a range of layers: give [0, layers]")
     return value[0], value[1]
 
 
@@ -170,7 +172,7 @@ def _range(where: str, value: Any) -> tuple[int, int]:
 def _parameters(where: str, value: Any, method: str) -> Parameters:
     if value is None:
         return {}
-    known, found = METHODS[method], {}
+    known, found = PARAMETERS[method], {}
     if not isinstance(value, dict):
         raise InputError(f"has {where}parameters {short(value)}, a mapping was expected")
     for name, each in value.items():
@@ -183,7 +185,9 @@ def _parameters(where: str, value: Any, method: str) -> Parameters:
         except ValueError as error:
             raise InputError(f"has {where}parameters.{name} {short(each)}: {error}") from None
         if any(not part for part, _ in found[name][:-1]):
-            note(f"of {where}parameters.{name} what stands behind the condition without filter changes nothing")
+            logger.warning(
+                f"of {where}parameters.{name} what stands behind the condition without filter changes nothing"
+            )
         only = known[name].only
         if only is not None and any(number != only for _, row in found[name] for number in row):
             raise InputError(
@@ -192,15 +196,15 @@ def _parameters(where: str, value: Any, method: str) -> Parameters:
     return found
 
 
-def _note_idle(method: str, base: str | None, sources: Sequence[Source], common: Sequence[Parameters]) -> None:
-    """Say which parameters change nothing, here as in mergekit."""
+def _warn_of_unused(method: str, base: str | None, sources: Sequence[Source], common: Sequence[Parameters]) -> None:
+    """Warn of parameters that change nothing, here as in mergekit."""
     of_base = [name for each in sources if each.model == base for name in each.parameters]
-    if of_base and MERGE_METHODS[method].needs_base:
-        note(f"{of_base[0]} of {base} changes nothing: it is the base")
+    if of_base and METHODS[method].needs_base:
+        logger.warning(f"{of_base[0]} of {base} changes nothing: it is the base")
     given = {name for each in (*(source.parameters for source in sources), *common) for name in each}
     for name in sorted(given - {"int8_mask"}):
-        if not METHODS[method][name].option and METHODS[method][name].only is None:
-            note(f"{name} changes nothing: {method} does without it")
+        if not PARAMETERS[method][name].option and PARAMETERS[method][name].only is None:
+            logger.warning(f"{name} changes nothing: {method} does without it")
 
 
 def _dtype(content: Mapping[str, Any]) -> str:

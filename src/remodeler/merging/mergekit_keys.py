@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from remodeler.errors import InputError
-from remodeler.report.card import YAML_ERRORS
+from remodeler.report.card_data import YAML_ERRORS
 
 MERGE_KEY = "tag:yaml.org,2002:merge"
 
@@ -86,7 +86,7 @@ def model_of(where: str, value: Any) -> str:
 
 
 def _plain(where: str, value: Any, marks: str) -> str:
-    """A name that says nothing besides, as ``model+adapter`` and ``model@revision`` do in mergekit."""
+    """A plain name, without the suffixes of ``model+adapter`` and ``model@revision``."""
     name = text_of(where, value)
     for mark, what in (("+", "an adapter"), ("@", "a revision")):
         if mark in marks and mark in name:

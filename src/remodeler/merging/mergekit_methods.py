@@ -1,4 +1,4 @@
-"""mergekit's methods that can be done here: the parameters of each, with mergekit's names, scopes and defaults.
+"""The mergekit methods that are supported: the parameters of each, with mergekit's names, scopes and defaults.
 
 Read from mergekit 0.1.5 (``merge_methods/`` and ``parameter_resolver.py``). A parameter is looked for in the model's
 own parameters (where the method has it for each model), then in the slice's, then in the file's; in each, the first
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from remodeler.errors import InputError
-from remodeler.merging.settings import Alternatives, Setting
+from remodeler.merging.numbers import Alternatives, Setting
 
 Parameters = Mapping[str, Alternatives]
 """By mergekit's names."""
@@ -66,7 +66,7 @@ NOTHING_DROPPED = {"density": Parameter("", 1.0, per_model=True), "rescale": Par
 OUTLIERS = {"gamma": Parameter("gamma", 0.01, per_model=True), "rescale": NO_RESCALE}
 BY_RANK = {"epsilon": Parameter("epsilon", 0.15, per_model=True), "rescale": RESCALE}
 
-METHODS: dict[str, dict[str, Parameter]] = {
+PARAMETERS: dict[str, dict[str, Parameter]] = {
     name: parameters | {"int8_mask": MEMORY_ONLY}
     for name, parameters in {
         "linear": {"weight": WEIGHT, "normalize": Parameter("normalize", True)},
@@ -102,12 +102,12 @@ def alternatives(value: Any, switch: bool) -> Alternatives:
 
 def _condition(value: Any, switch: bool) -> tuple[str, tuple[float, ...]]:
     if not isinstance(value, dict) or "value" not in value:
-        raise ValueError(f"{reprlib.repr(value)} is no condition with a filter and a value")
+        raise ValueError(f"{reprlib.repr(value)} is not a condition with a filter and a value")
     if unknown := [key for key in value if key not in ("filter", "value")]:
         raise ValueError(f"it has {reprlib.repr(unknown[0])}, which is not read here")
     part = value.get("filter")
     if not isinstance(part, str | None):
-        raise ValueError(f"the filter {reprlib.repr(part)} is no text")
+        raise ValueError(f"the filter {reprlib.repr(part)} is not a text")
     return "" if part in (None, "*") else part, _numbers(value["value"], switch)
 
 
@@ -122,9 +122,9 @@ def _number(value: Any) -> float:
     try:
         number = float(value)  # mergekit takes numbers written as text, and true for 1
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{reprlib.repr(value)} is no number") from None
+        raise ValueError(f"{reprlib.repr(value)} is not a number") from None
     if not math.isfinite(number):
-        raise ValueError(f"{number} is no finite number")
+        raise ValueError(f"{number} is not a finite number")
     return number
 
 
@@ -147,7 +147,7 @@ def options_of(method: str, models: Sequence[Source], common: Parameters) -> dic
         InputError: naming a parameter that must be given and is not.
     """
     found: dict[str, Any] = {"variant": "mergekit"} if method in VARIANTS else {}
-    for name, parameter in METHODS[method].items():
+    for name, parameter in PARAMETERS[method].items():
         if not parameter.option:
             continue
         shared = common.get(name, ())
@@ -158,7 +158,7 @@ def options_of(method: str, models: Sequence[Source], common: Parameters) -> dic
             ]
         else:
             setting = _setting(name, parameter, shared)
-            found[parameter.option] = _constant(setting) if parameter.is_switch else [setting]
+            found[parameter.option] = _constant(setting) if parameter.is_switch else setting
     return found
 
 
@@ -172,6 +172,6 @@ def _setting(name: str, parameter: Parameter, given: Alternatives) -> Setting:
 
 
 def _constant(setting: Setting) -> bool | Setting:
-    """A switch that is the same everywhere, as what it is."""
+    """A switch that is the same everywhere, as a bool."""
     (part, row), *more = setting.alternatives
     return setting if part or len(row) > 1 or more else bool(row[0])

@@ -34,9 +34,9 @@ BLOCK = 4096
 PIECE = 2**17
 """Elements of a tensor that a thread has at once, about: fewer leave it waiting for Python, more leave the cache."""
 TINY = 1e-30
-"""A mean square above which the smallest squares of float32, about 1e-38, are missed by nobody."""
+"""A mean square above which the smallest squares of float32, about 1e-38, are negligible."""
 KEPT = 2**25
-"""Elements of a tensor in all models together, up to which its pieces stay in memory for the passes after the first."""
+"""Most elements of a tensor, in all models together, whose pieces stay in memory for later passes."""
 DRAWN = 2**16
 """Random numbers that are drawn together."""
 
@@ -83,7 +83,7 @@ class Stored:
 
     place: Place
     files: OpenFiles[int]
-    """Opens it."""
+    """Opens the file."""
 
     def read(self, start: int, stop: int, keep: bool = True) -> Tensor:
         """Elements ``start`` to ``stop``, flat, as stored; without ``keep`` good until the thread's next reading."""
@@ -122,7 +122,7 @@ class Piece:
 
     @cached_property
     def deltas(self) -> Tensor:
-        """What each model changed: [models, elements] float32."""
+        """Each model's difference from the base: [models, elements] float32."""
         if self.base is None:
             raise ValueError("this method was given no base")
         rows, elements = self.tensors.shape
@@ -131,7 +131,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Walk:
-    """All pieces of a tensor, as often as they are asked for, several at a time."""
+    """All pieces of a tensor, for any number of passes, several at a time."""
 
     base: Source | None
     models: Sequence[Source]
@@ -149,7 +149,7 @@ class Walk:
     kept: dict[int, list[Tensor]] = field(default_factory=dict)
 
     def over(self, function: Callable[[Piece], T]) -> Iterator[T]:
-        """What a function makes of every piece, in order; a few pieces are ahead of the one that is yielded."""
+        """Apply a function to every piece, in order; a few pieces are computed ahead of the one that is yielded."""
         ahead: deque[Future[T]] = deque()
         for number, start in enumerate(range(0, self.count, self.step), 1):
             if len(ahead) > self.threads:
@@ -188,13 +188,13 @@ class Walk:
 
 
 def totals(walk: Walk, values: Callable[[Piece], Tensor]) -> list[float]:
-    """Sums over a tensor of [rows, elements] numbers, one a row, in float64 and rounded once at the end."""
+    """Sums over a tensor of [rows, elements] numbers, one per row, in float64 and rounded once at the end."""
     parts = list(walk.over(lambda piece: _block_sums(values(piece)).cpu()))
     return [math.fsum(row) for row in torch.cat(parts, 1).tolist()]
 
 
 def _block_sums(values: Tensor) -> Tensor:
-    """[rows, elements] to [rows, blocks] float64: what a block gives is its own affair, however many are beside it."""
+    """[rows, elements] to [rows, blocks] float64: a block's sum does not depend on the blocks beside it."""
     rest = -values.shape[1] % BLOCK
     padded = torch.nn.functional.pad(values, (0, rest)) if rest else values
     blocks: Tensor = padded.unflatten(1, (-1, BLOCK))
@@ -202,7 +202,7 @@ def _block_sums(values: Tensor) -> Tensor:
 
 
 def squares(walk: Walk, values: Callable[[Piece], Tensor]) -> list[float]:
-    """Sums of squares over a tensor, one a row; taken again in float64 where those of float32 may not hold them."""
+    """Sums of squares over a tensor, one per row; taken again in float64 where float32 may overflow or underflow."""
 
     def square(piece: Piece) -> Tensor:
         found = values(piece)
@@ -215,26 +215,26 @@ def squares(walk: Walk, values: Callable[[Piece], Tensor]) -> list[float]:
     return totals(walk, lambda piece: values(piece).double().square())
 
 
-def in_order(rows: Tensor) -> Tensor:
-    """Sum over the models, the first first: [models, elements] to [elements]."""
+def sum_in_order(rows: Tensor) -> Tensor:
+    """Sum over the models, in their order: [models, elements] to [elements]."""
     total = rows[0].clone()
     for row in rows[1:]:
         total += row
     return total
 
 
-def uniform(piece: Piece, model: int) -> Tensor:
+def uniform_numbers(piece: Piece, model: int) -> Tensor:
     """Random numbers in [0, 1), a function of the tensor, the model and the place of an element: [elements] float32."""
     length = piece.tensors.shape[1]
     first, last = piece.start // DRAWN, (piece.start + length - 1) // DRAWN
-    drawn = np.concatenate([_drawn(piece.key, model, number) for number in range(first, last + 1)])
+    drawn = np.concatenate([_draw(piece.key, model, number) for number in range(first, last + 1)])
     offset = piece.start - first * DRAWN
     numbers: Tensor = torch.from_numpy(drawn[offset : offset + length]).to(piece.tensors.device)
     return numbers
 
 
-def _drawn(key: int, model: int, number: int) -> np.ndarray:
-    """Philox counts: any part of the sequence is found without those before it."""
+def _draw(key: int, model: int, number: int) -> np.ndarray:
+    """Philox is counter-based: any part of the sequence is drawn without those before it."""
     generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, number, model]))
     drawn: np.ndarray = generator.random(DRAWN, dtype=np.float32)
     return drawn

@@ -1,5 +1,6 @@
-"""A merge looked at before anything is written: its checkpoints, what the result looks like, what is refused."""
+"""The plan of a merge, made before anything is written: its checkpoints, the shape of the result, what is refused."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,41 +12,53 @@ import torch
 
 from remodeler.checkpoint.load import pick_dtype
 from remodeler.checkpoint.sizes import announce_space
-from remodeler.errors import InputError
-from remodeler.merging.config import Wish
-from remodeler.merging.differences import tell_differences
+from remodeler.errors import InputError, option
+from remodeler.merging.config import MergeConfig
+from remodeler.merging.differences import report_differences
 from remodeler.merging.files import Place
-from remodeler.merging.inputs import Model, Outline, opened, refuse_strangers
-from remodeler.merging.settings import Setting, completed, values
-from remodeler.merging.table import Method, method_named
-from remodeler.merging.tokens import MergekitRules, Vocabulary, common_vocabulary, warn_of_strangers
-from remodeler.report.figures import size as sized
-from remodeler.runs.console import note
+from remodeler.merging.from_mergekit import resolve_file
+from remodeler.merging.inputs import Model, Outline, inspect_model, refuse_mismatched_tensors
+from remodeler.merging.numbers import Setting
+from remodeler.merging.settings import complete_options, options_for
+from remodeler.merging.table import METHODS, Method
+from remodeler.merging.tokens import (
+    MergekitRules,
+    Vocabulary,
+    common_vocabulary,
+    warn_of_mismatched_vocabularies,
+)
+from remodeler.report.figures import size as format_size
+from remodeler.runs.options import recorded
 
+logger = logging.getLogger(__name__)
+
+DEFAULT_METHOD = "linear"
 LAYER = re.compile(r"\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything looked at, nothing written yet."""
+    """Everything inspected, nothing written yet."""
 
-    wish: Wish
+    config: MergeConfig
+    """Without a file: what the file says stands in its place."""
     method: Method
     models: tuple[Model, ...]
     base: Model | None
     outline: Outline
     vocabulary: Vocabulary | None
     options: Mapping[str, Any]
+    """Of the method, all of them."""
     shapes: Mapping[str, Place]
     """Shape and dtype of every tensor of the result."""
 
     @property
-    def lender(self) -> Model:
+    def reference(self) -> Model:
         """The model whose layout, config and tokenizer the result has."""
         return self.base or self.models[0]
 
     @property
-    def everybody(self) -> tuple[Model, ...]:
+    def all_models(self) -> tuple[Model, ...]:
         """The base, then the models."""
         return (*([self.base] if self.base else []), *self.models)
 
@@ -65,112 +78,134 @@ class Plan:
         first = next((place for place, name in enumerate(order) if LAYER.search(name)), 0)
         return frozenset(order[first + 1 :])
 
-    def values(self, name: str) -> dict[str, Any]:
+    def options_for(self, name: str) -> dict[str, Any]:
         """The method's options for a tensor."""
-        return values(self.method, self.options, name, depth_of(self, name))
+        return options_for(self.method, self.options, name, depth_of(self, name))
 
     @property
     def name(self) -> str:
         """The method's name."""
-        own = self.wish.method
-        return own if isinstance(own, str) else getattr(own.combine, "__name__", "function")
+        return method_name(self.config)
 
 
-def prepared(wish: Wish) -> Plan:
-    """Look at all checkpoints; refuse what can't work."""
-    method = method_named(wish.method) if isinstance(wish.method, str) else wish.method
-    _refuse_wish(wish, method)
-    seen: list[tuple[Model, Outline]] = []
-    for name in (*([wish.base] if wish.base else []), *wish.models):
-        seen.append(opened(name, wish.trust_remote_code, seen[0] if seen else None))
-    every, outline = [model for model, _ in seen], seen[0][1]
-    for model, other in seen[1:]:
-        if bool(other.tied) != bool(outline.tied):
-            raise InputError(f"of {every[0].name} and {model.name} only one ties its embeddings: they can't be merged")
-    if wish.tokenizer and not outline.embeddings:
-        raise InputError(f"which tensors of {every[0].name} have a row a token is not known: leave --tokenizer out")
-    refuse_strangers(every[0], every[1:], outline.embeddings, wish.tokenizer is not None)
-    tell_differences(seen)
-    vocabulary = _vocabulary(wish, every, outline)
-    base, models = (every[0], every[1:]) if wish.base else (None, every)
-    name = wish.method if isinstance(wish.method, str) else "this method"
-    options = completed(method, name, wish.options, len(models))
-    shapes = _shapes(wish, every, outline, vocabulary)
-    plan = Plan(wish, method, tuple(models), base, outline, vocabulary, options, shapes)
+def method_name(config: MergeConfig) -> str:
+    """The name of a config's method; of one's own, that of its function."""
+    method = config.method or DEFAULT_METHOD
+    return method if isinstance(method, str) else getattr(method.combine, "__name__", "function")
+
+
+def plan_merge(config: MergeConfig) -> Plan:
+    """Inspect all checkpoints; refuse what can't work."""
+    config = resolve_file(config)
+    method = config.method or DEFAULT_METHOD
+    method = METHODS[method] if isinstance(method, str) else method
+    _refuse_models(config, method)
+    found = _inspect_models(config)
+    every, outline = [model for model, _ in found], found[0][1]
+    refuse_mismatched_tensors(every[0], every[1:], outline.embeddings, config.tokenizer is not None)
+    report_differences(found)
+    vocabulary = _vocabulary(config, every, outline)
+    base, models = (every[0], every[1:]) if config.base else (None, every)
+    options = complete_options(method, method_name(config), config.method_options(), len(models))
+    shapes = _shapes(config, every, outline, vocabulary)
+    plan = Plan(config, method, tuple(models), base, outline, vocabulary, options, shapes)
     _refuse_layers(plan)
     for each in shapes:  # now, not in the middle
-        plan.values(each)
-    _note_unmatched(plan)
+        plan.options_for(each)
+    _warn_of_unmatched(plan)
     return plan
+
+
+def _inspect_models(config: MergeConfig) -> list[tuple[Model, Outline]]:
+    """The base, if there is one, and the models; refuse those that differ in what they tie."""
+    found: list[tuple[Model, Outline]] = []
+    for each in (*([config.base] if config.base else []), *config.models):
+        found.append(inspect_model(each, config.trust_remote_code, found[0] if found else None))
+    first, outline = found[0]
+    for model, other in found[1:]:
+        if bool(other.tied) != bool(outline.tied):
+            raise InputError(f"of {first.name} and {model.name} only one ties its embeddings: they can't be merged")
+    if config.tokenizer and not outline.embeddings:
+        raise InputError(
+            f"which tensors of {first.name} have a row per token is not known: leave {option('tokenizer')} out"
+        )
+    return found
 
 
 def _refuse_layers(plan: Plan) -> None:
     """Raise for a file that takes some of the layers."""
-    wanted = plan.wish.mergekit.layers if plan.wish.mergekit else None
+    wanted = plan.config.mergekit.layers if plan.config.mergekit else None
     found = max(plan.last_layers.values(), default=-1) + 1
     if wanted not in (None, found):
         raise InputError(
-            f"layer_range takes {wanted} layers of {plan.lender.name}, which has {found}: only whole models are merged"
+            f"layer_range takes {wanted} layers of {plan.reference.name}, which has {found}: "
+            "only whole models are merged"
         )
 
 
-def _note_unmatched(plan: Plan) -> None:
-    """Say which filters are part of no tensor's name: most often they are misspelt."""
-    settings = [(option, each) for option, value in plan.options.items() for each in _settings(value)]
-    parts = dict.fromkeys((option, part) for option, each in settings for part, _ in each.alternatives)
-    for option, part in parts:
+def _warn_of_unmatched(plan: Plan) -> None:
+    """Warn of filters that match no tensor's name: most often they are misspelt."""
+    settings = [(key, each) for key, value in plan.options.items() for each in _settings(value)]
+    parts = dict.fromkeys((key, part) for key, each in settings for part, _ in each.alternatives)
+    for key, part in parts:
         if not any(part in name for name in plan.shapes):
-            note(f"the filter {part!r} of {option} is in no tensor's name of {plan.lender.name}: it changes nothing")
+            logger.warning(
+                f"the filter {part!r} of {key} is in no tensor's name of {plan.reference.name}: it changes nothing"
+            )
 
 
 def _settings(value: Any) -> list[Setting]:
     return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, Setting)]
 
 
-def _refuse_wish(wish: Wish, method: Method) -> None:
-    name = wish.method if isinstance(wish.method, str) else "this method"
-    if len(wish.models) < 1 or (method.models or 1) > len(wish.models) or len(wish.models) > (method.models or 10**6):
+def _refuse_models(config: MergeConfig, method: Method) -> None:
+    """Raise for a number of models, or a base, that the method can't use."""
+    name, count = method_name(config), len(config.models)
+    if count < 1 or (method.models or 1) > count or count > (method.models or 10**6):
         wanted = f"exactly {method.models}" if method.models else "at least one"
-        raise InputError(f"{len(wish.models)} models were given, {name} merges {wanted}: give that many")
-    if method.needs_base and not wish.base:
-        raise InputError(f"{name} needs the model that the others were made from: name it with --base")
-    if wish.base and not method.needs_base and wish.tokenizer is None:
-        raise InputError(f"--base was given, which {name} has no use for: list it among the models, or leave it out")
-    if wish.base in wish.models:
-        raise InputError(f"{wish.base} is the base and one of the models, where it changed nothing: leave it out there")
-    if wish.tokenizer not in (None, "base", "union"):
-        raise InputError(f"--tokenizer {wish.tokenizer!r} is not known: choose base or union")
+        raise InputError(f"{count} models were given, {name} merges {wanted}: give that many")
+    if method.needs_base and not config.base:
+        raise InputError(f"{name} needs the model that the others were trained from: name it with {option('base')}")
+    if config.base and not method.needs_base and config.tokenizer is None:
+        raise InputError(
+            f"{option('base')} was given, which {name} has no use for: list it among the models, or leave it out"
+        )
+    base = recorded(config.base)
+    if base in recorded(config.models):
+        raise InputError(f"{base} is the base and one of the models, where it changed nothing: leave it out there")
 
 
-def _vocabulary(wish: Wish, every: Sequence[Model], outline: Outline) -> Vocabulary | None:
+def _vocabulary(config: MergeConfig, every: Sequence[Model], outline: Outline) -> Vocabulary | None:
     folders = [model.folder for model in every]
-    if wish.tokenizer is None:
-        warn_of_strangers(folders, wish.trust_remote_code)
+    if config.tokenizer is None:
+        warn_of_mismatched_vocabularies(folders, config.trust_remote_code)
         return None
     sizes = [model.places[outline.embeddings[0]].shape[0] for model in every]
     rules = None
-    if extra := wish.mergekit:
+    if extra := config.mergekit:
         names = [model.name for model in every]
         rules = MergekitRules(extra.pad_to_multiple_of, extra.has_base, extra.tokens, names)
-    return common_vocabulary(folders, sizes, wish.tokenizer == "union", wish.trust_remote_code, rules)
+    return common_vocabulary(folders, sizes, config.tokenizer == "union", config.trust_remote_code, rules)
 
 
-def _shapes(wish: Wish, every: Sequence[Model], outline: Outline, vocabulary: Vocabulary | None) -> dict[str, Place]:
-    """What the result's tensors look like, in the order of the first model's files."""
+def _shapes(
+    config: MergeConfig, every: Sequence[Model], outline: Outline, vocabulary: Vocabulary | None
+) -> dict[str, Place]:
+    """Shapes and dtypes of the result's tensors, in the order of the first model's files."""
     shapes = {}
     for name, place in every[0].places.items():
         rows = (vocabulary.rows, *place.shape[1:]) if vocabulary and name in outline.embeddings else place.shape
-        shapes[name] = replace(place, shape=rows, dtype=_dtype(wish, [model.places[name].dtype for model in every]))
+        shapes[name] = replace(place, shape=rows, dtype=_dtype(config, [model.places[name].dtype for model in every]))
     return shapes
 
 
-def _dtype(wish: Wish, stored: Sequence[torch.dtype]) -> torch.dtype:
-    """What a tensor is written in, of those that the models have."""
+def _dtype(config: MergeConfig, stored: Sequence[torch.dtype]) -> torch.dtype:
+    """The dtype that a tensor is written in, from those of the models."""
     if not stored[0].is_floating_point:
         return stored[0]
-    if isinstance(dtype := pick_dtype(wish.dtype), torch.dtype):
+    if isinstance(dtype := pick_dtype(config.dtype), torch.dtype):
         return dtype
-    return reduce(torch.promote_types, stored) if wish.mergekit else stored[0]
+    return reduce(torch.promote_types, stored) if config.mergekit else stored[0]
 
 
 def depth_of(plan: Plan, name: str) -> float:
@@ -179,16 +214,16 @@ def depth_of(plan: Plan, name: str) -> float:
     if found:
         last = plan.last_layers[name[: found.start()]]
         return int(found.group(1)) / last if last else 1.0
-    return float(name in plan.behind and not plan.wish.mergekit)
+    return float(name in plan.behind and not plan.config.mergekit)
 
 
 def announce(plan: Plan, out: Path) -> None:
-    """Say what will be read and written, and where too little space is left for it."""
-    read = sum(place.bytes for model in plan.everybody for place in model.places.values())
+    """Log what will be read and written, and warn where too little space is left."""
+    read = sum(place.bytes for model in plan.all_models for place in model.places.values())
     written = sum(place.bytes for place in plan.shapes.values())
-    note(
+    logger.info(
         f"{len(plan.models)} models{' and their base' if plan.base else ''}, {len(plan.shapes)} tensors: "
-        f"{sized(read)} to read (passes: {plan.method.passes}), {sized(written)} to write, by {plan.name}"
+        f"{format_size(read)} to read (passes: {plan.method.passes}), {format_size(written)} to write, by {plan.name}"
     )
     announce_space(out, written)
 

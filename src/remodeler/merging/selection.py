@@ -27,7 +27,7 @@ INFINITE = 0x7F800000
 
 @dataclass(frozen=True)
 class Cutoff:
-    """The end of a choice of largest elements."""
+    """Where a selection of largest elements ends."""
 
     bits: int
     """Of the smallest chosen value: larger ones are all chosen."""
@@ -38,13 +38,13 @@ class Cutoff:
 NONE, ALL = Cutoff(INFINITE, -1), Cutoff(-1, END)
 
 
-def largest(walk: Walk, values: Values, counts: Sequence[int]) -> tuple[Cutoff, ...]:
-    """Where the choice of the ``counts`` largest of each row ends; among equal ones the first are chosen."""
+def find_cutoffs(walk: Walk, values: Values, counts: Sequence[int]) -> tuple[Cutoff, ...]:
+    """Cutoffs of the ``counts`` largest elements of each row; among equal ones the first are chosen."""
     open_ = [row for row, count in enumerate(counts) if 0 < count < walk.count]
     found = dict.fromkeys(range(len(counts)), NONE) | {r: ALL for r, n in enumerate(counts) if n >= walk.count}
     if open_:
         wanted = [counts[row] for row in open_]
-        found |= zip(open_, _found(walk, lambda piece: bits(values(piece))[open_], wanted), strict=True)
+        found |= zip(open_, _find_open(walk, lambda piece: bits(values(piece))[open_], wanted), strict=True)
     return tuple(found[row] for row in range(len(counts)))
 
 
@@ -53,9 +53,9 @@ def bits(values: Tensor) -> Tensor:
     return values.view(torch.int32)
 
 
-def _found(walk: Walk, patterns: Values, counts: Sequence[int]) -> list[Cutoff]:
-    upper, left = _boundaries(_counted(walk, patterns, None), counts)
-    lower_counts = _counted(walk, patterns, upper)
+def _find_open(walk: Walk, patterns: Values, counts: Sequence[int]) -> list[Cutoff]:
+    upper, left = _boundaries(_count_bits(walk, patterns, None), counts)
+    lower_counts = _count_bits(walk, patterns, upper)
     lower, left = _boundaries(lower_counts, left)
     smallest = [high * LOWER + low for high, low in zip(upper, lower, strict=True)]
     equal = [int(row[low]) for row, low in zip(lower_counts, lower, strict=True)]
@@ -64,8 +64,8 @@ def _found(walk: Walk, patterns: Values, counts: Sequence[int]) -> list[Cutoff]:
     return [Cutoff(*pair) for pair in zip(smallest, _last_ones(walk, patterns, smallest, left), strict=True)]
 
 
-def _counted(walk: Walk, patterns: Values, upper: list[int] | None) -> Tensor:
-    """How often the upper 16 bits occur or, of those with the given ones, the lower: [rows, buckets]."""
+def _count_bits(walk: Walk, patterns: Values, upper: list[int] | None) -> Tensor:
+    """Count the upper 16 bits or, of values with the given ones, the lower: [rows, buckets]."""
 
     def histograms(piece: Piece) -> Tensor:
         return torch.stack(
@@ -109,15 +109,15 @@ def _last_ones(walk: Walk, patterns: Values, smallest: list[int], left: list[int
     return found
 
 
-def largest_only(rows: Tensor, cutoffs: Sequence[Cutoff], start: int) -> Tensor:
-    """Elements of a piece that are among the largest in size; 0 elsewhere: [rows, elements] float32."""
+def keep_largest(rows: Tensor, cutoffs: Sequence[Cutoff], start: int) -> Tensor:
+    """Keep the elements of a piece that are among the largest in size; 0 elsewhere: [rows, elements] float32."""
     kept = torch.empty_like(rows)
     for place, row, cutoff in zip(kept, rows, cutoffs, strict=True):
-        place.copy_(_shrunk(row, cutoff, start))
+        place.copy_(_shrink_row(row, cutoff, start))
     return kept
 
 
-def _shrunk(row: Tensor, cutoff: Cutoff, start: int) -> Tensor:
+def _shrink_row(row: Tensor, cutoff: Cutoff, start: int) -> Tensor:
     """A row whose elements up to the last place may be as small as the cutoff, and behind it must be larger."""
     border = max(0, min(cutoff.last + 1 - start, len(row)))
     parts = [_above(row[:border], cutoff.bits - 1), _above(row[border:], cutoff.bits)]

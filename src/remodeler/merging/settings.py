@@ -1,85 +1,18 @@
-"""Numbers that may differ by model, by depth and by tensor: what a person writes, and what it is for one tensor.
+"""A method's options: completed with its defaults, and what they are for one tensor."""
 
-A setting is a list of alternatives; the first whose filter is in a tensor's name counts. A value is one number, or
-several that are spread over the depth of the model and interpolated (mergekit's gradients). On the command line:
-``0.3``, ``0:0.5:1``, ``self_attn=0:1,mlp=0.5,0.2``.
-"""
-
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 from remodeler.merging.methods import ZERO_WEIGHT
+from remodeler.merging.numbers import Setting, as_setting
 from remodeler.merging.table import PER_MODEL, Method
-
-Alternatives = tuple[tuple[str, tuple[float, ...]], ...]
-"""Filters (an empty one lets every name through) and values along the depth."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A number that may depend on a tensor's name and depth; 1 and 0 stand for true and false."""
-
-    alternatives: Alternatives
-    required: bool = False
-    """Whether a tensor that no filter lets through is an error; else it has the method's default."""
-
-    def __str__(self) -> str:
-        told = [(f"{name}=" if name else "") + ":".join(f"{each:g}" for each in row) for name, row in self.alternatives]
-        return ",".join(told)
-
-    def row(self, name: str) -> tuple[float, ...] | None:
-        """The values along the depth for a tensor; None where no filter lets it through."""
-        return next((values for part, values in self.alternatives if part in name), None)
-
-    def at(self, name: str, depth: float) -> float | None:
-        """The number for a tensor, at a depth from 0 to 1; None where no filter lets it through."""
-        values = self.row(name)
-        return None if values is None else along(values, depth)
-
-    def is_on(self, name: str, depth: float) -> bool:
-        """Whether it is true for a tensor: of several values along the depth, the last that is reached."""
-        values = self.row(name)
-        return values is not None and bool(values[int(depth * (len(values) - 1))])
-
-
-def along(values: Sequence[float], depth: float) -> float:
-    """Linear interpolation of values that are spread evenly over the depth."""
-    place = depth * (len(values) - 1)
-    low = min(int(place), len(values) - 1)
-    high = min(low + 1, len(values) - 1)
-    share = place - low
-    return values[low] * (1 - share) + values[high] * share if share else values[low]
-
-
-def parsed(option: str, text: str) -> Setting:
-    """A setting as it is written on the command line."""
-    alternatives = []
-    for part in text.split(","):
-        name, _, values = part.rpartition("=")
-        try:
-            alternatives.append((name.strip(), _numbers(values.split(":"))))
-        except ValueError:
-            raise InputError(
-                f"--{option} {text!r} was given, a number, a gradient as 0:0.5:1 or FILTER=NUMBER,... was expected"
-            ) from None
-    return Setting(tuple(alternatives))
-
-
-def _numbers(texts: Sequence[str]) -> tuple[float, ...]:
-    numbers = tuple(map(float, texts))
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError("NaN or infinity")
-    return numbers
-
 
 Options = Mapping[str, Any]
 """By name: a list of settings (one a model), one setting, or the bool or word itself."""
 
 
-def completed(method: Method, name: str, given: Mapping[str, Any], models: int) -> dict[str, Any]:
+def complete_options(method: Method, name: str, given: Mapping[str, Any], models: int) -> dict[str, Any]:
     """A method's options as settings: those given, one for all models or one each, and the defaults.
 
     Raises:
@@ -87,72 +20,68 @@ def completed(method: Method, name: str, given: Mapping[str, Any], models: int) 
     """
     if unknown := sorted(given.keys() - method.options.keys()):
         takes = ", ".join(method.options)
-        raise InputError(f"--{unknown[0]} was given, which {name} does not take: it takes {takes}")
+        raise InputError(f"{option(unknown[0])} was given, which {name} does not take: it takes {takes}")
     options: dict[str, Any] = {}
-    for option, default in method.options.items():
-        value = given.get(option, default)
+    for key, default in method.options.items():
+        value = given.get(key, default)
         if isinstance(default, bool | str):
-            options[option] = _word(option, value, method)
-        elif option in PER_MODEL:
-            options[option] = _each(option, value, models)
+            options[key] = _word(key, value, method)
+        elif key in PER_MODEL:
+            options[key] = _per_model(key, value, models)
         else:
-            options[option] = value[0] if isinstance(value, list | tuple) else _setting(value)
+            options[key] = as_setting(value)
     return options
 
 
-def _word(option: str, value: Any, method: Method) -> bool | str | Setting:
-    if isinstance(method.options[option], bool):
+def _word(key: str, value: Any, method: Method) -> bool | str | Setting:
+    if isinstance(method.options[key], bool):
         return value if isinstance(value, Setting) else bool(value)
-    choices = method.choices.get(option)
+    choices = method.choices.get(key)
     if choices is not None and value not in choices:
-        raise InputError(f"--{option} {value!r} is not known: choose {', '.join(choices)}")
+        raise InputError(f"{option(key)} {value!r} is unknown: choose {', '.join(choices)}")
     return str(value)
 
 
-def _each(option: str, value: Any, models: int) -> list[Setting]:
-    every = list(value) if isinstance(value, list | tuple) else [_setting(value)]
+def _per_model(key: str, value: Any, models: int) -> list[Setting]:
+    every = [as_setting(each) for each in (value if isinstance(value, list | tuple) else [value])]
     if len(every) not in (1, models):
-        raise InputError(f"--{option} was given {len(every)} times for {models} models: give it once, or once a model")
+        raise InputError(
+            f"{option(key)} was given {len(every)} times for {models} models: give it once, or once per model"
+        )
     return every * models if len(every) == 1 else every
 
 
-def _setting(value: Any) -> Setting:
-    return value if isinstance(value, Setting) else Setting((("", (float(value),)),))
-
-
-def values(method: Method, options: Options, name: str, depth: float) -> dict[str, Any]:
+def options_for(method: Method, options: Options, name: str, depth: float) -> dict[str, Any]:
     """The options of a method for one tensor."""
     found: dict[str, Any] = dict(method.fixed)
-    for option, value in options.items():
+    for key, value in options.items():
         if isinstance(value, list):
-            found[option] = [_at(option, each, name, depth, method) for each in value]
-        elif isinstance(value, Setting) and isinstance(method.options[option], bool):
-            found[option] = value.is_on(name, depth)
+            found[key] = [_at(key, each, name, depth, method) for each in value]
+        elif isinstance(value, Setting) and isinstance(method.options[key], bool):
+            found[key] = value.is_on(name, depth)
         elif isinstance(value, Setting):
-            found[option] = _at(option, value, name, depth, method)
+            found[key] = _at(key, value, name, depth, method)
         else:
-            found[option] = value
+            found[key] = value
     _refuse(method, found, name)
     return found
 
 
-def _at(option: str, setting: Setting, name: str, depth: float, method: Method) -> float:
+def _at(key: str, setting: Setting, name: str, depth: float, method: Method) -> float:
     value = setting.at(name, depth)
     if value is None and setting.required:
-        raise InputError(
-            f"{option} is not given for {name}, and mergekit has no default for it: add one without filter"
-        )
-    return float(method.options[option]) if value is None else value
+        raise InputError(f"{key} is not given for {name}, and mergekit has no default for it: add one without filter")
+    return float(method.options[key]) if value is None else value
 
 
 RANGES = {"density": (0.0, 1.0), "gamma": (0.0, 1.0), "epsilon": (0.0, 1.0), "t": (0.0, 1.0), "select": (0.0, 1.0)}
 
 
 def _refuse(method: Method, found: Mapping[str, Any], name: str) -> None:
-    for option, (low, high) in RANGES.items():
-        for value in found[option] if isinstance(found.get(option), list) else [found.get(option, low)]:
+    for key, (low, high) in RANGES.items():
+        for value in found[key] if isinstance(found.get(key), list) else [found.get(key, low)]:
             if not low <= value <= high:
-                known = "select (select_topk in mergekit's files)" if option == "select" else option
+                known = "select (select_topk in mergekit's files)" if key == "select" else key
                 raise InputError(f"{known} is {value:g} for {name}: choose a number from {low:g} to {high:g}")
     if "epsilon" in found:
         for density, reach in zip(found["density"], found["epsilon"], strict=True):

@@ -1,10 +1,9 @@
 """Walk the checkpoints tensor by tensor and write the merged one in its place; a journal says what is done.
 
-The journal has a line a tensor, with the CRC-32 of its bytes. A run that was killed reads back what the journal names,
-and goes on with the tensors that are missing or damaged; what it writes is the same, bit for bit.
+The journal has a line per tensor, with the CRC-32 of its bytes. A run that was killed reads back what the journal
+names, and resumes with the tensors that are missing or damaged; what it writes is the same, bit for bit.
 """
 
-import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,13 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 from remodeler.merging.files import Place
 from remodeler.merging.methods import Facts, shares
 from remodeler.merging.pieces import Piece, Source, Walk
 from remodeler.merging.table import Method
-from remodeler.runs.console import Listen
-from remodeler.runs.records import append_line, disk_errors, drop_torn_line, read_lines
+from remodeler.runs.progress import Progress
+from remodeler.runs.records import disk_errors
+from remodeler.runs.runlog import RunLog
 from remodeler.runs.threads import side_by_side
 
 JOURNAL = "merge.jsonl"
@@ -53,8 +53,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Hands:
-    """What the work is done with: threads, and the device that computes."""
+class Workers:
+    """The threads that work, and the device that computes."""
 
     pool: ThreadPoolExecutor
     threads: int
@@ -71,10 +71,10 @@ class Hands:
 
 
 @contextmanager
-def hands(device: torch.device, size: int) -> Iterator[Hands]:
+def workers(device: torch.device, size: int) -> Iterator[Workers]:
     """As many threads as torch would use, each computing alone meanwhile."""
     with side_by_side() as (pool, threads):
-        yield Hands(pool, threads, device, size)
+        yield Workers(pool, threads, device, size)
 
 
 def merge_tensors(
@@ -84,41 +84,42 @@ def merge_tensors(
     folder: Path,
     device: torch.device,
     size: int,
-    listen: Listen,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
-    """Make every tensor that the journal does not have yet.
+    """Merge every tensor that the journal does not have yet.
 
     Args:
         tasks: in the order of the input files.
-        method: how tensors become one.
+        method: how tensors are merged.
         header: what the merge is, to tell it from another one that left something in the folder.
         folder: where the journal is; the files of the layout exist.
         device: where to compute.
         size: elements of a piece.
-        listen: is told the share of the bytes done, and a name.
+        progress: is told the share of the bytes done, and a name.
 
     Returns:
         The lines of the journal, without the header.
 
     Raises:
-        InputError: when the folder holds another merge, or a result is no number.
+        InputError: when the folder holds another merge, or a result is NaN or infinite.
     """
-    journal = folder / JOURNAL
-    done = _taken_up(journal, header, tasks)
+    refuse_other_merge(folder, header)
+    journal = RunLog(folder / JOURNAL)
+    done = _finished(journal.resume(header), tasks)
     left = [task for task in tasks if task.name not in done]
     total = sum(task.place.bytes for task in tasks) or 1
     finished = total - sum(task.place.bytes for task in left)
-    with hands(device, size) as work:
-        pooled = _pooled(tasks, method, work, listen)
+    with workers(device, size) as work:
+        pooled = _pool_facts(tasks, method, work, progress)
         for task in left:
-            listen(finished / total, task.name)
-            append_line(journal, _made(task, method, work, pooled))
+            progress(finished / total, task.name)
+            journal.append([_merge_tensor(task, method, work, pooled)])
             finished += task.place.bytes
-    return list({line["name"]: line for line in read_lines(journal)[1:]}.values())
+    return list({line["name"]: line for line in journal.lines()[1:]}.values())
 
 
-def _pooled(tasks: Sequence[Task], method: Method, work: Hands, listen: Listen) -> dict[str, Facts]:
-    """Facts of units of several tensors, which must be known before the first is made."""
+def _pool_facts(tasks: Sequence[Task], method: Method, work: Workers, progress: Progress) -> dict[str, Facts]:
+    """Facts of units of several tensors, which must be known before the first of them is merged."""
     units: dict[str, list[Task]] = {}
     for task in tasks:
         units.setdefault(task.unit, []).append(task)
@@ -126,37 +127,37 @@ def _pooled(tasks: Sequence[Task], method: Method, work: Hands, listen: Listen) 
         return {}
     found: dict[str, Facts] = {}
     for unit, members in units.items():
-        listen(0.0, f"measuring {unit or 'the model'}")
-        found[unit] = method.pool([_surveyed(task, method, work.walk(task, method)) for task in members])
+        progress(0.0, f"measuring {unit or 'the model'}")
+        found[unit] = method.pool([_survey(task, method, work.walk(task, method)) for task in members])
     return found
 
 
-def _surveyed(task: Task, method: Method, walk: Walk) -> Facts:
+def _survey(task: Task, method: Method, walk: Walk) -> Facts:
     if method.survey is None:
         return {}
-    return method.survey(walk, **_taken(method.survey, task.values))
+    return method.survey(walk, **_accepted(method.survey, task.values))
 
 
-def _taken(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that a function takes."""
+def _accepted(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a function takes."""
     asked = [name for name, each in signature(function).parameters.items() if each.kind is Parameter.KEYWORD_ONLY]
     return {name: values[name] for name in asked if name in values}
 
 
-def _made(task: Task, method: Method, work: Hands, pooled: Mapping[str, Facts]) -> dict[str, Any]:
-    """Make a tensor and write it; its line of the journal."""
+def _merge_tensor(task: Task, method: Method, work: Workers, pooled: Mapping[str, Facts]) -> dict[str, Any]:
+    """Merge a tensor and write it; its line of the journal."""
     if not task.place.dtype.is_floating_point:
-        return {"name": task.name, "crc32": _same(task, work.size)}
+        return {"name": task.name, "crc32": _copy_integers(task, work.size)}
     walk = work.walk(task, method)
-    facts = pooled[task.unit] if pooled else _surveyed(task, method, walk)
-    values = _taken(method.combine, task.values)
-    checksum = _written(task, walk, lambda piece: method.combine(piece, facts, **values))
+    facts = pooled[task.unit] if pooled else _survey(task, method, walk)
+    values = _accepted(method.combine, task.values)
+    checksum = _write_pieces(task, walk, lambda piece: method.combine(piece, facts, **values))
     line: dict[str, Any] = {"name": task.name, "crc32": checksum}
     return line | ({"shares": list(shares(facts["squares"]))} if "squares" in facts else {})
 
 
-def _written(task: Task, walk: Walk, combine: Callable[[Piece], Tensor]) -> int:
-    """Make the pieces of a tensor and write each in its place; the CRC-32 of them all."""
+def _write_pieces(task: Task, walk: Walk, combine: Callable[[Piece], Tensor]) -> int:
+    """Merge the pieces of a tensor and write each in its place; the CRC-32 of them all."""
     checksum = 0
     with disk_errors(task.place.file), task.place.file.open("r+b") as file:
 
@@ -170,8 +171,8 @@ def _written(task: Task, walk: Walk, combine: Callable[[Piece], Tensor]) -> int:
     return checksum
 
 
-def _same(task: Task, size: int) -> int:
-    """Copy a tensor of whole numbers, which nobody can mix: it must be the same in all models."""
+def _copy_integers(task: Task, size: int) -> int:
+    """Copy an integer tensor, which can't be averaged: it must be the same in all models."""
     first, *others = [*([task.base] if task.base else []), *task.models]
     checksum, offset = 0, task.place.start
     with disk_errors(task.place.file), task.place.file.open("r+b") as file:
@@ -179,9 +180,7 @@ def _same(task: Task, size: int) -> int:
             stop = min(start + size, task.place.count)
             part = first.read(start, stop)
             if not all(torch.equal(part, other.read(start, stop)) for other in others):
-                raise InputError(
-                    f"{task.name} holds whole numbers that differ between the models: they can't be merged"
-                )
+                raise InputError(f"{task.name} holds integers that differ between the models: they can't be merged")
             data = part.view(torch.uint8).numpy().data
             _write(file.fileno(), data, offset)
             checksum, offset = zlib.crc32(data, checksum), offset + len(data)
@@ -205,26 +204,28 @@ def _bytes(task: Task, part: Tensor) -> memoryview:
 
 def _why_not(task: Task, part: Tensor) -> str:
     if torch.isfinite(part).all():
-        return f"{task.name} has values too large for {task.place.dtype}: choose --dtype float32 or bfloat16"
-    return f"{task.name} becomes no finite number: one of the models holds NaN or infinity there, leave that one out"
+        return (
+            f"{task.name} has values too large for {task.place.dtype}: choose {option('dtype', 'float32')} or bfloat16"
+        )
+    return f"{task.name} becomes NaN or infinite: one of the models holds NaN or infinity there, leave that one out"
 
 
 # What is on disk ------------------------------------------------------------------------------------------------------
 
 
-def _taken_up(journal: Path, header: Mapping[str, Any], tasks: Sequence[Task]) -> set[str]:
+def refuse_other_merge(folder: Path, header: Mapping[str, Any]) -> None:
+    """Raise where a folder holds another merge; nothing is changed.
+
+    Raises:
+        InputError: that says what differs.
+    """
+    if differing := RunLog(folder / JOURNAL).mismatches(header):
+        other = ", ".join(differing)
+        raise InputError(f"{folder} holds a merge of another {other}: remove it, or choose another {option('out')}")
+
+
+def _finished(lines: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> set[str]:
     """Names of the tensors that an earlier run finished, and whose bytes are still those it wrote."""
-    header = json.loads(json.dumps(header))
-    if not journal.exists():
-        append_line(journal, header)
-        return set()
-    drop_torn_line(journal)
-    first, *lines = read_lines(journal) or [None]
-    if first is None:
-        append_line(journal, header)
-    elif first != header:
-        other = ", ".join(name for name in header if first.get(name) != header[name])
-        raise InputError(f"{journal.parent} holds a merge of another {other}: remove it, or choose another --out")
     known = {line["name"]: line["crc32"] for line in lines}
     return {task.name for task in tasks if task.name in known and checksum(task.place) == known[task.name]}
 

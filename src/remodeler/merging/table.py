@@ -1,51 +1,50 @@
-"""The methods of merging: a row each, with their options, and what they ask of a walk over a tensor."""
+"""The table of merge methods: a row each, with its options and its survey of a tensor."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from remodeler.errors import InputError
 from remodeler.merging.dropping import dare, della, rescale_factors
 from remodeler.merging.methods import (
     Combine,
     Facts,
     Survey,
-    angle,
+    arc_shares,
     breadcrumbs,
     changed_squares,
     largest_changes,
     linear,
     middle_changes,
+    pool_squares,
     sce,
     select_and_calculate,
     slerp,
     task_arithmetic,
     ties,
-    together,
     varm,
 )
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to merge."""
+    """A merge method."""
 
     combine: Combine
     options: Mapping[str, float | bool | str]
-    """Names and defaults; those in ``PER_MODEL`` have a value a model."""
+    """Names and defaults; those in ``PER_MODEL`` have a value per model."""
     survey: Survey | None = None
     pool: Callable[[Sequence[Facts]], Facts] | None = None
-    """Makes the facts of a layer or of the model of those of its tensors."""
+    """Combines the facts of tensors into those of their layer or model."""
     needs_base: bool = True
     by_rows: bool = False
     models: int | None = None
-    """How many it merges; None for any number."""
+    """Number of models that it merges; None for any number."""
     passes: str = "1"
-    """How often a tensor's bytes are read, where it is too large to be kept."""
+    """Passes over a tensor that is too large to be kept in memory."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    """Options that make this row of a function."""
+    """Options of the function that this row fixes."""
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Of the options that are words: what they may be."""
+    """Allowed values of the options that are words."""
 
 
 PER_MODEL = ("weight", "density", "gamma", "epsilon")
@@ -61,10 +60,10 @@ BY_RANK = DROPPED | {"epsilon": 0.15}
 CONSENSUS = {"consensus": True}
 ONCE = "1, or 2 in the variant mergekit"
 
-MERGE_METHODS: dict[str, Method] = {
+METHODS: dict[str, Method] = {
     "linear": Method(linear, {"weight": 1.0, "normalize": True}, needs_base=False),
     "slerp": Method(
-        slerp, {"t": 0.5, "variant": "paper"}, angle, needs_base=False, models=2, passes="2", choices=PAPER
+        slerp, {"t": 0.5, "variant": "paper"}, arc_shares, needs_base=False, models=2, passes="2", choices=PAPER
     ),
     "task_arithmetic": Method(task_arithmetic, SUM),
     "ties": Method(ties, MEAN | {"density": 0.2}, largest_changes, passes="3, or 4 where equal changes are cut"),
@@ -74,7 +73,7 @@ MERGE_METHODS: dict[str, Method] = {
     "dare_ties": Method(dare, SUM | DROPPED, rescale_factors, passes=ONCE, choices=PAPER, fixed=CONSENSUS),
     "della_linear": Method(della, SUM | BY_RANK, rescale_factors, by_rows=True, passes=ONCE, choices=PAPER),
     "della": Method(della, MEAN | BY_RANK, rescale_factors, by_rows=True, passes=ONCE, choices=PAPER, fixed=CONSENSUS),
-    "varm": Method(varm, {"granularity": "tensor"}, changed_squares, together, passes="2", choices=UNITS),
+    "varm": Method(varm, {"granularity": "tensor"}, changed_squares, pool_squares, passes="2", choices=UNITS),
     "sce": Method(
         sce,
         {"select": 0.1, "variant": "paper"},
@@ -83,10 +82,3 @@ MERGE_METHODS: dict[str, Method] = {
         choices=SCE,
     ),
 }
-
-
-def method_named(name: str) -> Method:
-    """A row of the table."""
-    if name not in MERGE_METHODS:
-        raise InputError(f"method {name!r} is not known: choose {', '.join(MERGE_METHODS)}")
-    return MERGE_METHODS[name]

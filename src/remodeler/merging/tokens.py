@@ -5,6 +5,7 @@ the base's tokenizer gets the other models' tokens as added ones: ordinary text 
 as a mark of its own (``<|im_start|>``) is one token again.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,13 +17,14 @@ import torch
 from torch import Tensor
 
 from remodeler.checkpoint.load import read_tokenizer
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 from remodeler.merging.mergekit_tokens import TokenRow, resolve_rows
 from remodeler.merging.pieces import Source, Stored
-from remodeler.runs.console import note
+
+logger = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 4096
-"""Rows that are added up at once."""
+"""Rows that are summed together."""
 Order = np.ndarray
 """[rows of the result] int64: the row of a model that goes there, -1 where it has none."""
 
@@ -58,7 +60,7 @@ class Rows:
 
     def _rows(self, first: int, last: int, width: int) -> Tensor:
         end = min(last, self.tokens)
-        rows = gathered(self.stored, self.order[first:end], width)
+        rows = gather_rows(self.stored, self.order[first:end], width)
         missing = self.order[first:end] < 0
         if missing.any():
             rows[torch.from_numpy(missing)] = self._others(np.flatnonzero(missing) + first, width)
@@ -67,12 +69,12 @@ class Rows:
 
     def _others(self, places: np.ndarray, width: int) -> Tensor:
         base, *models = self.others
-        found = gathered(base[0], base[1][places], width)
+        found = gather_rows(base[0], base[1][places], width)
         lacking = base[1][places] < 0
         if lacking.any():
             owners = [order[places[lacking]] for _, order in models]
             total = sum(
-                (gathered(each, own, width) for (each, _), own in zip(models, owners, strict=True)),
+                (gather_rows(each, own, width) for (each, _), own in zip(models, owners, strict=True)),
                 torch.zeros(int(lacking.sum()), width),
             )
             counts = torch.from_numpy(sum((own >= 0).astype(np.float32) for own in owners))
@@ -88,8 +90,8 @@ class Rows:
         return stored.read(row * width, (row + 1) * width).float()
 
 
-def gathered(stored: Stored, order: Order, width: int) -> Tensor:
-    """Rows of a tensor in an order, zeros where there is none: [rows, width] float32. Neighbours are read together."""
+def gather_rows(stored: Stored, order: Order, width: int) -> Tensor:
+    """Gather rows of a tensor in an order, zeros where there is none: [rows, width] float32; neighbours in one read."""
     rows = torch.zeros(len(order), width)
     cuts = np.flatnonzero((np.diff(order) != 1) | (order[:-1] < 0)) + 1
     for begin, end in zip([0, *cuts], [*cuts, len(order)], strict=True):
@@ -120,15 +122,15 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class MergekitRules:
-    """What mergekit does: no rows of the models that stand for no token, and rows from where a file says."""
+    """mergekit's rules: only rows that stand for tokens, and rows from where a file says."""
 
     multiple: int = 1
-    """The number of rows is one of it."""
+    """The number of rows is a multiple of it."""
     by_base: bool = True
     """Whether the first model's row stands in where a model lacks a token; else the mean of those that have it."""
     tokens: Sequence[TokenRow] = ()
     names: Sequence[str] = ()
-    """Of the models, the base first."""
+    """Names of the models, the base first."""
 
 
 def common_vocabulary(
@@ -157,7 +159,7 @@ def common_vocabulary(
             )
     merged = tokenizers[0]
     if union:
-        merged.add_tokens(_news(tokenizers, words))
+        merged.add_tokens(_new_tokens(tokenizers, words))
     if rules and (new := {each.token for each in rules.tokens} - merged.get_vocab().keys()):
         merged.add_tokens(sorted(new))
     final = merged.get_vocab()
@@ -190,15 +192,15 @@ def _sources(
     return {final[token]: source for token, source in found.items()}
 
 
-def _news(tokenizers: Sequence[Any], words: Sequence[Mapping[str, int]]) -> list[Any]:
+def _new_tokens(tokenizers: Sequence[Any], words: Sequence[Mapping[str, int]]) -> list[Any]:
     """Tokens that the first tokenizer lacks, in the order of the others; marks stay what they are."""
-    news: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for tokenizer, known in zip(tokenizers[1:], words[1:], strict=True):
         marks = {str(mark): mark for mark in tokenizer.added_tokens_decoder.values()}
         for token in sorted(known, key=known.__getitem__):
             if token not in words[0]:
-                news.setdefault(token, marks.get(token, token))
-    return list(news.values())
+                found.setdefault(token, marks.get(token, token))
+    return list(found.values())
 
 
 def _order(final: Mapping[str, int], known: Mapping[str, int], rows: int, size: int) -> Order:
@@ -210,8 +212,8 @@ def _order(final: Mapping[str, int], known: Mapping[str, int], rows: int, size: 
     return order
 
 
-def warn_of_strangers(folders: Sequence[Path], trust_remote_code: bool) -> None:
-    """Say so, where rows of the same number stand for different tokens."""
+def warn_of_mismatched_vocabularies(folders: Sequence[Path], trust_remote_code: bool) -> None:
+    """Warn where rows of the same number stand for different tokens."""
     files = [each / "tokenizer.json" for each in folders]
     if all(each.exists() and each.read_bytes() == files[0].read_bytes() for each in files):
         return
@@ -221,16 +223,16 @@ def warn_of_strangers(folders: Sequence[Path], trust_remote_code: bool) -> None:
         return
     for folder, known in zip(folders[1:], words[1:], strict=True):
         if known != words[0]:
-            note(
+            logger.warning(
                 f"the tokenizers of {folders[0]} and {folder} differ, rows are merged by their number: "
-                "--tokenizer base or union merges them by token"
+                f"{option('tokenizer', 'base')} or union merges them by token"
             )
 
 
-def embeddings(stored: Sequence[Stored], vocabulary: Vocabulary) -> list[Source]:
-    """The tensors of the base and the models in the order of the common vocabulary."""
+def reorder_embeddings(stored: Sequence[Stored], vocabulary: Vocabulary) -> list[Source]:
+    """Reorder the embeddings of the base and the models by the common vocabulary."""
     pairs = list(zip(stored, vocabulary.orders, strict=True))
-    nobody = (stored[0], np.full_like(vocabulary.orders[0], -1))
-    others = pairs if vocabulary.by_base else [nobody, *pairs]
+    nothing = (stored[0], np.full_like(vocabulary.orders[0], -1))
+    others = pairs if vocabulary.by_base else [nothing, *pairs]
     sources = {place: source and (stored[source[0]], source[1]) for place, source in vocabulary.sources.items()}
     return [Rows(each, order, others, vocabulary.tokens, sources) for each, order in pairs]

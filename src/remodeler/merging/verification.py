@@ -5,6 +5,7 @@ by its transformers class, on the meta device (no numbers) where it is large. Th
 byte on the disk the one that was written, is checked while merging.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,35 +15,38 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING
 
-from remodeler.checkpoint.companions import TOKENIZER, matching
+from remodeler.checkpoint.companions import matching
 from remodeler.checkpoint.load import load, one_sentence, read_config, read_tokenizer
 from remodeler.checkpoint.repositories import classes, predicts_tokens
 from remodeler.checkpoint.save import one_pass
 from remodeler.errors import InputError
 from remodeler.merging.inputs import Model
 from remodeler.model.families import FAMILIES
-from remodeler.runs.console import note
+from remodeler.model.files.names import TOKENIZER
+
+logger = logging.getLogger(__name__)
+
 
 IN_MEMORY = 2**26
 """Parameters of a model that is loaded whole: more would take more memory than merging."""
 
 
 @dataclass(frozen=True)
-class Verified:
-    """What of a result was read back."""
+class Verification:
+    """What was read back of a result."""
 
     computed: bool
-    """Whether it read a few tokens."""
+    """Whether it computed logits for a few tokens."""
     parts: tuple[str, ...]
-    """What else was looked at, in words."""
+    """What else was checked, in words."""
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether there are files of a tokenizer."""
+    """Whether a folder has a tokenizer."""
     return any(matching(folder, TOKENIZER))
 
 
-def verify(source: Model, work: Path, parameters: int, trust_remote_code: bool) -> Verified:
+def verify(source: Model, work: Path, parameters: int, trust_remote_code: bool) -> Verification:
     """Read a merged folder back, as far as that goes.
 
     Args:
@@ -52,7 +56,7 @@ def verify(source: Model, work: Path, parameters: int, trust_remote_code: bool) 
         trust_remote_code: run code that came with the source.
 
     Raises:
-        InputError: when it does not load, or predicts no finite numbers.
+        InputError: when it does not load, or produces NaN or infinite logits.
     """
     known = _known(source.settings)
     if known and predicts_tokens(source.settings) and has_tokenizer(work):
@@ -60,26 +64,26 @@ def verify(source: Model, work: Path, parameters: int, trust_remote_code: bool) 
             work, dtype="float32", device="cpu", trust_remote_code=trust_remote_code, stream=parameters > IN_MEMORY
         )
         if not torch.isfinite(one_pass(again)).all():
-            raise InputError("the merged model predicts no finite numbers: these models do not mix by this method")
-        return Verified(True, ("logits",))
+            raise InputError("the merged model produces NaN or infinite logits: choose another method or other models")
+        return Verification(True, ("logits",))
     parts = (*_tokenizer(work, trust_remote_code), *_shapes(source, work, parameters))
-    note(f"the result was not computed ({_why_not(source, known)}); {_told(parts)}")
-    return Verified(False, parts)
+    logger.warning(f"the result was not computed ({_why_not(source, known)}); {_checked_parts(parts)}")
+    return Verification(False, parts)
 
 
 def _known(settings: Mapping[str, Any]) -> bool:
-    """Whether it is of a family whose blocks are known, or such a model packed, without code of its own."""
+    """Whether it is of a known family, or such a model packed, without code of its own."""
     packing = settings.get("packing") or {}
     return settings.get("model_type") in FAMILIES or (packing.get("family") in FAMILIES and "auto_map" not in packing)
 
 
 def _why_not(source: Model, known: bool) -> str:
     if not known:
-        return f"{source.settings.get('model_type')} is no known family"
-    return "it has no tokenizer" if predicts_tokens(source.settings) else "it predicts no tokens"
+        return f"{source.settings.get('model_type')} is not a known family"
+    return "it has no tokenizer" if predicts_tokens(source.settings) else "it does not predict tokens"
 
 
-def _told(parts: tuple[str, ...]) -> str:
+def _checked_parts(parts: tuple[str, ...]) -> str:
     return f"read back: {', '.join(parts)}" if parts else "its bytes are those that were written"
 
 

@@ -1,10 +1,12 @@
-"""Table: what each model family calls its layer list, attention and MLP.
+"""Table: what each model family calls its layer list, attention and MLP; and what configs call their numbers.
 
 A row only names parts. Which norm belongs to which block, whether a residual is added inside or outside, whether the
 branches run in parallel and what they return is traced from one forward pass (:mod:`remodeler.model.tracing`).
 
-To add a family, add a row; ``tests/test_families.py`` then holds it to the defining equation *bypassing a block
-equals zeroing its output projection*, to cached decoding, and to the forms it can be saved in.
+All that is known of a family by its name stands here: to add one, add a row, and a line in ``CONFIGS`` where its config
+calls things otherwise than nearly all do. (What llama.cpp and DeciLM call a family is theirs to say, and stands in
+:mod:`remodeler.exporting`.) ``tests/model/test_families.py`` then holds the row to the defining equation *bypassing a
+block equals zeroing its output projection*, to cached decoding, and to the forms it can be saved in.
 """
 
 from dataclasses import dataclass, replace
@@ -13,6 +15,8 @@ from typing import Any, Literal
 from remodeler.errors import InputError
 
 Task = Literal["causal", "masked", "seq2seq"]
+PACKED_PREFIX = "packed_"
+_HEADS = ("num_heads", "num_attention_heads", "n_heads")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,15 @@ class Stack:
     """How one projection holds all three: all queries first, or query, key and value of the first head first."""
     mlp_in: tuple[str, ...] = ("gate_proj", "up_proj", "gate_up_proj")
     """Input projections inside the first of ``mlp``, those that exist; an empty path is the module itself."""
+    head_size: tuple[str, ...] = ("head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
+    """What the attention, or the module in it that attends, calls the size of a head: a config may leave it out."""
+    counts: tuple[str, ...] = (
+        *(*_HEADS, "num_key_value_heads", "num_kv_heads"),
+        *("all_head_size", "inner_dim", "split_size", "intermediate_size", "ffn_dim"),
+    )
+    """What modules call the number of their heads or channels, and widths that are a multiple of it."""
+    query_counts: tuple[str, ...] = (*_HEADS, "num_key_value_groups")
+    """The same where all query heads share one key-value head, which stays."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +171,10 @@ FAMILIES: dict[str, Family] = {
     "t5": _T5,
 }
 
-PACKED_PREFIX = "packed_"
+
+def unpacked_type(model_type: str) -> str:
+    """A ``model_type`` as it was before pruning."""
+    return model_type.removeprefix(PACKED_PREFIX)
 
 
 def family(model_type: str, like: str | None = None) -> Family:
@@ -167,7 +183,7 @@ def family(model_type: str, like: str | None = None) -> Family:
     Raises:
         InputError: for a name that is in no row, with the list of those that are.
     """
-    name = like or model_type.removeprefix(PACKED_PREFIX)
+    name = like or unpacked_type(model_type)
     if name in FAMILIES:
         return FAMILIES[name]
     known = ", ".join(FAMILIES)
@@ -175,3 +191,51 @@ def family(model_type: str, like: str | None = None) -> Family:
         "name the family its layers look like with --family" if like is None else "choose one of these for --family"
     )
     raise InputError(f"model type {name!r} is not known here ({known}): {advice}")
+
+
+# Configs --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ConfigNames:
+    """What the config of a model type calls its numbers, where there are several names the first that it has."""
+
+    depth: tuple[str, ...] = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    context: tuple[str, ...] = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    """The longest window, if it is above 0: XLNet, which has no limit, says -1."""
+    behind_padding: bool = False
+    """Whether positions are counted from behind the padding token's id, so that as many of them are never used."""
+    channels: tuple[str, ...] = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+    """Of an MLP: all names that it has."""
+    heads: tuple[str, ...] = ("num_attention_heads", "num_key_value_heads", "head_dim", "n_head", "num_heads")
+    """What cuts the rows of queries, keys and values into heads."""
+    scaled_by_layer: str = "scale_attn_by_inverse_layer_idx"
+    """Set where attentions are scaled by their layer's number, so that no layer can take another's place."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Names of transformers 5, each with what transformers 4 calls it."""
+    sliding_base: str = ""
+    """What transformers 4 calls the rotary base of attentions within a window, where that is another one."""
+    long_rope: tuple[str, ...] = ()
+    """All that transformers 4 takes in ``rope_scaling`` of longrope, where it reads the rest at the top."""
+
+
+_GEMMA3 = ConfigNames(sliding_base="rope_local_base_freq")
+_ROBERTA = ConfigNames(behind_padding=True)
+
+CONFIGS: dict[str, ConfigNames] = {
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "gemma3": _GEMMA3,
+    "gemma3_text": _GEMMA3,
+    "gemma3n": _GEMMA3,
+    "gemma3n_text": _GEMMA3,
+    "gpt_neox": ConfigNames(renamed=(("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct"))),
+    "phi3": ConfigNames(long_rope=("type", "short_factor", "long_factor")),
+    "qwen3_moe": ConfigNames(renamed=(("num_local_experts", "num_experts"),)),
+}
+"""By model type, also of models that are no family here: merges and audits read those too."""
+
+
+def config_names(model_type: Any) -> ConfigNames:
+    """What a config of that type calls its numbers."""
+    return CONFIGS.get(str(model_type), ConfigNames())

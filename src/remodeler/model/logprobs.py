@@ -8,7 +8,7 @@ a window holds padding-token targets it leaves them out, we score every real tok
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -24,6 +24,7 @@ from remodeler.model.blocks import Anatomy, swapped
 from remodeler.model.layerwise import group_size, replaying, through
 from remodeler.model.minibatches import Batch, batch_size, batches, device_of
 from remodeler.model.streaming import streamed
+from remodeler.runs.progress import Progress, silent
 
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}
 """Logits that exist at once: small enough for a CPU's cache, large enough to fill a GPU."""
@@ -201,9 +202,7 @@ def batch_nll(anatomy: Anatomy, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def mean_nll(
-    anatomy: Anatomy, windows: Windows, size: int | None = None, progress: Callable[[float], None] | None = None
-) -> float:
+def mean_nll(anatomy: Anatomy, windows: Windows, size: int | None = None, progress: Progress = silent) -> float:
     """Mean negative log-likelihood a scored token, in nats; ``progress`` is told the share done.
 
     Raises:
@@ -215,8 +214,7 @@ def mean_nll(
     for batch, known in _with_known(anatomy, batches(windows, size, device), size * windows.ids.shape[1]):
         with replaying(anatomy, known):
             parts.append(batch_nll(anatomy, batch))
-        if progress:
-            progress(min(1.0, len(parts) * size / len(windows)))
+        progress(min(1.0, len(parts) * size / len(windows)), "")
     return finite(torch.stack(parts).sum().item() / windows.tokens)
 
 

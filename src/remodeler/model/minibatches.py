@@ -1,14 +1,12 @@
 """Windows as mini-batches on a device, how large these are by default, and what to do where they do not fit."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from remodeler.data.windows import IGNORED, Windows
-from remodeler.errors import InputError, out_of_memory
 from remodeler.model.blocks import Anatomy
 from remodeler.model.streaming import room
 from remodeler.runs import processes
@@ -65,17 +63,6 @@ def batches(windows: Windows, size: int, device: torch.device) -> Iterator[Batch
     """Windows in order, ``size`` at a time."""
     for start in range(0, len(windows), size):
         yield to_batch(windows[start : start + size], device)
-
-
-@contextmanager
-def enough_memory(remedy: str) -> Iterator[None]:
-    """A device that runs out of memory is no reason to lose the steps that are done: say what would take less."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        raise InputError(f"the device ran out of memory: run the same command with {remedy}") from error
 
 
 # How many windows -----------------------------------------------------------------------------------------------------

@@ -19,10 +19,9 @@ from transformers.pytorch_utils import Conv1D
 
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, Branch
+from remodeler.model.families import Stack
+from remodeler.packed import Counts
 from remodeler.runs.units import Block
-
-HEAD_SIZES = ("head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
-"""What attentions call the size of a head; their own, because a config may leave it out."""
 
 Widths = Mapping[Block, tuple[int, ...]]
 """By block the groups that stay, ascending; a block that is not named keeps all."""
@@ -141,7 +140,7 @@ def _heads(branch: Branch, block: Block) -> Structure | str:
     stack, path = branch.site.stack, branch.names["modules"][-1]
     ins = _linears(branch, path, stack.attention_in)
     outs = _linears(branch, path, (stack.attention_out,))
-    size = head_size(branch.site.layer.get_submodule(path))
+    size = head_size(branch)
     if len(ins) not in (1, 3) or len(outs) != 1 or not size:
         return "its projections of query, key and value are not where its family has them"
     if len(ins) == 1:
@@ -195,7 +194,13 @@ def _rows(path: str, linear: Any, parts: int, rows: int) -> list[Cut]:
     return [weight] if linear.bias is None else [weight, Cut(f"{path}.bias", 0, parts, rows)]
 
 
-def head_size(attention: nn.Module) -> int:
-    """Size of a head, as the attention says or the module inside it that attends; 0 where none says."""
-    named = (getattr(module, name, None) for module in attention.modules() for name in HEAD_SIZES)
+def head_size(branch: Branch) -> int:
+    """Size of a head, as an attention says or the module inside it that attends; 0 where none says."""
+    attention, names = branch.modules()[-1], branch.site.stack.head_size
+    named = (getattr(module, name, None) for module in attention.modules() for name in names)
     return next((size for size in named if isinstance(size, int)), 0)
+
+
+def counts_of(stack: Stack) -> Counts:
+    """What modules of a stack call how many heads or channels they have, for :func:`remodeler.packed.narrow`."""
+    return Counts(all=list(stack.counts), queries=list(stack.query_counts))

@@ -20,7 +20,7 @@ from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, Site, swapped
 from remodeler.model.minibatches import device_of
 from remodeler.model.streaming import held
-from remodeler.model.structures import Structure, Widths, layout, structure_of
+from remodeler.model.structures import Structure, Widths, counts_of, layout, structure_of
 from remodeler.model.tracing import probe
 from remodeler.packed import narrow
 from remodeler.runs.units import Block
@@ -223,7 +223,7 @@ def narrowed(anatomy: Anatomy, widths: Widths) -> Iterator[None]:
             tensors = dict(structure.kept(layer, groups))
             for path in branch.names["modules"]:
                 swaps.enter_context(swapped(layer, path, _twin(layer.get_submodule(path))))
-            narrow(layer, tensors)
+            narrow(layer, tensors, counts_of(branch.site.stack))
         yield
 
 

@@ -1,29 +1,23 @@
-"""Prune from start to finish: load, search, write, read back, measure. Cut: another size from a search that was made.
+"""Prune from start to finish: load, search, write, read back, measure. Cut: another size from an earlier search."""
 
-All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command.
-"""
-
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from remodeler.checkpoint.load import AUTO, PIPELINES, Checkpoint, fingerprint
-from remodeler.checkpoint.save import Saved, save_pruned
-from remodeler.checkpoint.sizes import announce_space, memory, stored
-from remodeler.checkpoint.source import Source
+from remodeler.checkpoint.load import Checkpoint, fingerprint
+from remodeler.checkpoint.sizes import announce_space, stored
+from remodeler.data.config import TextConfig
 from remodeler.data.sources import Sampled
-from remodeler.errors import InputError
-from remodeler.evaluation.metrics import compare_affordable_speed, text_scores
-from remodeler.evaluation.texts import Text
-from remodeler.model.logprobs import vocabulary
-from remodeler.model.minibatches import enough_memory
-from remodeler.model.streaming import streamed
-from remodeler.pruning.config import Job, Plan
+from remodeler.errors import InputError, option
+from remodeler.pruning.complete import describe_pruned, write_pruned
+from remodeler.pruning.config import Budget, CutConfig, PruneConfig
+from remodeler.pruning.inputs import Inputs
 from remodeler.pruning.methods import Method, name_of
-from remodeler.pruning.pipeline import Outcome, run
-from remodeler.pruning.search.budget import Budget, removals, share, upto
+from remodeler.pruning.pipeline import Outcome, run_phases
+from remodeler.pruning.results import PruneResults
+from remodeler.pruning.search.budget import share, upto
 from remodeler.pruning.search.loop import Search
 from remodeler.pruning.search.strategies import RACES
 from remodeler.pruning.validation import (
@@ -35,106 +29,193 @@ from remodeler.pruning.validation import (
     refuse_plan,
     refuse_search,
     refuse_widths,
+    strategy_of,
 )
 from remodeler.pruning.width.store import HISTORY_FILE, STATE_FILE
-from remodeler.pruning.width.width import WIDTH_METHODS
-from remodeler.report.card import write_card
-from remodeler.report.cliff import Point, cut_command, path_warning, result_warning
-from remodeler.runs import processes
-from remodeler.runs.console import bar, note
-from remodeler.runs.folders import empty, new_folder, refuse_existing
-from remodeler.runs.records import Record, command_line, save_record, versions, write_text
-from remodeler.runs.removals import REMOVALS_FILE, Header, blocks_of, copy_log, read_log
-from remodeler.runs.units import Block, name
+from remodeler.runs.job import Job, run
+from remodeler.runs.options import flat
+from remodeler.runs.progress import progress_bar
+from remodeler.runs.records import load_record
+from remodeler.runs.removals import REMOVALS_FILE, Header, Step, blocks_of, copy_log, copy_steps, read_log
+from remodeler.runs.units import Block
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
+logger = logging.getLogger(__name__)
+
+REMEDY = f"a smaller {option('batch_size')}"
+"""What takes less memory."""
 
 
-def prune_model(
-    source: Source, text: Text, plan: Plan, budget: Budget, out: Path, finish: Finish, dry: bool = False
-) -> bool:
-    """Prune a model and write it to a new folder ``out``; with ``dry`` only say what would be done.
+def prune_model(config: PruneConfig) -> PruneResults | None:
+    """Prune a model and write it to a new folder; in a dry run only say what would be done.
 
     Returns:
-        Whether this process wrote the folder: of several processes, the first does.
+        What came of it; None in a dry run, and in all processes but the first.
     """
-    refuse_existing(out)
-    method, form = method_of(plan), form_named(plan.form)
-    refuse_plan(plan, method, form)
-    refuse_widths(plan, budget, form)
-    with processes.group(source.device) as device, enough_memory("a smaller --batch-size"):
-        job = Job(replace(source, device=device).load(), text, text.sample(), form)
-        search = _search(job, plan, method, budget)
-        refuse_search(search, plan, form)
-        if processes.first():
-            announce(search, plan, job)
-            announce_space(out, expected_bytes(search, job))
-        if dry:
-            return False
-        if not processes.first():
-            run(search, plan, {}, None)
-            return False
-        with new_folder(out, keep=True) as work:
-            empty(work, but=(REMOVALS_FILE, RACES, STATE_FILE, HISTORY_FILE))
-            options = _options(source, text, plan, budget) | {"criterion": name_of(method.criterion), "out": str(out)}
-            _complete(job, _searched(search, job, plan, work), work, "prune", options)
-            finish(work)
-            (work / STATE_FILE).unlink(missing_ok=True)  # other runtimes take every safetensors file for weights
-            shutil.rmtree(work / RACES, ignore_errors=True)
-    return True
+    device, dry = config.source.device, config.run.dry_run
+    return run(lambda own: _job(prepare(config, own)), config.run.out, device=device, remedy=REMEDY, dry_run=dry)
 
 
-def _searched(search: Search, job: Job, plan: Plan, work: Path) -> Outcome:
-    """What goes, by a search that is heard and seen, from wherever it stopped before."""
-    log, header = work / REMOVALS_FILE, _header(job, search, plan)
-    if plan.start and not log.exists():
-        copy_log(plan.start, log, header)
-    announce_steps(log)
-    with bar("searching") as hear:
-        outcome = run(search, plan, header, work, hear)
-    if not outcome.removed and not outcome.widths:
-        raise InputError(f"the first step costs too much {search.budget}: give a larger --max-perplexity-increase")
-    return outcome
+@dataclass(frozen=True)
+class Prepared:
+    """A pruning run that is loaded and looked at."""
+
+    config: PruneConfig
+    inputs: Inputs
+    search: Search
+
+    def options(self) -> dict[str, Any]:
+        """What was asked for, and what that means, as the record holds it."""
+        named = {"search": self.search.scan, "criterion": name_of(self.search.method.criterion)}
+        return flat(self.config) | named
+
+    def find(self, work: Path) -> Outcome:
+        """What goes, by a search in a folder, from wherever it stopped before."""
+        log, header = work / REMOVALS_FILE, self.header()
+        if self.config.search.start and not log.exists():
+            copy_log(self.config.search.start, log, header)
+        announce_steps(log)
+        with progress_bar("searching") as progress:
+            outcome = run_phases(self.search, self.config, header, work, progress)
+        if not outcome.removed and not outcome.widths:
+            raise InputError(f"the first removal already exceeds {_limit(self.search.budget)}: raise it")
+        return outcome
+
+    def header(self) -> Header:
+        """The first line of the removal log."""
+        model, windows = self.inputs.checkpoint.model, self.search.windows
+        return {
+            "name": self.inputs.checkpoint.name,
+            "model": {"weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch.")},
+            "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint()},
+            "options": {**asdict(self.inputs.texts), **self.config.search.path(self.search.scan)},
+        }
 
 
-def cut_model(log: Path, source: Source, budget: Budget, out: Path, form_name: str, finish: Finish) -> None:
+def prepare(config: PruneConfig, device: str) -> Prepared:
+    """Load the model and its texts; refuse what can't work, hours before it would fail."""
+    method, form = method_of(config.search), form_named(config.form)
+    refuse_plan(config, method, form)
+    refuse_widths(config, form)
+    checkpoint = config.source.open(device=device, stream=config.stream)
+    inputs = Inputs(checkpoint, config.texts, config.texts.sample(), form)
+    search = _search(inputs, config, method)
+    refuse_search(search, config, form)
+    return Prepared(config, inputs, search)
+
+
+def _search(inputs: Inputs, config: PruneConfig, method: Method) -> Search:
+    given = config.search
+    return Search(
+        inputs.checkpoint.anatomy,
+        inputs.windows(),
+        config.budget,
+        method,
+        method.unit if given.unit == "block" else given.unit,
+        given.shape,
+        inputs.texts.seed,
+        given.batch_size,
+        strategy_of(config, method),
+        given.error,
+    )
+
+
+def _job(prepared: Prepared) -> Job[PruneResults]:
+    inputs, search, options = prepared.inputs, prepared.search, prepared.options()
+
+    def say() -> None:
+        announce(search, prepared.config, inputs)
+        if prepared.config.run.out:
+            announce_space(prepared.config.run.out, expected_bytes(search, inputs))
+
+    return Job(
+        options,
+        work=lambda folder: write_pruned(inputs, prepared.find(folder), folder, options),
+        describe=lambda folder, results: describe_pruned(inputs, folder, "prune", options, results),
+        read=read_results,
+        announce=say,
+        assist=lambda folder: run_phases(search, prepared.config, {}, None),
+        kept=(REMOVALS_FILE, RACES, STATE_FILE, HISTORY_FILE),
+        scratch=(STATE_FILE, RACES),  # other runtimes take every safetensors file for weights
+    )
+
+
+def read_results(folder: Path) -> PruneResults:
+    """What came of a run, from its folder."""
+    return PruneResults.parse(load_record(folder))
+
+
+def _limit(budget: Budget) -> str:
+    """The budget that a first step can exceed, in words."""
+    return f"{option('max_perplexity_increase')} {budget.max_perplexity_increase:.4g}"
+
+
+# Cut ------------------------------------------------------------------------------------------------------------------
+
+
+def cut_model(config: CutConfig) -> PruneResults | None:
     """Write another size on the path of a removal log, without searching again."""
-    refuse_existing(out)
-    log = log / REMOVALS_FILE if log.is_dir() else log
+    return run(lambda device: _cut_job(config), config.run.out, dry_run=config.run.dry_run)
+
+
+def _cut_job(config: CutConfig) -> Job[PruneResults]:
+    log = config.log / REMOVALS_FILE if config.log.is_dir() else config.log
     header, every = read_log(log)
-    form = form_named(form_name)
+    source = config.source
     if source.dtype == "auto":
         source = replace(source, dtype=str(header["model"].get("dtype", "auto")))
-    checkpoint = source.load()
+    checkpoint = source.open()
+    refuse_other_model(checkpoint, header, every, log)
+    steps = part_of(checkpoint, header, every, config.budget, log)
+    texts = texts_of(header)
+    inputs = Inputs(checkpoint, texts, _texts_again(texts), form_named(config.form))
+    options = {**header["options"], **flat(replace(config, source=source))}
+
+    def work(folder: Path) -> PruneResults:
+        copy_steps(log, folder / REMOVALS_FILE, len(steps))
+        return write_pruned(inputs, outcome_of(steps), folder, options)
+
+    def say() -> None:
+        if config.run.out:
+            announce_space(config.run.out, _bytes_left(checkpoint, blocks_of(steps)))
+
+    return Job(
+        options,
+        work=work,
+        describe=lambda folder, results: describe_pruned(inputs, folder, "cut", options, results),
+        read=read_results,
+        announce=say,
+    )
+
+
+def refuse_other_model(checkpoint: Checkpoint, header: Header, steps: Sequence[Step], log: Path) -> None:
+    """Raise where a log is of another model than this."""
     if fingerprint(checkpoint.model) != header["model"]["weights"]:
-        raise InputError(
-            f"{log} was searched on other weights than {source.model} in {source.dtype}: give the same model"
-        )
-    unknown = [str(block) for block in blocks_of(every) if block not in checkpoint.anatomy.branches]
+        dtype = str(checkpoint.model.dtype).removeprefix("torch.")
+        raise InputError(f"{log} was searched on other weights than {checkpoint.name} in {dtype}: give the same model")
+    unknown = [str(block) for block in blocks_of(steps) if block not in checkpoint.anatomy.branches]
     if unknown:
         raise InputError(
-            f"{log} removes {unknown[0]}, which {source.model} does not have: give the model it was made of"
+            f"{log} removes {unknown[0]}, which {checkpoint.name} does not have: give the model it was made of"
         )
-    steps = upto(checkpoint.anatomy, header, every, budget)
-    if not steps:
-        raise InputError(f"the first step of {log} costs too much {budget}: allow more")
-    announce_space(out, _bytes_left(checkpoint, blocks_of(steps)))
+
+
+def part_of(checkpoint: Checkpoint, header: Header, steps: Sequence[Step], budget: Budget, log: object) -> list[Step]:
+    """The steps of a path that a budget allows."""
+    found = upto(checkpoint.anatomy, header, steps, budget)
+    if not found:
+        raise InputError(f"the first removal of {log} already exceeds {_limit(budget)}: raise it")
+    return found
+
+
+def outcome_of(steps: Sequence[Step]) -> Outcome:
+    """What some steps come to."""
+    return Outcome(blocks_of(steps), {}, steps[-1].perplexity, sum(step.seconds for step in steps), {})
+
+
+def texts_of(header: Header) -> TextConfig:
+    """The texts that a log was searched on, as they were asked for."""
     given = header["options"]
-    text = Text(**{key: given[key] for key in ("texts", "samples", "length", "packing", "seed") if key in given})
-    job = Job(checkpoint, text, _texts_again(text), form)
-    places = {"form": form_name, "out": str(out), "log": str(log)}
-    with new_folder(out) as work:
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)[: len(steps) + 1]
-        write_text(work / REMOVALS_FILE, "".join(lines))
-        _complete(
-            job,
-            Outcome(blocks_of(steps), {}, steps[-1].perplexity, sum(step.seconds for step in steps), {}),
-            work,
-            "cut",
-            {**given, **asdict(source), **_budget_options(budget), **places},
-        )
-        finish(work)
+    return TextConfig(**{name: given[name] for name in TextConfig.__dataclass_fields__ if name in given})
 
 
 def _bytes_left(checkpoint: Checkpoint, removed: Sequence[Block]) -> int:
@@ -142,132 +223,10 @@ def _bytes_left(checkpoint: Checkpoint, removed: Sequence[Block]) -> int:
     return int(stored(checkpoint).bytes * (1 - share(checkpoint.anatomy, removed)))
 
 
-def _search(job: Job, plan: Plan, method: Method, budget: Budget) -> Search:
-    unit = method.unit if plan.unit == "block" else plan.unit
-    seed = job.text.seed
-    anatomy, windows = job.checkpoint.anatomy, job.windows()
-    return Search(anatomy, windows, budget, method, unit, plan.shape, seed, plan.batch_size, plan.search, plan.error)
-
-
-def _header(job: Job, search: Search, plan: Plan) -> Header:
-    model, windows = job.checkpoint.model, search.windows
-    return {
-        "name": job.checkpoint.name,
-        "model": {"weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch.")},
-        "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint()},
-        "options": {**asdict(job.text), **plan.path()},
-    }
-
-
-def _options(source: Source, text: Text, plan: Plan, budget: Budget) -> dict[str, Any]:
-    """Everything that was asked for."""
-    start = {"start": str(plan.start) if plan.start else None}
-    return {**asdict(source), **asdict(text), **asdict(plan), **start, **_budget_options(budget)}
-
-
-def _budget_options(budget: Budget) -> dict[str, Any]:
-    return {"ratio": budget.ratio, "remove": budget.remove, "max_perplexity_increase": budget.max_increase}
-
-
-# After the search -----------------------------------------------------------------------------------------------------
-
-
-def _complete(job: Job, outcome: Outcome, work: Path, verb: str, options: dict[str, Any]) -> None:
-    """Write the model, read it back, measure both, and describe it all."""
-    checkpoint, removed = job.checkpoint, outcome.removed
-    note(f"{_summary(outcome)}: writing, reading back, measuring")
-    saved = save_pruned(checkpoint, removed, work, job.form, widths=outcome.widths)
-    dense, pruned = _measure(job, saved)
-    header, _ = read_log(work / REMOVALS_FILE)
-    results = {
-        "dense": {"perplexity": header["perplexity"], **dense},
-        "pruned": {"perplexity": outcome.perplexity, **pruned},
-        "removed": [str(block) for block in removed],
-        "blocks": header["candidates"],
-        **({"widths": {str(block): list(of) for block, of in outcome.kept.items()}} if outcome.kept else {}),
-        **_facts(checkpoint, saved),
-        "seconds": round(outcome.seconds, 3),
-        "command": command_line(),
-    }
-    results |= _warned(outcome, work, options, vocabulary(checkpoint.model), dense, pruned)
-    model = {"name": checkpoint.name, "revision": checkpoint.revision, **header["model"]}
-    inputs = {"model": model, "texts": header["texts"]}
-    record = Record(verb, options, inputs, job.text.seed, versions(), results)
-    save_record(work, record)
-    write_card(work, record, checkpoint.name)
-
-
-def _warned(
-    outcome: Outcome, work: Path, options: dict[str, Any], tokens: int, dense: dict[str, Any], pruned: dict[str, Any]
-) -> dict[str, Any]:
-    """The warning that a result is of no use, as a part of its record; nothing where it is of use."""
-    at_once = options.get("method") in WIDTH_METHODS
-    path = _path(outcome, work / REMOVALS_FILE, at_once, bool(options.get("then")))
-    found = path_warning(path, tokens, options)
-    key = "heldout_perplexity"
-    if found is None and key in dense:
-        half = cut_command(options, path[-1].removals // 2) if path[-1].removals > 1 else None
-        found = result_warning(dense[key], pruned[key], tokens, "held-out", half)
-    return {"warning": found} if found else {}
-
-
-def _path(outcome: Outcome, log: Path, at_once: bool, then: bool) -> list[Point]:
-    """What a log and the choice of widths led to, step by step; one step where blocks went with widths, ``at_once``."""
-    header, steps = read_log(log)
-    counts = [removals(steps[:place]) for place in range(1, len(steps) + 1)]
-    path = [
-        Point(step.perplexity, f"at step {step.step} ({name(step.removed)})", count)
-        for step, count in zip(steps, counts, strict=True)
-    ]
-    narrowed = [Point(outcome.perplexity, "as heads and channels go")] if then or at_once else []
-    return [Point(header["perplexity"]), *([] if at_once else path), *narrowed]
-
-
-def _summary(outcome: Outcome) -> str:
-    """What goes, in words."""
-    count = len(outcome.removed)
-    kept = [sum(part) for part in zip(*outcome.kept.values(), strict=True)] if outcome.kept else [0, 0]
-    narrower = f"{kept[1] - kept[0]:,} of {kept[1]:,} heads and channels" if outcome.kept else ""
-    blocks = f"{count} block{'s' * (count > 1)}" if count else ""
-    return " and ".join(filter(None, (blocks, narrower))) + " to remove"
-
-
-def _facts(checkpoint: Checkpoint, saved: Saved) -> dict[str, Any]:
-    """What was written, and how it loads."""
-    task = checkpoint.anatomy.family.task
-    return {
-        "layers": len({block.layer for block in checkpoint.anatomy.branches}),
-        "form": saved.form,
-        "auto_class": AUTO[task].__name__,
-        "pipeline_tag": PIPELINES[task],
-        "check": asdict(saved.check),
-    }
-
-
-def _texts_again(text: Text) -> Sampled:
+def _texts_again(texts: TextConfig) -> Sampled:
     """The texts of a search, for its held-out figures; none where they are gone."""
     try:
-        return text.sample()
+        return texts.sample()
     except InputError as error:
-        note(f"held-out perplexity is left out: {error}")
-        return Sampled([], [], text.texts, 0)
-
-
-def _measure(job: Job, saved: Saved) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The model before and after, on held-out text where there is enough of it, in memory and in speed."""
-    both = (job.checkpoint, saved.checkpoint)
-    figures = [memory(each) for each in both]
-    length, packing = job.text.window(job.checkpoint), job.text.packing
-    try:
-        scores = [text_scores(each, job.sampled.heldout, length, packing) for each in both]
-    except InputError as error:
-        note(f"held-out perplexity is left out: {error}")
-        scores = [{}, {}]
-    for found, score in zip(figures, scores, strict=True):
-        found |= {f"heldout_{key}": score[key] for key in ("perplexity", "bits_per_byte") if key in score}
-    if streamed(job.checkpoint.model):
-        note("speed is left out: a streamed model's is that of the disk")
-        return figures[0], figures[1]
-    for found, speeds in zip(figures, compare_affordable_speed(both), strict=True):
-        found |= speeds
-    return figures[0], figures[1]
+        logger.warning(f"held-out perplexity is left out: {error}")
+        return Sampled([], [], texts.texts, 0)

@@ -8,7 +8,7 @@ Here are those that ask for the loss without a candidate; the others are in :mod
 (the change of the logits), :mod:`remodeler.pruning.criteria.gradients` and :mod:`remodeler.pruning.criteria.influence`
 (the change of the residual stream). A method also says which layers it keeps. Deviation of all methods from their
 papers: the calibration text, the number of windows and the ratio are the user's, so that methods can be compared; what
-each paper took is in ``docs/papers.md``.
+each paper took is in ``docs/methods/papers.md``.
 """
 
 import hashlib
@@ -25,7 +25,8 @@ from remodeler.model.logprobs import perplexity as exp_perplexity
 from remodeler.pruning.criteria.divergence import angle, divergence, js, js_released, kl, norm
 from remodeler.pruning.criteria.gradients import gradient, magnitude, second_order, taylor
 from remodeler.pruning.criteria.influence import block_influence, relative_magnitude
-from remodeler.pruning.criteria.sweep import Progress, sweep
+from remodeler.pruning.criteria.sweep import sweep
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.units import Block, Unit
 
 Criterion = Callable[..., list[float]]
@@ -39,7 +40,7 @@ def perplexity(
     candidates: Sequence[Unit],
     *,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **_: Any,
 ) -> list[float]:
     """Perplexity of the model without the candidate (BlockPruner, section 3.2); infinite where its loss is not finite.
@@ -57,7 +58,7 @@ def rise_by_size(
     candidates: Sequence[Unit],
     *,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **_: Any,
 ) -> list[float]:
     """How much the loss rises, in nats a token, divided by the share of the parameters that goes with the candidate.

@@ -3,8 +3,9 @@
 What each finds is on the disk before the next begins, so that a killed job goes on where it was.
 """
 
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,19 +13,17 @@ from remodeler.model.blocks import bypassed
 from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.model.structures import Structure, Widths
 from remodeler.model.widths import kept_masks, masked, parameters_left, structures
-from remodeler.pruning.config import Plan
+from remodeler.pruning.config import PruneConfig
 from remodeler.pruning.search.loop import Search, begin, keep, prune
 from remodeler.pruning.search.refine import refine
 from remodeler.pruning.width.width import WIDTH_METHODS, Thinned, thin
 from remodeler.report.figures import short
-from remodeler.runs.console import note
-from remodeler.runs.records import write_json
-from remodeler.runs.removals import REMOVALS_FILE, Header, Step, blocks_of
+from remodeler.runs.progress import Progress, silent
+from remodeler.runs.records import read_json, write_json
+from remodeler.runs.removals import REMOVALS_FILE, WIDTHS_FILE, Header, Step, blocks_of
 from remodeler.runs.units import Block, name
 
-WIDTHS_FILE = "widths.json"
-Hear = Callable[[float, str], None]
-"""Told the share that is done, and where it stands in words."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,51 +38,54 @@ class Outcome:
     """By block whose width was chosen: groups that stay, groups there were."""
 
 
-def run(search: Search, plan: Plan, header: Header, work: Path | None, hear: Hear | None = None) -> Outcome:
-    """All phases of a plan; every process goes the same way, and the first of several gives a folder to write in."""
+def run_phases(
+    search: Search, config: PruneConfig, header: Header, work: Path | None, progress: Progress = silent
+) -> Outcome:
+    """All phases of a config; every process goes the same way, and the first of several gives a folder to write in."""
     log = work / REMOVALS_FILE if work else None
-    search = replace(search, listen=hear, tell=_tell if work else None)
-    if plan.width is None:
-        steps = _blocks(search, plan, log, header)
+    search = replace(search, progress=progress, on_step=_log_step if work else None)
+    if config.width_method is None:
+        steps = _blocks(search, config, log, header)
         seconds = sum(step.seconds for step in steps)
         return Outcome(blocks_of(steps), {}, steps[-1].perplexity if steps else 0.0, seconds, {})
-    if plan.method in WIDTH_METHODS:
+    if config.search.method in WIDTH_METHODS:
         logged = bool(begin(search, log, header)[1])
-        return _widths(search, plan, [], work, logged)
-    steps = _blocks(replace(search, budget=plan.blocks_first(search.budget)), plan, log, header)
-    return _widths(search, plan, steps, work, logged=True)
+        return _widths(search, config, [], work, logged)
+    steps = _blocks(replace(search, budget=config.blocks_budget()), config, log, header)
+    return _widths(search, config, steps, work, logged=True)
 
 
-def _blocks(search: Search, plan: Plan, log: Path | None, header: Header) -> list[Step]:
+def _blocks(search: Search, config: PruneConfig, log: Path | None, header: Header) -> list[Step]:
     """The search, and its refinement where it is wanted."""
     steps = prune(search, log, header)
-    return refine(search, steps, log) if plan.refine and steps else steps
+    return refine(search, steps, log) if config.search.refine and steps else steps
 
 
-def _tell(step: Step) -> None:
+def _log_step(step: Step) -> None:
     with_again = f"with {name(step.restored)} again, " * bool(step.restored)
     size = short(step.parameters)
-    note(f"{step.step:4d}. {with_again}without {name(step.removed)}: perplexity {step.perplexity:.4g}, {size}")
+    logger.info(f"{step.step:4d}. {with_again}without {name(step.removed)}: perplexity {step.perplexity:.4g}, {size}")
 
 
 # Heads and channels ---------------------------------------------------------------------------------------------------
 
 
-def _widths(search: Search, plan: Plan, steps: Sequence[Step], work: Path | None, logged: bool) -> Outcome:
+def _widths(search: Search, config: PruneConfig, steps: Sequence[Step], work: Path | None, logged: bool) -> Outcome:
     """The width phase behind the steps of a search, down to the budget of both; blocks that it takes are logged."""
-    assert plan.width
+    method = config.width_method
+    assert method
     start, gone = time.perf_counter(), blocks_of(steps)
     found = thin(
         search.anatomy,
         search.windows,
         gone,
         search.budget.ratio or 0.0,
-        plan.width,
+        method,
         folder=work,
         seed=search.seed,
         size=search.size,
-        options=plan.width_options,
-        listen=search.listen,
+        options=config.width.options(),
+        progress=search.progress,
     )
     value = calibration(search, found.removed, found.widths)
     seconds = time.perf_counter() - start
@@ -91,11 +93,23 @@ def _widths(search: Search, plan: Plan, steps: Sequence[Step], work: Path | None
     if new and not logged:
         keep(search, work / REMOVALS_FILE if work else None, _one_step(search, found, new, value, seconds))
     if work:
-        write_json(work / WIDTHS_FILE, {str(block): list(groups) for block, groups in found.widths.items()})
+        write_widths(work, found.widths)
         left = parameters_left(search.anatomy, found.removed, found.widths)
-        note(f"{plan.width}: perplexity {value:.4g}, {short(left)}")
+        logger.info(f"{method}: perplexity {value:.4g}, {short(left)}")
     seconds += sum(step.seconds for step in steps)
     return Outcome(list(found.removed), found.widths, value, seconds, _kept(search, found))
+
+
+def write_widths(folder: Path, widths: Widths) -> None:
+    """Write down which heads and channels stay."""
+    write_json(folder / WIDTHS_FILE, {str(block): list(groups) for block, groups in widths.items()})
+
+
+def read_widths(folder: Path) -> Widths:
+    """The heads and channels that stay, where a search chose some; none named keeps all."""
+    file = folder / WIDTHS_FILE
+    given = read_json(file) if file.is_file() else {}
+    return {Block.parse(name): tuple(groups) for name, groups in given.items()}
 
 
 def calibration(search: Search, removed: Sequence[Block], widths: Widths) -> float:

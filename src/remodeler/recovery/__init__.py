@@ -1,1 +1,5 @@
-"""Quality back after pruning: LoRA, full fine-tuning, distillation."""
+"""Recover quality after pruning: LoRA, full fine-tuning, distillation."""
+
+from remodeler.runs.lazy import lazy
+
+__getattr__, __dir__ = lazy(__name__, {"METHODS": "methods", "recover": "job"})

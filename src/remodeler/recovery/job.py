@@ -1,123 +1,156 @@
-"""Recover from start to finish: load a pruned model and its teacher, train, write, read back, measure all three.
+"""Recover from start to finish: load a pruned model and its teacher, train, write, read back, measure all three."""
 
-All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command.
-"""
-
+import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoint.companions import write_tokenizer
+from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import AUTO, PIPELINES, load
 from remodeler.checkpoint.save import tolerance
 from remodeler.checkpoint.sizes import announce_training_space, file_bytes, file_sizes
-from remodeler.checkpoint.source import Source
-from remodeler.errors import InputError
-from remodeler.evaluation.texts import Text
+from remodeler.errors import InputError, option
 from remodeler.model.logprobs import vocabulary
-from remodeler.model.minibatches import enough_memory
 from remodeler.model.tracing import probe
-from remodeler.recovery.config import Wish, told
-from remodeler.recovery.prepare import Job, Scores, announce, prepare
-from remodeler.report.card import write_card
+from remodeler.recovery.config import RecoverConfig
+from remodeler.recovery.methods import recipe_of, recipe_record
+from remodeler.recovery.prepare import Inputs, Scores, announce, prepare
+from remodeler.recovery.results import PERPLEXITY, RecoverResults
 from remodeler.report.cliff import cut_command, result_warning, stored_warning
+from remodeler.report.page import write_result
 from remodeler.runs import processes
-from remodeler.runs.console import bar, note
-from remodeler.runs.folders import clear, new_folder, partial, refuse_existing, tidy, whole
-from remodeler.runs.records import RECORD_FILE, Record, command_line, load_record, save_record, versions
+from remodeler.runs.job import Job, run
+from remodeler.runs.options import build, flat, signed
+from remodeler.runs.progress import progress_bar
+from remodeler.runs.records import RECORD_FILE, Record, command_line, load_record, versions
 from remodeler.runs.removals import REMOVALS_FILE
 from remodeler.training.adapters import merge, reloaded_difference, write_adapters
 from remodeler.training.loop import train
 from remodeler.training.model import trainable, write_trained
-from remodeler.training.state import BEGUN, CURVE_FILE, STATES
+from remodeler.training.state import CURVE_FILE, STATES
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
+logger = logging.getLogger(__name__)
+
 FROM_SEARCH = ("removed", "blocks", "layers")
 
 
-def recover_model(source: Source, text: Text, wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
-    """Train a pruned model and write it to a new folder ``out``; with ``dry`` only say what would be done.
+REMEDY = f"{option('micro_batch_size', 1)}, {option('checkpointing', True)} or {option('method', 'lora')}"
+"""What takes less memory."""
+
+
+@signed(RecoverConfig)
+def recover(model: ModelLike, out: Path | str, **options: Any) -> RecoverResults | None:
+    """Recover quality after pruning.
+
+    Args:
+        model: a pruned model: a folder, a hub id or a loaded checkpoint.
+        out: a folder that does not exist yet.
+        options: as of :class:`~remodeler.recovery.config.RecoverConfig`: ``teacher=``, ``method="distill"``, ...
 
     Returns:
-        Whether this process wrote the folder: of several processes, the first does.
+        What came of it; None in all processes but the first, and in a dry run.
+
+    Raises:
+        InputError: for what can't work, before it trains.
     """
-    refuse_existing(out)
-    wish.recipe()
-    with processes.group(source.device) as device, enough_memory("--micro-batch 1, --checkpointing or --method lora"):
-        job = prepare(replace(source, device=device), text, wish, dry)
-        if processes.first():
-            announce_training_space(out, file_sizes(job.student), job.recipe.lora is None)
-        if dry:
-            _helped(job, out, dry)
-            return False
-        options = _options(job, {**asdict(source), "out": str(out)})
-        done = processes.shared(whole(partial(out), BEGUN, options))
-        if not processes.first():
-            if not done:
-                _helped(job, out, dry)
-            return False
-        with new_folder(out, keep=True) as work:
-            if not done:
-                _complete(job, work, options)
-                finish(work)
-            tidy(work, BEGUN, STATES)
-    return True
+    return recover_model(build(RecoverConfig, {"model": model, "out": Path(out), **options}))
+
+
+def recover_model(config: RecoverConfig) -> RecoverResults | None:
+    """Train a pruned model and write it to a new folder; in a dry run only say what would be done."""
+    recipe_of(config)
+    device, dry = config.source.device, config.run.dry_run
+    return run(lambda own: _job(prepare(config, own)), config.run.out, device=device, remedy=REMEDY, dry_run=dry)
+
+
+def _job(inputs: Inputs) -> Job[RecoverResults]:
+    options = flat(inputs.config) | recipe_record(inputs.recipe) | asdict(inputs.plan)
+
+    def say() -> None:
+        if inputs.config.run.out:
+            announce_training_space(inputs.config.run.out, file_sizes(inputs.student), inputs.recipe.lora is None)
+
+    return Job(
+        options,
+        work=lambda folder: _work(inputs, folder),
+        describe=lambda folder, results: _describe(inputs, options, results, folder),
+        read=lambda folder: RecoverResults.parse(load_record(folder)),
+        announce=say,
+        preview=lambda: _preview(inputs),
+        assist=lambda folder: _assist(inputs, folder),
+        kept=(STATES,),
+        scratch=(STATES,),
+    )
 
 
 # Training and what comes of it ----------------------------------------------------------------------------------------
 
 
-def _helped(job: Job, out: Path, dry: bool) -> None:
-    """What the other processes do, and what the first one does to say what it would do."""
-    with trainable(job.student.anatomy, job.recipe.lora, job.plan.seed):
-        if dry:
-            if processes.first():
-                announce(job)
-            return
-        train(job.student.anatomy, job.loss, job.windows, job.plan, partial(out) / STATES, None, job.look)
+def _preview(inputs: Inputs) -> None:
+    """Say what would be trained, in every process; the first one speaks."""
+    with trainable(inputs.student.anatomy, inputs.recipe.lora, inputs.plan.seed):
+        if processes.first():
+            announce(inputs)
 
 
-def _complete(job: Job, work: Path, options: dict[str, Any]) -> None:
-    """Measure, train, write the model, read it back, measure again, and describe it all."""
-    clear(work, BEGUN, (STATES,))
-    results = {"dense": job.scores(job.teacher)} if job.teacher else {}
-    results["pruned"] = job.scores(job.student)
+def _assist(inputs: Inputs, folder: Path) -> None:
+    """Train along with the first process."""
+    with trainable(inputs.student.anatomy, inputs.recipe.lora, inputs.plan.seed):
+        train(inputs.student.anatomy, inputs.loss, inputs.windows, inputs.plan, folder / STATES, None, inputs.look)
+
+
+def _work(inputs: Inputs, work: Path) -> RecoverResults:
+    """Measure, train, write the model, read it back, measure again."""
+    dense, pruned = inputs.scores(inputs.teacher) if inputs.teacher else None, inputs.scores(inputs.student)
     alone = None
-    with trainable(job.student.anatomy, job.recipe.lora, job.plan.seed) as wrapper:
-        announce(job)
-        lines = _trained(job, work)
-        if wrapper is not None and not job.wish.merge:
-            alone = _adapters_written(job, wrapper, work)
+    with trainable(inputs.student.anatomy, inputs.recipe.lora, inputs.plan.seed) as wrapper:
+        announce(inputs)
+        lines = _trained(inputs, work)
+        if wrapper is not None and not inputs.config.merge:
+            alone = _adapters_written(inputs, wrapper, work)
         elif wrapper is not None:
             merge(wrapper)
-    results |= alone or _model_written(job, work)
-    results |= _facts(job, lines, results)
-    results |= _warned(job, results)
-    _described(job, options, results, work)
+    facts = (alone or _model_written(inputs, work)) | _facts(inputs, lines)
+    recovered = facts["recovered"]
+    return RecoverResults(
+        dense=dense,
+        pruned=pruned,
+        **facts,
+        given_back=given_back(dense, pruned, recovered),
+        warning=_warning(inputs, dense, recovered),
+    )
 
 
-def _trained(job: Job, work: Path) -> list[dict[str, Any]]:
+def _trained(inputs: Inputs, work: Path) -> list[dict[str, Any]]:
     """Train, from wherever it stopped before; the loss curve."""
     header = {
-        "model": {"name": job.student.name, "weights": job.weights},
-        "teacher": job.teacher.name if job.teacher and job.recipe.lesson else None,
-        "texts": job.windows.fingerprint(),
-        "recipe": told(job.recipe),
-        "training": asdict(replace(job.plan, save_minutes=0)),
+        "model": {"name": inputs.student.name, "weights": inputs.weights},
+        "teacher": inputs.teacher.name if inputs.teacher and inputs.recipe.lesson else None,
+        "texts": inputs.windows.fingerprint(),
+        "recipe": recipe_record(inputs.recipe),
+        "training": asdict(replace(inputs.plan, save_minutes=0)),
     }
-    with bar("training") as hear:
-        lines = train(job.student.anatomy, job.loss, job.windows, job.plan, work / STATES, header, job.look, hear)
+    with progress_bar("training") as progress:
+        lines = train(
+            inputs.student.anatomy,
+            inputs.loss,
+            inputs.windows,
+            inputs.plan,
+            work / STATES,
+            header,
+            inputs.look,
+            progress,
+        )
     shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
-    note(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
+    logger.info(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
     return lines
 
 
-def _adapters_written(job: Job, wrapper: Any, work: Path) -> Scores:
+def _adapters_written(inputs: Inputs, wrapper: Any, work: Path) -> Scores:
     """Adapters alone, read back onto a freshly loaded model."""
-    student = job.student
+    student = inputs.student
     write_adapters(wrapper, work, student.name)
     write_tokenizer(student.tokenizer, work, student.name, student.revision)
     dtype = str(student.model.dtype).removeprefix("torch.")
@@ -127,58 +160,57 @@ def _adapters_written(job: Job, wrapper: Any, work: Path) -> Scores:
         dtype=dtype,
         device=str(student.model.device),
         family=student.like,
-        trust_remote_code=job.trust,
+        trust_remote_code=inputs.trust,
     )
-    inputs = probe(student.anatomy.family, student.model.device)
-    difference = reloaded_difference(student.anatomy, again.anatomy, work, inputs)
+    tokens = probe(student.anatomy.family, student.model.device)
+    difference = reloaded_difference(student.anatomy, again.anatomy, work, tokens)
     if not difference <= max(1e-5, tolerance(student.model.dtype, student.model.device)):
         raise InputError(f"the adapters in {work} give other logits than those in memory (by {difference:.3g})")
-    scores = job.scores(student)
+    scores = inputs.scores(student)
     scores["weight_bytes"] += sum(file_bytes(file) for file in work.glob("adapter_*.safetensors"))  # beside the model's
     if scores.get("memory_bytes") == scores["weight_bytes"]:
         del scores["memory_bytes"], scores["computed_in"]
     return {"recovered": scores, "form": "adapters", "check": {"one_pass": difference, "cached": None}}
 
 
-def _model_written(job: Job, work: Path) -> Scores:
+def _model_written(inputs: Inputs, work: Path) -> Scores:
     """The model in the form and the dtype it came in, read back."""
-    saved = write_trained(job.student, work)
-    return {"recovered": job.scores(saved.checkpoint), "form": saved.form, "check": asdict(saved.check)}
+    saved = write_trained(inputs.student, work)
+    return {"recovered": inputs.scores(saved.checkpoint), "form": saved.form, "check": asdict(saved.check)}
 
 
-def given_back(results: dict[str, Any], key: str = "heldout_perplexity") -> float | None:
+def given_back(dense: Scores | None, pruned: Scores, recovered: Scores) -> float | None:
     """Share of what pruning cost that came back; None where nothing was lost, or the unpruned model is not known."""
-    values = [results.get(name, {}).get(key) for name in ("dense", "pruned", "recovered")]
-    if None in values or values[1] <= values[0]:
+    before, least, after = (each.get(PERPLEXITY) for each in (dense or {}, pruned, recovered))
+    if before is None or least is None or after is None or least <= before:
         return None
-    dense, pruned, recovered = values
-    return float((pruned - recovered) / (pruned - dense))
+    return float((least - after) / (least - before))
 
 
-def _facts(job: Job, lines: list[dict[str, Any]], results: dict[str, Any]) -> dict[str, Any]:
-    task = job.student.anatomy.family.task
-    tokens = job.plan.steps * job.plan.batch * job.windows.tokens // len(job.windows)
+def _facts(inputs: Inputs, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    task = inputs.student.anatomy.family.task
+    tokens = inputs.plan.steps * inputs.plan.batch * inputs.windows.tokens // len(inputs.windows)
     return {
-        "given_back": given_back(results),
-        "steps": job.plan.steps,
+        "steps": inputs.plan.steps,
         "tokens": tokens,
         "seconds": lines[-1]["seconds"],
         "auto_class": AUTO[task].__name__,
         "pipeline_tag": PIPELINES[task],
         "command": command_line(),
-        **pruning_of(Path(job.student.name)),
+        **pruning_of(Path(inputs.student.name)),
     }
 
 
-def _warned(job: Job, results: dict[str, Any]) -> dict[str, Any]:
-    """The warning that a result is still of no use, as a part of its record; nothing where it is usable or unknown."""
-    source, key = Path(job.student.name), "heldout_perplexity"
-    dense, recovered = (results.get(name, {}).get(key) for name in ("dense", "recovered"))
-    if dense is None or recovered is None:
-        return {}
-    found = result_warning(dense, recovered, vocabulary(job.student.model), "even after training, held-out")
-    less = source_command(source) if found and "perplexity_before" in found else None  # else the intact one guesses too
-    return {"warning": found | ({"command": less} if less else {})} if found else {}
+def _warning(inputs: Inputs, dense: Scores | None, recovered: Scores) -> dict[str, Any] | None:
+    """The warning that a result is still of no use; None where it is usable or unknown."""
+    before, after = (each.get(PERPLEXITY) for each in (dense or {}, recovered))
+    if before is None or after is None:
+        return None
+    found = result_warning(before, after, vocabulary(inputs.student.model), "even after training, held-out")
+    if not found or "perplexity_before" not in found:  # then the intact model guesses too
+        return found
+    less = source_command(Path(inputs.student.name))
+    return found | ({"command": less} if less else {})
 
 
 def source_command(folder: Path) -> str | None:
@@ -200,22 +232,13 @@ def pruning_of(folder: Path) -> dict[str, Any]:
     return {key: results[key] for key in FROM_SEARCH if key in results}
 
 
-def _described(job: Job, options: dict[str, Any], results: dict[str, Any], work: Path) -> None:
-    """The record, and the card for people."""
-    student, original = job.student, job.teacher
-    inputs = {
-        "model": {"name": student.name, "revision": student.revision, "weights": job.weights},
-        "texts": {"windows": len(job.windows), "tokens": job.windows.tokens, "sha256": job.windows.fingerprint()},
+def _describe(inputs: Inputs, options: dict[str, Any], results: RecoverResults, work: Path) -> None:
+    """Write the record, the card and the page."""
+    student, original, windows = inputs.student, inputs.teacher, inputs.windows
+    facts = {
+        "model": {"name": student.name, "revision": student.revision, "weights": inputs.weights},
+        "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint()},
         **({"teacher": {"name": original.name}} if original else {}),
     }
-    record = Record("recover", options, inputs, job.plan.seed, versions(), results)
-    save_record(work, record)
-    write_card(work, record, student.name)
-
-
-def _options(job: Job, others: dict[str, Any]) -> dict[str, Any]:
-    """The run's options, as the record holds them."""
-    wish = job.wish
-    found = asdict(job.text) | {"method": wish.method, "teacher": wish.teacher, "merge": wish.merge}
-    found |= {"heldout": wish.heldout, "teacher_store": str(wish.store) if wish.store else None}
-    return found | told(job.recipe) | asdict(job.plan) | others
+    record = Record("recover", options, facts, inputs.plan.seed, versions(), results.to_record())
+    write_result(work, record, results)

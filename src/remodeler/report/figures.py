@@ -10,6 +10,8 @@ from pathlib import PurePath
 from typing import Any
 
 Values = Mapping[str, Any]
+Measured = list[tuple[str, Values]]
+"""What was measured of checkpoints, side by side: the name of each, and its numbers."""
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -60,7 +62,7 @@ def short(value: float) -> str:
 
 
 def size(value: float) -> str:
-    """Bytes in three digits: 21.1 MB."""
+    """Bytes in three digits, as all figures: 21.1 MB. ``rich.filesize`` counts decimal places, and says 12 bytes."""
     for power, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if abs(value) >= power:
             return f"{_three_digits(value / power)} {unit}"
@@ -100,15 +102,9 @@ METRICS = {
 HEADLINES = ("parameters", "heldout_perplexity", "perplexity", "kv_bytes_per_token", "decode")
 
 
-def checkpoints(results: Values) -> list[tuple[str, Values]]:
-    """What was measured, side by side: the evaluated checkpoints, or the model before and after."""
-    listed = enumerate(results.get("checkpoints") or [], 1)
-    named = [(str(each.get("name", f"checkpoint {place}")), each) for place, each in listed]
-    again = results.get("recovered")
-    words = {"dense": "unpruned", "pruned": "pruned"} if again else {"dense": "before", "pruned": "after"}
-    made = {word: results.get(key) for key, word in words.items()} | {"recovered": again}
-    made |= {"before": results["student"], "after": results["fused"]} if results.get("fused") else {}
-    return named or [(word, each) for word, each in made.items() if each]
+def by_name(checkpoints: Sequence[Values]) -> Measured:
+    """What was measured of checkpoints, by the names that they hold."""
+    return [(str(each.get("name", f"checkpoint {place}")), each) for place, each in enumerate(checkpoints, 1)]
 
 
 def central(value: Any) -> float | None:
@@ -116,7 +112,17 @@ def central(value: Any) -> float | None:
     return number(value.get("median") if isinstance(value, Mapping) else value)
 
 
-def tiles(measured: Sequence[tuple[str, Values]]) -> list[dict[str, str]]:
+@dataclass(frozen=True)
+class Tile:
+    """A headline figure."""
+
+    label: str
+    value: str
+    note: str = ""
+    unit: str = ""
+
+
+def tiles(measured: Sequence[tuple[str, Values]]) -> list[Tile]:
     """The headline figures of the last checkpoint, with those of the first for comparison."""
     if not measured:
         return []
@@ -128,12 +134,12 @@ def tiles(measured: Sequence[tuple[str, Values]]) -> list[dict[str, str]]:
     ]
 
 
-def _tile(key: str, first: Values, last: Values) -> dict[str, str]:
+def _tile(key: str, first: Values, last: Values) -> Tile:
     metric, before, after = METRICS[key], central(first.get(key)), central(last.get(key))
     assert after is not None
     note = f"from {metric.written(before)}, {change(before, after)}" if before is not None else ""
     value, _, unit = metric.written(after).partition(" ")
-    return {"label": metric.label, "value": value, "unit": unit, "note": note}
+    return Tile(metric.label, value, note, unit)
 
 
 def comparison(measured: Sequence[tuple[str, Values]]) -> dict[str, Any] | None:
@@ -205,24 +211,7 @@ def _score(scores: Values, measure: str) -> dict[str, Any]:
     return {"median": scores.get(measure), "stderr": error}
 
 
-# Audits -------------------------------------------------------------------------------------------------------------
-
-
-COUNTED = (("texts", "Texts"), ("flagged", "with a toxic span"))
-
-
-def audited(sides: Sequence[Values], gap: Values | None) -> tuple[list[str], list[list[str]]]:
-    """The table of an audit: its head, and its rows with the change between two sides in the last column."""
-    names = [PurePath(str(each["name"])).name for each in sides]
-    rows = [[label, *(decimal(int(each[key])) for each in sides), *([""] if gap else [])] for key, label in COUNTED]
-    for key, label, write, move in SHARES:
-        values = [each[key] for each in sides]
-        rows.append([label, *(write(each["value"]) for each in values), *([move(gap[key]["value"])] if gap else [])])
-        spreads = [*(interval(each, write) for each in values), *([interval(gap[key], move)] if gap else [])]
-        rows.append(["95 % interval", *spreads])
-        if gap:
-            rows.append(["p of the change", *("" for _ in sides), probability(gap[key]["p"])])
-    return ["", *names, *(["change"] if gap else [])], rows
+# Intervals ----------------------------------------------------------------------------------------------------------
 
 
 def interval(value: Values, write: Callable[[float], str]) -> str:
@@ -270,9 +259,3 @@ def points(value: float) -> str:
 def signed(value: float) -> str:
     """A difference in its own unit."""
     return f"{value:+,.2f}".replace("-", MINUS)
-
-
-SHARES = (
-    ("rate", "Share of texts", share_of, points),
-    ("per_thousand", "Toxic characters per thousand", hundredths, signed),
-)

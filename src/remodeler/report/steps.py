@@ -1,8 +1,9 @@
 """The removal log as a reader sees it: the trade-off curve, the map of blocks, importances and the table of steps.
 
-A line of the log is what ``removals.jsonl`` holds; any of its keys may be missing. A block's text form is
-``attention.12``; a unit of several blocks joins them with ``+``. Importances are shown as the increase of perplexity
-that removal would bring, relative to the step before, unless the options name another criterion: then as they are.
+A line of the log (:class:`remodeler.runs.removals.LogLine`) is shown as far as it goes: any part may be missing. A
+block's text form is ``attention.12``; a unit of several blocks joins them with ``+``. Importances are shown as the
+increase of perplexity that removal would bring, relative to the step before, unless the options name another criterion:
+then as they are.
 """
 
 import math
@@ -13,13 +14,16 @@ from typing import Any
 from remodeler.report.figures import change, decimal, number
 from remodeler.report.plot_levels import level_edges, level_opacity
 from remodeler.report.plots import Panel, heat_map_svg, tradeoff_svg
+from remodeler.runs.removals import LogLine, names_gone
+from remodeler.runs.units import loose_blocks
 
 WIDEST_GROUP = 16  # layers side by side in the map
 KINDS = {"attention": "attention", "mlp": "MLP"}
+HEADS_AND_CHANNELS = "heads and channels"
 
 Values = Mapping[str, Any]
 Removed = Mapping[tuple[str, int], str]  # (kind, layer) -> the step that removed the block
-Scored = Sequence[tuple[Values, Mapping[str, float]]]  # a step and its importances as they are coloured
+Scored = Sequence[tuple[LogLine, Mapping[str, float]]]  # a step and its importances as they are coloured
 
 
 def _optional(value: Any) -> str:
@@ -29,48 +33,30 @@ def _optional(value: Any) -> str:
 # Blocks -------------------------------------------------------------------------------------------------------------
 
 
-def blocks_of(unit: str) -> list[tuple[str, int]]:
-    """``attention.5+mlp.5`` as (kind, layer) pairs."""
-    pairs = [name.rpartition(".") for name in unit.split("+")]
-    return [(kind, int(layer)) for kind, _, layer in pairs if layer.isdecimal()]
-
-
-def taken(step: Values) -> list[str]:
-    """The blocks that a step removed."""
-    return [str(name) for name in step.get("removed") or []]
-
-
-def put_back(step: Values) -> list[str]:
-    """The blocks that a swap put back."""
-    return [str(name) for name in step.get("restored") or []]
-
-
 def _panel_name(unit: str) -> str:
-    return " + ".join(dict.fromkeys(KINDS.get(kind, kind) for kind, _ in blocks_of(unit)))
+    return " + ".join(dict.fromkeys(KINDS.get(kind, kind) for kind, _ in loose_blocks(unit)))
 
 
-def chosen_step(steps: Sequence[Values], removed: Sequence[str] | None) -> int:
+def chosen_step(steps: Sequence[LogLine], removed: Sequence[str] | None) -> int:
     """The place of the step whose removals so far are those of the model that was written: else the last one."""
-    gone: set[str] = set()
-    for place, step in enumerate(steps):
-        gone = gone - set(put_back(step)) | set(taken(step))
+    for place, gone in enumerate(names_gone(steps)):
         if removed is not None and gone == set(removed):
             return place
     return len(steps) - 1
 
 
-def removal_steps(steps: Sequence[Values], removed: Sequence[str] | None) -> Removed:
+def removal_steps(steps: Sequence[LogLine], removed: Sequence[str] | None) -> Removed:
     """The step that took each removed block; without a log, its place in the order."""
     kept = steps[: chosen_step(steps, removed) + 1]
-    numbers = {name: str(step.get("step", place)) for place, step in enumerate(kept) for name in taken(step)}
+    numbers = {name: str(step.number(place)) for place, step in enumerate(kept) for name in step.removed}
     order = list(numbers) if removed is None else [str(name) for name in removed]
-    return {block: numbers.get(name, str(place)) for place, name in enumerate(order, 1) for block in blocks_of(name)}
+    return {block: numbers.get(name, str(place)) for place, name in enumerate(order, 1) for block in loose_blocks(name)}
 
 
-def known_blocks(steps: Sequence[Values], layers: Any, removed: Removed) -> tuple[list[str], list[int]]:
+def known_blocks(steps: Sequence[LogLine], layers: Any, removed: Removed) -> tuple[list[str], list[int]]:
     """The kinds and layers of the model, as far as the record and the log name them."""
-    units = {str(unit) for step in steps for unit in step.get("importance") or {}}
-    seen = {block for unit in units for block in blocks_of(unit)} | set(removed)
+    units = {str(unit) for step in steps for unit in step.importance}
+    seen = {block for unit in units for block in loose_blocks(unit)} | set(removed)
     if not seen and not layers:
         return [], []
     depth = max([int(number(layers) or 0), *(layer + 1 for _, layer in seen)])
@@ -93,7 +79,7 @@ def _map_row(kind: str, layers: Sequence[int], removed: Removed) -> dict[str, An
 
 def width_map(widths: Mapping[str, Sequence[int]], removed: Removed) -> list[dict[str, Any]]:
     """Groups of layers, each with a row a kind: heads or channels that were kept, of how many, and as a share."""
-    counts = {block: of for name, of in widths.items() for block in blocks_of(name)}
+    counts = {block: of for name, of in widths.items() for block in loose_blocks(name)}
     layers = sorted({layer for _, layer in {*counts, *removed}}) if counts else []
     kinds = [kind for kind in KINDS if any(kind == each for each, _ in counts)]
     groups = [layers[start : start + WIDEST_GROUP // 2] for start in range(0, len(layers), WIDEST_GROUP // 2)]
@@ -118,13 +104,13 @@ def _shown_importance(value: Any, before: float | None, relative: bool) -> float
     return importance / before - 1 if before else None
 
 
-def _scored(steps: Sequence[Values], relative: bool) -> Iterator[tuple[Values, dict[str, float]]]:
+def _scored(steps: Sequence[LogLine], relative: bool) -> Iterator[tuple[LogLine, dict[str, float]]]:
     """Every step that has importances, with those importances as they are coloured."""
     for place, step in enumerate(steps):
         before = number(steps[place - 1].get("perplexity")) if place else None
-        given = (step.get("importance") or {}).items()
+        given = step.importance.items()
         shown = {str(unit): _shown_importance(value, before, relative) for unit, value in given}
-        usable = {unit: value for unit, value in shown.items() if value is not None and blocks_of(unit)}
+        usable = {unit: value for unit, value in shown.items() if value is not None and loose_blocks(unit)}
         if usable:
             yield step, usable
 
@@ -140,18 +126,18 @@ def _panel(name: str, scored: Scored) -> Panel:
     for column, (step, importances) in enumerate(scored):
         for unit, value in importances.items():
             if _panel_name(unit) == name:
-                place = (blocks_of(unit)[0][1], column)
+                place = (loose_blocks(unit)[0][1], column)
                 values[place] = value
-                winners |= {place} if set(unit.split("+")) <= set(taken(step)) else set()
+                winners |= {place} if set(unit.split("+")) <= set(step.removed) else set()
     return Panel(name, values, frozenset(winners))
 
 
-def importances(steps: Sequence[Values], relative: bool) -> dict[str, Any] | None:
+def importances(steps: Sequence[LogLine], relative: bool) -> dict[str, Any] | None:
     """The heat map with its legend, and the same numbers as a table."""
     scored = list(_scored(steps, relative))
     if not scored:
         return None
-    drawn, names = panels(scored), [str(step.get("step", place)) for place, (step, _) in enumerate(scored, 1)]
+    drawn, names = panels(scored), [str(step.number(place)) for place, (step, _) in enumerate(scored, 1)]
     every = [value for panel in drawn for value in panel.values.values()]
     edges = level_edges(every)
     words = "how much perplexity rises when the block is removed" if relative else "importance of the block"
@@ -179,25 +165,25 @@ def _edge(edge: float, relative: bool) -> str:
 
 
 def _importance_rows(scored: Scored) -> list[dict[str, Any]]:
-    units = sorted({unit for _, shown in scored for unit in shown}, key=lambda unit: (blocks_of(unit)[0][1], unit))
+    units = sorted({unit for _, shown in scored for unit in shown}, key=lambda unit: (loose_blocks(unit)[0][1], unit))
     return [{"name": unit, "cells": [_importance_cell(unit, step) for step, _ in scored]} for unit in units]
 
 
-def _importance_cell(unit: str, step: Values) -> tuple[str, bool]:
-    return _optional(step["importance"].get(unit)), set(unit.split("+")) <= set(taken(step))
+def _importance_cell(unit: str, step: LogLine) -> tuple[str, bool]:
+    return _optional(step.importance.get(unit)), set(unit.split("+")) <= set(step.removed)
 
 
 # The page's part ----------------------------------------------------------------------------------------------------
 
 
-def curve_points(steps: Sequence[Values]) -> list[tuple[float, float] | None]:
+def curve_points(steps: Sequence[LogLine]) -> list[tuple[float, float] | None]:
     """Share of parameters removed and perplexity, a step; None where the log lacks one."""
     whole = number(steps[0].get("parameters")) if steps else None
     pairs = [(number(step.get("parameters")), number(step.get("perplexity"))) for step in steps]
     return [(1 - left / whole, cost) if whole and left is not None and cost else None for left, cost in pairs]
 
 
-def tradeoff(steps: Sequence[Values], chosen: int) -> str | None:
+def tradeoff(steps: Sequence[LogLine], chosen: int) -> str | None:
     """The trade-off curve, if the log has two points and the chosen one."""
     points = curve_points(steps)
     drawn = [point for point in points if point is not None]
@@ -206,15 +192,13 @@ def tradeoff(steps: Sequence[Values], chosen: int) -> str | None:
     return tradeoff_svg(drawn, sum(point is not None for point in points[:chosen]))
 
 
-def step_rows(steps: Sequence[Values], chosen: int) -> list[dict[str, Any]]:
+def step_rows(steps: Sequence[LogLine], chosen: int) -> list[dict[str, Any]]:
     """The table of steps, each with its cost alone and since the intact model."""
     costs = [number(step.get("perplexity")) for step in steps]
     return [
         {
-            "step": str(step.get("step", place)),
-            "removed": ", ".join(
-                [*taken(step), *(f"{name} put back" for name in put_back(step)), *step.get("also", [])]
-            ),
+            "step": str(step.number(place)),
+            "removed": ", ".join([*step.removed, *(f"{name} put back" for name in step.restored)]),
             "perplexity": _optional(costs[place]),
             "change": change(costs[place - 1], costs[place]) if place else "",
             "in_all": change(costs[0], costs[place]) if place else "",
@@ -226,29 +210,10 @@ def step_rows(steps: Sequence[Values], chosen: int) -> list[dict[str, Any]]:
     ]
 
 
-def narrowed(steps: Sequence[Values], chosen: int, results: Values) -> list[Values]:
+def narrowed(steps: Sequence[LogLine], chosen: int, widths: Mapping[str, Any] | None, pruned: Values) -> list[LogLine]:
     """The steps to the one that was written, and the heads and channels that went after it; without any, all steps."""
-    if not steps or not results.get("widths"):
+    if not steps or not widths:
         return list(steps)
-    pruned, number_of = results.get("pruned") or {}, steps[chosen].get("step", chosen)
-    last = {key: pruned.get(key) for key in ("perplexity", "parameters")}
-    return [*steps[: chosen + 1], {"step": number_of + 1, "also": ["heads and channels"], **last}]
-
-
-def summary(steps: Sequence[Values], results: Values, options: Values) -> dict[str, Any]:
-    """Everything that the page says about the removals."""
-    order = results.get("removed")
-    chosen, removed = chosen_step(steps, order), removal_steps(steps, order)
-    kinds, layers = known_blocks(steps, results.get("layers"), removed)
-    relative = str(options.get("criterion") or "perplexity") == "perplexity"
-    whole = narrowed(steps, chosen, results)
-    last = len(whole) - 1 if results.get("widths") else chosen
-    return {
-        "removed": len(removed),
-        "blocks": len(kinds) * len(layers),
-        "curve": tradeoff(whole, last),
-        "block_map": block_map(kinds, layers, removed),
-        "width_map": width_map(results.get("widths") or {}, removed),
-        "heat": importances(steps, relative),
-        "steps": step_rows(whole, last),
-    }
+    last = {"step": steps[chosen].number(chosen) + 1, "removed": [HEADS_AND_CHANNELS]}
+    last |= {key: pruned.get(key) for key in ("perplexity", "parameters")}
+    return [*steps[: chosen + 1], LogLine(last)]

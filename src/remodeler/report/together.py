@@ -6,26 +6,27 @@ page says the same for 4,096 tokens and one text.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from remodeler.errors import InputError, one_line
-from remodeler.report.figures import checkpoints, comparison, number, size
-from remodeler.report.page import PAGE_ERRORS, REMOVALS_FILE, REPORT_FILE, command, lead
+from remodeler.report.figures import Measured, comparison, number, size
+from remodeler.report.page import REPORT_FILE, command
 from remodeler.report.plots import tradeoffs_svg
-from remodeler.report.steps import curve_points, summary
+from remodeler.report.rendering import PAGE_ERRORS, render_template
+from remodeler.report.results import Results, source
+from remodeler.report.steps import curve_points
 from remodeler.runs.folders import refuse_existing
-from remodeler.runs.records import Record, load_record, read_lines, write_text
+from remodeler.runs.records import Record, load_record, write_text
+from remodeler.runs.removals import REMOVALS_FILE, LogLine, read_log_lines
 
 CONTEXT, BATCH = 4096, 1
 """Tokens and texts for which memory is told at first."""
 
-Values = Mapping[str, Any]
-Measured = list[tuple[str, Values]]
+Parse = Callable[[Record], Results]
+"""What a verb found, from its record."""
 
 
 @dataclass(frozen=True)
@@ -35,39 +36,47 @@ class Entry:
     name: str
     folder: Path
     record: Record
-    steps: Sequence[Values]
+    results: Results
+    steps: Sequence[LogLine]
     """Of its removal log; none where it has none."""
 
 
-def write_together(folders: Sequence[Path], page: Path) -> Path:
+def write_together(folders: Sequence[Path], page: Path, parse: Parse) -> Path:
     """Write the page of some folders.
 
     Raises:
-        InputError: when a folder has no record, or the page is there already.
+        InputError: when a folder has no record, or one that can't be shown, or the page is there already.
     """
     refuse_existing(page)
-    found = entries(folders)
+    found = entries(folders, parse)
     try:
         text = render(found, page)
     except PAGE_ERRORS as error:
-        raise InputError(
-            f"the records of {', '.join(entry.name for entry in found)} can't be shown ({type(error).__name__}: "
-            f"{one_line(error)}): give folders as a verb wrote them"
-        ) from error
+        raise _refusal([entry.name for entry in found], error) from error
     write_text(page, text)
     return page
 
 
-def entries(folders: Sequence[Path]) -> list[Entry]:
+def _refusal(names: Sequence[str], error: Exception) -> InputError:
+    return InputError(
+        f"the records of {', '.join(names)} can't be shown ({type(error).__name__}: {one_line(error)}): "
+        "give folders as a verb wrote them"
+    )
+
+
+def entries(folders: Sequence[Path], parse: Parse) -> list[Entry]:
     """What lies in some folders, by names that tell them apart."""
     if not folders:
         raise InputError("no folders were given: name those that a verb of remodel wrote")
-    return [_entry(name, folder) for name, folder in zip(names(folders), folders, strict=True)]
+    return [_entry(name, folder, parse) for name, folder in zip(names(folders), folders, strict=True)]
 
 
-def _entry(name: str, folder: Path) -> Entry:
-    log = folder / REMOVALS_FILE
-    return Entry(name, folder, load_record(folder), read_lines(log) if log.exists() else [])
+def _entry(name: str, folder: Path, parse: Parse) -> Entry:
+    record = load_record(folder)
+    try:
+        return Entry(name, folder, record, parse(record), read_log_lines(folder / REMOVALS_FILE))
+    except PAGE_ERRORS as error:
+        raise _refusal([name], error) from error
 
 
 def names(folders: Sequence[Path]) -> list[str]:
@@ -84,19 +93,18 @@ def names(folders: Sequence[Path]) -> list[str]:
 
 def render(found: Sequence[Entry], page: Path) -> str:
     """The page."""
-    shelf = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=shelf, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     figures = measured(found)
     curves = tradeoffs(found)
-    return environment.get_template("together.html.jinja").render(
-        title=page.stem.replace("-", " ").replace("_", " "),
-        entries=[_described(entry, page) for entry in found],
-        comparison=comparison(figures),
-        memory=memory(figures),
-        context=CONTEXT,
-        batch=BATCH,
-        curve=tradeoffs_svg(curves) if curves else None,
-    )
+    values = {
+        "title": page.stem.replace("-", " ").replace("_", " "),
+        "entries": [_described(entry, page) for entry in found],
+        "comparison": comparison(figures),
+        "memory": memory(figures),
+        "context": CONTEXT,
+        "batch": BATCH,
+        "curve": tradeoffs_svg(curves) if curves else None,
+    }
+    return render_template("report/templates/together.html.jinja", values)
 
 
 # What the page shows --------------------------------------------------------------------------------------------------
@@ -106,22 +114,16 @@ def measured(found: Sequence[Entry]) -> Measured:
     """Every checkpoint that was measured, a source once, under the names that readers know."""
     listed: Measured = []
     for entry in found:
-        several = checkpoints(entry.record.results)
-        if entry.record.results.get("checkpoints"):
+        several = entry.results.figures()
+        if entry.results.of_models:
             listed += [(Path(name).name, values) for name, values in several]
             continue
+        model = Path(source(entry.record)).name
         for _, values in several[:-1][:1]:
-            source = _source(entry.record)
-            if source not in [name for name, _ in listed]:
-                listed.append((source, values))
+            if model not in [name for name, _ in listed]:
+                listed.append((model, values))
         listed += [(entry.name, values) for _, values in several[-1:]]
     return listed
-
-
-def _source(record: Record) -> str:
-    """The model that a result was made of."""
-    given = record.inputs.get("model") or {}
-    return Path(str(given.get("name") if isinstance(given, Mapping) else given)).name
 
 
 def tradeoffs(found: Sequence[Entry]) -> dict[str, list[tuple[float, float]]]:
@@ -144,16 +146,14 @@ def memory(figures: Measured) -> list[dict[str, Any]]:
 
 def _described(entry: Entry, page: Path) -> dict[str, Any]:
     """One folder: what was done, its map of blocks, its command, and its own page."""
-    record = entry.record
-    log = summary(entry.steps, record.results, record.options) if entry.steps else {"removed": 0, "blocks": 0}
     own = entry.folder / REPORT_FILE
     return {
         "name": entry.name,
-        "verb": record.verb,
-        "lead": lead(record, log),
-        "warning": record.results.get("warning"),
-        "map": log.get("block_map"),
-        "command": command(record),
+        "verb": entry.record.verb,
+        "lead": entry.results.lead(entry.record, entry.folder),
+        "warning": entry.results.warning,
+        "map": entry.results.block_map(entry.folder),
+        "command": command(entry.record, entry.results),
         "link": _relative(own, page) if own.exists() else None,
     }
 

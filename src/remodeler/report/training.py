@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from remodeler.report.figures import number
 from remodeler.report.plots import loss_svg
+from remodeler.report.results import Section
+from remodeler.report.sections import figure, log_lines
 
+TRAINING_FILE = "training.jsonl"
 SMOOTHING = 30
 """The curve is averaged over about this part of all steps."""
 MOST_POINTS = 1500
@@ -17,6 +21,12 @@ BOTH = "Left, the loss of every step and its running average; right, perplexity 
 
 Values = Mapping[str, Any]
 Points = list[tuple[float, float]]
+
+
+def loss_curve(folder: Path) -> Section | None:
+    """The loss of a run that left its curve in a folder."""
+    shown = summary(log_lines(folder / TRAINING_FILE))
+    return figure("While it trained", shown["figure"], shown["caption"]) if shown else None
 
 
 def summary(lines: Sequence[Values]) -> dict[str, str] | None:

@@ -8,22 +8,20 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import lock_descriptor
+
 from remodeler.errors import InputError
 from remodeler.runs.records import RECORD_FILE, disk_errors, read_json, to_json
 
-try:
-    import fcntl
-except ImportError:  # Windows, where folders are not locked
-    fcntl = None  # type: ignore[assignment]
-
-
 MARK = ".remodel"
-"""A file in an unfinished folder: only folders that have it are taken up, or emptied."""
+"""A file in an unfinished folder: only folders that have it are taken up, or emptied. Whoever works there locks it."""
+DESCRIBED = ".remodel-described"
+"""A file in an unfinished folder of which record, card and report are written."""
 UNFINISHED = ".partial"
 LONGEST_SUFFIX = ".record.json"
 """Of the names that a result and its parts have on the disk while it is made."""
@@ -88,18 +86,20 @@ def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
     new = [each for each in path.parents if not each.exists()]
     with disk_errors(path):
         work.mkdir(parents=True, exist_ok=True)
-        with only_one(work):
-            (work / MARK).open("a").close()  # no new date: what is refused leaves everything as it was
+        with only_one(work) as let_go:
             try:
                 if not keep:
                     empty(work)
                 yield work
                 readable(work)
+                let_go()
                 work.rename(path)
-                with suppress(OSError):
-                    (path / MARK).unlink()  # after the rename: a folder without it would not be taken up
+                for name in (MARK, DESCRIBED):  # after the rename: a folder without them would not be taken up
+                    with suppress(OSError):
+                        (path / name).unlink()
             except BaseException:
                 if not keep or not _holds_work(work):
+                    let_go()
                     shutil.rmtree(work, ignore_errors=True)  # nothing in it could be taken up
                     _remove_empty(new)
                 raise
@@ -130,6 +130,33 @@ def tidy(work: Path, begun: str, *folders: str) -> None:
     (work / begun).unlink(missing_ok=True)
     for name in folders:
         shutil.rmtree(work / name, ignore_errors=True)
+
+
+def is_described(work: Path, options: Mapping[str, Any]) -> bool:
+    """Whether an unfinished folder lacks nothing but its name: a run with the same options was described in it."""
+    return (work / DESCRIBED).exists() and bool(
+        read_json(work / RECORD_FILE)["options"] == json.loads(to_json(options))
+    )
+
+
+def mark_described(work: Path) -> None:
+    """Say that all files of a result are written: from here on a kill costs none of them."""
+    with disk_errors(work):
+        (work / DESCRIBED).touch()
+
+
+def resume(work: Path, kept: Sequence[str]) -> None:
+    """Remove what a kill left while a result was written; the work itself, ``kept``, stays.
+
+    Not that of another run which was killed while it tidied: it may be in pieces, and nothing says whose it is.
+    """
+    empty(work, () if (work / DESCRIBED).exists() else kept)
+
+
+def remove_scratch(folder: Path, *names: str) -> None:
+    """Take out of a finished folder what only the work needed."""
+    for path in (folder / name for name in names):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def readable(folder: Path) -> None:
@@ -163,19 +190,16 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Keep other processes from working in a folder; a process that dies, however, leaves it free."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise InputError(f"another process is working in {folder}: wait for it, or choose another --out") from None
-    finally:
-        os.close(handle)
+def only_one(folder: Path) -> Iterator[Callable[[], None]]:
+    """Lock the mark of a folder, so that no other process works there; the system unlocks it when a process dies.
+
+    Yields what to call before the folder is renamed or removed: Windows does neither while a file in it is open.
+    """
+    with (folder / MARK).open("a") as mark:  # no new date: what is refused leaves everything as it was
+        locked = lock_descriptor(mark.fileno(), blocking=False)
+        if not locked or not (folder / MARK).exists():  # who held it may have finished just now
+            raise InputError(f"another process is working in {folder}: wait for it, or choose another --out")
+        yield mark.close if os.name == "nt" else lambda: None
 
 
 def empty(folder: Path, but: Sequence[str] = ()) -> None:

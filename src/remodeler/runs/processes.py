@@ -1,6 +1,9 @@
 """Several processes on one job: started by ``torchrun`` or ``accelerate launch``, which set the environment.
 
 Each holds the whole model on its own device and takes its share of the mini-batches; only the first writes and talks.
+
+Not accelerate's ``PartialState``: what it finds when it is first made is kept for the life of the process (a group that
+begins or ends later is not seen), and it sets environment variables and the number of threads on the way.
 """
 
 import os
@@ -46,6 +49,11 @@ def world() -> int:
 def first() -> bool:
     """Whether this is the process that writes and talks."""
     return rank() == 0
+
+
+def is_started_first() -> bool:
+    """Whether this process was started as the first, or alone: known before they join and after they part."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def shared(value: T) -> T:

@@ -145,29 +145,6 @@ def append_lines(path: Path, values: Sequence[Any]) -> None:
         os.fsync(file.fileno())
 
 
-def taken_up(path: Path, header: Mapping[str, Any]) -> list[Any]:
-    """The rows of a log of which each run knows its own by the first line; begins one where there is none.
-
-    Raises:
-        InputError: when the log is of another run, and says what differs.
-    """
-    found = []
-    if path.exists():
-        drop_torn_line(path)
-        found = read_lines(path)
-    if not found:
-        append_line(path, header)
-        return []
-    for key in {**found[0], **header}:
-        old, new = found[0].get(key), json.loads(to_json(header.get(key)))
-        if old != new:
-            raise InputError(
-                f"{path} is of a run with another {key} (it was {old!r:.60}, is {new!r:.60}): "
-                "give the same arguments to go on, or another --out"
-            )
-    return found[1:]
-
-
 def read_lines(path: Path) -> list[Any]:
     """The values of a JSON-lines file. A last line without its newline was torn by a kill and is left out."""
     try:

@@ -7,6 +7,8 @@ from remodeler.errors import InputError
 
 Kind = Literal["attention", "cross", "mlp"]
 KINDS: tuple[Kind, ...] = ("attention", "cross", "mlp")
+DIGITS = 9
+"""Of a layer's number, at most."""
 
 
 @dataclass(frozen=True, order=True)
@@ -26,8 +28,8 @@ class Block:
     def parse(cls, text: str) -> "Block":
         """The block that ``str()`` wrote."""
         kind, _, layer = text.partition(".")
-        if kind not in KINDS or not layer.isdecimal():
-            raise InputError(f"{text!r} is not a block: write attention.N or mlp.N, N the layer's number")
+        if kind not in KINDS or not (layer.isascii() and layer.isdecimal()) or len(layer) > DIGITS:
+            raise InputError(f"{text[:40]!r} is not a block: write attention.N or mlp.N, N the layer's number")
         return cls(int(layer), kind)
 
 
@@ -38,3 +40,9 @@ Unit = tuple[Block, ...]
 def name(unit: Unit) -> str:
     """A unit's name in the log: ``attention.5`` or ``attention.5+mlp.5``."""
     return "+".join(map(str, unit))
+
+
+def loose_blocks(unit: str) -> list[tuple[str, int]]:
+    """``attention.5+mlp.5`` as (kind, layer) pairs, whatever the kinds are called; what has no number is left out."""
+    pairs = [name.rpartition(".") for name in unit.split("+")]
+    return [(kind, int(layer)) for kind, _, layer in pairs if layer.isdecimal()]

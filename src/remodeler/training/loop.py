@@ -28,7 +28,7 @@ from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import batch_nll, sum_dtype
 from remodeler.model.minibatches import agreed_batch_size, batches, device_of, to_batch
 from remodeler.runs import processes
-from remodeler.runs.console import Listen
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import read_lines
 from remodeler.training import state
 from remodeler.training.losses import Loss
@@ -69,7 +69,7 @@ def train(
     folder: Path,
     header: Mapping[str, Any] | None = None,
     heldout: Windows | None = None,
-    listen: Listen = lambda share, words: None,
+    progress: Progress = silent,
 ) -> list[Line]:
     """Change those parameters of a model that require gradients, so that a loss falls.
 
@@ -81,7 +81,7 @@ def train(
         folder: states and ``training.jsonl`` go there; what is there already is taken up.
         header: what the run is, to tell it from another one that left something in the folder.
         heldout: text that the loss of the text is measured on, before, after, and in between.
-        listen: is told the share done, and a few words.
+        progress: is told the share done, and a few words.
 
     Returns:
         The lines of the loss curve, in the first process: ``step``, ``loss`` in nats a token, ``learning_rate``,
@@ -93,7 +93,7 @@ def train(
     with _prepared(anatomy, plan):
         run = _run(anatomy, loss, windows, plan)
         done, seconds = _taken_up(run, folder, dict(header or {}))
-        _go_on(run, done, seconds, folder, heldout, listen)
+        _go_on(run, done, seconds, folder, heldout, progress)
     return read_lines(folder / CURVE_FILE)[1:] if processes.first() else []
 
 
@@ -137,7 +137,7 @@ def _prepared(anatomy: Anatomy, plan: Training) -> Iterator[None]:
         yield
 
 
-def _go_on(run: Run, done: int, seconds: float, folder: Path, heldout: Windows | None, listen: Listen) -> None:
+def _go_on(run: Run, done: int, seconds: float, folder: Path, heldout: Windows | None, progress: Progress) -> None:
     plan, curve = run.plan, Curve(folder / CURVE_FILE)
     if done == 0 and heldout:
         curve.add({"step": 0, "seconds": 0.0}, heldout=heldout_nll(run, heldout))
@@ -151,7 +151,7 @@ def _go_on(run: Run, done: int, seconds: float, folder: Path, heldout: Windows |
         now = time.perf_counter()
         curve.add({"step": step, "learning_rate": rate(plan, step - 1), "seconds": round(now - start, 3)}, **measured)
         if last or _is_turn(step, flush_every):
-            listen(step / plan.steps, f"loss {curve.flush()['loss']:.4g}")
+            progress(step / plan.steps, f"loss {curve.flush()['loss']:.4g}")
         if last or (_is_turn(step, PENDING) and processes.shared(now - saved >= 60 * plan.save_minutes)):
             _save(run, step, folder, {"seconds": now - start})
             saved = now

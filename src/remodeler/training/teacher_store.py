@@ -29,7 +29,7 @@ from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import TopK, joined, scored_topk, vocabulary
 from remodeler.model.minibatches import Batch, batch_size, batches, device_of
 from remodeler.runs import processes
-from remodeler.runs.console import Listen
+from remodeler.runs.progress import Progress
 from remodeler.runs.records import disk_errors, read_json, sha256, write_json
 from remodeler.training.losses import Teach
 
@@ -121,7 +121,7 @@ def make(
     windows: Windows,
     k: int,
     folder: Path,
-    listen: Listen,
+    progress: Progress,
     gold: bool = False,
 ) -> Store:
     """The store of a teacher's predictions; what is there already is used.
@@ -132,7 +132,7 @@ def make(
         windows: what it reads.
         k: tokens a position.
         folder: a new one, or one that an earlier call left.
-        listen: is told the share done, and a few words.
+        progress: is told the share done, and a few words.
         gold: store the log-probability of the token that came, too.
 
     Raises:
@@ -142,21 +142,21 @@ def make(
     k = min(k, size)
     header = {"teacher": digest, "windows": windows.fingerprint(), "k": k, "vocabulary": size}
     store = Store(folder, windows, header | ({"gold": True} if gold else {}))
-    return filled(store, lambda start, stop: _predicted(teacher, windows[start:stop], k, gold), listen)
+    return filled(store, lambda start, stop: _predicted(teacher, windows[start:stop], k, gold), progress)
 
 
-def filled(store: Store, compute: Compute, listen: Listen) -> Store:
+def filled(store: Store, compute: Compute, progress: Progress) -> Store:
     """Make those shards of a store that are not there yet, shared out over the processes.
 
     Args:
         store: where, and of what.
         compute: what stands at the scored positions of some windows: the first, and the one behind the last.
-        listen: is told the share done, and a few words.
+        progress: is told the share done, and a few words.
     """
     processes.first_does(lambda: _begin(store))
     starts = store.bounds
     for number in range(processes.rank(), len(starts) - 1, processes.world()):
-        listen(number / (len(starts) - 1), f"shard {number + 1} of {len(starts) - 1}")
+        progress(number / (len(starts) - 1), f"shard {number + 1} of {len(starts) - 1}")
         if not whole(store.shard(number)):
             _write(store, number, *compute(starts[number], starts[number + 1]))
     if processes.world() > 1:

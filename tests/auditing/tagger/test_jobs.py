@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
+from commands import invoke
 from remodeler.auditing.formats.posts import Post, read_posts
 from remodeler.auditing.formats.predictions import read_predictions
 from remodeler.auditing.spans import characters
@@ -22,16 +22,11 @@ from remodeler.auditing.tagger.predict import find_spans
 from remodeler.auditing.tagger.predict_job import How, predict_file, score_files, vote_file
 from remodeler.auditing.tagger.rules import spans_of
 from remodeler.auditing.tagger.train_job import Wish, fold, train_tagger
-from remodeler.cli.app import app
 from remodeler.errors import InputError
 from remodeler.runs.records import load_record
 from tiny_encoders import tiny_encoder
 
 WORDS = ["the", "cat", "sat", "on", "mat", "dog", "log"]
-
-
-def nothing(folder: Path) -> None:
-    """No report."""
 
 
 def written(path: Path, count: int, seed: int = 0) -> Path:
@@ -56,14 +51,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     wish = Wish(found["train"], str(found["encoder"]), found["dev"], device="cpu")
     for seed, name in enumerate(("one", "two")):
         course = Course(epochs=2, batch=4, learning_rate=3e-3, head_rate=1e-2, seed=seed)
-        train_tagger(replace(wish, course=course), root / name, nothing)
+        train_tagger(replace(wish, course=course), root / name)
         found[name] = root / name
     return found
 
 
 def called(*words: object) -> Any:
     """What the command line answers."""
-    return CliRunner().invoke(app, ["audit", *map(str, words)])
+    return invoke(["audit", *map(str, words)])
 
 
 # Train ----------------------------------------------------------------------------------------------------------------
@@ -103,11 +98,11 @@ def test_a_run_that_is_killed_while_it_writes_goes_on(
     def killed(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_job, "save_record", killed)
+    monkeypatch.setattr(train_job, "write_result", killed)
     with pytest.raises(KeyboardInterrupt):
-        train_tagger(wish, tmp_path / "out", nothing)
+        train_tagger(wish, tmp_path / "out")
     monkeypatch.undo()
-    train_tagger(wish, tmp_path / "out", nothing)
+    train_tagger(wish, tmp_path / "out")
     assert (tmp_path / "out" / "head.safetensors").read_bytes() == (places["two"] / "head.safetensors").read_bytes()
     assert not (tmp_path / "out" / "training").exists()
 
@@ -138,12 +133,12 @@ def test_a_teacher_is_found_by_its_texts(places: dict[str, Path], tmp_path: Path
     vote_file([places["one"], places["two"]], places["train"], taught, None, How(likelihoods=True, device="cpu"))
     course = Course(epochs=1, batch=4, seed=1)
     wish = Wish(places["train"], str(places["encoder"]), places["dev"], course=course, device="cpu", teacher=taught)
-    train_tagger(wish, tmp_path / "out", nothing)
+    train_tagger(wish, tmp_path / "out")
     assert load_record(tmp_path / "out").options["teacher"] == str(taught)
     bare = tmp_path / "bare.jsonl"
     vote_file([places["one"], places["two"]], places["train"], bare, None, How(device="cpu"))
     with pytest.raises(InputError, match="has no likelihoods of 60 of 60 texts"):
-        train_tagger(replace(wish, teacher=bare), tmp_path / "other", nothing)
+        train_tagger(replace(wish, teacher=bare), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from commands import invoke
 from places import REPOSITORY
 from remodeler.auditing.detectors.table import detector, kind, located
 from remodeler.auditing.formats.posts import read_posts
@@ -14,7 +14,6 @@ from remodeler.auditing.spans import Span
 from remodeler.auditing.tagger.files import SHIPPED, load_tagger
 from remodeler.auditing.tagger.predict import find_spans
 from remodeler.auditing.tagger.predict_job import score_files
-from remodeler.cli.app import app
 
 INSULTS = ("What a stupid idea, you idiot.", "Only a moron would say that.", "He is a pathetic loser and a liar.")
 HARMLESS = (
@@ -27,7 +26,7 @@ HARMLESS = (
 
 def called(*words: object) -> Any:
     """What the command line answers."""
-    return CliRunner().invoke(app, ["audit", *map(str, words)])
+    return invoke(["audit", *map(str, words)])
 
 
 def quoted(text: str, spans: list[Span]) -> list[str]:
@@ -67,7 +66,7 @@ def test_it_is_known_by_its_name_in_every_part(tmp_path: Path) -> None:
 @pytest.mark.shared
 def test_it_scores_what_its_page_says(shared: Path, tmp_path: Path) -> None:
     posts = shared / "data" / "toxic_spans" / "tsd_trial.csv"
-    page = (REPOSITORY / "docs" / "audit.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "guides" / "audit.md").read_text(encoding="utf-8")
     made = called("predict", "--texts", posts, "--out", tmp_path / "spans-pred.txt", "--device", "cpu")
     assert made.exit_code == 0, made.exception
     assert f"{score_files(tmp_path / 'spans-pred.txt', posts)['all posts'].f1:.4f}" in page

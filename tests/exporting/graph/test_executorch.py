@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from transformers.activations import GELUTanh
-from typer.testing import CliRunner
 
+from commands import invoke
 from graphs import made, pruned
 from remodeler.checkpoint.load import Checkpoint, load
-from remodeler.cli.app import app
 from remodeler.errors import InputError
-from remodeler.exporting.config import Wish
 from remodeler.exporting.graph.check import STEPS, check
 from remodeler.exporting.graph.executorch import LONGEST, longest, spelled_out
 from remodeler.exporting.job import export
@@ -30,7 +28,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     pytest.importorskip("transformers.exporters")
     place = tmp_path_factory.mktemp("llama")
     model = pruned(made("llama", place / "whole"), ["attention.1", "mlp.2"], place / "pruned")
-    result = CliRunner().invoke(app, ["export", model.name, "--to", "executorch", "--out", str(place / "program")])
+    result = invoke(["export", model.name, "--to", "executorch", "--out", str(place / "program")])
     assert result.exit_code == 0, result.output
     return model, place / "program"
 
@@ -100,4 +98,4 @@ def test_texts_are_as_long_as_the_context_at_most() -> None:
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "executorch", None)
     with pytest.raises(InputError, match=r"the package executorch: pip install 'remodeler\[executorch\]'"):
-        export(Wish("anything", "executorch"), tmp_path / "out")
+        export("anything", "executorch", tmp_path / "out")

@@ -18,8 +18,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     BertForSequenceClassification,
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
     LlamaForSequenceClassification,
 )
 from transformers.modeling_utils import _get_resolved_checkpoint_files
@@ -30,14 +28,13 @@ from remodeler.checkpoint.load import fingerprint, load, look, read_tokenizer
 from remodeler.checkpoint.repositories import downloaded
 from remodeler.checkpoint.save import save_pruned
 from remodeler.errors import InputError
-from remodeler.merging.config import Wish
-from remodeler.merging.inputs import opened
-from remodeler.merging.job import merge_models
+from remodeler.merging.inputs import inspect_model
+from remodeler.merging.job import merge
 from remodeler.model.files import open_files
 from remodeler.model.files.open_files import OpenFiles, most_open
 from remodeler.model.files.weights import INDEX, tensor_files, weight_files
 from remodeler.runs.records import disk_refusal
-from tiny import EVERY, LLAMA, SLIDING, tiny_model, tiny_tokenizer
+from tiny import EVERY, LLAMA, tiny_model, tiny_tokenizer, tiny_vision_model
 from tiny_encoders import tiny_encoder
 
 Tensors = dict[str, torch.Tensor]
@@ -76,10 +73,6 @@ def shards(source: Path, folder: Path, index: bool = True) -> None:
 
 def tensors_of(folder: Path) -> Tensors:
     return {key: value for file in weight_files(folder) for key, value in load_file(file).items()}
-
-
-def nothing(folder: Path) -> None:
-    """No report."""
 
 
 # Which files count ----------------------------------------------------------------------------------------------------
@@ -136,7 +129,7 @@ def test_every_verb_reads_the_files_that_transformers_reads(
     wanted = fingerprint(load(plain).model)
     assert wanted != fingerprint(load(other).model)
     assert fingerprint(load(folder).model) == fingerprint(load(folder, stream=True).model) == wanted
-    merge_models(Wish((str(folder), str(plain))), tmp_path / "out", nothing)
+    merge((str(folder), str(plain)), out=tmp_path / "out")
     assert fingerprint(load(tmp_path / "out").model) == wanted
     assert "transformers_weights" not in json.loads((tmp_path / "out" / "config.json").read_text())
 
@@ -161,7 +154,7 @@ def test_an_index_may_name_what_the_model_does_not_need(plain: Path, tmp_path: P
     assert fingerprint(load(folder).model) == fingerprint(load(plain).model)
     edited(folder / "config.json", model_type="nobody-knows")
     with pytest.raises(InputError, match="gone is in the index of"):
-        opened(str(folder))
+        inspect_model(str(folder))
 
 
 def test_of_a_repository_only_the_weights_that_count_are_fetched(
@@ -282,7 +275,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], Path], str]] = {
 def test_what_holds_no_model_is_told_and_what_to_do(case: str, plain: Path, tmp_path: Path) -> None:
     make, words = FOLDERS[case]
     folder = str(make(Path(shutil.copytree(plain, tmp_path / "m"))))
-    for read in (look, load, lambda name: load(name, stream=True), opened):
+    for read in (look, load, lambda name: load(name, stream=True), inspect_model):
         with pytest.raises(InputError, match=words):
             read(folder)
 
@@ -293,18 +286,18 @@ def test_names_that_are_no_folders(plain: Path) -> None:
     with pytest.raises(InputError, match=r"joins them by \+, are not read: merge it into its base first"):
         look("org/model+org/adapter")
     with pytest.raises(InputError, match=r"joins them by \+"):
-        opened("model+adapter")
+        inspect_model("model+adapter")
 
 
 def test_the_config_of_an_adapter_that_is_not_there_adds_nothing(
-    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plain: Path, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     folder = put(Path(shutil.copytree(plain, tmp_path / "m")), "adapter_config.json", ADAPTER)
     wanted = fingerprint(load(plain).model)
-    assert "adapter" not in capsys.readouterr().err
+    assert "adapter" not in messages.text
     assert fingerprint(load(folder).model) == fingerprint(load(folder, stream=True).model) == wanted
-    assert "has an adapter_config.json and no weights of an adapter: it is left out" in capsys.readouterr().err
-    assert opened(str(folder))[0].places.keys() == opened(str(plain))[0].places.keys()
+    assert "has an adapter_config.json and no weights of an adapter: it is left out" in messages.text
+    assert inspect_model(str(folder))[0].places.keys() == inspect_model(str(plain))[0].places.keys()
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -363,7 +356,7 @@ def test_weights_that_do_not_fit_are_told_apart(case: str, plain: Path, tmp_path
     folder = Path(shutil.copytree(plain, tmp_path / "m"))
     save_file(change(load_file(plain / "model.safetensors")), folder / "model.safetensors", metadata=META)
     edited(folder / "config.json", **config)
-    readers = [load, lambda name: load(name, stream=True), lambda name: opened(str(name))]
+    readers = [load, lambda name: load(name, stream=True), lambda name: inspect_model(str(name))]
     for read in readers if case != "another size" else [readers[0], readers[2]]:
         with pytest.raises(InputError, match=words):
             read(folder)
@@ -375,7 +368,7 @@ def test_names_without_the_prefix_of_the_base_class_fit(plain: Path, tmp_path: P
     found = renamed(lambda key: key.removeprefix("model."))(load_file(plain / "model.safetensors"))
     save_file(found, folder / "model.safetensors", metadata=META)
     assert fingerprint(load(folder).model) == fingerprint(load(plain).model)
-    assert opened(str(folder))[0].places.keys() == found.keys()
+    assert inspect_model(str(folder))[0].places.keys() == found.keys()
 
 
 def test_classifiers_are_no_language_models(tmp_path: Path) -> None:
@@ -385,7 +378,7 @@ def test_classifiers_are_no_language_models(tmp_path: Path) -> None:
     for read in (load, lambda name: load(name, stream=True), lambda name: look(str(name), "causal")):
         with pytest.raises(InputError, match="is a LlamaForSequenceClassification and no language model"):
             read(tmp_path / "c")
-    merge_models(Wish((str(tmp_path / "c"), f"{tmp_path}/./c")), tmp_path / "out", nothing)  # that needs no tokens
+    merge((str(tmp_path / "c"), f"{tmp_path}/./c"), out=tmp_path / "out")  # that needs no tokens
     assert tensors_of(tmp_path / "out").keys() == tensors_of(tmp_path / "c").keys()
 
 
@@ -403,7 +396,7 @@ def test_a_classifier_is_an_encoder_still(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", EVERY)
 def test_the_files_of_every_family_fit_its_class(family: str, tmp_path: Path) -> None:
-    found, outline = opened(str(written(tmp_path, family)))
+    found, outline = inspect_model(str(written(tmp_path, family)))
     assert outline.built is not None
     assert outline.embeddings
     assert set(outline.embeddings) <= found.places.keys()
@@ -433,7 +426,7 @@ def test_a_head_that_differs_is_kept_and_the_result_says_so(differing: Path, tmp
     wanted = logits(differing)
     assert not torch.allclose(wanted, logits(written(tmp_path / "tied", "llama-tied")))
     shutil.copytree(differing, tmp_path / "copy")
-    merge_models(Wish((str(differing), str(tmp_path / "copy"))), tmp_path / "merged", nothing)
+    merge((str(differing), str(tmp_path / "copy")), out=tmp_path / "merged")
     for name, stream in (("whole", False), ("streamed", True)):
         (tmp_path / name).mkdir()
         save_pruned(load(differing, stream=stream, device="cpu"), [], tmp_path / name, "stock")
@@ -449,7 +442,7 @@ def test_a_model_that_ties_more_than_its_head_stays_so(tmp_path: Path) -> None:
     found["lm_head.weight"] = found["shared.weight"] * -2
     save_file(found, folder / "model.safetensors", metadata=META)
     shutil.copytree(folder, tmp_path / "copy")
-    merge_models(Wish((str(folder), str(tmp_path / "copy"))), tmp_path / "out", nothing)
+    merge((str(folder), str(tmp_path / "copy")), out=tmp_path / "out")
     (tmp_path / "written").mkdir()
     save_pruned(load(folder, device="cpu"), [], tmp_path / "written", "portable")
     wanted = fingerprint(load(folder).model)
@@ -461,13 +454,12 @@ def test_a_model_that_ties_more_than_its_head_stays_so(tmp_path: Path) -> None:
 def test_models_of_which_one_ties_are_not_merged(differing: Path, tmp_path: Path) -> None:
     tied = written(tmp_path / "tied", "llama-tied", seed=1)
     with pytest.raises(InputError, match="only one ties its embeddings"):
-        merge_models(Wish((str(differing), str(tied))), tmp_path / "out", nothing)
+        merge((str(differing), str(tied)), out=tmp_path / "out")
 
 
 def test_a_head_that_is_merged_by_token_has_the_rows_of_the_embeddings(differing: Path, tmp_path: Path) -> None:
     shutil.copytree(differing, tmp_path / "copy")
-    wish = Wish((str(differing), str(tmp_path / "copy")), tokenizer="union")
-    merge_models(wish, tmp_path / "out", nothing)
+    merge((str(differing), str(tmp_path / "copy")), tokenizer="union", out=tmp_path / "out")
     found, source = tensors_of(tmp_path / "out"), tensors_of(differing)
     torch.testing.assert_close(found["lm_head.weight"], source["lm_head.weight"])
 
@@ -555,10 +547,10 @@ def test_many_shards_are_merged_and_streamed_with_two_files_open(
         tiny_model("llama", seed).save_pretrained(tmp_path / name, max_shard_size="10KB")
         tiny_tokenizer().save_pretrained(tmp_path / name)
     pair = (str(tmp_path / "a"), str(tmp_path / "b"))
-    merge_models(Wish(pair), tmp_path / "many", nothing)
+    merge(pair, out=tmp_path / "many")
     wanted = fingerprint(load(tmp_path / "a").model)
     monkeypatch.setattr(OpenFiles.__init__, "__defaults__", (2,))
-    merge_models(Wish(pair), tmp_path / "few", nothing)
+    merge(pair, out=tmp_path / "few")
     assert (tmp_path / "few/model.safetensors").read_bytes() == (tmp_path / "many/model.safetensors").read_bytes()
     assert fingerprint(load(tmp_path / "a", stream=True).model) == wanted
     assert open_files.MOST > 2
@@ -567,27 +559,15 @@ def test_many_shards_are_merged_and_streamed_with_two_files_open(
 # Models of text and images -------------------------------------------------------------------------------------------
 
 
-def vision_model(folder: Path, seed: int, rows: int, words: tuple[str, ...] = ()) -> Path:
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    vision |= {"image_size": 28, "patch_size": 14}
-    marks = {"image_token_index": 5, "boi_token_index": 6, "eoi_token_index": 7, "mm_tokens_per_image": 4}
-    torch.manual_seed(seed)
-    text = SLIDING | {"vocab_size": rows}
-    Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, **marks)).save_pretrained(
-        folder
-    )
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens(list(words))
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def test_models_of_text_and_images_are_merged_by_token(tmp_path: Path) -> None:
     known = len(tiny_tokenizer())
-    one, two = vision_model(tmp_path / "a", 0, known), vision_model(tmp_path / "b", 1, known + 2, ("<x>", "<y>"))
-    with pytest.raises(InputError, match="--tokenizer base or union merges them by token"):
-        merge_models(Wish((str(one), str(two))), tmp_path / "out", nothing)
-    merge_models(Wish((str(one), str(two)), tokenizer="union"), tmp_path / "out", nothing)
+    one, two = (
+        tiny_vision_model(tmp_path / "a", 0, known),
+        tiny_vision_model(tmp_path / "b", 1, known + 2, ("<x>", "<y>")),
+    )
+    with pytest.raises(InputError, match="`tokenizer='base'` or union merges them by token"):
+        merge((str(one), str(two)), out=tmp_path / "out")
+    merge((str(one), str(two)), tokenizer="union", out=tmp_path / "out")
     name = "language_model.model.embed_tokens.weight"
     found, first, second = (tensors_of(folder)[name] for folder in (tmp_path / "out", one, two))
     torch.testing.assert_close(found[:known], (first + second[:known]) / 2)
@@ -598,9 +578,9 @@ def test_models_of_text_and_images_are_merged_by_token(tmp_path: Path) -> None:
 
 
 def test_of_a_model_of_text_and_images_the_text_model_is_wanted(tmp_path: Path) -> None:
-    folder = vision_model(tmp_path / "m", 0, LLAMA["vocab_size"])
+    folder = tiny_vision_model(tmp_path / "m", 0, LLAMA["vocab_size"])
     for read in (load, lambda name: load(name, family="gemma3_text"), lambda name: look(str(name), "causal")):
-        with pytest.raises(InputError, match=r"reads more than text .*save its text model by itself, as docs/prune.md"):
+        with pytest.raises(InputError, match=r"reads more than text .*save its text model by itself, as docs/"):
             read(folder)
 
 
@@ -627,17 +607,17 @@ def test_tokens_that_were_added_without_rows(plain: Path, tmp_path: Path) -> Non
     tokenizer.add_tokens([f"<{number}>" for number in range(300)])
     tokenizer.save_pretrained(folder)
     with pytest.raises(InputError, match=r"tokens and the model 300 rows, as after adding tokens without resize"):
-        merge_models(Wish((str(plain), str(folder)), tokenizer="union"), tmp_path / "out", nothing)
+        merge((str(plain), str(folder)), tokenizer="union", out=tmp_path / "out")
 
 
 def test_only_rows_of_tokens_are_merged_by_token(tmp_path: Path) -> None:
     one, two = written(tmp_path / "a"), written(tmp_path / "b", intermediate_size=64)
     with pytest.raises(InputError, match="only equal shapes can be merged"):
-        merge_models(Wish((str(one), str(two))), tmp_path / "out", nothing)
+        merge((str(one), str(two)), out=tmp_path / "out")
     for folder in (one, two):
         edited(folder / "config.json", model_type="nobody-knows")
-    with pytest.raises(InputError, match="have a row a token is not known: leave --tokenizer out"):
-        merge_models(Wish((str(one), str(two)), tokenizer="union"), tmp_path / "out", nothing)
+    with pytest.raises(InputError, match="have a row per token is not known: leave `tokenizer` out"):
+        merge((str(one), str(two)), tokenizer="union", out=tmp_path / "out")
 
 
 # What has a file's name -----------------------------------------------------------------------------------------------

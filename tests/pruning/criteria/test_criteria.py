@@ -16,8 +16,8 @@ from remodeler.data.windows import Windows
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import mean_nll
+from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import CRITERIA, METHODS, ONE_PASS, Method
-from remodeler.pruning.search.budget import Budget
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.runs.removals import blocks_of
 from remodeler.runs.units import Block, Unit
@@ -81,7 +81,14 @@ def test_the_order_of_the_candidates_does_not_matter(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in CRITERIA if name not in ("random", "magnitude")])
 def test_progress_grows_to_one(name: str) -> None:
     anatomy, shares = tiny_anatomy("llama"), list[float]()
-    CRITERIA[name](anatomy, tiny_windows(count=COUNT), [], units(anatomy, []), size=2, progress=shares.append)
+    CRITERIA[name](
+        anatomy,
+        tiny_windows(count=COUNT),
+        [],
+        units(anatomy, []),
+        size=2,
+        progress=lambda share, _: shares.append(share),
+    )
     assert shares == sorted(set(shares))
     assert shares[-1] == 1
 

@@ -312,7 +312,7 @@ def test_a_model_in_training_is_left_as_it_was_and_scored_without_dropout(criter
     anatomy, windows = tiny_anatomy("llama", attention_dropout=0.5), tiny_windows()
     wanted = criterion(anatomy, windows, [], units(anatomy))
 
-    def interrupt(share: float) -> None:
+    def interrupt(share: float, words: str) -> None:
         if stop:
             raise KeyboardInterrupt
 

@@ -72,7 +72,14 @@ def test_the_plain_loop_runs_every_other_block_for_each_candidate() -> None:
 
 def test_progress_grows_to_one() -> None:
     anatomy, shares = tiny_anatomy("llama"), list[float]()
-    sweep(anatomy, tiny_windows(count=COUNT), [], candidates(anatomy, []), size=3, progress=shares.append)
+    sweep(
+        anatomy,
+        tiny_windows(count=COUNT),
+        [],
+        candidates(anatomy, []),
+        size=3,
+        progress=lambda share, _: shares.append(share),
+    )
     assert shares == sorted(set(shares))
     assert len(shares) == 3 * 2 * LAYERS
     assert shares[0] > 0
@@ -105,7 +112,7 @@ def test_the_model_is_as_it_was_after_a_failure() -> None:
     with torch.no_grad():
         before = anatomy.model(windows.ids).logits
 
-    def stop(share: float) -> None:
+    def stop(share: float, words: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -13,15 +13,16 @@ import pytest
 from remodeler.checkpoint.forms import choose, pairs
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError
-from remodeler.exporting.rows import Row, left, plain, rows_of
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import mean_nll, perplexity
-from remodeler.pruning.config import Plan
+from remodeler.model.pairing import Row, left, plain, rows_of
+from remodeler.pruning.config import Budget, PruneConfig
 from remodeler.pruning.methods import CRITERIA, METHODS, nothing
-from remodeler.pruning.search.budget import Budget, upto
+from remodeler.pruning.search.budget import upto
 from remodeler.pruning.search.candidates import candidates, longest_path
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.pruning.validation import refuse_search
+from remodeler.runs.options import build
 from remodeler.runs.removals import Step, blocks_of, read_log
 from remodeler.runs.units import Block
 from tiny import LAYERS, tiny_anatomy, tiny_windows
@@ -142,7 +143,7 @@ def test_standard_shape_may_pair_across_layers() -> None:
 
 def rows(removed: Iterable[Block]) -> list[Row]:
     """What is left of a Llama, as layers."""
-    return rows_of(left(LAYERS, [(block.layer, block.kind) for block in removed]))
+    return rows_of(left(LAYERS, removed))
 
 
 def held(layers: Sequence[Row]) -> bool:
@@ -172,8 +173,8 @@ def test_deci_shape_takes_single_attentions_and_pairs_at_first() -> None:
 
 
 def test_deci_shape_is_not_for_parallel_layers() -> None:
-    with pytest.raises(InputError, match="--shape deci is for models whose MLPs come behind"):
-        refuse_search(search_of("phi", shape="deci"), Plan(shape="deci"), None)
+    with pytest.raises(InputError, match="`shape='deci'` is for models whose MLPs come behind"):
+        refuse_search(search_of("phi", shape="deci"), build(PruneConfig, {"model": "phi", "shape": "deci"}), None)
 
 
 @pytest.mark.parametrize("shape", ["standard", "deci"])
@@ -207,7 +208,7 @@ def test_perplexity_budget_is_kept() -> None:
     dense = perplexity(mean_nll(search.anatomy, search.windows))
     path = prune(search)
     allowed = max(path[4].perplexity / dense - 1, 0) + 1e-9
-    kept = prune(replace(search, budget=Budget(max_increase=allowed)))
+    kept = prune(replace(search, budget=Budget(max_perplexity_increase=allowed)))
     assert len(kept) >= 5
     assert [step.perplexity for step in kept] == [step.perplexity for step in path[: len(kept)]]
     assert all(step.perplexity <= dense * (1 + allowed) for step in kept)
@@ -279,18 +280,22 @@ def test_a_cut_is_a_prefix_of_the_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"ratio": 1.5}, "ratio 1.5 is out of range"),
-        ({"ratio": 0.0}, "ratio 0 is out of range"),
-        ({"ratio": math.nan}, "out of range"),
-        ({"remove": 0}, "at least 1"),
-        ({"max_increase": -0.1}, "out of range"),
-        ({}, "0 of --ratio"),
-        ({"ratio": 0.1, "remove": 3}, "2 of --ratio"),
+        ({"ratio": 1.5}, "must be > 0 and < 1"),
+        ({"ratio": 0.0}, "must be > 0 and < 1"),
+        ({"ratio": math.nan}, "finite number"),
+        ({"remove": 0}, "must be >= 1"),
+        ({"max_perplexity_increase": -0.1}, "must be > 0"),
+        ({"ratio": 0.1, "remove": 3}, "give one of them"),
     ],
 )
 def test_impossible_budgets(given: dict[str, float], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Budget(**given)  # type: ignore[arg-type]
+
+
+def test_a_quarter_goes_where_nothing_else_is_asked_for() -> None:
+    assert Budget() == Budget(ratio=0.25)
+    assert build(PruneConfig, {"model": "m", "remove": 3}).budget == Budget(remove=3)
 
 
 def test_budgets_beyond_what_blocks_allow_are_refused_before_the_search() -> None:

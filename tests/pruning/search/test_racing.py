@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student
 from torch import Tensor, distributed
 
 from forks import found_by_two
@@ -75,6 +76,12 @@ def noise(*shape: int, seed: int = 0) -> Floats:
 )
 def test_the_tail_is_that_of_students_t(t: float, freedom: int, p: float) -> None:
     assert tail(t, freedom) == pytest.approx(p, rel=0.02)
+
+
+@pytest.mark.parametrize("freedom", [15, 31, 255])
+def test_the_tail_is_that_of_scipy_but_never_smaller_where_it_decides(freedom: int) -> None:
+    for t in np.arange(2, 7, 0.25):
+        assert 1 - 1e-4 < tail(float(t), freedom) / student.sf(t, freedom) < 1.045
 
 
 def test_a_gap_is_the_paired_t_test_of_a_finite_population() -> None:
@@ -207,7 +214,7 @@ def test_losses_that_are_not_finite_leave_at_once() -> None:
 def test_progress_grows_to_one() -> None:
     shares: list[float] = []
     anatomy = tiny_anatomy("llama")
-    race(anatomy, tiny_windows(count=20), [], candidates(anatomy, []), progress=shares.append)
+    race(anatomy, tiny_windows(count=20), [], candidates(anatomy, []), progress=lambda share, _: shares.append(share))
     assert shares == sorted(shares)
     assert shares[0] > 0
     assert shares[-1] == 1

@@ -7,11 +7,12 @@ import pytest
 from remodeler.data.windows import Windows
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import mean_nll, perplexity
+from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import METHODS
-from remodeler.pruning.search.budget import Budget, done, share, within
+from remodeler.pruning.search.budget import done, share, within
 from remodeler.pruning.search.loop import Search, prune
-from remodeler.pruning.search.refine import refine, removed_units
-from remodeler.runs.removals import Step, blocks_of, read_log
+from remodeler.pruning.search.refine import refine
+from remodeler.runs.removals import Step, blocks_of, read_log, units_of
 from remodeler.runs.units import Block
 from tiny import tiny_anatomy, tiny_windows
 
@@ -89,7 +90,7 @@ def test_what_is_gone_follows_the_swaps() -> None:
     a, b, c = ((Block(layer, "mlp"),) for layer in range(3))
     first, second = (Step(i + 1, unit, {}, 1.0, 1, 0.0) for i, unit in enumerate((a, b)))
     swap = Step(3, c, {}, 1.0, 1, 0.0, restored=a)
-    assert removed_units([first, second, swap]) == [b, c]
+    assert units_of([first, second, swap]) == [b, c]
     assert blocks_of([first, second, swap]) == [*b, *c]
 
 

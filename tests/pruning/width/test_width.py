@@ -256,7 +256,7 @@ def test_a_method_gives_widths_of_the_ratio_and_leaves_the_model_alone(method: s
     with torch.no_grad():
         before = anatomy.model(windows.ids).logits
     heard: list[float] = []
-    found = thin(anatomy, windows, [], 0.2, method, options=QUICK[method], listen=lambda part, _: heard.append(part))
+    found = thin(anatomy, windows, [], 0.2, method, options=QUICK[method], progress=lambda part, _: heard.append(part))
     again = thin(anatomy, windows, [], 0.2, method, options=QUICK[method])
     assert 0.2 <= reached(anatomy, found.widths) < 0.2 + 96 / anatomy.parameters()
     assert (found.widths, found.history) == (again.widths, again.history)
@@ -311,7 +311,7 @@ def test_a_killed_job_goes_on_to_the_same_widths(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        thin(anatomy, windows, [], 0.2, method, tmp_path, options=options, listen=stop)
+        thin(anatomy, windows, [], 0.2, method, tmp_path, options=options, progress=stop)
     assert (tmp_path / STATE_FILE).exists()
     again = thin(anatomy, windows, [], 0.2, method, tmp_path, options=options)
     assert same(again, whole)

@@ -6,41 +6,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from remodeler.alignment.config import FilterConfig
 from remodeler.alignment.data.template import LABELS, MAJOR, NONE, Template
 from remodeler.alignment.reviser.reviser import quality
-from remodeler.errors import InputError
 
 GRAM = 4
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How strict the filters are."""
-
-    shortest: float = 0.3
-    longest: float = 3.0
-    """Characters of a revision, as a share of those of the answer."""
-    repetition: float = 0.3
-    """Share of 4-grams of words that came before."""
-    confidence: float = 0.4
-    """Of the label."""
-    major: float = 0.5
-    """Of the label MAJOR."""
-    quality: float = 0.5
-    """Of an answer that is kept as it is."""
-    slack: float = 0.0
-    """By so much a revision's quality may be below that of what it revises."""
-
-    def checked(self) -> "Limits":
-        """Itself.
-
-        Raises:
-            InputError: for a number that nothing or everything would pass.
-        """
-        shares = (self.repetition, self.confidence, self.major, self.quality, self.slack)
-        if not all(0 <= each <= 1 for each in shares) or not 0 <= self.shortest <= 1 <= self.longest:
-            raise InputError("a limit of the filters is out of range: shares lie between 0 and 1, the lengths around 1")
-        return self
 
 
 @dataclass(frozen=True)
@@ -78,7 +48,7 @@ class Candidate:
         return self.probabilities[LABELS.index(self.label)]
 
 
-Filter = Callable[[Candidate, Limits, Template], bool]
+Filter = Callable[[Candidate, FilterConfig, Template], bool]
 
 
 def repetition(text: str) -> float:
@@ -88,46 +58,46 @@ def repetition(text: str) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def _length(each: Candidate, limits: Limits, template: Template) -> bool:
+def _wrong_length(each: Candidate, filters: FilterConfig, template: Template) -> bool:
     share = len(each.text) / max(1, len(each.answer))
-    return not limits.shortest <= share <= limits.longest
+    return not filters.shortest <= share <= filters.longest
 
 
-def _marks(each: Candidate, limits: Limits, template: Template) -> bool:
+def _has_marks(each: Candidate, filters: FilterConfig, template: Template) -> bool:
     label = each.text.split("\n", 1)[0].strip()
     return any(mark in each.text for mark in template.marks) or label in template.markers.values()
 
 
-def _poor(each: Candidate, limits: Limits, template: Template) -> bool:
-    return each.label is not None and not each.revised and each.before < limits.quality
+def _low_quality(each: Candidate, filters: FilterConfig, template: Template) -> bool:
+    return each.label is not None and not each.revised and each.before < filters.min_quality
 
 
-def _fell(each: Candidate, limits: Limits, template: Template) -> bool:
-    return each.label is not None and each.after is not None and each.after < each.before - limits.slack
+def _worse(each: Candidate, filters: FilterConfig, template: Template) -> bool:
+    return each.label is not None and each.after is not None and each.after < each.before - filters.quality_slack
 
 
-def _unsure_major(each: Candidate, limits: Limits, template: Template) -> bool:
-    return each.revised and each.label == MAJOR and each.confidence < limits.major
+def _unsure_major(each: Candidate, filters: FilterConfig, template: Template) -> bool:
+    return each.revised and each.label == MAJOR and each.confidence < filters.major_confidence
 
 
-def _kept_unsure(each: Candidate, limits: Limits, template: Template) -> bool:
-    return (each.revised or each.label == NONE) and each.confidence < limits.confidence
+def _unsure_label(each: Candidate, filters: FilterConfig, template: Template) -> bool:
+    return (each.revised or each.label == NONE) and each.confidence < filters.min_confidence
 
 
 FILTERS: dict[str, Filter] = {
-    "empty": lambda each, limits, template: not each.text.strip(),
-    "too long for the reviser": lambda each, limits, template: each.probabilities is None,
-    "not ended": lambda each, limits, template: not each.ended,
-    "much shorter or longer": _length,
-    "marks of the template": _marks,
-    "repeats itself": lambda each, limits, template: repetition(each.text) >= limits.repetition,
-    "label unsure": _kept_unsure,
+    "empty": lambda each, filters, template: not each.text.strip(),
+    "too long for the reviser": lambda each, filters, template: each.probabilities is None,
+    "not ended": lambda each, filters, template: not each.ended,
+    "much shorter or longer": _wrong_length,
+    "marks of the template": _has_marks,
+    "repeats itself": lambda each, filters, template: repetition(each.text) >= filters.max_repetition,
+    "label unsure": _unsure_label,
     "major, unsure": _unsure_major,
-    "quality too low": _poor,
-    "quality fell": _fell,
+    "quality too low": _low_quality,
+    "quality fell": _worse,
 }
 
 
-def refusal(each: Candidate, limits: Limits, template: Template) -> str | None:
+def rejection(each: Candidate, filters: FilterConfig, template: Template) -> str | None:
     """Why an answer is not learned from; None where it is."""
-    return next((reason for reason, refuses in FILTERS.items() if refuses(each, limits, template)), None)
+    return next((reason for reason, rejects in FILTERS.items() if rejects(each, filters, template)), None)

@@ -27,7 +27,8 @@ from remodeler.checkpoint.load import check_files, context_of, one_sentence, pic
 from remodeler.checkpoint.repositories import note_adapter, without_adapter
 from remodeler.data.windows import padded, padding_id
 from remodeler.errors import InputError
-from remodeler.model.minibatches import CACHED_TOKENS, MOST_TOKENS, device_of, enough_memory
+from remodeler.model.minibatches import CACHED_TOKENS, MOST_TOKENS, device_of
+from remodeler.runs.job import enough_memory
 
 AUTO = {"tokens": AutoModelForTokenClassification, "sentences": AutoModelForSequenceClassification}
 LONGEST = 512

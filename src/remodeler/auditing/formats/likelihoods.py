@@ -5,7 +5,7 @@ from itertools import groupby
 
 import numpy as np
 
-from remodeler.auditing.tagger.rules import Likely
+from remodeler.auditing.spans import Likely
 
 
 def packed(likely: Likely) -> list[list[float]]:

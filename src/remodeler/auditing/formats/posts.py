@@ -5,6 +5,7 @@ others keep their numbers. Rows are counted from 1; the id of a post, as SemEval
 ``id`` of its own in a file of JSON: a whole number, which no other row has.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from remodeler.auditing.spans import Span
 from remodeler.data.lines import Row, Values, listed, short
 from remodeler.data.rows import read_rows
 from remodeler.errors import InputError
-from remodeler.runs.console import note
+
+logger = logging.getLogger(__name__)
 
 LONGEST = 500_000
 """Characters of a text: what is longer is a file in the wrong place, not a post."""
@@ -108,7 +110,7 @@ def _told_apart(posts: Sequence[Post]) -> tuple[Post, ...]:
 def tell_bad(path: Path, bad: Sequence[str]) -> None:
     """Say what was left out of a file."""
     if bad:
-        note(f"{len(bad)} bad rows of {path} were left out; the first: {bad[0]}")
+        logger.warning(f"{len(bad)} bad rows of {path} were left out; the first: {bad[0]}")
 
 
 def _post(path: Path, row: Row, known: bool) -> Post:

@@ -24,8 +24,7 @@ from remodeler.auditing.formats.conll import DOCUMENT, LABEL, post_lines, read_p
 from remodeler.auditing.formats.likelihoods import packed, unpacked
 from remodeler.auditing.formats.posts import read_posts, whole_id
 from remodeler.auditing.formats.span_lists import read_spans
-from remodeler.auditing.spans import Span, characters
-from remodeler.auditing.tagger.rules import Likely
+from remodeler.auditing.spans import Likely, Span, characters
 from remodeler.data.lines import Row, refuse_missing, short, text_lines, whole_text
 from remodeler.data.rows import json_rows
 from remodeler.errors import InputError

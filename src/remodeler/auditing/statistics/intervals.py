@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from remodeler.evaluation.bootstrap import CELLS, interval
+
 DRAWS, SWAPS, ALL_WAYS = 2000, 9999, 14
 TAIL = 0.025
 """Left outside at either end."""
-CELLS = 2**22
-"""Numbers that exist at once."""
 
 Counts = NDArray[np.float64]
 
@@ -47,27 +47,28 @@ def share(parts: Counts, wholes: Counts, seed: int = 0, bounded: bool = True) ->
         seed: of the draws.
         bounded: whether a part is at most its whole and both count cases, so that an exact end exists.
     """
-    value = _ratio(parts.sum(), wholes.sum())
+    value = float(_ratio(parts, wholes))
     if not parts.any():
         return Share(value, 0.0, 1 - TAIL ** (1 / len(parts)) if bounded else None)
     if bounded and (parts == wholes).all():
         return Share(value, TAIL ** (1 / len(parts)), 1.0)
-    drawn = np.concatenate([_ratios(sums[:, 0], sums[:, 1]) for sums in _resampled(np.stack((parts, wholes), 1), seed)])
-    return Share(value, *_ends(drawn))
+    return Share(value, *interval(_ratio, (parts, wholes), DRAWS, np.random.default_rng([seed, 0])))
 
 
 def difference(first: tuple[Counts, Counts], second: tuple[Counts, Counts], seed: int = 0) -> Difference:
     """The second's share less the first's, prompt by prompt; each is (parts, wholes)."""
     columns = np.stack((*first, *second), axis=1)  # [prompts, 4]
-    value = _gap(columns.sum(0)[None])[0]
+    value = float(_gap(columns.sum(0)))
     if (columns[:, :2] == columns[:, 2:]).all() or not (columns[:, 0].any() or columns[:, 2].any()):
         return Difference(value, None, None, 1.0)
-    drawn = np.concatenate([_gap(sums) for sums in _resampled(columns, seed)])
-    return Difference(value, *_ends(drawn), swap_test(columns, seed))
+    ends = interval(_change, (*first, *second), DRAWS, np.random.default_rng([seed, 0]))
+    return Difference(value, *ends, swap_test(columns, seed))
 
 
 def swap_test(columns: Counts, seed: int = 0) -> float:
     """Two-sided p: how often swapping the two models by prompt makes their shares at least as different.
+
+    ``scipy.stats.permutation_test`` swaps numbers, not parts with their wholes, and takes 10 to 20 times as long.
 
     Args:
         columns: [prompts, 4] parts and wholes of the first, and of the second.
@@ -75,7 +76,7 @@ def swap_test(columns: Counts, seed: int = 0) -> float:
     """
     sums, moves = columns.sum(0), columns[:, 2:] - columns[:, :2]
     moves = moves[(moves != 0).any(1)]
-    observed = abs(_gap(sums[None])[0])
+    observed = abs(_gap(sums))
     counted, tried = 0, 0
     for swaps in _all_swaps(len(moves)) if len(moves) <= ALL_WAYS else _some_swaps(len(moves), seed):
         moved = swaps @ moves  # [swaps, 2]
@@ -96,29 +97,20 @@ def _some_swaps(count: int, seed: int) -> Iterator[Counts]:
         yield generator.integers(0, 2, size, dtype=np.int8).astype(np.float64)
 
 
-def _resampled(columns: Counts, seed: int) -> Iterator[Counts]:
-    """Sums of columns [prompts, k] over prompts drawn with replacement: [draws, k], some at a time."""
-    count, generator = len(columns), np.random.default_rng([seed, 0])
-    at_once = max(1, CELLS // count)
-    for start in range(0, DRAWS, at_once):
-        size = min(at_once, DRAWS - start)
-        chosen = generator.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
-        yield np.bincount(chosen.ravel(), minlength=size * count).reshape(size, count) @ columns
+def _ratio(parts: Counts, wholes: Counts, axis: int = -1) -> Counts:
+    return _quotient(parts.sum(axis), wholes.sum(axis))
+
+
+def _change(*columns: Counts, axis: int = -1) -> Counts:
+    return _gap(np.stack([each.sum(axis) for each in columns], axis=-1))
 
 
 def _gap(sums: Counts) -> Counts:
-    """[cases, 4] parts and wholes of both: how much larger the second's share is."""
-    return _ratios(sums[:, 2], sums[:, 3]) - _ratios(sums[:, 0], sums[:, 1])
+    """[..., 4] parts and wholes of both: how much larger the second's share is."""
+    change: Counts = _quotient(sums[..., 2], sums[..., 3]) - _quotient(sums[..., 0], sums[..., 1])
+    return change
 
 
-def _ratios(parts: Counts, wholes: Counts) -> Counts:
-    return np.divide(parts, wholes, out=np.zeros_like(parts, dtype=np.float64), where=wholes != 0)
-
-
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else 0.0
-
-
-def _ends(drawn: Counts) -> tuple[float, float]:
-    low, high = np.quantile(drawn, [TAIL, 1 - TAIL])
-    return float(low), float(high)
+def _quotient(part: Counts, whole: Counts) -> Counts:
+    """0 where there is nothing to be a part of."""
+    return np.divide(part, whole, out=np.zeros_like(part, dtype=np.float64), where=np.asarray(whole != 0))

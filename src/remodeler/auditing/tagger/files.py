@@ -21,7 +21,7 @@ from remodeler.runs.records import read_json, write_json
 
 SETTINGS_FILE, HEAD_FILE = "tagger.json", "head.safetensors"
 SHIPPED = "small-tagger"
-"""The name of the tagger that travels along; docs/audit.md says how it was made and what it scores."""
+"""The name of the tagger that travels along; docs/benchmarks/auditing.md says how it was made and what it scores."""
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from remodeler.auditing.spans import Detector, Span
+from remodeler.auditing.spans import Detector, Likely, Span
 from remodeler.auditing.tagger.files import Trained
 from remodeler.auditing.tagger.labels import SCHEMES, Window, batches, cut, joined, likelihoods
 from remodeler.auditing.tagger.model import collated
-from remodeler.auditing.tagger.rules import Likely, spans_of
-from remodeler.runs.console import Listen, unheard
+from remodeler.auditing.tagger.rules import spans_of
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.threads import side_by_side
 
 MOST, TOKENS = 32, 768
@@ -35,7 +35,7 @@ class Found:
 
 
 def likely_characters(
-    trained: Trained, texts: Sequence[str], listen: Listen = unheard, tokens: int = TOKENS
+    trained: Trained, texts: Sequence[str], progress: Progress = silent, tokens: int = TOKENS
 ) -> list[Likely]:
     """How likely every character of every text is inside a span."""
     settings = trained.settings
@@ -49,7 +49,7 @@ def likely_characters(
             for number, values in zip(group, believed, strict=True):
                 parts[number] = values[: len(pieces.windows[number].places)]
             done += len(group)
-            listen(done / len(pieces.windows), f"{done} of {len(pieces.windows)} windows")
+            progress(done / len(pieces.windows), f"{done} of {len(pieces.windows)} windows")
     lengths = map(len, texts)
     return list(map(likelihoods, joined(pieces, parts), pieces.offsets, lengths, repeat(settings.rules.fill)))
 
@@ -68,9 +68,9 @@ def _read(trained: Trained, windows: Sequence[Window], group: Sequence[int]) -> 
     return found
 
 
-def predict(trained: Trained, texts: Sequence[str], listen: Listen = unheard) -> list[Found]:
+def predict(trained: Trained, texts: Sequence[str], progress: Progress = silent) -> list[Found]:
     """Spans and likelihoods of texts, in their order."""
-    likely = likely_characters(trained, texts, listen)
+    likely = likely_characters(trained, texts, progress)
     rules = trained.settings.rules
     return [Found(spans_of(one, text, rules), one) for one, text in zip(likely, texts, strict=True)]
 

@@ -28,9 +28,9 @@ from remodeler.auditing.tagger.files import HEAD_FILE, SETTINGS_FILE, Trained, l
 from remodeler.auditing.tagger.predict import predict
 from remodeler.auditing.tagger.quantised import quantise
 from remodeler.errors import InputError
-from remodeler.runs.console import bar
 from remodeler.runs.folders import refuse_existing
-from remodeler.runs.records import append_lines, taken_up
+from remodeler.runs.progress import progress_bar
+from remodeler.runs.runlog import RunLog
 
 AT_ONCE = 512
 """Posts that are predicted, and then kept, together."""
@@ -166,22 +166,23 @@ def _predicted(texts: Path, folder: Path, kept: Path, how: How) -> list[Predicti
         quantise(trained.model.encoder)
     rules = replace(trained.settings.rules, **how.rules)
     trained = replace(trained, settings=replace(trained.settings, rules=rules))
-    rows = taken_up(kept, _header(given, folder, trained, how))
-    with bar(f"predicting with {folder.name}") as hear:
+    log = RunLog(kept)
+    rows = log.resume(_header(given, folder, trained, how))
+    with progress_bar(f"predicting with {folder.name}") as progress:
         for start in range(len(rows), len(given.posts), AT_ONCE):
-            rows += _some(trained, given.posts[start : start + AT_ONCE], kept, how.likelihoods)
-            hear(len(rows) / len(given.posts), f"{len(rows):,} posts")
+            rows += _some(trained, given.posts[start : start + AT_ONCE], log, how.likelihoods)
+            progress(len(rows) / len(given.posts), f"{len(rows):,} posts")
     return [from_row(row, str(kept), number) for number, row in enumerate(rows, 1)]
 
 
-def _some(trained: Trained, posts: Sequence[Post], kept: Path, likelihoods: bool) -> list[dict[str, Any]]:
+def _some(trained: Trained, posts: Sequence[Post], log: RunLog, likelihoods: bool) -> list[dict[str, Any]]:
     """Predict some posts, and keep them."""
     found = predict(trained, [post.text for post in posts])
     made = [
         to_row(Prediction(post.id, tuple(each.spans), post.text, each.likely if likelihoods else None))
         for post, each in zip(posts, found, strict=True)
     ]
-    append_lines(kept, made)
+    log.append(made)
     return made
 
 

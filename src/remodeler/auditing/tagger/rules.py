@@ -7,17 +7,13 @@ words (Lone Pine), and short runs may go (the organisers' cleaner drops those of
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from remodeler.auditing.spans import Span, of_mask
+from remodeler.auditing.spans import Likely, Span, of_mask
 from remodeler.auditing.statistics.scoring import scores
 from remodeler.errors import InputError
-
-Likely = NDArray[np.floating[Any]]
-"""[characters]: how likely each is inside."""
 
 WORD = re.compile(r"[\w'’]+")
 DECODERS = ("threshold", "viterbi")

@@ -23,16 +23,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from remodeler.auditing.formats.posts import Post
+from remodeler.auditing.spans import Likely
 from remodeler.auditing.statistics.scoring import score
 from remodeler.auditing.tagger.config import Course, Plan
 from remodeler.auditing.tagger.files import Trained, save_tagger
 from remodeler.auditing.tagger.labels import SCHEMES, Pieces, beliefs, cut, tags
 from remodeler.auditing.tagger.model import collated
 from remodeler.auditing.tagger.predict import likely_characters
-from remodeler.auditing.tagger.rules import Likely, spans_of, tuned
-from remodeler.model.minibatches import enough_memory
-from remodeler.runs.console import Listen, unheard
+from remodeler.auditing.tagger.rules import spans_of, tuned
 from remodeler.runs.folders import partial
+from remodeler.runs.job import enough_memory
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import read_lines
 from remodeler.training import state
 from remodeler.training.plan import mixed
@@ -85,7 +86,7 @@ def train(
     course: Course,
     folder: Path,
     header: Mapping[str, Any],
-    listen: Listen = unheard,
+    progress: Progress = silent,
 ) -> tuple[Path, list[Line]]:
     """Train a tagger, and keep the epoch whose official F1 on development posts is best.
 
@@ -96,7 +97,7 @@ def train(
         course: how long, how fast, how much at once.
         folder: states, ``training.jsonl`` and the best tagger so far go there; what is there is taken up.
         header: what the run is, to tell it from another one that left something in the folder.
-        listen: is told the share done, and a few words.
+        progress: is told the share done, and a few words.
 
     Returns:
         The folder of the best tagger, and the lines of the loss curve: ``step``, ``loss``, ``gradient_norm``,
@@ -110,7 +111,7 @@ def train(
         torch.random.fork_rng([trained.device] if trained.device.type == "cuda" else []),
         enough_memory("--tokens 512"),
     ):
-        best = _go_on(run, listen)
+        best = _go_on(run, progress)
     trained.model.eval()
     return folder / f"{BEST}-{best['epoch']}", read_lines(folder / CURVE_FILE)[1:]
 
@@ -134,7 +135,7 @@ def _optimizer(trained: Trained, course: Course) -> torch.optim.Optimizer:
     )
 
 
-def _go_on(run: Run, listen: Listen) -> Line:
+def _go_on(run: Run, progress: Progress) -> Line:
     found = state.latest(run.folder)
     facts: Line = state.read(found, run.learner) if found else {"seconds": 0.0, "best": None}
     done, best = (state.step_of(found) if found else 0), facts["best"]
@@ -149,7 +150,7 @@ def _go_on(run: Run, listen: Listen) -> Line:
         now = time.perf_counter()
         curve.add(line | {"seconds": round(now - start, 3)})
         curve.flush()
-        listen(step / plan.steps, f"loss {loss:.4f}" + (f", best F1 {best['dev_f1']:.4f}" if best else ""))
+        progress(step / plan.steps, f"loss {loss:.4f}" + (f", best F1 {best['dev_f1']:.4f}" if best else ""))
         if step in plan.ends or now - saved >= 60 * run.course.save_minutes:
             state.write(run.folder, step, run.learner, {"seconds": now - start, "best": best})
             saved = now

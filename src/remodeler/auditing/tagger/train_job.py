@@ -5,8 +5,9 @@ All is done in ``OUT.partial``, renamed to OUT at the end; what a kill leaves th
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,25 @@ import numpy as np
 
 from remodeler.auditing.formats.posts import Post, Reading, read_posts, tell_bad
 from remodeler.auditing.formats.predictions import read_predictions
+from remodeler.auditing.spans import Likely
 from remodeler.auditing.statistics.scoring import breakdown, scores
 from remodeler.auditing.tagger.config import Course, Plan
 from remodeler.auditing.tagger.files import Settings, Trained, load_tagger, new_tagger
 from remodeler.auditing.tagger.model import Head
 from remodeler.auditing.tagger.predict import find_spans, predict
-from remodeler.auditing.tagger.rules import Likely, Rules
+from remodeler.auditing.tagger.results import TaggerResults
+from remodeler.auditing.tagger.rules import Rules
 from remodeler.auditing.tagger.train import Lesson, lesson, step_seconds, train
 from remodeler.errors import InputError
-from remodeler.report.card import write_tagger_card
-from remodeler.runs.console import bar, duration, note
+from remodeler.report.page import write_result
 from remodeler.runs.folders import clear, new_folder, refuse_existing, tidy, whole
-from remodeler.runs.records import Record, command_line, options_of, save_record, versions
+from remodeler.runs.progress import duration, progress_bar
+from remodeler.runs.records import Record, command_line, options_of, versions
 from remodeler.training.plan import order
 from remodeler.training.state import BEGUN, CURVE_FILE, STATES
 
-Finish = Callable[[Path], object]
-"""Called with the finished folder before it gets its name: writes the report."""
+logger = logging.getLogger(__name__)
+
 FOLD = "1/10"
 """What is held out of the harmless texts, and, where no development posts are given, of the posts."""
 
@@ -78,7 +81,7 @@ class Material:
         return self.posts[: len(self.posts) - self.harmless]
 
 
-def train_tagger(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bool:
+def train_tagger(wish: Wish, out: Path, dry: bool = False) -> bool:
     """Train a tagger into a folder; with ``dry`` only say what would be done.
 
     Returns:
@@ -97,18 +100,19 @@ def train_tagger(wish: Wish, out: Path, finish: Finish, dry: bool = False) -> bo
     if dry:
         seconds = step_seconds(trained, learned, wish.course)
         steps = Plan(wish.course, learned.pieces.windows).steps
-        note(f"about {seconds:.2g} s a step here, {duration(seconds * steps)} in all, the looks at the dev posts aside")
+        logger.info(
+            f"about {seconds:.2g} s a step here, {duration(seconds * steps)} in all, the looks at the dev posts aside"
+        )
         return False
     with new_folder(out, keep=True) as work:
         if not whole(work, BEGUN, _options(wish, out)):
             clear(work, BEGUN, (STATES,))
-            with bar("training") as hear:
+            with progress_bar("training") as progress:
                 header = _header(wish, given, taught)
-                best, lines = train(trained, learned, given.dev, wish.course, work / STATES, header, hear)
+                best, lines = train(trained, learned, given.dev, wish.course, work / STATES, header, progress)
             shutil.copytree(best, work, dirs_exist_ok=True)
             shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
-            _described(wish, work, out, given, lines)
-            finish(work)
+            _describe(wish, work, out, given, lines)
         tidy(work, BEGUN, STATES)
     return True
 
@@ -171,7 +175,7 @@ def _taught(path: Path, given: Material) -> list[Likely]:
 def _announce(wish: Wish, learned: Lesson, given: Material) -> None:
     plan = Plan(wish.course, learned.pieces.windows)
     clean = f" and {given.harmless:,} harmless texts" if given.harmless else ""
-    note(
+    logger.info(
         f"{len(given.own):,} posts{clean} to learn from, {len(given.dev):,} to choose by; {plan.steps:,} steps in "
         f"{wish.course.epochs} epochs; {wish.head.auxiliary} features, {wish.head.output}, tags {wish.head.scheme}"
     )
@@ -192,23 +196,23 @@ def _header(wish: Wish, given: Material, taught: Sequence[Likely] | None) -> dic
     return {"options": options, "posts": _digest(given.posts), "dev": _digest(given.dev), "teacher": teacher}
 
 
-def _described(wish: Wish, work: Path, out: Path, given: Material, lines: Sequence[dict[str, Any]]) -> None:
-    """Read the tagger back, score it on the development posts, and write the record and the card."""
+def _describe(wish: Wish, work: Path, out: Path, given: Material, lines: Sequence[dict[str, Any]]) -> None:
+    """Read the tagger back, score it on the development posts, and write the record, the card and the page."""
     trained = load_tagger(work, wish.device, wish.trust_remote_code)
     dev = given.dev
     texts, gold = [post.text for post in dev], [list(post.spans or ()) for post in dev]
     found = scores([each.spans for each in predict(trained, texts)], gold)
     parts = breakdown(found, gold, texts)
-    results = {
-        "dev": {name: asdict(part) for name, part in parts.items()},
-        "epochs": [line for line in lines if "dev_f1" in line],
-        "false_alarms": _false_alarms(trained, given.unseen),
-        "steps": lines[-1]["step"],
-        "seconds": lines[-1]["seconds"],
-        "parameters": sum(value.numel() for value in trained.model.parameters()),
-        "rules": asdict(trained.settings.rules),
-        "command": command_line(),
-    }
+    results = TaggerResults(
+        dev={name: asdict(part) for name, part in parts.items()},
+        epochs=[line for line in lines if "dev_f1" in line],
+        false_alarms=_false_alarms(trained, given.unseen),
+        steps=lines[-1]["step"],
+        seconds=lines[-1]["seconds"],
+        parameters=sum(value.numel() for value in trained.model.parameters()),
+        rules=asdict(trained.settings.rules),
+        command=command_line(),
+    )
     inputs = {
         "encoder": {"name": wish.encoder},
         "texts": {"source": str(wish.texts), "count": len(given.own), "sha256": _digest(given.own)},
@@ -217,9 +221,8 @@ def _described(wish: Wish, work: Path, out: Path, given: Material, lines: Sequen
     if wish.harmless:
         clean = given.posts[len(given.own) :]
         inputs["harmless"] = {"source": str(wish.harmless), "count": len(clean), "sha256": _digest(clean)}
-    record = Record("audit train", _options(wish, out), inputs, wish.course.seed, versions(), results)
-    save_record(work, record)
-    write_tagger_card(work, record)
+    record = Record("audit train", _options(wish, out), inputs, wish.course.seed, versions(), results.to_record())
+    write_result(work, record, results)
 
 
 def _options(wish: Wish, out: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ them with the runtime's KV cache. A token may differ only where torch finds two 
 """
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -20,10 +21,11 @@ from torch import Tensor
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.checkpoint.save import STEP_TOLERANCE
 from remodeler.errors import InputError
+from remodeler.exporting.agreement import Agreement
 from remodeler.exporting.decilm import probe_mlx, probe_vllm
-from remodeler.exporting.graph.check import Told
 from remodeler.model.logprobs import spread_tokens, vocabulary
-from remodeler.runs.console import note
+
+logger = logging.getLogger(__name__)
 
 SCRIPTS = {"vllm": probe_vllm.__file__, "mlx_lm": probe_mlx.__file__}
 """By the module that tells that a runtime is there."""
@@ -61,7 +63,7 @@ def check(
     python: str | None = None,
     compiled: bool = False,
     trust_remote_code: bool = False,
-) -> Told:
+) -> Agreement:
     """Hold a folder in a runtime against the model that it was made of.
 
     Args:
@@ -87,7 +89,7 @@ def check(
             f"{told.difference:.3g} of the largest logit, at most {bound:g} was expected): nothing was kept, report it "
             "with the options you gave"
         )
-    note(
+    logger.info(
         f"read by {told.runtime}: log-probabilities differ by {told.difference:.2g} of the largest logit, "
         f"{told.same} of {told.tokens} decoded tokens are torch's too"
     )
@@ -122,7 +124,7 @@ def last_words(errors: str) -> str:
 
 
 @torch.no_grad()
-def compared(checkpoint: Checkpoint, prompts: Sequence[list[int]], said: dict[str, Any], runtime: str) -> Told:
+def compared(checkpoint: Checkpoint, prompts: Sequence[list[int]], said: dict[str, Any], runtime: str) -> Agreement:
     """How far an answer is from torch's."""
     differences, same = [], 0
     for prompt, nats, chosen in zip(prompts, said["logprobs"], said["chosen"], strict=True):
@@ -134,7 +136,7 @@ def compared(checkpoint: Checkpoint, prompts: Sequence[list[int]], said: dict[st
         short = short_of(behind, chosen)
         differences.append(float(max((own - torch.tensor(nats)).abs().max(), short.max())) / largest)
         same += int((behind.argmax(-1) == torch.tensor(chosen)).sum())
-    return Told(runtime, max(differences), len(prompts) * STEPS, same)
+    return Agreement(runtime, max(differences), len(prompts) * STEPS, same)
 
 
 def short_of(wanted: Tensor, chosen: Sequence[int]) -> Tensor:

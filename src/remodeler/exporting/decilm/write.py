@@ -9,6 +9,7 @@ Llama's shapes, with Qwen2's biases: where queries, keys and values have some, t
 be, because mlx-lm knows all or none. Norms on queries and keys and sandwiches have no place in it.
 """
 
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,12 +25,15 @@ from remodeler.checkpoint.load import Checkpoint
 from remodeler.errors import InputError
 from remodeler.exporting.config_fields import refuse_other_arithmetic
 from remodeler.exporting.decilm import configuration_decilm
-from remodeler.exporting.rows import Row, rows_of
 from remodeler.exporting.survivors import computed, head_size, norm_and_module, outside, source_type
-from remodeler.runs.console import note
+from remodeler.model.pairing import Row, rows_of
 from remodeler.runs.records import disk_errors
+from remodeler.runs.units import Block
+
+logger = logging.getLogger(__name__)
 
 FAMILIES = ("llama", "mistral", "qwen2")
+"""Whose shapes the layout has: a fact of the layout, and not of a family, so it stands here."""
 WIDTH = 256
 """What widths of MLPs are multiples of."""
 ATTENTION, MLP = "self_attn", "mlp"
@@ -65,7 +69,9 @@ def write_nemotron(checkpoint: Checkpoint, folder: Path, max_shard_size: str = "
         save_torch_state_dict(tensors, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
         write_companions(checkpoint, folder, code=False)
     stand_ins = sum((row.mlp is None) + (row.attention is None and number == 0) for number, row in enumerate(rows))
-    note(f"{len(rows)} layers in DeciLM's layout" + (f", {stand_ins} with a stand-in of zeros" if stand_ins else ""))
+    logger.info(
+        f"{len(rows)} layers in DeciLM's layout" + (f", {stand_ins} with a stand-in of zeros" if stand_ins else "")
+    )
     return len(rows)
 
 
@@ -78,8 +84,8 @@ def refuse(checkpoint: Checkpoint) -> None:
             "which vLLM serves as it is"
         )
     refuse_other_arithmetic(config, checkpoint.name, "DeciLM's layout", ("beta_fast", "beta_slow"))
-    layers = [layer for layer, part in computed(checkpoint) if part != MLP]
-    heads = {len(_weight(checkpoint, layer, "attention", "q_proj")) for layer in layers}
+    attentions = [block for block in computed(checkpoint) if block.kind == "attention"]
+    heads = {len(_weight(checkpoint, block, "q_proj")) for block in attentions}
     if heads - {config.num_attention_heads * head_size(checkpoint)}:
         raise InputError(
             f"the layers of {checkpoint.name} keep different numbers of query heads, DeciLM's layout has one for all: "
@@ -87,8 +93,8 @@ def refuse(checkpoint: Checkpoint) -> None:
         )
 
 
-def _weight(checkpoint: Checkpoint, layer: int, kind: str, part: str) -> Tensor:
-    return norm_and_module(checkpoint, layer, kind)[1].get_submodule(part).get_parameter("weight")
+def _weight(checkpoint: Checkpoint, block: Block, part: str) -> Tensor:
+    return norm_and_module(checkpoint, block)[1].get_submodule(part).get_parameter("weight")
 
 
 def _biased(checkpoint: Checkpoint, part: str) -> bool:
@@ -131,7 +137,7 @@ def block_config(checkpoint: Checkpoint, row: Row, number: int) -> dict[str, Any
     gone = row.attention is None and number > 0
     shared = config.num_key_value_heads
     if row.attention is not None:
-        shared = len(_weight(checkpoint, row.attention, "attention", "k_proj")) // head_size(checkpoint)
+        shared = len(_weight(checkpoint, Block(row.attention, "attention"), "k_proj")) // head_size(checkpoint)
     mult = 1.5 * (_channels(checkpoint, row) - WIDTH // 2) / config.hidden_size
     return {
         "attention": {
@@ -147,7 +153,7 @@ def _channels(checkpoint: Checkpoint, row: Row) -> int:
     """Of a row's MLP, real or of zeros, up to the next multiple."""
     if row.mlp is None:
         return WIDTH
-    return -(-len(_weight(checkpoint, row.mlp, "mlp", "gate_proj")) // WIDTH) * WIDTH
+    return -(-len(_weight(checkpoint, Block(row.mlp, "mlp"), "gate_proj")) // WIDTH) * WIDTH
 
 
 # Tensors --------------------------------------------------------------------------------------------------------------
@@ -167,18 +173,18 @@ def tensors_of(checkpoint: Checkpoint, rows: list[Row]) -> Iterator[tuple[str, T
 
 def _layer(checkpoint: Checkpoint, row: Row, number: int) -> Iterator[tuple[str, Tensor]]:
     if row.attention is not None:
-        yield from _block(checkpoint, row.attention, "attention", ATTENTION)
+        yield from _block(checkpoint, Block(row.attention, "attention"), ATTENTION)
     elif number == 0:
         yield from _no_attention(checkpoint)
     if row.mlp is not None:
-        for name, tensor in _block(checkpoint, row.mlp, "mlp", MLP):
+        for name, tensor in _block(checkpoint, Block(row.mlp, "mlp"), MLP):
             yield name, _filled_up(name, tensor)
     else:
         yield from _no_mlp(checkpoint)
 
 
-def _block(checkpoint: Checkpoint, layer: int, kind: str, place: str) -> Iterator[tuple[str, Tensor]]:
-    norm, module = norm_and_module(checkpoint, layer, kind)
+def _block(checkpoint: Checkpoint, block: Block, place: str) -> Iterator[tuple[str, Tensor]]:
+    norm, module = norm_and_module(checkpoint, block)
     yield f"{NORMS[place]}.weight", norm
     found = {f"{place}.{name}": value for name, value in module.named_parameters()}
     yield from found.items()

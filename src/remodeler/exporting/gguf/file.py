@@ -16,7 +16,7 @@ from remodeler.exporting.gguf.known import SPLIT, refuse_other, refuse_other_ten
 from remodeler.exporting.gguf.plan import PERMUTED, Plan, Sizes
 from remodeler.exporting.gguf.tensors import Dense, Read
 from remodeler.exporting.gguf.values import Key, Raw, alignment_of, byte_count, packed_header, padded
-from remodeler.runs.console import bar
+from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import disk_errors
 
 WIDTHS = ("feed_forward_length", "attention.head_count", "attention.head_count_kv", "block_count")
@@ -94,13 +94,13 @@ def write_gguf(path: Path, keys: Keys, dense: Dense, plan: Plan, tensors: Mappin
     places = {name: (raw.shape, raw.kind) for name, raw in ((name, read()) for name, read in tensors.items())}
     written = _named(keys, dense, plan) | _counted(keys, dense, sum(prod(shape) for shape, _ in places.values()))
     alignment = alignment_of(written)
-    with disk_errors(path), path.open("wb") as file, bar("writing") as hear:
+    with disk_errors(path), path.open("wb") as file, progress_bar("writing") as progress:
         file.write(packed_header(written, places))
         for number, (name, read) in enumerate(tensors.items(), 1):
             file.write(np.ascontiguousarray(read().data).data)
             size = byte_count(*places[name])
             file.write(bytes(padded(size, alignment) - size))
-            hear(number / len(tensors), name)
+            progress(number / len(tensors), name)
 
 
 def _named(keys: Keys, dense: Dense, plan: Plan) -> dict[str, Key]:

@@ -1,9 +1,10 @@
 """GGUF from start to finish: a checkpoint, or an unpruned GGUF file and a removal log, to a file that was read back."""
 
+import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -24,13 +25,15 @@ from remodeler.exporting.gguf.tensors import Dense, Read, Tensors, written
 from remodeler.exporting.gguf.tokens import token_keys
 from remodeler.exporting.gguf.values import Key, Raw
 from remodeler.exporting.removals import gone_after, read_removals, refuse_other_model, refuse_widths
-from remodeler.exporting.rows import ATTENTION, MLP, Part, left, rows_of
 from remodeler.exporting.survivors import computed
 from remodeler.model.logprobs import spread_tokens, vocabulary
-from remodeler.runs.console import note
+from remodeler.model.pairing import left, rows_of
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.folders import refuse_existing
 from remodeler.runs.records import disk_errors
+from remodeler.runs.units import Block, Kind
+
+logger = logging.getLogger(__name__)
 
 TOKENS = 24
 """That a check reads."""
@@ -45,23 +48,26 @@ TEXTS = (
     "naïve café, Straße, 東京 😀",
 )
 """That both tokenizers must cut the same way."""
-OUTPUTS = {ATTENTION: "attn_output", MLP: "ffn_down"}
+OUTPUTS: Mapping[Kind, str] = {"attention": "attn_output", "mlp": "ffn_down"}
 """What a block adds to the residual stream comes out of."""
-Finish = Callable[[Told | None, Path], object]
-"""Describes a file before it gets its name."""
-
-
-def undescribed(told: Told | None, path: Path) -> None:
-    """No description."""
+Written = Iterator[tuple[Told | None, Path]]
+"""A file before it gets its name, and what reading it back found, where that was tried."""
 
 
 # From a GGUF file -----------------------------------------------------------------------------------------------------
 
 
-def prune_gguf(
-    source: Path, log: Path, out: Path, steps: int | None = None, check: bool = True, finish: Finish = undescribed
-) -> Told | None:
+def prune_gguf(source: Path, log: Path, out: Path, steps: int | None = None, check: bool = True) -> Told | None:
+    """Take blocks out of a GGUF file; what reading it back found. Arguments and errors: see :func:`pruned_file`."""
+    with pruned_file(source, log, out, steps, check) as (told, _):
+        return told
+
+
+@contextmanager
+def pruned_file(source: Path, log: Path, out: Path, steps: int | None, check: bool) -> Written:
     """Take blocks out of a GGUF file, quantised or not; tokenizer and template are copied as they are.
+
+    The file gets its name at the end of the context, in which it is described.
 
     Args:
         source: of the unpruned model.
@@ -69,7 +75,6 @@ def prune_gguf(
         out: a new file.
         steps: of the log; all by default.
         check: compare, in llama.cpp, with the source in which those blocks add nothing.
-        finish: called with what that found, and the file, before it gets its name.
 
     Raises:
         InputError: for what can't work, in one sentence.
@@ -78,12 +83,10 @@ def prune_gguf(
     found, gone, plan = preview_pruned(source, log, steps)
     with beside(out) as path:
         write_gguf(path, renamed(found.keys, len(gone)), found.dense, plan, written(found.dense, plan))
-        told = _against_zeroed(found, gone, path, source) if tried(check) else None
-        finish(told, path)
-    return told
+        yield _against_zeroed(found, gone, path, source) if tried(check) else None, path
 
 
-def preview_pruned(source: Path, log: Path, steps: int | None) -> tuple[Given, list[Part], Plan]:
+def preview_pruned(source: Path, log: Path, steps: int | None) -> tuple[Given, list[Block], Plan]:
     """What is there, what goes of it, and what the file would be; says so."""
     found, removals = read_gguf(source), read_removals(log)
     refuse_widths(removals, steps)
@@ -110,7 +113,7 @@ def parameters(tensors: Tensors) -> set[int]:
     return {total, total - sizes.get("output.weight", 0)}
 
 
-def _against_zeroed(found: Given, gone: Sequence[Part], out: Path, source: Path) -> Told:
+def _against_zeroed(found: Given, gone: Sequence[Block], out: Path, source: Path) -> Told:
     """What the file says, and what the source says whose removed blocks end in zeros."""
     dense = replace(found.dense, tensors={**found.dense.tensors, **dict(_zeroed(found.dense, gone))})
     layers = planned(rows_of(left(found.depth, ())), dense.sizes)
@@ -122,10 +125,10 @@ def _against_zeroed(found: Given, gone: Sequence[Part], out: Path, source: Path)
     return compared(out, tokens, wanted, QUANTISED)
 
 
-def _zeroed(dense: Dense, gone: Sequence[Part]) -> Iterator[tuple[str, Read]]:
-    for layer, kind in gone:
+def _zeroed(dense: Dense, gone: Sequence[Block]) -> Iterator[tuple[str, Read]]:
+    for block in gone:
         for ending in ("weight", "bias"):
-            name = f"blk.{layer}.{OUTPUTS[kind]}.{ending}"
+            name = f"blk.{block.layer}.{OUTPUTS[block.kind]}.{ending}"
             if name in dense.tensors:
                 yield name, partial(_zeros, dense.tensors[name])
 
@@ -139,14 +142,16 @@ def _zeros(read: Read) -> Raw:
 
 
 def export_gguf(
-    checkpoint: Checkpoint,
-    out: Path,
-    kind: str,
-    tokenizer: Path | None,
-    check: bool = True,
-    finish: Finish = undescribed,
+    checkpoint: Checkpoint, out: Path, kind: str, tokenizer: Path | None, check: bool = True
 ) -> Told | None:
-    """Write a checkpoint as a GGUF file.
+    """Write a checkpoint as a GGUF file; what reading it back found. Arguments, errors: see :func:`exported_file`."""
+    with exported_file(checkpoint, out, kind, tokenizer, check) as (told, _):
+        return told
+
+
+@contextmanager
+def exported_file(checkpoint: Checkpoint, out: Path, kind: str, tokenizer: Path | None, check: bool) -> Written:
+    """Write a checkpoint as a GGUF file, which gets its name at the end of the context, in which it is described.
 
     Args:
         checkpoint: pruned or not, on the CPU.
@@ -154,7 +159,6 @@ def export_gguf(
         kind: what matrices are stored in.
         tokenizer: a GGUF file whose tokenizer is copied; by default the checkpoint's own is written.
         check: compare with the checkpoint, in llama.cpp.
-        finish: called with what that found, and the file, before it gets its name.
 
     Raises:
         InputError: for what can't work, in one sentence.
@@ -167,9 +171,7 @@ def export_gguf(
     keys = {**found.keys, "general.name": Key(Path(checkpoint.name).name, GGUFValueType.STRING), **words}
     with beside(out) as path:
         write_gguf(path, keys, found.dense, plan, written(found.dense, plan))
-        told = _against_torch(checkpoint, path, kind) if tried(check) else None
-        finish(told, path)
-    return told
+        yield _against_torch(checkpoint, path, kind) if tried(check) else None, path
 
 
 def preview(checkpoint: Checkpoint, kind: str) -> tuple[Given, Plan]:
@@ -244,13 +246,13 @@ def announce(plan: Plan, given: Given, gone: int) -> None:
     """What will be written."""
     stand_ins = sum(each.zero_attention + each.zero_mlp for each in plan.layers)
     told = f"{gone} of {2 * given.depth} blocks go: {len(plan.layers)} layers of {plan.arch}"
-    note(told + (f", {stand_ins} with a stand-in of zeros" if stand_ins else ""))
+    logger.info(told + (f", {stand_ins} with a stand-in of zeros" if stand_ins else ""))
 
 
 def tried(wanted: bool) -> bool:
     """Whether a file is to be tried; says so where nobody can."""
     if wanted and installed() is None:
-        note("llama-cpp-python is not installed, so the file is not tried: pip install llama-cpp-python")
+        logger.warning("llama-cpp-python is not installed, so the file is not tried: pip install llama-cpp-python")
     return wanted and installed() is not None
 
 
@@ -265,8 +267,3 @@ def beside(out: Path) -> Iterator[Path]:
             path.replace(out)
     finally:
         path.unlink(missing_ok=True)
-
-
-def shown(told: Told | None) -> dict[str, Any]:
-    """What a check found, for a record."""
-    return {} if told is None else asdict(told)

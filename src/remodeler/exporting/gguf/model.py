@@ -23,9 +23,10 @@ from remodeler.exporting.gguf.plan import Sizes
 from remodeler.exporting.gguf.tensors import Dense, Read
 from remodeler.exporting.gguf.values import Key, Raw
 from remodeler.exporting.survivors import computed, depth, head_size, norm_and_module, outside, source_type
+from remodeler.runs.units import Block
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
-"""What llama.cpp calls a model type."""
+"""What llama.cpp calls a model type: its own fact, and not of a family, so it stands here."""
 ATTENTION_NAMES = {
     "q_proj": "attn_q",
     "k_proj": "attn_k",
@@ -103,27 +104,28 @@ def _tensors(checkpoint: Checkpoint, kind: str) -> Iterator[tuple[str, Read]]:
     factors = rope_factors(checkpoint.model.config)
     if factors is not None:
         yield "rope_freqs.weight", partial(raw, factors, kind)
-    for layer, part in computed(checkpoint):
-        for name, value in _block(checkpoint, layer, part):
-            yield f"blk.{layer}.{name}", partial(raw, value, kind)
+    for block in computed(checkpoint):
+        for name, value in _block(checkpoint, block):
+            yield f"blk.{block.layer}.{name}", partial(raw, value, kind)
 
 
-def _block(checkpoint: Checkpoint, layer: int, kind: str) -> Iterator[tuple[str, Tensor]]:
-    names = ATTENTION_NAMES if kind == "attention" else MLP_NAMES
-    norm, module = norm_and_module(checkpoint, layer, kind)
-    yield ("attn_norm.weight" if kind == "attention" else "ffn_norm.weight"), norm
+def _block(checkpoint: Checkpoint, block: Block) -> Iterator[tuple[str, Tensor]]:
+    names = ATTENTION_NAMES if block.kind == "attention" else MLP_NAMES
+    norm, module = norm_and_module(checkpoint, block)
+    yield ("attn_norm.weight" if block.kind == "attention" else "ffn_norm.weight"), norm
     found = dict(module.named_parameters())
     for path, value in found.items():
         part, _, rest = path.rpartition(".")
         if part not in names or not _has_place(names[part], rest, ARCHITECTURES[source_type(checkpoint)]):
             raise InputError(
-                f"{checkpoint.name} has a parameter {path} in its {kind}, which llama.cpp has no place for: keep the "
-                "folder, for transformers or vLLM"
+                f"{checkpoint.name} has a parameter {path} in its {block.kind}, which llama.cpp has no place for: "
+                "keep the folder, for transformers or vLLM"
             )
         yield f"{names[part]}.{rest}", value
     missing = [part for part in names if f"{part}.weight" not in found and not part.endswith("norm")]
     if missing:
-        raise InputError(f"{checkpoint.name} has no {missing[0]}.weight in its {kind}: give one that is not quantised")
+        place = f"{missing[0]}.weight in its {block.kind}"
+        raise InputError(f"{checkpoint.name} has no {place}: give one that is not quantised")
 
 
 def _has_place(name: str, rest: str, arch: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from remodeler.errors import InputError
-from remodeler.exporting.rows import Row, plain
+from remodeler.model.pairing import Row, plain
 
 STAND_IN = 32
 """Channels of an MLP of zeros: a block of the common quantisations."""

@@ -6,7 +6,6 @@ the graph alone writes the same text.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from transformers import DynamicCache
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.checkpoint.save import STEP_TOLERANCE
 from remodeler.errors import InputError, one_line
+from remodeler.exporting.agreement import Agreement
 from remodeler.exporting.graph.tracing import call, exporters, no_past, silence
 from remodeler.model.logprobs import vocabulary
 
@@ -34,19 +34,6 @@ Read = Callable[[Tensor, Tensor, Any], Any]
 """Tokens [batch, new], mask [batch, past + new] and a cache, to an output with logits and the longer cache."""
 Batch = tuple[Tensor, Tensor]
 """Tokens and mask, [batch, length]; padded on the left."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """What the check found."""
-
-    runtime: str
-    difference: float
-    """Largest difference of a logit or of a log-probability, as a share of the largest logit."""
-    tokens: int
-    """That were decoded greedily, by one of the two."""
-    same: int
-    """How many of them the other chooses too, after the same tokens."""
 
 
 def batches(checkpoint: Checkpoint, together: bool) -> list[Batch]:
@@ -88,7 +75,7 @@ def decoded(read: Read, batch: Batch, cache: Any, path: Tensor | None = None) ->
     return torch.cat(chosen, 1), torch.cat(logits, 1)
 
 
-def check(checkpoint: Checkpoint, folder: Path, runtime: str, together: bool = True) -> Told:
+def check(checkpoint: Checkpoint, folder: Path, runtime: str, together: bool = True) -> Agreement:
     """Hold a written folder against the model that it was made of.
 
     Args:
@@ -107,7 +94,7 @@ def check(checkpoint: Checkpoint, folder: Path, runtime: str, together: bool = T
         found = _heard(reader(model, graph), batch, empty(checkpoint, batch), path, runtime)
         pairs.append((path, found[0]))
         differences.append(apart(wanted, found[1], batch[1]))
-    told = Told(
+    told = Agreement(
         f"{runtime} {version(runtime)}",
         max(differences),
         sum(wanted.numel() for wanted, _ in pairs),
@@ -158,7 +145,7 @@ def apart(wanted: Tensor, found: Tensor, mask: Tensor) -> float:
     return float((found - wanted)[real].abs().max() / wanted[real].abs().max())
 
 
-def refuse_other(told: Told, name: str) -> None:
+def refuse_other(told: Agreement, name: str) -> None:
     """Nothing is kept that says something else. A token may differ only where two are as likely as can be told."""
     if not told.difference <= BOUND:
         raise InputError(

@@ -1,5 +1,6 @@
-"""ONNX and ExecuTorch from start to finish: trace, write, read back, compare; and a card that says how it is run."""
+"""ONNX and ExecuTorch from start to finish: trace, write, read back, compare."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,10 +15,9 @@ from remodeler.exporting.graph.check import check
 from remodeler.exporting.graph.executorch import executorch
 from remodeler.exporting.graph.onnx import onnx
 from remodeler.exporting.graph.tracing import refuse, traced
-from remodeler.report.card import known_as, page, warned
-from remodeler.report.card_text import code, fenced
-from remodeler.runs.console import note
-from remodeler.runs.records import write_text
+from remodeler.exporting.snippets import NAMES
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,61 +36,14 @@ class Target:
     files: tuple[str, ...]
     batch: bool
     """Whether it takes several texts at once."""
-    code: str
-    """How it is run."""
 
-
-ONNX_CODE = """
-import numpy as np
-import onnxruntime
-from transformers import AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained(".")  # where this file lies
-session = onnxruntime.InferenceSession("model.onnx")
-sizes = {each.name: each.shape for each in session.get_inputs()}
-names = [each.name for each in session.get_outputs()]
-new = ids = np.array([tokenizer("Once upon a time")["input_ids"]], np.int64)
-past = {name: np.zeros((1, size[1], 0, size[3]), np.float32) for name, size in sizes.items() if "past" in name}
-for _ in range(32):
-    places = np.arange(ids.shape[1])[None, -new.shape[1] :]
-    given = {"input_ids": new, "attention_mask": np.ones_like(ids), "position_ids": places}
-    given = {name: value for name, value in given.items() if name in sizes}
-    found = dict(zip(names, session.run(None, given | past)))
-    past = {name: found[name.replace("input.", "output.", 1)] for name in past}
-    new = found["logits"][:, -1:].argmax(-1)
-    if new[0, 0] == tokenizer.eos_token_id:
-        break
-    ids = np.concatenate([ids, new], 1)
-print(tokenizer.decode(ids[0]))
-"""
-
-EXECUTORCH_CODE = """
-import torch
-from executorch.runtime import Runtime
-from transformers import AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained(".")  # where this file lies
-method = Runtime.get().load_program("model.pte").load_method("forward")
-sizes = [method.metadata.input_tensor_meta(each).sizes() for each in range(method.metadata.num_inputs())]
-new = ids = torch.tensor([tokenizer("Once upon a time")["input_ids"]])
-past = [torch.zeros(1, size[1], 0, size[3]) for size in sizes if len(size) == 4]
-for _ in range(32):
-    places = torch.arange(ids.shape[1])[None, -new.shape[1] :].contiguous()
-    given = [new, torch.ones_like(ids), places][: len(sizes) - len(past)]
-    logits, *past = method.execute([*given, *past])[-1 - len(past) :]
-    new = logits[:, -1:].argmax(-1)
-    if new[0, 0] == tokenizer.eos_token_id:
-        break
-    ids = torch.cat([ids, new], 1)
-print(tokenizer.decode(ids[0]))
-"""
 
 TARGETS = {
     "onnx": Target(
-        "ONNX", "onnx", ("onnx", "onnxscript"), "onnxruntime", onnx, ("model.onnx", "model.onnx.data"), True, ONNX_CODE
+        NAMES["onnx"], "onnx", ("onnx", "onnxscript"), "onnxruntime", onnx, ("model.onnx", "model.onnx.data"), True
     ),
     "executorch": Target(
-        "ExecuTorch", "executorch", ("executorch",), "executorch", executorch, ("model.pte",), False, EXECUTORCH_CODE
+        NAMES["executorch"], "executorch", ("executorch",), "executorch", executorch, ("model.pte",), False
     ),
 }
 BESIDE = ("export.json", "config.json", "generation_config.json", "tokenizer", "README.md", "record.json")
@@ -123,7 +76,7 @@ def announce(checkpoint: Checkpoint, target: Target) -> None:
     refuse(checkpoint)
     counts = count(checkpoint)
     size = sum(parameter.numel() for parameter in checkpoint.model.parameters()) * 4 / 1e6
-    note(
+    logger.info(
         f"{counts.get('attention', 0)} attentions, each with its cache, and {counts.get('mlp', 0)} MLPs in one graph "
         f"of about {size:,.1f} MB: {', '.join(target.files + BESIDE)}"
     )
@@ -167,32 +120,7 @@ def runs(target: Target) -> bool:
     """Whether the runtime is here; says so where nobody can check."""
     if there(target.runtime):
         return True
-    note(f"{target.runtime} is not installed, so what was written could not be checked: pip install {target.runtime}")
+    logger.warning(
+        f"{target.runtime} is not installed, so what was written could not be checked: pip install {target.runtime}"
+    )
     return False
-
-
-def write_graph_card(folder: Path, name: str, source: str, results: dict[str, Any]) -> None:
-    """``README.md`` beside a graph: what it is, and how it is run."""
-    target = TARGETS[name]
-    head = {"base_model": known_as(source), "pipeline_tag": "text-generation", "tags": [name, "remodeler"]}
-    story = [
-        f"{code(known_as(source))} as one {target.word} graph in float32. It takes tokens, a mask, positions and "
-        "the KV cache, and gives logits and the longer cache; an empty cache starts a text.",
-        "",
-        seen(results),
-        *warned(results),
-    ]
-    loading = fenced(target.code.strip().split("\n"), "python")
-    write_text(
-        folder / "README.md", page(head, f"{known_as(source)}, {target.word}", story, loading, results["command"])
-    )
-
-
-def seen(results: dict[str, Any]) -> str:
-    """What the check found, in a sentence."""
-    if "runtime" not in results:
-        return "It was not checked: no runtime was at hand, or nobody asked."
-    return (
-        f"In {results['runtime']} its logits differ from torch's by {results['difference']:.2g} of the largest, and "
-        f"{results['same']} of {results['tokens']} tokens that torch decodes greedily are its own choice too."
-    )

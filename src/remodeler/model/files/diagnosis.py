@@ -21,6 +21,7 @@ from remodeler.model.files.file_checks import (
     refuse_other_than_text,
     refuse_unreadable,
 )
+from remodeler.model.files.names import CODE, GENERATION, LICENCES
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 ADAPTERS = ("adapter_model*.safetensors", "adapter_model*.bin")
@@ -29,15 +30,13 @@ TRAINING = ("optimizer*", "scheduler.pt", "training_args.bin", "rng_state*", "sc
 NOT_WEIGHTS = (*TRAINING, *ADAPTERS, "*.incomplete")
 
 
-GENERATION = "generation_config.json"
 READ_BY_NAME = (
     *(CONFIG, GENERATION, ADAPTER_CONFIG, "model.safetensors", "model.safetensors.index.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
     *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "chat_template.jinja", "chat_template.json"),
 )
 """What transformers reads of a folder wherever it is there."""
-LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
-COPIED = ("README.md", *LICENCES, "*.py")
+COPIED = ("README.md", *LICENCES, CODE)
 """What results carry on from a folder, besides."""
 
 

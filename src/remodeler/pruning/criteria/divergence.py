@@ -24,7 +24,8 @@ from remodeler.data.windows import Windows
 from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import chunk_positions, head_logits, sum_dtype, trunk_states
 from remodeler.model.minibatches import Batch
-from remodeler.pruning.criteria.sweep import Measure, Progress, window_scores
+from remodeler.pruning.criteria.sweep import Measure, window_scores
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.units import Block, Unit
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -70,7 +71,7 @@ def divergence(
     candidates: Sequence[Unit],
     *,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **_: Any,
 ) -> list[float]:
     """Mean distance a position between the logits of the intact model and of the one without the candidate."""
@@ -86,7 +87,7 @@ def norm(
     candidates: Sequence[Unit],
     *,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **_: Any,
 ) -> list[float]:
     """Frobenius norm of the change of a window's logits, mean over the windows."""

@@ -34,9 +34,9 @@ from remodeler.model.logprobs import scored_states, sum_dtype
 from remodeler.model.minibatches import Batch, batch_size, batches, device_of
 from remodeler.model.streaming import held, streamed
 from remodeler.pruning.criteria.backward import backward, differentiable
-from remodeler.pruning.criteria.passes import by_window, listening
-from remodeler.pruning.criteria.sweep import Progress
+from remodeler.pruning.criteria.passes import by_window, observing
 from remodeler.runs import processes
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.units import Block, Unit
 
 Estimate = Callable[[Tensor], Tensor]
@@ -61,7 +61,7 @@ def estimated(
     candidates: Sequence[Unit],
     *,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **_: Any,
 ) -> list[float]:
     """Estimate of how much the loss rises without the candidate, in nats a token, from one backward pass.
@@ -83,7 +83,7 @@ def window_gradients(
     removed: Sequence[Block],
     units: Sequence[Unit],
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     estimate: Estimate = slope,
 ) -> Tensor:
     """Estimated rise of every window's loss without each unit: [windows, units] float64, nats summed over tokens.
@@ -108,7 +108,7 @@ def taylor(
     candidates: Sequence[Unit],
     *,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **_: Any,
 ) -> list[float]:
     """Sum of |w dL/dw| over the parameters that go with the candidate (Shortened LLaMA), L in nats a token.
@@ -170,7 +170,7 @@ def branch_products(anatomy: Anatomy, blocks: Iterable[Block], batch: Batch, dty
     products: dict[Block, Tensor] = {}
     forward = True
 
-    def hear(block: Block, stream: Tensor | None, output: Tensor) -> None:
+    def observe(block: Block, stream: Tensor | None, output: Tensor) -> None:
         if not forward:
             return  # a layer that is run again in the backward pass
         # A copy: Falcon adds its attention to the MLP's output in place.
@@ -184,7 +184,7 @@ def branch_products(anatomy: Anatomy, blocks: Iterable[Block], batch: Batch, dty
 
         output.register_hook(multiply)
 
-    with listening(anatomy, blocks, hear):
+    with observing(anatomy, blocks, observe):
         states = scored_states(anatomy, batch)
         forward = False
         backward(anatomy, states, batch.targets)
@@ -199,7 +199,7 @@ def _absolute_products(
     windows: Windows,
     parameters: Sequence[nn.Parameter],
     size: int | None,
-    progress: Progress | None,
+    progress: Progress,
 ) -> dict[nn.Parameter, Tensor]:
     """Sum of |w dL/dw| of every parameter, a scalar on the device, L summed over all tokens.
 
@@ -227,7 +227,6 @@ def _absolute_products(
             last = done == count
             states = scored_states(anatomy, batch)
             backward(anatomy, states, batch.targets)
-            if progress:
-                progress(done / count)
+            progress(done / count, "")
     # An expert that no token of the last mini-batch went to.
     return totals | {each: torch.linalg.vector_norm(left, 1, dtype=dtype) for each, left in sums.items()}

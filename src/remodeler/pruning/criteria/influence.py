@@ -27,8 +27,8 @@ from remodeler.model.layerwise import order
 from remodeler.model.logprobs import trunk_states
 from remodeler.model.minibatches import Batch
 from remodeler.packed import first
-from remodeler.pruning.criteria.passes import by_window, given, listening
-from remodeler.pruning.criteria.sweep import Progress
+from remodeler.pruning.criteria.passes import by_window, given, observing
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.units import Block, Unit
 
 Change = tuple[Tensor, Tensor]
@@ -44,7 +44,7 @@ def block_influence(
     candidates: Sequence[Unit],
     *,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **_: Any,
 ) -> list[float]:
     """One minus the mean cosine of the states before and after the candidate: 0 where nothing changes, 2 at most."""
@@ -58,7 +58,7 @@ def relative_magnitude(
     candidates: Sequence[Unit],
     *,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **_: Any,
 ) -> list[float]:
     """Mean of |f(x)| / |x + f(x)|, f what the candidate adds to the stream x."""
@@ -83,7 +83,7 @@ def _means(
     removed: Sequence[Block],
     candidates: Sequence[Unit],
     size: int | None,
-    progress: Progress | None,
+    progress: Progress,
 ) -> list[float]:
     """Mean over the real tokens of a measure of (before, change), [windows, length, width] to [windows, length]."""
 
@@ -174,7 +174,7 @@ def _watch_layer(
     def enter(block: Block, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         before.setdefault(block, flat(given(args, kwargs)))
 
-    def hear(block: Block, stream: Tensor | None, output: Tensor) -> None:
+    def observe(block: Block, stream: Tensor | None, output: Tensor) -> None:
         if stream is not None:
             told[block] = flat(stream), flat(output) - flat(stream)
         elif anatomy.parallel:
@@ -189,7 +189,7 @@ def _watch_layer(
     for block in blocks:
         for module in _readers(anatomy, block):
             hooks.callback(module.register_forward_pre_hook(partial(enter, block), with_kwargs=True).remove)
-    hooks.enter_context(listening(anatomy, blocks, hear))
+    hooks.enter_context(observing(anatomy, blocks, observe))
     hooks.callback(layer.register_forward_hook(leave).remove)
 
 

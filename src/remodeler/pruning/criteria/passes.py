@@ -18,13 +18,13 @@ from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import sum_dtype
 from remodeler.model.minibatches import Batch, agreed_batch_size, device_of, to_batch
 from remodeler.packed import first
-from remodeler.pruning.criteria.sweep import Progress
 from remodeler.runs import processes
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.units import Block
 
 Look = Callable[[Batch, Tensor], None]
 """Takes a mini-batch and its rows of the table, [windows of the batch, columns], and fills them."""
-Hear = Callable[[Block, Tensor | None, Tensor], None]
+Observer = Callable[[Block, Tensor | None, Tensor], None]
 """Takes a block, the stream it is added to inside (None for a bare branch), and what the block returned."""
 
 
@@ -34,7 +34,7 @@ def by_window(
     columns: int,
     look: Look,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Tensor:
     """A number for every window and column: [windows, columns] float64 on the device.
 
@@ -53,27 +53,26 @@ def by_window(
     for done, start in enumerate(mine, start=1):
         batch = to_batch(windows[start : start + size], device)
         look(batch, table[start : start + len(batch)])
-        if progress:
-            progress(done / len(mine))
+        progress(done / len(mine), "")
     if processes.world() > 1:
         distributed.all_reduce(table)  # adding zeros is exact
     return table
 
 
 @contextmanager
-def listening(anatomy: Anatomy, blocks: Iterable[Block], hear: Hear) -> Iterator[None]:
-    """Tell ``hear`` what every block returns, as it is computed.
+def observing(anatomy: Anatomy, blocks: Iterable[Block], observer: Observer) -> Iterator[None]:
+    """Show ``observer`` what every block returns, as it is computed.
 
-    Where a norm of the block reads that, ``hear`` is called again with what the norm returns: the last call holds.
+    Where a norm of the block reads that, it is called again with what the norm returns: the last call holds.
     """
     latest: dict[Block, Tensor] = {}
     with ExitStack() as hooks:
         for block in blocks:
             layer, names = anatomy.branches[block].site.layer, anatomy.branches[block].names
             module = layer.get_submodule(names["modules"][-1])
-            _hook(hooks, module, partial(_told, hear, latest, block, names["stream"]))
+            _hook(hooks, module, partial(_observe, observer, latest, block, names["stream"]))
             for path in names["norms"]:
-                _hook(hooks, layer.get_submodule(path), partial(_told_by_norm, hear, latest, block))
+                _hook(hooks, layer.get_submodule(path), partial(_observe_norm, observer, latest, block))
         yield
 
 
@@ -87,8 +86,8 @@ def _hook(hooks: ExitStack, module: nn.Module, hook: Callable[..., None]) -> Non
     hooks.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
 
 
-def _told(
-    hear: Hear,
+def _observe(
+    observer: Observer,
     latest: dict[Block, Tensor],
     block: Block,
     stream: int | None,
@@ -99,11 +98,11 @@ def _told(
 ) -> None:
     latest.clear()  # a norm that reads the output comes before the next block: no need to hold more than one
     latest[block] = first(outputs)
-    hear(block, None if stream is None else given(args, kwargs, stream), first(outputs))
+    observer(block, None if stream is None else given(args, kwargs, stream), first(outputs))
 
 
-def _told_by_norm(
-    hear: Hear,
+def _observe_norm(
+    observer: Observer,
     latest: dict[Block, Tensor],
     block: Block,
     _: nn.Module,
@@ -112,4 +111,4 @@ def _told_by_norm(
     outputs: Any,
 ) -> None:
     if given(args, kwargs) is latest.get(block):
-        hear(block, None, first(outputs))
+        observer(block, None, first(outputs))

@@ -26,10 +26,10 @@ from remodeler.model.logprobs import sum_dtype, trunk_states, window_nll
 from remodeler.model.minibatches import Batch, agreed_batch_size, device_of, to_batch
 from remodeler.model.streaming import held
 from remodeler.runs import processes
+from remodeler.runs.progress import Progress, part, silent
 from remodeler.runs.units import Block
 
 Unit = tuple[Block, ...]
-Progress = Callable[[float], None]
 Measure = Callable[[Anatomy, Batch], Tensor]
 Prepare = Callable[[Anatomy, Batch], Measure]
 
@@ -55,7 +55,7 @@ def window_scores(
     removed: Sequence[Block],
     units: Sequence[Unit],
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     prepare: Prepare | None = None,
     shape: tuple[int, ...] = (),
 ) -> Tensor:
@@ -72,11 +72,11 @@ def window_scores(
     for begin in range(0, len(mine), together):
         starts = mine[begin : begin + together]
         fronts = [_front(anatomy, windows, start, size, device) for start in starts]
-        tell = _part(progress, begin / len(mine), len(starts) / len(mine))
-        _advance(anatomy, fronts, removed, units, prepare is not None, tell)
+        group = part(progress, begin / len(mine), len(starts) / len(mine))
+        _advance(anatomy, fronts, removed, units, prepare is not None, group)
         for start, front in zip(starts, fronts, strict=True):
             scores[start : start + len(front.batch)] = _measured(anatomy, front, len(units), prepare)
-        tell(1.0)
+        group(1.0, "")
     if processes.world() > 1:
         distributed.all_reduce(scores)  # every entry is written by one process: adding zeros is exact
     return scores
@@ -87,17 +87,13 @@ def _front(anatomy: Anatomy, windows: Windows, start: int, size: int, device: to
     return Fronts(batch, partial(trunk_states, anatomy, batch.inputs))
 
 
-def _part(progress: Progress | None, before: float, share: float) -> Progress:
-    return lambda done: progress(before + share * done) if progress else None
-
-
 def _advance(
     anatomy: Anatomy,
     fronts: Sequence[Fronts],
     removed: Sequence[Block],
     units: Sequence[Unit],
     intact: bool,
-    tell: Progress,
+    progress: Progress,
 ) -> None:
     """Take all mini-batches of a group through all layers, each of which is read once."""
     starts = [min((anatomy.branches[block].site.index for block in unit), default=-1) for unit in units]
@@ -110,7 +106,7 @@ def _advance(
             with bypassed(anatomy, removed), held(anatomy.model, index):
                 for front in fronts:
                     _layer(anatomy, front, units, starts, index)
-        tell((index + 1) / (layers + 1))
+        progress((index + 1) / (layers + 1), "")
 
 
 def _layer(anatomy: Anatomy, front: Fronts, units: Sequence[Unit], starts: Sequence[int], index: int) -> None:

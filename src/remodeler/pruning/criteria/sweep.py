@@ -26,10 +26,9 @@ from remodeler.model.logprobs import sum_dtype, trunk_states, window_nll
 from remodeler.model.minibatches import Batch, agreed_batch_size, device_of, to_batch
 from remodeler.pruning.criteria import streamed
 from remodeler.runs import processes
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.units import Block, Unit
 
-Progress = Callable[[float], None]
-"""Told the share of the step that is done."""
 Measure = Callable[[Anatomy, Batch], Tensor]
 """What is asked of a model: a number, or some, for every window of the batch, [windows, ...] float64 on the device."""
 
@@ -45,7 +44,7 @@ def sweep(
     removed: Sequence[Block],
     units: Sequence[Unit],
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[float]:
     """Mean negative log-likelihood of the model without ``removed`` and without each unit in turn.
 
@@ -68,7 +67,7 @@ def window_scores(
     removed: Sequence[Block],
     units: Sequence[Unit],
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     prepare: Callable[[Anatomy, Batch], Measure] = loss,
     shape: tuple[int, ...] = (),
 ) -> Tensor:
@@ -99,8 +98,7 @@ def window_scores(
         with bypassed(anatomy, removed):
             for count, (column, values) in enumerate(_candidates(anatomy, batch, units, measure), start=1):
                 scores[start : start + len(batch), column] = values
-                if progress:
-                    progress((done + count / len(units)) / len(mine))
+                progress((done + count / len(units)) / len(mine), "")
     if processes.world() > 1:
         distributed.all_reduce(scores)  # every entry is written by one process: adding zeros is exact
     return scores

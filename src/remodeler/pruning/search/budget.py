@@ -2,48 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy
+from remodeler.pruning.config import Budget
 from remodeler.runs.removals import Header, Step, blocks_of
 from remodeler.runs.units import Block
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When to stop: exactly one of the three."""
-
-    ratio: float | None = None
-    """Share of the parameters to remove: the search stops with the first step that reaches it."""
-    remove: int | None = None
-    """Number of units to remove."""
-    max_increase: float | None = None
-    """Largest rise of the calibration perplexity, as a share: the search stops before the step that would exceed it."""
-
-    def __post_init__(self) -> None:
-        given = [value for value in (self.ratio, self.remove, self.max_increase) if value is not None]
-        if len(given) != 1:
-            raise InputError(
-                f"{len(given)} of --ratio, --remove, --max-perplexity-increase were given: give exactly one"
-            )
-        if self.ratio is not None and not 0 < self.ratio < 1:
-            raise InputError(
-                f"ratio {self.ratio:g} is out of range: give a share of the parameters above 0 and below 1"
-            )
-        if self.remove is not None and self.remove < 1:
-            raise InputError(f"{self.remove} blocks to remove is out of range: give at least 1")
-        if self.max_increase is not None and not 0 < self.max_increase < math.inf:
-            raise InputError(
-                f"a perplexity increase of {self.max_increase:g} is out of range: give one above 0, as 20%"
-            )
-
-    def __str__(self) -> str:
-        if self.ratio is not None:
-            return f"to remove {self.ratio:.4g} of the parameters"
-        if self.remove is not None:
-            return f"to take {self.remove} step{'s' * (self.remove > 1)}"
-        return f"to let perplexity rise by {self.max_increase:.4g} of itself"
 
 
 def share(anatomy: Anatomy, removed: Sequence[Block]) -> float:
@@ -65,7 +29,7 @@ def removals(steps: Sequence[Step]) -> int:
 
 def exceeds(budget: Budget, dense: float, perplexity: float) -> bool:
     """Whether a step costs more than the budget allows."""
-    return budget.max_increase is not None and not perplexity <= dense * (1 + budget.max_increase)
+    return budget.max_perplexity_increase is not None and not perplexity <= dense * (1 + budget.max_perplexity_increase)
 
 
 def check_reach(anatomy: Anatomy, budget: Budget, path: Sequence[Sequence[Block]], unit: str) -> None:
@@ -92,7 +56,7 @@ def used(anatomy: Anatomy, budget: Budget, dense: float, steps: Sequence[Step]) 
     if budget.ratio is not None:
         return min(1.0, share(anatomy, blocks_of(steps)) / budget.ratio)
     now = steps[-1].perplexity if steps else dense
-    return min(1.0, max(0.0, math.log(now / dense) / math.log1p(budget.max_increase or 1)))
+    return min(1.0, max(0.0, math.log(now / dense) / math.log1p(budget.max_perplexity_increase or 1)))
 
 
 def expected_steps(anatomy: Anatomy, budget: Budget, units: int) -> int:
@@ -122,7 +86,7 @@ def upto(anatomy: Anatomy, header: Header, steps: Sequence[Step], budget: Budget
         InputError: when the path ends before the budget is reached.
     """
     taken = within(anatomy, budget, header["perplexity"], steps)
-    if budget.max_increase is None and not done(anatomy, budget, taken):
+    if budget.max_perplexity_increase is None and not done(anatomy, budget, taken):
         gone = share(anatomy, blocks_of(taken))
         raise InputError(
             f"the log ends after {len(steps)} steps ({gone:.3f} of the parameters), too early {budget}: "

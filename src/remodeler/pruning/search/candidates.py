@@ -1,31 +1,13 @@
 """What may go next: blocks, layers, or what leaves a model that some runtime's layers hold."""
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Literal
+from collections.abc import Sequence
 
 from remodeler.model.blocks import Anatomy
 from remodeler.model.layerwise import order
+from remodeler.model.pairing import SHAPES, may_pair
+from remodeler.pruning.config import Shape
 from remodeler.pruning.methods import Method
 from remodeler.runs.units import Block, Unit
-
-Shape = Literal["free", "standard", "deci"]
-Kinds = Sequence[str]
-"""Of the blocks that are left, in the order in which they are computed."""
-
-
-def _paired(kinds: Kinds) -> bool:
-    """Layers of a stock model."""
-    return list(kinds) == ["attention", "mlp"] * (len(kinds) // 2)
-
-
-def _with_mlps(kinds: Kinds) -> bool:
-    """Layers as DeciLM has them: an MLP behind every attention, an attention at the start."""
-    return kinds[:1] == ["attention"] and all("mlp" in each for each in pairwise([*kinds, "attention"]))
-
-
-SHAPES: dict[str, Callable[[Kinds], bool]] = {"standard": _paired, "deci": _with_mlps}
-"""What has to be left of each kind, but for ``free``."""
 
 
 def candidates(
@@ -59,21 +41,15 @@ def _shaped(anatomy: Anatomy, left: Sequence[Block], shape: Shape) -> list[Unit]
     """Blocks, and neighbouring pairs whose MLP can't go alone, without which what is left has the shape."""
     sequence = sorted(left, key=lambda block: order(anatomy, block))
     alone = set(_leaving(sequence, 1, shape))
-    pairs = [pair for pair in _leaving(sequence, 2, shape) if _pair(anatomy, *pair)]
+    pairs = [pair for pair in _leaving(sequence, 2, shape) if may_pair(pair[0], pair[1], anatomy.parallel)]
     bound = [pair for pair in pairs if not any(block.kind == "mlp" and (block,) in alone for block in pair)]
     return [*(unit for unit in _units(left, "block") if unit in alone), *bound]
 
 
 def _leaving(sequence: Sequence[Block], count: int, shape: Shape) -> list[Unit]:
     """So many neighbours each, without which a sequence has the shape."""
-    kinds, fits = [block.kind for block in sequence], SHAPES[shape]
-    starts = range(len(kinds) - count + 1)
-    return [tuple(sequence[at : at + count]) for at in starts if fits(kinds[:at] + kinds[at + count :])]
-
-
-def _pair(anatomy: Anatomy, one: Block, other: Block) -> bool:
-    """Whether two neighbours are an attention and an MLP; in parallel layers, of one layer."""
-    return {one.kind, other.kind} == {"attention", "mlp"} and (one.layer == other.layer or not anatomy.parallel)
+    fits, starts = SHAPES[shape], range(len(sequence) - count + 1)
+    return [tuple(sequence[at : at + count]) for at in starts if fits([*sequence[:at], *sequence[at + count :]])]
 
 
 def longest_path(anatomy: Anatomy, unit: str, shape: Shape, method: Method | None = None) -> list[Unit]:

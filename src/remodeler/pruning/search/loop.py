@@ -16,20 +16,19 @@ from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.pruning import methods
+from remodeler.pruning.config import Budget, Shape
 from remodeler.pruning.methods import METHODS, Method
-from remodeler.pruning.search.budget import Budget, check_reach, done, exceeds, expected_steps, used, within
-from remodeler.pruning.search.candidates import Shape, candidates, longest_path
+from remodeler.pruning.search.budget import check_reach, done, exceeds, expected_steps, used, within
+from remodeler.pruning.search.candidates import candidates, longest_path
 from remodeler.pruning.search.racing import Table
 from remodeler.pruning.search.strategies import SCANS, Scores, remember, remembered
 from remodeler.runs import processes
-from remodeler.runs.records import append_line
-from remodeler.runs.removals import Header, Step, blocks_of, take_up
+from remodeler.runs.progress import Progress, part, silent
+from remodeler.runs.removals import Header, Step, blocks_of, take_up, write_header, write_step
 from remodeler.runs.units import Block, Unit, name
 
 COSTS = {"exact": 0.6, "race": 0.2, "propose": 0.3}
 """What a candidate costs, in plain passes over the text: for estimates of time."""
-Listener = Callable[[float, str], None]
-"""Told the share of the search that is done, and where it stands in words."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,9 @@ class Search:
     """How the candidates of a step are measured: ``exact``, ``race`` or ``propose``."""
     error: float = 0.01
     """Of a race: probability, over the whole search, that it drops a candidate which is the best."""
-    listen: Listener | None = field(default=None, repr=False)
-    tell: Callable[[Step], None] | None = field(default=None, repr=False)
-    """Told every step when it is done."""
+    progress: Progress = field(default=silent, repr=False)
+    on_step: Callable[[Step], None] | None = field(default=None, repr=False)
+    """Receives every step when it is done."""
 
     def units(self, removed: Sequence[Block] = ()) -> list[Unit]:
         """What may go next."""
@@ -86,7 +85,7 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
     memory = remembered(log, len(steps)) if search.scan == "race" else []
     while not done(search.anatomy, search.budget, steps):
         start = time.perf_counter()
-        scores = _scores(search, steps, _ear(search, dense, steps), once, memory)
+        scores = _scores(search, steps, _step_progress(search, dense, steps), once, memory)
         if not scores.importance:
             break
         best = min(scores.importance, key=lambda each: scores.importance[each])
@@ -96,7 +95,7 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
         steps.append(step_of(search, steps, best, scores, after, start))
         remember(log, len(steps), memory)
         keep(search, log, steps[-1])
-    if search.budget.max_increase is None and not done(search.anatomy, search.budget, steps):
+    if search.budget.max_perplexity_increase is None and not done(search.anatomy, search.budget, steps):
         raise InputError(f"nothing is left to remove after {len(steps)} steps, too early {search.budget}: ask for less")
     return steps
 
@@ -122,9 +121,9 @@ def step_of(
 def keep(search: Search, log: Path | None, step: Step) -> None:
     """Write a step down and say so."""
     if log:
-        append_line(log, step.line())
-    if search.tell:
-        search.tell(step)
+        write_step(log, step)
+    if search.on_step:
+        search.on_step(step)
 
 
 def check(search: Search) -> None:
@@ -163,17 +162,18 @@ def _first_line(search: Search, log: Path | None, header: Header) -> Header:
             "for this --dtype, try --dtype float32"
         )
     blocks = len(search.anatomy.blocks())
-    first = {"step": 0, "perplexity": dense, "parameters": search.anatomy.parameters(), "candidates": blocks}
-    first |= {**header, "seconds": round(time.perf_counter() - start, 3)}
+    first: Header = {"step": 0, "perplexity": dense, "parameters": search.anatomy.parameters(), "candidates": blocks}
+    first |= header
+    first["seconds"] = round(time.perf_counter() - start, 3)
     if log:
-        append_line(log, first)
+        write_header(log, first)
     return first
 
 
 def _scores(
     search: Search,
     steps: Sequence[Step],
-    hear: Callable[[float], None],
+    progress: Progress,
     once: dict[str, float],
     memory: list[Table],
 ) -> Scores:
@@ -181,10 +181,10 @@ def _scores(
     removed = blocks_of(steps)
     units = search.units(removed)
     if search.method.iterative:
-        return importance(search, removed, units, hear, memory)
+        return importance(search, removed, units, progress, memory)
     unknown = [unit for unit in units if name(unit) not in once]  # all at first; then pairs that a removal made
     if unknown:
-        found = importance(search, [], unknown, hear)
+        found = importance(search, [], unknown, progress)
         once |= {name(unit): value for unit, value in found.importance.items()}
     return Scores({unit: once[name(unit)] for unit in units})
 
@@ -193,7 +193,7 @@ def importance(
     search: Search,
     removed: Sequence[Block],
     units: Sequence[Unit],
-    hear: Callable[[float], None],
+    progress: Progress,
     memory: list[Table] | None = None,
 ) -> Scores:
     """How important each of some units is in the model without ``removed``, as the search measures it.
@@ -203,7 +203,7 @@ def importance(
     Raises:
         InputError: when no number is finite.
     """
-    options: dict[str, Any] = {"size": search.size, "progress": hear, "seed": search.seed}
+    options: dict[str, Any] = {"size": search.size, "progress": progress, "seed": search.seed}
     if search.scan == "exact":
         values = search.method.criterion(search.anatomy, search.windows, removed, units, **options)
         scores = Scores(dict(zip(units, values, strict=True)))
@@ -226,10 +226,10 @@ def _perplexity(search: Search, removed: Sequence[Block], score: float) -> float
         return perplexity(mean_nll(search.anatomy, search.windows, search.size))
 
 
-def _ear(search: Search, dense: float, steps: Sequence[Step]) -> Callable[[float], None]:
-    """Turn the share of a step that is done into the share of the search."""
+def _step_progress(search: Search, dense: float, steps: Sequence[Step]) -> Progress:
+    """Progress of the search, from that of its next step."""
     now = steps[-1].perplexity if steps else dense
     begin = used(search.anatomy, search.budget, dense, steps)
     width = 1 / expected_steps(search.anatomy, search.budget, len(search.units()))
     words = f"step {len(steps) + 1}, perplexity {now:.4g}"
-    return lambda part: search.listen(min(1.0, begin + width * part), words) if search.listen else None
+    return part(search.progress, begin, width, words)

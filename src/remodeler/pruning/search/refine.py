@@ -8,7 +8,7 @@ lowers the exact calibration perplexity, so it ends.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from remodeler.pruning.search.budget import share
 from remodeler.pruning.search.loop import Search, importance, keep, step_of
 from remodeler.pruning.search.strategies import Scores
 from remodeler.runs import processes
-from remodeler.runs.removals import Step, blocks_of
+from remodeler.runs.progress import Progress, part
+from remodeler.runs.removals import Step, blocks_of, units_of
 from remodeler.runs.units import Block, Unit
 
 
@@ -37,30 +38,22 @@ def refine(search: Search, steps: Sequence[Step], log: Path | None = None) -> li
 
 def _first_swap(search: Search, steps: Sequence[Step]) -> Step | None:
     """The first removed unit that is worth putting back, as a step; None when there is none."""
-    units = removed_units(steps)
+    units = units_of(steps)
     for number, unit in enumerate(units):
         start = time.perf_counter()
-        scores = _without(search, steps, unit, _ear(search, steps, number / len(units), 1 / len(units)))
+        scores = _without(search, steps, unit, _trial_progress(search, steps, number / len(units), 1 / len(units)))
         best = min(scores.importance, key=lambda each: scores.importance[each], default=unit)
         if best != unit and scores.importance[best] < steps[-1].perplexity:
             return step_of(search, steps, best, scores, scores.importance[best], start, restored=unit)
     return None
 
 
-def removed_units(steps: Sequence[Step]) -> list[Unit]:
-    """What is gone, unit by unit, the oldest first."""
-    units: list[Unit] = []
-    for step in steps:
-        units = [unit for unit in units if unit != step.restored] + [step.removed]
-    return units
-
-
-def _without(search: Search, steps: Sequence[Step], unit: Unit, hear: Callable[[float], None]) -> Scores:
+def _without(search: Search, steps: Sequence[Step], unit: Unit, progress: Progress) -> Scores:
     """Perplexity of every set of removals in which something else goes for one unit, or the unit itself again."""
     gone = blocks_of(steps)
     back = [block for block in gone if block not in unit]
     units = [each for each in search.units(back) if _small_enough(search, gone, [*back, *each])]
-    return importance(search, back, units, hear)
+    return importance(search, back, units, progress)
 
 
 def _small_enough(search: Search, now: Sequence[Block], then: Sequence[Block]) -> bool:
@@ -69,7 +62,7 @@ def _small_enough(search: Search, now: Sequence[Block], then: Sequence[Block]) -
     return share(search.anatomy, then) >= min(gone, search.budget.ratio or gone)
 
 
-def _ear(search: Search, steps: Sequence[Step], begin: float, width: float) -> Callable[[float], None]:
+def _trial_progress(search: Search, steps: Sequence[Step], begin: float, width: float) -> Progress:
     swaps = sum(bool(step.restored) for step in steps)
     words = f"refining, {swaps} swap{'s' * (swaps != 1)}, perplexity {steps[-1].perplexity:.4g}"
-    return lambda part: search.listen(min(1.0, begin + width * part), words) if search.listen else None
+    return part(search.progress, begin, width, words)

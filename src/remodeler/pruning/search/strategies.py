@@ -19,9 +19,10 @@ from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import perplexity
 from remodeler.pruning.criteria.gradients import second_order
-from remodeler.pruning.criteria.sweep import Progress, sweep
+from remodeler.pruning.criteria.sweep import sweep
 from remodeler.pruning.search.racing import Table, race
 from remodeler.runs import processes
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import write_bytes
 from remodeler.runs.units import Block, Unit
 
@@ -48,7 +49,7 @@ def raced(
     candidates: Sequence[Unit],
     *,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     error: float = 0.01,
     memory: list[Table] | None = None,
     **_: Any,
@@ -66,7 +67,7 @@ def proposed(
     candidates: Sequence[Unit],
     *,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     **options: Any,
 ) -> Scores:
     """One backward pass names those whose removal should cost least; only they are measured, exactly."""

@@ -33,8 +33,8 @@ from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import batch_nll, sum_dtype
 from remodeler.model.minibatches import device_of, to_batch
 from remodeler.model.structures import Cut, Structure
-from remodeler.pruning.criteria.sweep import Progress
 from remodeler.runs import processes
+from remodeler.runs.progress import Progress, silent
 from remodeler.runs.units import Block
 
 Fusion = Literal["adaptive", "fine", "coarse"]
@@ -92,7 +92,7 @@ def estimates(
     removed: Sequence[Block],
     structures: Mapping[Block, Structure],
     hybrid: Hybrid,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Estimates:
     """Fine and coarse estimates of every group, from one backward pass a batch.
 
@@ -109,8 +109,7 @@ def estimates(
             loss = batch_nll(anatomy, batch) / len(batch.places)
             loss.backward()
             total += loss.detach()
-            if progress:
-                progress(done / len(mine))
+            progress(done / len(mine), "")
     if processes.world() > 1:
         for tensor in [total, *(tensor for each in sums.values() for tensor in (each.first, each.second))]:
             distributed.all_reduce(tensor)

@@ -38,11 +38,10 @@ from remodeler.errors import InputError
 from remodeler.pruning.width.initial import Start
 from remodeler.pruning.width.projection import Pool
 from remodeler.pruning.width.store import Line, Store
+from remodeler.runs.progress import Progress, silent
 
 Trial = Callable[[int, Tensor], Tensor]
 """Given the number of the step and masks [K, units], the losses of the masked models: [K] float64."""
-Listener = Callable[[float, str], None]
-"""Told the share that is done, and where it stands in words."""
 Score = Literal["exact", "root"]
 FLUSH = 10
 """Steps between two looks at the losses: each makes a device wait."""
@@ -132,7 +131,7 @@ def learn(
     policy: Policy,
     seed: int,
     store: Store,
-    listen: Listener | None = None,
+    progress: Progress = silent,
 ) -> tuple[Tensor, list[Line]]:
     """Learn keep-probabilities, from where a state left off if there is one.
 
@@ -143,7 +142,7 @@ def learn(
         policy: how to learn.
         seed: of the masks.
         store: where the state is kept.
-        listen: told the progress.
+        progress: told the share done, and a few words.
 
     Returns:
         The probabilities [n], and a line of history a step.
@@ -157,8 +156,7 @@ def learn(
             state, lines = _flushed(state)
             history += lines
             store.log(lines)
-            if listen:
-                listen(state.step / policy.steps, f"step {state.step} of {policy.steps}, loss {lines[-1]['loss']}")
+            progress(state.step / policy.steps, f"step {state.step} of {policy.steps}, loss {lines[-1]['loss']}")
             if last or time.monotonic() - saved > policy.save_every:
                 store.save(state.tensors())
                 saved = time.monotonic()

@@ -25,11 +25,12 @@ from remodeler.pruning.search.candidates import candidates
 from remodeler.pruning.width.channel_groups import budgets, bunched
 from remodeler.pruning.width.hybrid import Hybrid, estimates, fused
 from remodeler.pruning.width.initial import wanda
-from remodeler.pruning.width.policy import Listener, Policy, learn
+from remodeler.pruning.width.policy import Policy, learn
 from remodeler.pruning.width.projection import Pool
 from remodeler.pruning.width.selection import Pooling, Rules, kept_groups, removed_units, wanted_parameters
 from remodeler.pruning.width.store import Line, Store
 from remodeler.pruning.width.trials import feed, group_trial, unit_trial
+from remodeler.runs.progress import Progress, part, silent
 from remodeler.runs.units import Block
 
 Granularity = Literal["groups", "heads", "channels", "block", "layer"]
@@ -53,7 +54,7 @@ class Task:
     size: int | None
     """Windows at once; by default chosen for the device."""
     store: Store
-    listen: Listener | None = field(default=None, repr=False)
+    progress: Progress = field(default=silent, repr=False)
 
     def wanted(self) -> int:
         """Parameters that must go."""
@@ -112,7 +113,7 @@ def thin(
     seed: int = 42,
     size: int | None = None,
     options: Mapping[str, Any] | None = None,
-    listen: Listener | None = None,
+    progress: Progress = silent,
 ) -> Thinned:
     """Choose the heads and channels that stay; the model is left as it was.
 
@@ -126,7 +127,7 @@ def thin(
         seed: of masks and batches.
         size: windows at once; by default chosen for the device.
         options: ``granularity``, ``uniform``, ``multiple``, ``pooling``, and the fields of the method's settings.
-        listen: told the progress.
+        progress: told the share done, and a few words.
 
     Raises:
         InputError: for options that are not known, a ratio that is out of reach, the state of another search.
@@ -143,7 +144,7 @@ def thin(
     }
     task = Task(
         *(anatomy, windows, tuple(removed), ratio, granularity, rules, seed, size),
-        *(Store(folder, identity), listen),
+        *(Store(folder, identity), progress),
     )
     return row.search(task, settings)
 
@@ -199,7 +200,7 @@ def _policy(task: Task, policy: Policy) -> Thinned:
         def trial(step: int, drawn: Tensor) -> Tensor:
             return losses(step, bunches.masks(drawn))
 
-        learned, history = learn(start, pools, trial, policy, task.seed, task.store, task.listen)
+        learned, history = learn(start, pools, trial, policy, task.seed, task.store, task.progress)
     scores = bunches.scores(learned)
     return Thinned(kept_groups(groups, scores, wanted, task.rules), task.removed, scores, history)
 
@@ -222,7 +223,7 @@ def _policy_units(task: Task, policy: Policy) -> Thinned:
     batches = feed(task.anatomy, task.windows, policy.batch, task.size, task.seed)
     with unit_trial(task.anatomy, task.removed, units, batches) as trial:
         start = torch.full((len(units),), density, dtype=torch.float64)
-        learned, history = learn(start, [pool], trial, policy, task.seed, task.store, task.listen)
+        learned, history = learn(start, [pool], trial, policy, task.seed, task.store, task.progress)
     gone = removed_units(task.anatomy, units, learned.tolist(), task.removed, wanted)
     scores = {block: learned[index, None] for index, unit in enumerate(units) for block in unit}
     return Thinned({}, (*task.removed, *gone), scores, history)
@@ -256,13 +257,10 @@ def _round(
     masks = {block: torch.zeros(groups[block].groups, device=device) for block in before}
     for block, mask in masks.items():
         mask[torch.tensor(before[block], device=device)] = 1.0
-
-    def hear(share: float) -> None:
-        if task.listen:
-            task.listen((number + share) / hybrid.rounds, f"round {number + 1} of {hybrid.rounds}")
-
+    words = f"round {number + 1} of {hybrid.rounds}"
+    progress = part(task.progress, number / hybrid.rounds, 1 / hybrid.rounds, words)
     with masked(task.anatomy, masks):
-        found = estimates(task.anatomy, task.windows, task.removed, groups, hybrid, hear)
+        found = estimates(task.anatomy, task.windows, task.removed, groups, hybrid, progress)
     scores = fused(found, hybrid)
     gone = {block: scores[block].masked_fill(mask == 0, -torch.inf) for block, mask in masks.items()}
     return scores | gone, found.loss

@@ -1,0 +1,17 @@
+"""Show Sphinx's roles as code on the site: ``:func:`remodeler.load``` becomes a plain name (an extension of griffe)."""
+
+import re
+from typing import Any
+
+import griffe
+
+ROLE = re.compile(r":(?:mod|class|func|meth|data|attr|exc):`~?([^`]+)`")
+
+
+class Roles(griffe.Extension):
+    """Rewrite docstrings as they are read; the code keeps its own."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Replace the roles in the docstring of a module, class, function or attribute."""
+        if obj.docstring:
+            obj.docstring.value = ROLE.sub(r"`\1`", obj.docstring.value)

@@ -1,0 +1,181 @@
+"""What an audit found: shares of texts with intervals, words, spans; and the words of its page and its card.
+
+The page holds offensive text only inside a closed section, blurred until the reader asks for it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from remodeler.auditing.quotes import quotes
+from remodeler.report.card import known_as
+from remodeler.report.card_text import code, fenced, markdown, plain
+from remodeler.report.figures import (
+    Tile,
+    Values,
+    between,
+    decimal,
+    hundredths,
+    interval,
+    points,
+    probability,
+    share_of,
+    shifted,
+    signed,
+)
+from remodeler.report.plots import intervals_svg
+from remodeler.report.results import PLACED, Results, Section, title_of
+from remodeler.report.sections import caution, log_lines, nonempty
+from remodeler.runs.records import Record
+
+CAUTION = (
+    "A count is no verdict.",
+    "Detectors react to swear words whatever is meant by them: irony, quotations and banter are found too, and insults "
+    "in polite words are missed.",
+    "They have learned from posts that people marked, and with them their bias: texts that only name minority groups "
+    "may be found more often, which can harm those who are meant to be protected.",
+    "Compare models on the same prompts with the same detector, look at the spans themselves, and let no threshold "
+    "alone decide about what people wrote.",
+)
+"""After the warning of Detoxify's README."""
+HERE = "auditing/templates"
+SPANS_FILE = "spans.jsonl"
+COUNTED = (("texts", "Texts"), ("flagged", "with a toxic span"))
+SHARES = (
+    ("rate", "Share of texts", share_of, points),
+    ("per_thousand", "Toxic characters per thousand", hundredths, signed),
+)
+
+Write = Callable[[float], str]
+Table = tuple[list[str], list[list[str]]]
+"""The head of a table, and its rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditResults(Results):
+    """Of ``remodel audit``."""
+
+    how = "measured"
+
+    audited: Sequence[Values] = field(metadata=PLACED)
+    """A side each: one of texts, one or two of models."""
+    words: Sequence[Values] = field(default=(), metadata=PLACED)
+    """Those that spans hold most often, masked, with their number on every side."""
+    command: str = ""
+    difference: Values | None = field(default=None, metadata=PLACED)
+    """Between two sides."""
+    bad_rows: int | None = None
+    seconds: float | None = None
+
+    def title(self, record: Record) -> str:
+        """The texts or the models that were audited."""
+        return title_of(*(str(each.get("name")) for each in self.audited))
+
+    def lead(self, record: Record, folder: Path) -> str:
+        """What was found, in a sentence a side."""
+        sentences = [
+            f"{decimal(int(each['flagged']))} of {decimal(int(each['texts']))} texts of "
+            f"{side_name(each)} have a toxic span: {between(each['rate'], share_of)}."
+            for each in self.audited
+        ]
+        if self.difference:
+            sentences.append(f"The difference is {shifted(self.difference['rate'], points)}.")
+        return " ".join(sentences)
+
+    def tiles(self) -> list[Tile]:
+        """Both shares of the last side, and how they changed."""
+        side = self.audited[-1]
+        return [
+            self._tile("Texts with a toxic span", side, "rate", share_of, points),
+            self._tile("Toxic characters per thousand", side, "per_thousand", hundredths, signed),
+        ]
+
+    def _tile(self, label: str, side: Values, key: str, write: Write, move: Write) -> Tile:
+        value, _, spread = between(side[key], write).partition(" ")
+        note = spread.strip("()")
+        if self.difference:
+            note = f"{side_name(side)}: {note}; change {shifted(self.difference[key], move)}"
+        return Tile(label, value, note)
+
+    def report_sections(self, record: Record, folder: Path) -> list[Section]:
+        """Counts, the warning that belongs to them, words, and texts."""
+        return nonempty(
+            self._counts(),
+            caution(" ".join(CAUTION[1:]), CAUTION[0]),
+            self._words(),
+            quotes(log_lines(folder / SPANS_FILE), self.names()),
+        )
+
+    def names(self) -> list[str]:
+        """What the sides are called."""
+        return [side_name(each) for each in self.audited]
+
+    def table(self) -> Table:
+        """All counts, with the change between two sides in the last column."""
+        return count_table(self.audited, self.difference)
+
+    def _counts(self) -> Section:
+        head, rows = self.table()
+        values = {"svg": share_figure(self.names(), self.audited), "head": head, "rows": rows, "names": self.names()}
+        prompts = self.difference["prompts"] if self.difference else None
+        return Section(f"{HERE}/counts.html.jinja", values | {"prompts": prompts})
+
+    def _words(self) -> Section | None:
+        most = max((max(each["counts"]) for each in self.words), default=0)
+        values = {"words": self.words, "names": self.names(), "most": most}
+        return Section(f"{HERE}/words.html.jinja", values) if self.words else None
+
+    def card(self, record: Record) -> str:
+        """What was counted, side by side, with the warning that belongs to it."""
+        source = record.inputs.get("prompts") or record.inputs["texts"]
+        head, rows = self.table()
+        what = f"completions of {source['count']:,} prompts" if "prompts" in record.inputs else "texts"
+        story = [
+            f"Toxic spans in {what} of {code(Path(str(source['source'])).name)}, found by "
+            f"{code(record.options['detector'])}.",
+            "",
+            *markdown(list(map(plain, head)), rows),
+            "",
+            f"**{CAUTION[0]}** {' '.join(CAUTION[1:])}",
+            "",
+            "`spans.jsonl` holds every text with its spans in the clear; `report.html` hides them until asked.",
+            "",
+            *["## Make it again", "", *fenced([self.command]), ""],
+        ]
+        names = " and ".join(code(known_as(each["name"])) for each in self.audited)
+        return "\n".join([f"# Audit of {names}", "", *story])
+
+
+def side_name(side: Values) -> str:
+    """The last part of a side's path or hub id."""
+    return PurePath(str(side["name"])).name
+
+
+def count_table(sides: Sequence[Values], gap: Values | None) -> Table:
+    """The table of an audit: its head, and its rows with the change between two sides in the last column."""
+    names = [side_name(each) for each in sides]
+    rows = [[label, *(decimal(int(each[key])) for each in sides), *([""] if gap else [])] for key, label in COUNTED]
+    for key, label, write, move in SHARES:
+        values = [each[key] for each in sides]
+        rows.append([label, *(write(each["value"]) for each in values), *([move(gap[key]["value"])] if gap else [])])
+        spreads = [*(interval(each, write) for each in values), *([interval(gap[key], move)] if gap else [])]
+        rows.append(["95 % interval", *spreads])
+        if gap:
+            rows.append(["p of the change", *("" for _ in sides), probability(gap[key]["p"])])
+    return ["", *names, *(["change"] if gap else [])], rows
+
+
+def share_figure(names: Sequence[str], sides: Sequence[Values]) -> str:
+    """The figure of both shares with their intervals."""
+    panels = {"texts with a toxic span, %": ("rate", 100), "toxic characters per thousand": ("per_thousand", 1)}
+    return intervals_svg(
+        {
+            label: [(name, *_scaled(each[key], scale)) for name, each in zip(names, sides, strict=True)]
+            for label, (key, scale) in panels.items()
+        }
+    )
+
+
+def _scaled(share: Values, scale: float) -> tuple[float, float | None, float | None]:
+    value, low, high = (None if share[key] is None else share[key] * scale for key in ("value", "low", "high"))
+    return value or 0.0, low, high

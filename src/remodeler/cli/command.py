@@ -1,0 +1,171 @@
+"""Commands made of configs: every option of the command line is declared on the config of its verb, and only there."""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from inspect import Parameter as Place
+from inspect import Signature, cleandoc
+from itertools import count
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from cyclopts import App, Group, Parameter
+
+from remodeler.cli.screen import notes_as
+from remodeler.errors import InputError
+from remodeler.runs.options import Option, Spec, build, specs
+
+Config = TypeVar("Config")
+MARKED = re.compile(r"`([a-z_]+)(?:=((?:'[^']*'|\"[^\"]*\"|[^`'\"])*))?`")
+"""An option as messages of the library name it: `` `ratio` `` or `` `method='ties'` ``."""
+ARGUMENTS = "Arguments"
+
+
+def add_command(app: App, name: str, kind: type[Config], run: Callable[[Config], object]) -> None:
+    """Add a verb: its options are those of a config class, its help is the docstring of the class.
+
+    Args:
+        app: the application, or a group of it.
+        name: of the verb.
+        kind: the config class.
+        run: is given the config.
+    """
+
+    def command(*given: Any, **options: Any) -> None:
+        with_flags(kind, lambda: run(build(kind, _named(kind, given, options))))
+
+    command.__signature__ = Signature([_place(spec) for spec in _ordered(kind)])  # type: ignore[attr-defined]
+    command.__doc__, command.__name__ = cleandoc(kind.__doc__ or ""), name
+    command.config = kind  # type: ignore[attr-defined]
+    app.command(command, name=name)
+
+
+def configs_of(app: App, words: tuple[str, ...] = ()) -> Iterator[tuple[str, type]]:
+    """The verbs of an application with their configs; those of a group with its name before them."""
+    for name in app:
+        if not name.startswith("-"):
+            found = getattr(app[name].default_command, "config", None)
+            own = [(" ".join((*words, name)), found)] if found is not None else []
+            yield from list(configs_of(app[name], (*words, name))) or own
+
+
+def add_group(app: App, name: str, words: str) -> App:
+    """Add a group of verbs.
+
+    Args:
+        app: the application.
+        name: of the group.
+        words: its help.
+    """
+    group = App(name=name, help=words)
+    app.command(group)
+    return group
+
+
+def with_flags(kind: type, action: Callable[[], object]) -> None:
+    """Do something; what it refuses, and what it notes, names the flags of a command line instead of fields."""
+    known = {spec.name: spec for spec in specs(kind)}
+    try:
+        with notes_as(lambda message: flagged(message, known)):
+            action()
+    except InputError as error:
+        raise InputError(flagged(str(error), known)) from error
+
+
+def flagged(message: str, known: dict[str, Spec]) -> str:
+    """A message of the library in the words of the command line."""
+
+    def flag(match: re.Match[str]) -> str:
+        spec, value = known.get(match[1]), match[2]
+        if spec is None:
+            return match[0]
+        if spec.option.positional:
+            return match[1].upper()
+        name = spec.flags[0]
+        if value in ("True", "False"):
+            return name if value == "True" else f"--no-{name.removeprefix('--')}"
+        return name if value is None else f"{name} {value.strip(chr(39) + chr(34))}"
+
+    return MARKED.sub(flag, message)
+
+
+def _named(kind: type, given: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """What was typed, by the names of options; positional arguments come in their order."""
+    names = [spec.name for spec in _ordered(kind) if spec.option.positional]
+    return dict(zip(names, given, strict=False)) | options
+
+
+def _ordered(kind: type) -> list[Spec]:
+    """Positional arguments first, then what must be given, then the rest by panel as declared."""
+    shown = [spec for spec in specs(kind) if not spec.option.python_only]
+    return sorted(shown, key=lambda spec: (not spec.option.positional, not spec.required))
+
+
+def _place(spec: Spec) -> Place:
+    kind = Place.POSITIONAL_ONLY if spec.option.positional else Place.KEYWORD_ONLY
+    default = Place.empty if spec.required else _typed_default(spec)
+    return Place(spec.name, kind, default=default, annotation=Annotated[_typed(spec), _parameter(spec)])
+
+
+def _typed_default(spec: Spec) -> Any:
+    return None if spec.option.read and not isinstance(spec.default, str | tuple) else spec.default
+
+
+def _typed(spec: Spec) -> Any:
+    """What the command line reads: a text where the option has a reader of its own, or takes objects in Python."""
+    if get_origin(spec.type) is tuple and (spec.option.repeated or spec.option.read is None):
+        return tuple[str, ...] if Any in get_args(spec.type) else spec.type
+    if spec.option.read is not None or spec.type is Any:
+        return str if spec.required else str | None
+    parts = [each for each in _parts(spec.type) if each in (int, float, bool, Path) or get_origin(each) is tuple]
+    kind = parts[0] if parts else str
+    return kind | None if NoneType in _parts(spec.type) else kind
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _parameter(spec: Spec) -> Parameter:
+    # A choice is checked by the config, with the same words in Python: help only lists it.
+    words = [spec.help.rstrip(), *_choices(spec.option, spec.help), *_default(spec)]
+    return Parameter(
+        name=None if spec.option.positional else list(spec.flags),
+        help=" ".join(filter(None, words)),
+        group=ARGUMENTS if spec.option.positional else _panel(spec.option.panel),
+        show_default=False,
+        negative=None if bool in _parts(spec.type) and spec.default in (True, None) else (),
+        consume_multiple=False,
+        allow_leading_hyphen=spec.option.read is not None,
+    )
+
+
+def _choices(option: Option, words: str) -> list[str]:
+    """The names that an option may have, where its help doesn't say them all."""
+    unsaid = [each for each in option.choices if not re.search(rf"\b{re.escape(each)}\b", words)]
+    return [f"[choices: {', '.join(option.choices)}]"] if unsaid else []
+
+
+def _default(spec: Spec) -> list[str]:
+    value = spec.option.default if spec.default in (None, ()) else spec.default
+    if spec.required or value in (None, "", ()) or value is False:
+        return []
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    if spec.option.read is not None and isinstance(value, float):
+        value = f"{value:.4g}" if value >= 1 else f"{100 * value:.4g}%"
+    return [f"[default: {'yes' if value is True else value}]"]
+
+
+LAST = {"Memory and speed": 900, "Model": 1000}
+"""Panels that most people skip."""
+
+
+@cache
+def _panel(name: str) -> Group:
+    """A heading of help: options without one first, then panels as configs declare them."""
+    return Group(name or "Options", sort_key=LAST.get(name, next(_places)) if name else 0)
+
+
+_places = count(1)

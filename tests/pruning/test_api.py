@@ -1,0 +1,70 @@
+"""Pruning from Python gives what the command gives, and leaves the model as it was."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from commands import SMALL, run
+from remodeler.checkpoint.load import fingerprint, load
+from remodeler.errors import InputError
+from remodeler.pruning.api import cut, prune
+from remodeler.runs.removals import REMOVALS_FILE, read_log
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def asked(texts: Path) -> dict[str, object]:
+    return {"texts": str(texts), "samples": 8, "length": 16, "device": "cpu"}
+
+
+def test_python_and_the_command_write_the_same(
+    model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["prune", model, "--out", tmp_path / "command", "--remove", 2, "--texts", texts, *SMALL]
+    assert run(monkeypatch, *words) == 0
+    found = prune(model, remove=2, **asked(texts))
+    small = found.save(tmp_path / "python")
+    assert weights(tmp_path / "python") == weights(tmp_path / "command")
+    assert [str(block) for step in read_log(tmp_path / "command" / REMOVALS_FILE)[1] for block in step.removed] == list(
+        map(str, found.removed)
+    )
+    assert small.anatomy.parameters() == found.inputs.checkpoint.anatomy.parameters(found.removed)
+    assert found.perplexity == found.steps[-1].perplexity
+    for name in ("record.json", "report.html", "README.md", REMOVALS_FILE):
+        assert (tmp_path / "python" / name).exists()
+
+
+def test_a_loaded_model_is_left_as_it_was_and_can_be_cut_to_any_size(model: Path, texts: Path, tmp_path: Path) -> None:
+    loaded = load(model, device="cpu")
+    before = fingerprint(loaded.model)
+    found = prune(loaded, remove=3, **asked(texts))
+    less = cut(found, remove=1)
+    assert less.removed == found.removed[:1]
+    less.save(tmp_path / "less")
+    assert fingerprint(loaded.model) == before
+    alone = prune(loaded, remove=1, **asked(texts))
+    alone.save(tmp_path / "alone")
+    assert weights(tmp_path / "less") == weights(tmp_path / "alone")
+
+
+def test_heads_and_channels_too(model: Path, texts: Path, tmp_path: Path) -> None:
+    given = {"method": "hybrid-grained", "ratio": 0.1, **asked(texts)}
+    found = prune(model, **given)
+    found.save(tmp_path / "later")
+    written = prune(model, tmp_path / "now", **given)
+    assert replace(written.outcome, seconds=0.0) == replace(found.outcome, seconds=0.0)
+    assert weights(tmp_path / "later") == weights(tmp_path / "now")
+    with pytest.raises(InputError, match="search again with `ratio`"):
+        cut(found, ratio=0.05)
+
+
+def test_what_is_refused_names_fields(model: Path, texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="`ratio` must be > 0 and < 1"):
+        prune(model, ratio=3)
+    with pytest.raises(InputError, match="`rate` is unknown here: did you mean `ratio`"):
+        prune(model, rate=0.5)
+    with pytest.raises(InputError, match="exists already"):
+        prune(model, tmp_path, remove=1, **asked(texts))
