@@ -39,7 +39,7 @@ def refuse_unpublishable(name: str) -> None:
         ) from None
     except OSError as error:
         raise InputError(
-            f"the hub can't be reached ({one_line(error)}): leave out --push-to-hub, and publish later"
+            f"the hub can't be reached ({one_line(error)}): leave out `push_to_hub`, and publish later"
         ) from None
 
 

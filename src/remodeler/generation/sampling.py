@@ -69,7 +69,7 @@ class Sampling:
             given = f"temperature {self.temperature:g} and top-p {self.top_p:g} were given"
             raise InputError(f"{given}: the first is at least 0, the second above 0 and at most 1")
         if self.temperature == 0 and self.samples > 1:
-            raise InputError(f"{self.samples} samples at temperature 0 would all be the same: raise --temperature")
+            raise InputError(f"{self.samples} samples at temperature 0 would all be the same: raise `temperature`")
         return self
 
     @property
@@ -172,7 +172,7 @@ def read(checkpoint: Checkpoint, prompts: Sequence[str], how: Sampling) -> list[
         if checkpoint.context and len(row) + how.tokens > checkpoint.context:
             raise InputError(
                 f"prompt {number} has {len(row)} tokens and {how.tokens} are to follow, {checkpoint.name} reads at "
-                f"most {checkpoint.context}: ask for fewer, or cut prompts with --prompt-words"
+                f"most {checkpoint.context}: ask for fewer, or cut prompts with `prompt_words`"
             )
         if max(row) >= vocabulary(checkpoint.model):
             raise InputError(

@@ -32,14 +32,14 @@ def refuse_existing(path: Path) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise InputError(f"the name {path} is not valid UTF-8, which weights need: choose another --out") from None
+        raise InputError(f"the name {path} is not valid UTF-8, which weights need: choose another `out`") from None
     if path.name == ".." or path.suffix == UNFINISHED:
         raise InputError(
             f"{path} can't be the name of a result, which has {UNFINISHED} until it is whole: name another"
         )
     with disk_errors(path):
         if path.exists() or path.is_symlink():
-            raise InputError(f"{path} exists already: choose another --out or remove it first")
+            raise InputError(f"{path} exists already: choose another `out` or remove it first")
         _refuse_foreign(partial(path))
         with suppress(FileNotFoundError):
             path.with_name(path.name + LONGEST_SUFFIX).lstat()  # raises for a name that is too long
@@ -198,7 +198,7 @@ def only_one(folder: Path) -> Iterator[Callable[[], None]]:
     with (folder / MARK).open("a") as mark:  # no new date: what is refused leaves everything as it was
         locked = lock_descriptor(mark.fileno(), blocking=False)
         if not locked or not (folder / MARK).exists():  # who held it may have finished just now
-            raise InputError(f"another process is working in {folder}: wait for it, or choose another --out")
+            raise InputError(f"another process is working in {folder}: wait for it, or choose another `out`")
         yield mark.close if os.name == "nt" else lambda: None
 
 

@@ -60,5 +60,5 @@ class RunLog:
             if old != new:
                 raise InputError(
                     f"{self.path} is of a run with another {key} (it was {old!r:.60}, is {new!r:.60}): "
-                    "give the same arguments to go on, or another --out"
+                    "give the same arguments to go on, or another `out`"
                 )
