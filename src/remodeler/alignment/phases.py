@@ -17,7 +17,7 @@ from remodeler.alignment.config import ALPHA, BATCH_SIZE, EPOCHS, RANK, SCHEDULE
 from remodeler.alignment.data.examples import TokenRow, row_windows, token_weights, weighted_loss
 from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.errors import option
-from remodeler.report.figures import short
+from remodeler.reporting.figures import short
 from remodeler.runs import processes
 from remodeler.runs.folders import partial
 from remodeler.runs.progress import duration, progress_bar

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from remodeler.report.figures import Values, decimal, number
-from remodeler.report.results import Section
+from remodeler.reporting.figures import Values, decimal, number
+from remodeler.reporting.results import Section
 
 TAGS = ("alignment", "self-evolution", "remodeler")
 CAUTION = (

@@ -30,7 +30,7 @@ from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load
 from remodeler.errors import InputError
 from remodeler.generation.sampling import Sampling
-from remodeler.report import page
+from remodeler.reporting import page
 from remodeler.runs.folders import partial
 from remodeler.runs.options import build
 from remodeler.runs.records import load_record, read_lines

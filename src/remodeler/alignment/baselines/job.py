@@ -36,7 +36,7 @@ from remodeler.checkpoint.sizes import announce_training_space, memory
 from remodeler.data.chat_templates import RefusedPromptError
 from remodeler.errors import InputError, counted, option
 from remodeler.model.logprobs import mean_nll, perplexity
-from remodeler.report.page import write_result
+from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, signed
 from remodeler.runs.records import Record, load_record, versions

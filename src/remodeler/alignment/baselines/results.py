@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from remodeler.alignment.results import TAGS
-from remodeler.report.card import known_as, model_card
-from remodeler.report.card_text import code
-from remodeler.report.figures import Measured, Values
-from remodeler.report.results import PLACED, Results, Section, source, stages
-from remodeler.report.sections import comparison_table, loading_code, nonempty
-from remodeler.report.training import loss_curve
+from remodeler.reporting.card import known_as, model_card
+from remodeler.reporting.card_text import code
+from remodeler.reporting.figures import Measured, Values
+from remodeler.reporting.results import PLACED, Results, Section, source, stages
+from remodeler.reporting.sections import comparison_table, loading_code, nonempty
+from remodeler.reporting.training import loss_curve
 from remodeler.runs.records import Record
 
 

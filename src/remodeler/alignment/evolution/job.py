@@ -40,7 +40,7 @@ from remodeler.alignment.reviser.reviser import quality
 from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import fingerprint
 from remodeler.errors import option
-from remodeler.report.page import write_result
+from remodeler.reporting.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, signed

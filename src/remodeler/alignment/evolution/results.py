@@ -7,12 +7,12 @@ from typing import Any
 
 from remodeler.alignment.data.template import LABELS
 from remodeler.alignment.results import CAUTION, TAGS, revised_texts, score_or_count, share_of
-from remodeler.report.card import known_as, model_card
-from remodeler.report.card_text import code, markdown
-from remodeler.report.figures import Tile, Values, decimal
-from remodeler.report.results import PLACED, Results, Section, source
-from remodeler.report.sections import caution, loading_code, log_lines, nonempty, table
-from remodeler.report.training import loss_curve
+from remodeler.reporting.card import known_as, model_card
+from remodeler.reporting.card_text import code, markdown
+from remodeler.reporting.figures import Tile, Values, decimal
+from remodeler.reporting.results import PLACED, Results, Section, source
+from remodeler.reporting.sections import caution, loading_code, log_lines, nonempty, table
+from remodeler.reporting.training import loss_curve
 from remodeler.runs.records import Record
 
 NARROW = 6

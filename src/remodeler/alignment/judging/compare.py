@@ -36,7 +36,7 @@ from remodeler.checkpoint.sizes import memory
 from remodeler.errors import InputError, counted, option
 from remodeler.generation.sampling import completions
 from remodeler.model.logprobs import bits_per_byte, perplexity
-from remodeler.report.page import write_result
+from remodeler.reporting.page import write_result
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, signed

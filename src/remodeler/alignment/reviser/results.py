@@ -6,13 +6,13 @@ from pathlib import Path
 
 from remodeler.alignment.data.template import LABELS
 from remodeler.alignment.results import CAUTION, HERE, TAGS, revised_texts, share_of
-from remodeler.report.card import known_as, model_card
-from remodeler.report.card_text import code, markdown
-from remodeler.report.figures import Tile, Values, between
-from remodeler.report.plots import reliability_svg
-from remodeler.report.results import PLACED, Results, Section, source, stored_as
-from remodeler.report.sections import caution, loading_code, log_lines, nonempty
-from remodeler.report.training import loss_curve
+from remodeler.reporting.card import known_as, model_card
+from remodeler.reporting.card_text import code, markdown
+from remodeler.reporting.figures import Tile, Values, between
+from remodeler.reporting.plots import reliability_svg
+from remodeler.reporting.results import PLACED, Results, Section, source, stored_as
+from remodeler.reporting.sections import caution, loading_code, log_lines, nonempty
+from remodeler.reporting.training import loss_curve
 from remodeler.runs.records import Record
 
 REVISIONS_FILE = "revisions.jsonl"
