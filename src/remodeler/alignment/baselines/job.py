@@ -54,7 +54,7 @@ LENGTH = 2048
 
 @dataclass(frozen=True)
 class BaselineInputs:
-    """What a baseline is trained from."""
+    """Model and preferences that a baseline is trained from."""
 
     config: BaselineConfig
     data: Preferences
@@ -74,7 +74,7 @@ Method = Callable[[BaselineInputs, Path], Path]
 
 
 def train_sft(inputs: BaselineInputs, work: Path) -> Path:
-    """Fine-tuning on the better answers; worse ones are not looked at."""
+    """Fine-tuning on the better answers; worse ones are not used."""
     config = inputs.config
     policy, chat = inputs.load(config.source.model), config.chat
     data = TrainingSet(_rows(policy, inputs.data.train, chat), _rows(policy, inputs.data.heldout, chat))

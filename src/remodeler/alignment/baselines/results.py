@@ -1,4 +1,4 @@
-"""What training on preferences found: the policy before and after; and the words of its page and its card."""
+"""Results of training on preferences: the policy before and after, and the words of its page and card."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +15,13 @@ from remodeler.runs.records import Record
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineResults(Results):
-    """Of ``remodel align baseline``."""
+    """Results of ``remodel align baseline``."""
 
     student: Values = field(default_factory=dict, metadata=PLACED)
     fused: Values = field(default_factory=dict, metadata=PLACED)
     """The same policy, trained."""
     triples: Values = field(default_factory=dict)
-    """How many were learned from, held out and left out."""
+    """Number of triples trained on, held out and left out."""
     form: str = ""
     auto_class: str = field(default="AutoModelForCausalLM", metadata=PLACED)
     pipeline_tag: str = "text-generation"

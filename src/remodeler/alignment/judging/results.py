@@ -1,4 +1,4 @@
-"""What holding policies against each other found: one table of all; and the words of its page."""
+"""Results of comparing policies: one table of all, and the words of its page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from remodeler.runs.records import Record
 
 @dataclass(frozen=True, kw_only=True)
 class CompareResults(Results):
-    """Of ``remodel align compare``."""
+    """Results of ``remodel align compare``."""
 
     of_models = True
 
