@@ -8,12 +8,6 @@ command goes on. ``--list`` prints the command that makes each.
     python benchmarks/audit_vote.py --texts tsd_train.csv --dev tsd_trial.csv --encoder MiniLM --out OUT
 """
 
-<<<<<<< HEAD
-from dataclasses import fields
-=======
-import argparse
-from pathlib import Path
->>>>>>> door-audit
 from typing import Any
 
 import numpy as np
@@ -28,13 +22,8 @@ from remodeler.auditing.statistics.scoring import score, scores
 from remodeler.auditing.statistics.voting import vote_all
 from remodeler.auditing.tagger.predict_job import predict
 from remodeler.auditing.tagger.rules import Rules, spans_of, tune
-<<<<<<< HEAD
-from remodeler.auditing.tagger.train_job import Wish, train_tagger
-from remodeler.cli.screen import note
-=======
 from remodeler.auditing.tagger.train_job import train_tagger
-from remodeler.cli.screen import note, table
->>>>>>> door-audit
+from remodeler.cli.screen import note
 from remodeler.runs.records import load_record, write_json
 
 MEMBERS: dict[str, dict[str, Any]] = {
@@ -68,13 +57,8 @@ def member(given: Any, name: str) -> dict[str, Any]:
     out, found = given.out / name, given.out / f"{name}.dev.jsonl"
     if not out.exists():
         note(command(given, name))
-<<<<<<< HEAD
-        wish = Wish(given.texts, given.encoder, given.dev, head=head, course=course, device="cpu")
-        train_tagger(wish, out)
-=======
         data = {"texts": given.texts, "dev": given.dev, "encoder": given.encoder}
         train_tagger(**data, **MEMBERS[name], out=out, device="cpu")
->>>>>>> door-audit
     if not found.exists():
         predict(texts=given.dev, tagger=out, out=found, likelihoods=True, device="cpu")
     return load_record(out).results
