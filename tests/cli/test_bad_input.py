@@ -214,7 +214,7 @@ MERGE: list[Fault] = [
 FUSE: list[Fault] = [
     *models("{} --teachers sister"),
     *models("model --teachers {}"),
-    ("+ --teachers sister", "is given twice"),
+    ("model --teachers sister --teachers sister", "is given twice"),
     ("model --teachers encoder", "encoder is no causal language model"),
     *texts(),
     *taken(),

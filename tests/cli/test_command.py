@@ -122,7 +122,6 @@ def test_help_says_what_the_config_says(capsys: pytest.CaptureFixture[str]) -> N
         "Do it.",
         "How deep. [default: all of it]",
         "[default: 25%]",
-        "[default: inside,outside]",
         "--protect --no-protect",
         "--from",
     ):
