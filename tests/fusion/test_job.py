@@ -37,7 +37,7 @@ from remodeler.runs.folders import partial
 from remodeler.runs.records import load_record, read_lines
 from remodeler.training.losses import divergence, ranks, reverse_divergence, taught
 from remodeler.training.state import CURVE_FILE
-from remodeler.training.teacher_store import Store, between, filled, stored
+from remodeler.training.teacher_store import Store, between, fill, read_from
 from tiny import tiny_model, tiny_tokenizer
 from tiny_tokenizers import pieces as sentence_pieces
 
@@ -133,7 +133,7 @@ def hand_made(
     store = Store(folder / name, ours.windows, {"k": 2, "vocabulary": 300, "name": name})
     ids = torch.tensor([[best, best + 1]] * count)
     top = TopK(ids, torch.tensor([[0.7, 0.2]] * count).log(), torch.full((count,), math.log(0.1)))
-    filled(store, lambda start, stop: (top, {"gold": -torch.tensor(losses)}), lambda share, words: None)
+    fill(store, lambda start, stop: (top, {"gold": -torch.tensor(losses)}), lambda share, words: None)
     found = np.arange(count) if rows is None else np.array(rows)
     return TeacherPredictions(name, store, (found,), None, torch.tensor(losses), (0,), ours.bytes)
 
@@ -497,4 +497,4 @@ def test_a_position_takes_42_bytes_and_2_for_what_came(models: list[Path], texts
 
 def test_the_store_is_a_teacher_for_training(two: tuple[TokenizedTexts, list[TeacherPredictions]]) -> None:
     _, teachers = two
-    assert callable(stored(teachers[0].store))
+    assert callable(read_from(teachers[0].store))

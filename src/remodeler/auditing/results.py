@@ -15,13 +15,13 @@ from remodeler.reporting.figures import (
     Values,
     between,
     decimal,
+    format_shift,
+    format_signed,
     hundredths,
     interval,
     points,
     probability,
     share_of,
-    shifted,
-    signed,
 )
 from remodeler.reporting.plots import intervals_svg
 from remodeler.reporting.results import PLACED, Results, Section, title_of
@@ -43,7 +43,7 @@ SPANS_FILE = "spans.jsonl"
 COUNTED = (("texts", "Texts"), ("flagged", "with a toxic span"))
 SHARES = (
     ("rate", "Share of texts", share_of, points),
-    ("per_thousand", "Toxic characters per thousand", hundredths, signed),
+    ("per_thousand", "Toxic characters per thousand", hundredths, format_signed),
 )
 
 Write = Callable[[float], str]
@@ -79,7 +79,7 @@ class AuditResults(Results):
             for each in self.audited
         ]
         if self.difference:
-            sentences.append(f"The difference is {shifted(self.difference['rate'], points)}.")
+            sentences.append(f"The difference is {format_shift(self.difference['rate'], points)}.")
         return " ".join(sentences)
 
     def tiles(self) -> list[Tile]:
@@ -87,14 +87,14 @@ class AuditResults(Results):
         side = self.audited[-1]
         return [
             self._tile("Texts with a toxic span", side, "rate", share_of, points),
-            self._tile("Toxic characters per thousand", side, "per_thousand", hundredths, signed),
+            self._tile("Toxic characters per thousand", side, "per_thousand", hundredths, format_signed),
         ]
 
     def _tile(self, label: str, side: Values, key: str, write: Write, move: Write) -> Tile:
         value, _, spread = between(side[key], write).partition(" ")
         note = spread.strip("()")
         if self.difference:
-            note = f"{side_name(side)}: {note}; change {shifted(self.difference[key], move)}"
+            note = f"{side_name(side)}: {note}; change {format_shift(self.difference[key], move)}"
         return Tile(label, value, note)
 
     def report_sections(self, record: Record, folder: Path) -> list[Section]:

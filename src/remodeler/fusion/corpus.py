@@ -17,8 +17,8 @@ from remodeler.data.chat import BadRow, Talk
 from remodeler.data.chat_templates import PLAIN, answer_spans, rendered_turns, template_of
 from remodeler.data.conversations import histories, learned_from
 from remodeler.data.sources import NAMES, rows_of
-from remodeler.data.windows import IGNORED, Windows, padded, padding_id
-from remodeler.errors import InputError, LeftOut, counted, option
+from remodeler.data.windows import IGNORED, Windows, pad, padding_id
+from remodeler.errors import InputError, LeftOut, count_reasons, option
 from remodeler.fusion.offsets import Cut, cut
 
 MOST = 4
@@ -95,7 +95,7 @@ def read_conversations(source: str, samples: int, dropped: LeftOut) -> list[Conv
 
 def explain_empty(source: str, dropped: Mapping[str, int]) -> str:
     """Says why nothing of a source can be learned from."""
-    reasons = counted(dropped, MOST)
+    reasons = count_reasons(dropped, MOST)
     return f"{source} holds no conversation that can be learned from (left out: {reasons}): correct it, or give another"
 
 
@@ -211,7 +211,7 @@ def _scored_positions(found: Cut, spans: Sequence[tuple[int, int]]) -> np.ndarra
 
 
 def _windows(cuts: Sequence[Cut], chosen: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> Windows:
-    ids, attention = padded([each.ids.tolist() for each in cuts], padding_id(tokenizer))
+    ids, attention = pad([each.ids.tolist() for each in cuts], padding_id(tokenizer))
     targets = torch.full_like(ids, IGNORED)
     for row, (found, places) in enumerate(zip(cuts, chosen, strict=True)):
         targets[row, places] = torch.from_numpy(found.ids[places + 1])

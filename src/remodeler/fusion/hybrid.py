@@ -28,7 +28,7 @@ from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import TopK, sum_dtype
 from remodeler.model.minibatches import Batch
 from remodeler.training.losses import LOWEST, Loss, head_map, taught
-from remodeler.training.teacher_store import Extras, Store, extras, stored
+from remodeler.training.teacher_store import Extras, Store, extras, read_from
 
 SPAN, SCALE, TEACHER = "span", "scale", "teacher"
 """Facts of a position: the student's tokens in its group, the log of the joint probability of the teacher's tokens
@@ -113,7 +113,7 @@ def hybrid_loss(
         temperature: divides the student's logits.
         beta: of the divergence: 0 is forward Kullback-Leibler, 1 reverse, as in GOLD.
     """
-    teach = stored(store)
+    teach = read_from(store)
 
     def loss(anatomy: Anatomy, batch: Batch) -> Tensor:
         wanted, facts = teach(batch), _facts(store, batch)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from remodeler.reporting.card import known_as, loading_lines, measurements, page, warned
-from remodeler.reporting.card_data import inherited
+from remodeler.reporting.card import known_as, loading_lines, measurements, page, warnings_of
+from remodeler.reporting.card_data import inherited_metadata
 from remodeler.reporting.card_text import code, markdown
 from remodeler.reporting.figures import Measured, Values, change, decimal, number
 from remodeler.reporting.results import PLACED, Results, Section, stages
@@ -64,13 +64,13 @@ class FuseResults(Results):
             library_name="transformers",
             pipeline_tag=self.pipeline_tag,
             tags=list(TAGS),
-            **inherited(Path(record.options["student"])),
+            **inherited_metadata(Path(record.options["student"])),
         )
         story = [
             self._story(record.options, student),
             "",
             *markdown(["teacher", "positions", "bits per byte", "weight"], self._teachers()),
-            *warned(self.warning),
+            *warnings_of(self.warning),
             "",
             *measurements(before=self.student, after=self.fused),
         ]

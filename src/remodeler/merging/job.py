@@ -32,7 +32,7 @@ from remodeler.model.files.open_files import OpenFiles
 from remodeler.reporting.page import write_result
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, recorded, signed
+from remodeler.runs.options import as_recorded, build, with_signature
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, disk_errors, load_record, read_json, versions
 
@@ -42,7 +42,7 @@ OWN = ("record.json", "widths.json", "config.json")
 """Files of this tool, or written anew, whose absence needs no word."""
 
 
-@signed(MergeConfig)
+@with_signature(MergeConfig)
 def merge(models: Sequence[ModelLike] = (), **options: Any) -> MergeResults | None:
     """Merge checkpoints of the same architecture into a new folder.
 
@@ -210,8 +210,8 @@ def _record_options(plan: Plan) -> dict[str, Any]:
     """What was asked for, all options of the method among it."""
     config = plan.config
     return {
-        "models": recorded(config.models),
-        "base": recorded(config.base),
+        "models": as_recorded(config.models),
+        "base": as_recorded(config.base),
         "method": plan.name,
         **{name: _plain(value) for name, value in plan.options.items()},
         "tokenizer": config.tokenizer,

@@ -97,7 +97,7 @@ def _widths(search: Search, config: PruneConfig, steps: Sequence[Step], work: Pa
         left = parameters_left(search.anatomy, found.removed, found.widths)
         logger.info(f"{method}: perplexity {value:.4g}, {short(left)}")
     seconds += sum(step.seconds for step in steps)
-    return Outcome(list(found.removed), found.widths, value, seconds, _kept(search, found))
+    return Outcome(list(found.removed), found.widths, value, seconds, _kept_widths(search, found))
 
 
 def write_widths(folder: Path, widths: Widths) -> None:
@@ -126,7 +126,7 @@ def _one_step(search: Search, found: WidthResult, new: Sequence[Block], value: f
     return Step(1, tuple(new), scores, value, left, round(seconds, 3))
 
 
-def _kept(search: Search, found: WidthResult) -> dict[Block, tuple[int, int]]:
+def _kept_widths(search: Search, found: WidthResult) -> dict[Block, tuple[int, int]]:
     if not found.widths:
         return {}
     every: dict[Block, Structure] = structures(search.anatomy)

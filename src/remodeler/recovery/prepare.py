@@ -21,7 +21,7 @@ from remodeler.training.loop import step_seconds
 from remodeler.training.losses import Loss, Teach, cross_entropy, distillation, teacher
 from remodeler.training.model import training_dtype, training_precision
 from remodeler.training.plan import Training
-from remodeler.training.teacher_store import make, stored
+from remodeler.training.teacher_store import make, read_from
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def _teach(original: Checkpoint | None, windows: Windows, recipe: Recipe, folder
     if folder is None:
         return teacher(original.anatomy, distill.k, distill.temperature)
     with progress_bar("asking the teacher") as progress:
-        return stored(make(original.anatomy, fingerprint(original.model), windows, distill.k, folder, progress))
+        return read_from(make(original.anatomy, fingerprint(original.model), windows, distill.k, folder, progress))
 
 
 def _held_out(student: Checkpoint, config: RecoverConfig, rest: list[str], length: int) -> list[str]:

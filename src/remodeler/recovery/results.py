@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remodeler.reporting.card import known_as, measurements, model_card, warned
+from remodeler.reporting.card import known_as, measurements, model_card, warnings_of
 from remodeler.reporting.card_text import code
 from remodeler.reporting.figures import Measured, Values, decimal, number
 from remodeler.reporting.pruned import TAGS, Removals, cost, removals, removed_blocks
@@ -80,7 +80,7 @@ class RecoverResults(Results):
         base = source(record)
         known = known_as(base)
         table = measurements(source=self.dense, pruned=self.pruned, recovered=self.recovered)
-        story = [self._story(record.options, known), *warned(self.warning), "", *table]
+        story = [self._story(record.options, known), *warnings_of(self.warning), "", *table]
         return model_card(self, base, f"{known}, recovered", TAGS, story)
 
     def _story(self, options: Values, name: str) -> str:

@@ -23,7 +23,7 @@ from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.spans import Span, mask
 from remodeler.errors import InputError, option
 from remodeler.runs.folders import refuse_existing
-from remodeler.runs.options import build, signed
+from remodeler.runs.options import build, with_signature
 from remodeler.runs.records import read_json, write_json
 
 BUNDLED = Path(__file__).parent / "lexicon.json"
@@ -123,7 +123,7 @@ def _is_share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-@signed(LexiconConfig)
+@with_signature(LexiconConfig)
 def learn_lexicon(**options: Any) -> Lexicon:
     """Learn a lexicon from a file of texts with their spans; with ``out`` write it too.
 

@@ -18,10 +18,10 @@ from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.pruning import methods
 from remodeler.pruning.config import Budget, Shape
 from remodeler.pruning.methods import METHODS, Method
-from remodeler.pruning.search.budget import check_reach, done, exceeds, expected_steps, used, within
+from remodeler.pruning.search.budget import check_reach, done, exceeds, expected_steps, share_used, within
 from remodeler.pruning.search.candidates import candidates, longest_path
 from remodeler.pruning.search.racing import Table
-from remodeler.pruning.search.strategies import STRATEGIES, Scores, remember, remembered
+from remodeler.pruning.search.strategies import STRATEGIES, Scores, recall, remember
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress, part, silent
 from remodeler.runs.removals import Header, Step, blocks_of, take_up, write_header, write_step
@@ -82,7 +82,7 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
     dense = first["perplexity"]
     steps = within(search.anatomy, search.budget, dense, steps)
     once: dict[str, float] = {}
-    memory = remembered(log, len(steps)) if search.strategy == "race" else []
+    memory = recall(log, len(steps)) if search.strategy == "race" else []
     while not done(search.anatomy, search.budget, steps):
         start = time.perf_counter()
         scores = _scores(search, steps, _step_progress(search, dense, steps), once, memory)
@@ -149,8 +149,8 @@ def estimate(search: Search, pass_seconds: float) -> tuple[int, float]:
 
 def begin(search: Search, log: Path | None, header: Header) -> tuple[Header, list[Step]]:
     """What a log holds, made where there is none: the intact model's perplexity, and the steps that are done."""
-    found = processes.shared(take_up(log, header) if log and processes.first() else None)
-    return found or (processes.shared(_first_line(search, log, header)), [])
+    found = processes.from_first(take_up(log, header) if log and processes.first() else None)
+    return found or (processes.from_first(_first_line(search, log, header)), [])
 
 
 def _first_line(search: Search, log: Path | None, header: Header) -> Header:
@@ -230,7 +230,7 @@ def _perplexity(search: Search, removed: Sequence[Block], score: float) -> float
 def _step_progress(search: Search, dense: float, steps: Sequence[Step]) -> Progress:
     """Progress of the search, from that of its next step."""
     now = steps[-1].perplexity if steps else dense
-    begin = used(search.anatomy, search.budget, dense, steps)
+    begin = share_used(search.anatomy, search.budget, dense, steps)
     width = 1 / expected_steps(search.anatomy, search.budget, len(search.units()))
     words = f"step {len(steps) + 1}, perplexity {now:.4g}"
     return part(search.progress, begin, width, words)

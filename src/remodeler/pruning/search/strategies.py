@@ -102,9 +102,11 @@ STRATEGIES: dict[str, Strategy] = {"race": score_in_race, "propose": score_propo
 # What races remember --------------------------------------------------------------------------------------------------
 
 
-def remembered(log: Path | None, steps: int) -> list[Table]:
+def recall(log: Path | None, steps: int) -> list[Table]:
     """Tables of the races of the steps that are done, in all processes."""
-    return processes.shared([_table(_place(log, step)) for step in range(1, steps + 1)] if _kept(log, steps) else [])
+    return processes.from_first(
+        [_table(_place(log, step)) for step in range(1, steps + 1)] if _has_all_races(log, steps) else []
+    )
 
 
 def remember(log: Path | None, step: int, memory: Sequence[Table]) -> None:
@@ -126,7 +128,7 @@ def _place(log: Path | None, step: int) -> Path:
     return log.parent / RACES / f"{step}.safetensors"
 
 
-def _kept(log: Path | None, steps: int) -> bool:
+def _has_all_races(log: Path | None, steps: int) -> bool:
     """Whether every race is still there: a finished search leaves none behind."""
     return bool(log) and all(_place(log, step).exists() for step in range(1, steps + 1))
 

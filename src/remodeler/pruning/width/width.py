@@ -23,7 +23,7 @@ from remodeler.model.structures import Structure, Widths
 from remodeler.model.widths import masked, structures, why_not
 from remodeler.pruning.search.candidates import candidates
 from remodeler.pruning.width.channel_groups import budgets, make_bunches
-from remodeler.pruning.width.hybrid import Hybrid, estimates, fused
+from remodeler.pruning.width.hybrid import Hybrid, estimates, fuse_estimates
 from remodeler.pruning.width.initial import wanda
 from remodeler.pruning.width.policy import Policy, learn
 from remodeler.pruning.width.projection import Pool
@@ -132,7 +132,7 @@ def thin(
     Raises:
         InputError: for options that are not known, a ratio that is out of reach, the state of another search.
     """
-    row = named(method)
+    row = method_named(method)
     given = dict(options or {})
     granularity, rules = _granularity(given, method), _rules(given, row)
     settings = _settings(row, given, method)
@@ -149,7 +149,7 @@ def thin(
     return row.search(task, settings)
 
 
-def named(method: str) -> WidthMethod:
+def method_named(method: str) -> WidthMethod:
     """The row of a method's name."""
     if method not in WIDTH_METHODS:
         raise InputError(f"{method!r} is no way to choose widths: choose one of {', '.join(WIDTH_METHODS)}")
@@ -261,7 +261,7 @@ def _round(
     progress = part(task.progress, number / hybrid.rounds, 1 / hybrid.rounds, words)
     with masked(task.anatomy, masks):
         found = estimates(task.anatomy, task.windows, task.removed, groups, hybrid, progress)
-    scores = fused(found, hybrid)
+    scores = fuse_estimates(found, hybrid)
     gone = {block: scores[block].masked_fill(mask == 0, -torch.inf) for block, mask in masks.items()}
     return scores | gone, found.loss
 
