@@ -37,7 +37,7 @@ UNRECORDED = ("dry_run", "show_quotes")
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What an audit found."""
+    """Result of an audit."""
 
     results: AuditResults
     """Counts and shares with intervals, and the difference between two models."""
@@ -187,6 +187,6 @@ def _describe(config: AuditConfig, inputs: Inputs, folder: Path, result: AuditRe
 
 
 def _read_result(folder: Path) -> AuditResult:
-    """What an audit found, from a folder that was described."""
+    """Read the result of an audit from a folder that was described."""
     texts = tuple(map(AuditedText.parse, read_lines(folder / SPANS_FILE)[1:]))
     return AuditResult(AuditResults.parse(load_record(folder)), texts)

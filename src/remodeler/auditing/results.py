@@ -170,12 +170,12 @@ def share_figure(names: Sequence[str], sides: Sequence[Values]) -> str:
     panels = {"texts with a toxic span, %": ("rate", 100), "toxic characters per thousand": ("per_thousand", 1)}
     return intervals_svg(
         {
-            label: [(name, *_scaled(each[key], scale)) for name, each in zip(names, sides, strict=True)]
+            label: [(name, *_scale(each[key], scale)) for name, each in zip(names, sides, strict=True)]
             for label, (key, scale) in panels.items()
         }
     )
 
 
-def _scaled(share: Values, scale: float) -> tuple[float, float | None, float | None]:
+def _scale(share: Values, scale: float) -> tuple[float, float | None, float | None]:
     value, low, high = (None if share[key] is None else share[key] * scale for key in ("value", "low", "high"))
     return value or 0.0, low, high

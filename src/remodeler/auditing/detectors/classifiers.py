@@ -165,7 +165,7 @@ def threshold_of(detection: DetectorConfig) -> float:
 
 
 def _character_scores(classifier: Classifier, texts: Sequence[str]) -> list[NDArray[np.float64]]:
-    """Of every text [characters] probabilities of a toxic label."""
+    """Per text [characters] probabilities of a toxic label."""
     pieces = tokenize(classifier, texts)
     parts = [np.zeros((0, 2)) for _ in pieces.windows]
     for number, row in run_windows(classifier, pieces):

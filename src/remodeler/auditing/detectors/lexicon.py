@@ -40,7 +40,7 @@ class Lexicon:
     words: Mapping[str, float]
     hashed: bool = False
     facts: Mapping[str, Any] | None = None
-    """What it was learned from, as its file says."""
+    """Facts about the texts that it was learned from, as in its file."""
 
     def score(self, word: str) -> float | None:
         """Score of a word in lower case; None for one that is not listed."""

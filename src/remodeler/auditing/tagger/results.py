@@ -75,7 +75,7 @@ class TaggerResults(Results):
 
 
 def _story(record: Record, encoder: str) -> str:
-    """What the tagger is, and what it was trained on."""
+    """Kind of the tagger, and its training data."""
     options, inputs = record.options, record.inputs
     teacher = options["teacher"]
     taught = f", taught by {code(Path(teacher).name)}" if teacher else ""

@@ -39,7 +39,7 @@ PLACES = ("device", "texts", "dev", "teacher", "harmless", "out")
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a tagger is trained with, loaded."""
+    """Loaded inputs of a training run."""
 
     config: TrainConfig
     posts: TrainingPosts
