@@ -89,7 +89,7 @@ JOBS: Mapping[str, Job] = {
     "audit predict, spans": Job("spans.txt", ("audit predict --texts ../inputs/posts.csv --device cpu",)),
     "audit predict, scores": Job("scores.jsonl", ("audit predict --texts ../inputs/posts.csv --device cpu",)),
     "export": Job("pruned.gguf", ("export ./pruned --to gguf --store f16",), "prune"),
-    "align run": Job("aligned", (ALIGN,)),
+    "align run": Job("aligned", (ALIGN.replace("--tokens", "--max-new-tokens"), ALIGN)),
 }
 
 
