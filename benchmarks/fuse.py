@@ -3,8 +3,8 @@
 Claim: what several teachers predict helps a student more than the text alone. Each way trains the same student on the
 same windows in the same order; what differs is the target. ``text`` has no teachers; ``all`` is FuseLLM's way, every
 teacher at once; ``pair NAME`` is FuseChat's, one teacher and the student itself; the pairs are then merged, and, as
-the control, text-only students of several seeds too. ``borders`` leaves a teacher silent inside its own tokens,
-``next`` hears the next best voice where the best is silent, ``hybrid`` is GOLD's loss. Held-out text is that of the
+the control, text-only students of several seeds too. ``borders`` leaves sub-token positions out, ``next``
+takes the next best teacher where the best has no prediction, ``hybrid`` is GOLD's loss. Held-out text is that of the
 same source, in bits per byte. Rows go to OUT/rows.jsonl; the same command goes on.
 
     python benchmarks/fuse.py STUDENT --teachers A B --texts FILE --out OUT --seeds 1 2 3
@@ -16,44 +16,46 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoint.load import load, read_tokenizer
-from remodeler.fusion.config import Wish
-from remodeler.fusion.job import fuse_models
-from remodeler.fusion.prepare import prepared
-from remodeler.fusion.targets import Rules
-from remodeler.merging.config import Wish as MergeWish
-from remodeler.merging.job import merge_models
-from remodeler.merging.settings import parsed
+from remodeler.fusion.config import FuseConfig, resolve
+from remodeler.fusion.job import fuse
+from remodeler.fusion.prepare import prepare
+from remodeler.merging.job import merge
+from remodeler.runs.options import build
 from remodeler.runs.records import append_line, load_record, read_lines
 
 MERGES: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("linear", {}),
-    "ties": ("ties", {"density": [parsed("", "0.6")]}),
+    "ties": ("ties", {"density": 0.6}),
     "varm": ("varm", {}),
-    "sce": ("sce", {"select": [parsed("", "0.1")]}),
-    "sce 1": ("sce", {"select": [parsed("", "1")]}),
+    "sce": ("sce", {"select": 0.1}),
+    "sce 1": ("sce", {"select": 1.0}),
 }
 
 
-def ways(wish: Wish, shares: Sequence[float]) -> Iterator[tuple[str, Wish]]:
-    """Names of the ways, and what each asks for."""
-    yield "text", replace(wish, share=1.0)
-    yield "text again", replace(wish, share=1.0, run={**wish.run, "order": wish.seed + 100})
+Options = dict[str, Any]
+"""Of a fusion, by name."""
+
+
+def ways(options: Options, shares: Sequence[float]) -> Iterator[tuple[str, Options]]:
+    """Names of the ways, and the options of each."""
+    yield "text", options | {"text_share": 1.0}
+    yield "text again", options | {"text_share": 1.0, "order_seed": options["seed"] + 100}
     for share in shares:
-        told = "" if len(shares) == 1 else f" {share:g}"
-        for teacher in wish.teachers:
-            pair = replace(wish, teachers=(teacher,), share=share)
-            yield f"pair {Path(teacher).name}{told}", pair
-            if other_tokenizer(wish.student, teacher, wish.trust_remote_code):
-                yield f"pair {Path(teacher).name} borders{told}", replace(pair, inside=False)
-                yield f"pair {Path(teacher).name} hybrid{told}", replace(pair, divergence="hybrid")
-        yield f"all{told}", replace(wish, share=share)
-        yield f"all by token{told}", replace(wish, share=share, rules=Rules(level="token"))
-        yield f"all next{told}", replace(wish, share=share, rules=Rules(unaligned="next"))
+        suffix = "" if len(shares) == 1 else f" {share:g}"
+        every = options | {"text_share": share}
+        for teacher in options["teachers"]:
+            pair = every | {"teachers": [teacher]}
+            yield f"pair {Path(teacher).name}{suffix}", pair
+            if other_tokenizer(options["student"], teacher, options["trust_remote_code"]):
+                yield f"pair {Path(teacher).name} borders{suffix}", pair | {"inside": False}
+                yield f"pair {Path(teacher).name} hybrid{suffix}", pair | {"divergence": "hybrid"}
+        yield f"all{suffix}", every
+        yield f"all by token{suffix}", every | {"level": "token"}
+        yield f"all next{suffix}", every | {"unaligned": "next"}
 
 
 def other_tokenizer(student: str, teacher: str, trust: bool) -> bool:
@@ -62,42 +64,44 @@ def other_tokenizer(student: str, teacher: str, trust: bool) -> bool:
     return bool(one != two)
 
 
-def fused(name: str, wish: Wish, folder: Path, rows: Path, done: set[tuple[str, int]]) -> None:
+def run_fusion(name: str, options: Options, folder: Path, rows: Path, done: set[tuple[str, int]]) -> None:
     """One way, once."""
-    if (name, wish.seed) in done:
+    seed = options["seed"]
+    if (name, seed) in done:
         return
-    out = folder / f"{name.replace(' ', '-')}-{wish.seed}"
+    out = folder / f"{name.replace(' ', '-')}-{seed}"
     shutil.rmtree(out, ignore_errors=True)
     start = time.process_time()
-    fuse_models(wish, out)
+    fuse(**options, out=out)
     results = load_record(out).results
     row = {
         "way": name,
-        "seed": wish.seed,
+        "seed": seed,
         "before": results["student"]["heldout_bits_per_byte"],
         "after": results["fused"]["heldout_bits_per_byte"],
-        "voices": results["voices"],
+        "teachers": results["teachers"],
         "processor": time.process_time() - start,
     }
     append_line(rows, row)
-    print(f"{name}, seed {wish.seed}: {row['before']:.4f} -> {row['after']:.4f}", file=sys.stderr, flush=True)
+    print(f"{name}, seed {seed}: {row['before']:.4f} -> {row['after']:.4f}", file=sys.stderr, flush=True)
 
 
-def merged(wish: Wish, share: str, folder: Path, rows: Path, done: set[tuple[str, int]]) -> None:
+def run_merges(options: Options, share: str, folder: Path, rows: Path, done: set[tuple[str, int]]) -> None:
     """The pairs of a seed, merged in every way; and the control, text alone of two seeds merged."""
-    pairs = [f"pair-{Path(teacher).name}{share.replace(' ', '-')}-{wish.seed}" for teacher in wish.teachers]
-    ways = {f"merged {name}{share}": (pairs, *way) for name, way in MERGES.items()}
-    ways["merged texts"] = ([f"text-{wish.seed}", f"text-again-{wish.seed}"], "linear", {})
-    job = prepared(wish, wish.device)
-    for told, (parts, method, options) in ways.items():
-        if (told, wish.seed) in done:
+    seed = options["seed"]
+    pairs = [f"pair-{Path(teacher).name}{share.replace(' ', '-')}-{seed}" for teacher in options["teachers"]]
+    merges = {f"merged {name}{share}": (pairs, *way) for name, way in MERGES.items()}
+    merges["merged texts"] = ([f"text-{seed}", f"text-again-{seed}"], "linear", {})
+    inputs = prepare(resolve(build(FuseConfig, options)), options["device"])
+    for name, (parts, method, given) in merges.items():
+        if (name, seed) in done:
             continue
-        out = folder / f"{told.replace(' ', '-')}-{wish.seed}"
+        out = folder / f"{name.replace(' ', '-')}-{seed}"
         shutil.rmtree(out, ignore_errors=True)
-        base = None if method == "linear" else wish.student
-        merge_models(MergeWish(tuple(str(folder / part) for part in parts), base, method, options), out)
-        scores = job.scores(load(out, dtype="float32", device="cpu", trust_remote_code=wish.trust_remote_code))
-        append_line(rows, {"way": told, "seed": wish.seed, "after": scores["heldout_bits_per_byte"]})
+        base = None if method == "linear" else options["student"]
+        merge([str(folder / part) for part in parts], base=base, method=method, out=out, **given)
+        loaded = load(out, dtype="float32", device="cpu", trust_remote_code=options["trust_remote_code"])
+        append_line(rows, {"way": name, "seed": seed, "after": inputs.scores(loaded)["heldout_bits_per_byte"]})
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -119,13 +123,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def voices(rows: Sequence[dict[str, Any]]) -> str:
-    """What each voice had to say, in the first run that heard all."""
+def teachers_table(rows: Sequence[dict[str, Any]]) -> str:
+    """How well each teacher predicts, in the first run that has all of them."""
     row = next(row for row in rows if row["way"].startswith("all"))
-    lines = ["| voice | positions | bits per byte | counts |", "|---|---|---|---|"]
-    for name, each in row["voices"].items():
-        told = f"{each['coverage']:.1%} | {each['bits_per_byte']:.3f} | {each['weight']:.1%}"
-        lines.append(f"| {Path(name).name} | {told} |")
+    lines = ["| teacher | positions | bits per byte | weight |", "|---|---|---|---|"]
+    for name, each in row["teachers"].items():
+        cells = f"{each['coverage']:.1%} | {each['bits_per_byte']:.3f} | {each['weight']:.1%}"
+        lines.append(f"| {Path(name).name} | {cells} |")
     return "\n".join(lines)
 
 
@@ -150,30 +154,31 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     rows = given.out / "rows.jsonl"
     done = {(row["way"], row["seed"]) for row in (read_lines(rows) if rows.exists() else [])}
-    run = {"learning_rate": given.rate, "batch": given.batch, "evaluate_every": 0}
     for seed in given.seeds:
-        wish = Wish(
-            given.student,
-            tuple(given.teachers),
-            given.texts,
-            given.samples,
-            length=given.length,
-            steps=given.steps,
-            seed=seed,
-            stores=given.out / "stores",
-            trust_remote_code=given.trust_remote_code,
-            family=given.family,
-            device="cpu",
-            run=run,
-        )
-        for name, each in ways(wish, given.shares):
+        options: Options = {
+            "student": given.student,
+            "teachers": list(given.teachers),
+            "texts": given.texts,
+            "samples": given.samples,
+            "length": given.length,
+            "steps": given.steps,
+            "seed": seed,
+            "teacher_store": given.out / "stores",
+            "trust_remote_code": given.trust_remote_code,
+            "family": given.family,
+            "device": "cpu",
+            "learning_rate": given.rate,
+            "train_batch_size": given.batch,
+            "evaluate_every": 0,
+        }
+        for name, each in ways(options, given.shares):
             if given.only and not any(name.startswith(only) for only in given.only):
                 continue
-            fused(name, each, given.out, rows, done)
+            run_fusion(name, each, given.out, rows, done)
         for share in given.shares:
-            merged(wish, "" if len(given.shares) == 1 else f" {share:g}", given.out, rows, done)
+            run_merges(options, "" if len(given.shares) == 1 else f" {share:g}", given.out, rows, done)
     found = read_lines(rows)
-    print(f"{table(found)}\n\n{voices(found)}")
+    print(f"{table(found)}\n\n{teachers_table(found)}")
 
 
 if __name__ == "__main__":
