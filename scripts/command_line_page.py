@@ -1,15 +1,17 @@
 """Fill the page of the command line with every verb, argument and option (a hook of mkdocs).
 
 ``mkdocs build`` runs :func:`on_page_markdown` for each page; a page that holds ``MARKER`` gets the reference in its
-place. Where the options come from is the business of :func:`commands` alone: it reads the typer application. Another
-source of options needs another such function and nothing else here.
+place. Where the options come from is the business of :func:`commands` alone.
 """
 
+import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 MARKER = "<!-- command line: written here by scripts/command_line_page.py -->"
 
@@ -48,60 +50,50 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def commands() -> list[Command]:
-    """Every verb of ``remodel`` in the order of its help, from the typer application."""
-    import typer.main
-
+    """Every verb of ``remodel`` in the order of its help, from the configs of its verbs."""
     from remodeler.cli.app import app
+    from remodeler.cli.command import configs_of
 
-    return list(_commands(typer.main.get_command(app), ()))
-
-
-def _commands(node: Any, path: tuple[str, ...]) -> Iterator[Command]:
-    for name, inner in getattr(node, "commands", {}).items():
-        yield from _commands(inner, (*path, name))
-    if path and not hasattr(node, "commands"):
-        of_kind = {kind: [each for each in node.params if _is_option(each) is kind] for kind in (False, True)}
-        found = {kind: tuple(map(_parameter, each)) for kind, each in of_kind.items()}
-        yield Command(" ".join(path), node.help or "", found[False], found[True])
+    return [_command(name, kind) for name, kind in configs_of(app)]
 
 
-def _is_option(parameter: Any) -> bool:
-    return parameter.opts[0].startswith("-")
+def _command(name: str, kind: type) -> Command:
+    from remodeler.runs.options import specs
+
+    shown = [spec for spec in specs(kind) if not spec.option.python_only]
+    shown.sort(key=lambda spec: (spec.option.panel != "", spec.option.panel == "Model"))
+    arguments = tuple(_parameter(spec) for spec in shown if spec.option.positional)
+    options = tuple(_parameter(spec) for spec in shown if not spec.option.positional)
+    return Command(name, inspect.getdoc(kind) or "", arguments, options)
 
 
-def _parameter(parameter: Any) -> Parameter:
-    flag = getattr(parameter, "is_flag", False)
-    annotation = parameter.type_descriptor.annotation
-    kinds = {"int": "integer", "float": "number", "Path": "path"}
-    text, stated = _default_in_help(parameter.help or "")
+def _parameter(spec: Any) -> Parameter:
+    parts = get_args(spec.type) if get_origin(spec.type) in (Union, UnionType) else (spec.type,)
+    flag = bool in parts
+    kinds = {int: "integer", float: "number", Path: "path"}
+    kind = next((kinds[each] for each in parts if each in kinds and spec.option.read is None), "text")
+    negated = (f"--no-{spec.flags[0][2:]}",) if flag and spec.default in (True, None) else ()
     return Parameter(
-        names=(*parameter.opts, *parameter.secondary_opts),
-        kind="" if flag else kinds.get(getattr(annotation, "__name__", ""), "text"),
-        help=text,
-        default=stated or _default(parameter),
-        required=parameter.required,
-        repeated=parameter.multiple or parameter.nargs == -1,
-        panel=getattr(parameter, "rich_help_panel", None) or "",
+        names=(spec.name,) if spec.option.positional else (*spec.flags, *negated),
+        kind="" if flag else kind,
+        help=" ".join([spec.help, *([f"One of {', '.join(spec.option.choices)}."] if spec.option.choices else [])]),
+        default=_default(spec, negated),
+        required=spec.required,
+        repeated=get_origin(spec.type) is tuple and (spec.option.read is None or spec.option.repeated),
+        panel=spec.option.panel,
     )
 
 
-def _default_in_help(text: str) -> tuple[str, str]:
-    """A help text, and the default that it states in brackets at its end."""
-    found = re.fullmatch(r"(.*?)\s*\[default: (.*)\]", text, re.DOTALL)
-    return (found[1], found[2]) if found else (text, "")
-
-
-def _default(parameter: Any) -> str:
-    value, shown = parameter.default, parameter.show_default
-    if isinstance(shown, str):
-        return shown
-    if value is None or not shown or value in ((), [], ""):
+def _default(spec: Any, negated: tuple[str, ...]) -> str:
+    if spec.required or spec.default is False:
         return ""
-    if isinstance(value, bool):
-        return f"`{(parameter.opts if value else parameter.secondary_opts)[0]}`" if parameter.secondary_opts else ""
-    if isinstance(value, list | tuple):
-        return ", ".join(f"`{each}`" for each in value)
-    return f"`{value:.4g}`" if isinstance(value, float) else f"`{value}`"
+    if spec.default in (None, ()):
+        return str(spec.option.default)
+    if spec.default is True:
+        return f"`{spec.flags[0]}`"
+    if isinstance(spec.default, tuple):
+        return f"`{','.join(map(str, spec.default))}`"
+    return f"`{spec.default:.4g}`" if isinstance(spec.default, float) else f"`{spec.default}`"
 
 
 # The page -------------------------------------------------------------------------------------------------------------

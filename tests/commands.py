@@ -14,7 +14,7 @@ from remodeler.cli import app as cli
 
 TEXTS = "--texts texts.jsonl --samples 8 --length 16 --device cpu"
 EVOLVE = (
-    "align evolve model --prompts prompts.txt --reviser reviser --tokens 24 --samples 4 --device cpu "
+    "align evolve model --prompts prompts.txt --reviser reviser --max-new-tokens 24 --completions 4 --device cpu "
     "--min-quality 0 --min-confidence 0 --major-confidence 0 --quality-slack 1 --shortest 0 --longest 1000 "
     "--max-repetition 1"
 )
@@ -60,15 +60,12 @@ def invoke(words: Iterable[object]) -> Ended:
 
 def verbs() -> list[str]:
     """All verbs, those of groups with the group's name before them."""
-    from typer.main import get_command
-
-    from remodeler.cli import legacy
-
-    return [*cli.CONVERTED, *_of(get_command(legacy.app), ())]
+    return list(_verbs(cli.app, ()))
 
 
-def _of(command: Any, names: tuple[str, ...]) -> Iterator[str]:
-    for name, each in getattr(command, "commands", {}).items():
-        yield from _of(each, (*names, name))
-    if not hasattr(command, "commands"):
+def _verbs(app: Any, names: tuple[str, ...]) -> Iterator[str]:
+    parts = [name for name in app if name[0].isalpha()]
+    for name in parts:
+        yield from _verbs(app[name], (*names, name))
+    if not parts:
         yield " ".join(names)

@@ -3,15 +3,16 @@
 import ast
 import re
 import shlex
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer.main
 
 from documents import CARDS, DOCS, GUIDES, LINK, PAGES, README, ROOT, USED, anchors, blocks, name, prose
 from remodeler.cli.app import app
+from remodeler.cli.command import configs_of
 from remodeler.pruning.methods import METHODS
+from remodeler.runs.options import Spec, specs
 
 PACKAGE = ROOT / "src" / "remodeler"
 PRUNE = DOCS / "guides" / "prune.md"
@@ -20,11 +21,10 @@ FOREIGN = {"--extra-index-url", "--model", "--nproc-per-node", "--prompt"}
 """Options of pip, torchrun and mlx_lm."""
 
 
-def commands() -> dict[str, Any]:
-    """The verbs as click commands, ``audit train`` a part of one; ``Any``, since typer may bring a click of its own."""
-    group: Any = typer.main.get_command(app)
-    parts = {verb: getattr(command, "commands", {"": command}) for verb, command in group.commands.items()}
-    return {f"{verb} {part}".strip(): command for verb, inner in parts.items() for part, command in inner.items()}
+@cache
+def commands() -> dict[str, tuple[Spec, ...]]:
+    """The verbs, ``audit train`` a part of one, with their options."""
+    return {verb: specs(kind) for verb, kind in configs_of(app)}
 
 
 def command_of(words: list[str]) -> tuple[str, list[str]]:
@@ -35,11 +35,16 @@ def command_of(words: list[str]) -> tuple[str, list[str]]:
     raise AssertionError(f"{words[0]} is no verb")
 
 
+def flags(verb: str) -> set[str]:
+    """The options of a verb on the command line."""
+    shown = [spec for spec in commands()[verb] if not (spec.option.positional or spec.option.python_only)]
+    return {flag for spec in shown for flag in spec.flags}
+
+
 def options() -> set[str]:
-    """Every option of every verb."""
-    given = [parameter for command in commands().values() for parameter in command.params]
-    named = {option for parameter in given for option in [*parameter.opts, *parameter.secondary_opts]}
-    return named | {"--help", "--version"}
+    """Every option of every verb, and their opposites."""
+    named = {flag for verb in commands() for flag in flags(verb)}
+    return named | {f"--no-{flag[2:]}" for flag in named} | {"--help", "--version", "--install-completion"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -112,8 +117,7 @@ PAGE_OF += [(f"audit {part}", "audit") for part in ("run", "lexicon", "train", "
 @pytest.mark.parametrize(("verb", "page"), PAGE_OF)
 def test_every_option_of_a_verb_is_explained(verb: str, page: str) -> None:
     text = prose(DOCS / "guides" / f"{page}.md")
-    given = {option for parameter in commands()[verb].params for option in parameter.opts if option.startswith("--")}
-    assert {option for option in given if not re.search(rf"{option}(?![\w-])", text)} == set()
+    assert {option for option in flags(verb) if not re.search(rf"{option}(?![\w-])", text)} == set()
 
 
 def shown(page: Path) -> list[list[str]]:
@@ -129,7 +133,7 @@ def test_commands_that_are_shown_are_understood(page: Path) -> None:
     assert len(lines) >= 3 or page == DOCS / "methods" / "index.md"
     for line in lines:
         verb, words = command_of(line)
-        commands()[verb].make_context(verb, words)
+        app.parse_args([*verb.split(), *words], exit_on_error=False, print_error=False)
 
 
 def test_methods_of_the_table_are_those_of_the_code() -> None:

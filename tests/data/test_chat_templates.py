@@ -157,7 +157,7 @@ def test_a_prompt_that_the_template_refuses_is_named_with_its_words(bare: Any) -
     refuses = "{{ raise_exception('Only tools speak here') }}"
     with pytest.raises(InputError, match=r"the prompt 'why\?' can't be asked of x with --chat .*Only tools speak here"):
         asked_in_chat(having(bare, refuses), "x", "why?")
-    with pytest.raises(InputError, match="has no chat template: leave out --chat"):
+    with pytest.raises(InputError, match="has no chat template: leave out `chat`"):
         asked_in_chat(having(bare, None), "x", "why?")
 
 

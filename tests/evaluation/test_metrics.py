@@ -91,7 +91,7 @@ def test_the_decoder_starts_from_the_token_the_model_names() -> None:
 
 
 def test_a_window_longer_than_the_context_is_refused(llama: Checkpoint) -> None:
-    with pytest.raises(InputError, match="llama reads at most 64: lower --length"):
+    with pytest.raises(InputError, match="llama reads at most 64: lower `length`"):
         text_scores(llama, TEXTS, 65)
 
 

@@ -99,7 +99,7 @@ def test_a_limit_takes_the_first_questions(tmp_path: Path, llama: Checkpoint) ->
     assert scored(llama, path)["acc"] == 0.5
     assert scored(llama, path, limit=4)["acc"] in (0.0, 1.0)
     assert scored(llama, path, limit=4)["questions"] == 4
-    with pytest.raises(InputError, match="raise --limit"):
+    with pytest.raises(InputError, match="raise `limit`"):
         scored(llama, path, limit=1)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader, GGUFWriter
-from remodeler.exporting.rows import Row, left, rows_of
 
 import llama_cpp_reference as reference
 from commands import invoke
@@ -33,6 +32,7 @@ from remodeler.exporting.gguf.tensors import order
 from remodeler.exporting.gguf.tokens import token_keys
 from remodeler.exporting.job import export
 from remodeler.exporting.removals import gone_after, read_removals
+from remodeler.model.pairing import Row, left, rows_of
 from remodeler.runs.records import Record, load_record, save_record
 from remodeler.runs.units import Block
 from tiny import tiny_model
@@ -214,7 +214,7 @@ def test_a_tokenizer_that_llama_cpp_has_no_name_for_is_refused_and_can_be_copied
     source: Checkpoint, tmp_path: Path
 ) -> None:
     odd = replace(source, tokenizer=byte_level(SIZE, prefix_space=True))
-    with pytest.raises(InputError, match="--tokenizer-from"):
+    with pytest.raises(InputError, match="`tokenizer_from`"):
         token_keys(odd.tokenizer, SIZE)
     export_gguf(source, tmp_path / "whole.gguf", "f16", None, check=False)
     export_gguf(odd, tmp_path / "odd.gguf", "f16", tmp_path / "whole.gguf", check=False)

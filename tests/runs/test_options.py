@@ -117,6 +117,10 @@ def test_a_path_may_be_given_as_text() -> None:
     assert build(Outer, {"model": "m", "out": "o"}).out == Path("o")
 
 
+def test_a_text_may_be_given_as_a_path() -> None:
+    assert build(Outer, {"model": Path("m")}).model == "m"
+
+
 def test_a_config_that_extends_another_is_checked_like_it() -> None:
     @config
     class Extended(Outer):

@@ -1,271 +1,265 @@
-"""What a person asks of an alignment."""
+"""Options of ``remodel align``: what is learned from, how revisers are trained and how policies evolve.
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+Help loads this module, so it imports neither torch nor transformers.
+"""
+
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from remodeler.checkpoint.load import Checkpoint, load, read_settings
-from remodeler.errors import InputError
-from remodeler.generation.sampling import Sampling, refuse_size
-from remodeler.model.families import FAMILIES
-from remodeler.runs.runlog import RunLog
-from remodeler.training.adapters import Lora
-from remodeler.training.model import training_dtype, training_precision
-from remodeler.training.plan import Training, refuse_pace
+from remodeler.checkpoint.config import LoadConfig, ModelConfig, ModelLike
+from remodeler.errors import InputError, option
+from remodeler.generation.config import GenerationConfig, SamplingConfig
+from remodeler.runs.config import FolderConfig, RunConfig
+from remodeler.runs.options import Option, config, listed, share
+from remodeler.training.config import OPTIMIZATION, AdapterConfig, MemoryConfig, OptimizationConfig, Schedule
 
-RUN = "run.jsonl"
-"""Says what an unfinished folder belongs to."""
-FULL_RATE, LORA_RATE = 2e-5, 2e-4
-DEFAULTS: dict[str, Any] = {"batch": 32, "schedule": "cosine", "warmup": 0.03, "weight_decay": 0.0}
-"""Of training."""
+DATA, LABELS, ROUNDS, FILTERS, WARM_UP = "Data", "Labels", "Rounds", "Filters", "Warm-up"
 MEASURES = ("gain", "perplexity", "edit")
-"""Of how much a response has to change: see :mod:`remodeler.alignment.reviser.difficulty`."""
+"""Measures of how much a response has to change: see :mod:`remodeler.alignment.reviser.difficulty`."""
 INTERNAL, EXTERNAL = "internal", "external"
-KINDS = (INTERNAL, EXTERNAL)
-"""Of rounds of evolution."""
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How models are loaded."""
-
-    family: str | None = None
-    trust_remote_code: bool = False
-    dtype: str = "auto"
-    device: str = "auto"
-
-    def load(self, name: str, device: Any, trained: bool = False) -> Checkpoint:
-        """A model; ``trained``: all of it is going to change, so that it needs float32."""
-        return load(name, **self.how(name, device, trained))
-
-    def how(self, name: str, device: Any, trained: bool = False) -> dict[str, Any]:
-        """The arguments of that; the family that was named is that of models which are in no row."""
-        known = read_settings(name, None)["model_type"] in FAMILIES
-        return {
-            "dtype": training_dtype(self.dtype, trained, device),
-            "device": str(device),
-            "family": None if known else self.family,
-            "trust_remote_code": self.trust_remote_code,
-        }
+ROUND_KINDS = (INTERNAL, EXTERNAL)
+REVISER, POLICY = "reviser", "policy"
+"""Folders that the whole alignment writes."""
+EPOCHS, BATCH_SIZE, WARMUP, RANK, ALPHA = 2.0, 32, 0.03, 32, 32.0
+SCHEDULE: Schedule = "cosine"
+"""Defaults of training."""
+ReviserLike = Any
+"""A folder that ``remodel align train-reviser`` wrote, its hub id, or a loaded
+:class:`~remodeler.alignment.reviser.reviser.Reviser`."""
+Seed = Annotated[int, Option(OPTIMIZATION, help="Random seed.")]
+Limit = Annotated[int | None, Option(DATA, low=1, default="all")]
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Course:
-    """How a phase trains."""
+@config
+class PreferenceSource:
+    """Where preferences are."""
 
-    epochs: float = 2.0
-    lora: Lora | None = None
-    """None trains everything."""
-    seed: int = 42
-    run: Mapping[str, Any] = field(default_factory=dict)
-    """``learning_rate``, ``batch``, ``schedule``, ``warmup``, ``micro``, ``precision``, ``checkpointing``, ..."""
-
-    def plan(self, rows: int, device: Any) -> Training:
-        """Its steps over so many rows."""
-        rate = FULL_RATE if self.lora is None else LORA_RATE
-        given = {name: value for name, value in self.run.items() if value is not None and name != "precision"}
-        settings = DEFAULTS | {"learning_rate": rate} | given
-        refuse_pace(self.epochs, settings["batch"], settings["warmup"])
-        settings["batch"] = min(settings["batch"], rows)
-        steps = max(1, round(self.epochs * rows / settings["batch"]))
-        warmup = round(settings.pop("warmup") * steps)
-        precision: Any = training_precision(self.run.get("precision"), device)
-        return Training(steps, warmup=warmup, precision=precision, seed=self.seed, **settings)
+    preferences: Annotated[str, Option(DATA)]
+    """Preferences: a .jsonl, .json or .parquet FILE, or hf:NAME[:CONFIG][:SPLIT]."""
 
 
-@dataclass(frozen=True)
-class Rule:
-    """How labels are made."""
+@config
+class PreferenceConfig(PreferenceSource):
+    """Preferences to learn from, and how many of them are held out."""
 
-    measure: str = "gain"
-    major: float = 0.5
+    held_out_share: Annotated[float, Option(DATA, above=0, below=1, read=share)] = 0.1
+    """Share of the prompts that is held out."""
+    pairs: Annotated[int | None, Option(DATA, low=1, default="all")] = None
+    """Pairs per prompt, where a prompt has a list of answers."""
+    score_gap: Annotated[float, Option(DATA, low=0)] = 0.0
+    """Minimum difference in score, where a prompt has a list of answers."""
+    length: Annotated[int | None, Option(DATA, low=1, default="2048, or the model's context")] = None
+    """Tokens per example, at most."""
+
+
+@config
+class LabelConfig:
+    """Labels of how much a response has to change: NONE, MINOR or MAJOR."""
+
+    template: Annotated[Path | None, Option(LABELS)] = None
+    """JSON file with other words around prompt and response."""
+    difficulty: Annotated[str, Option(LABELS, MEASURES)] = "gain"
+    """Measure that decides what is MAJOR: gain (in log-probability), perplexity or edit (distance)."""
+    major_share: Annotated[float, Option(LABELS, above=0, below=1, read=share)] = 0.5
     """Share of the triples that are MAJOR."""
-    none: float = 1 / 3
+    none_share: Annotated[float, Option(LABELS, low=0, below=1, read=share)] = 1 / 3
     """Share of all examples that are NONE."""
-    floor: float | None = None
-    """A gain below which a triple is NONE too."""
-
-    def checked(self) -> "Rule":
-        """Itself.
-
-        Raises:
-            InputError: for an unknown measure, or a share outside 0 to 1.
-        """
-        if self.measure not in MEASURES:
-            raise InputError(f"--difficulty {self.measure!r} is not known: choose {', '.join(MEASURES)}")
-        if not 0 < self.major < 1 or not 0 <= self.none < 1:
-            raise InputError(f"shares of {self.major:g} (major) and {self.none:g} (none) were given: between 0 and 1")
-        return self
+    gain_floor: Annotated[float | None, Option(LABELS)] = None
+    """Triples with a lower gain are NONE too."""
+    label_weight: Annotated[float, Option(LABELS, low=0)] = 1.0
+    """Weight of a label in the loss, where a whole text has 1."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How strict the filters are."""
+@config
+class WarmUpConfig:
+    """The reviser that learns to rewrite before labels are known."""
 
-    shortest: float = 0.3
-    longest: float = 3.0
-    """Characters of a revision, as a share of those of the answer."""
-    repetition: float = 0.3
-    """Share of 4-grams of words that came before."""
-    confidence: float = 0.4
-    """Of the label."""
-    major: float = 0.5
-    """Of the label MAJOR."""
-    quality: float = 0.5
-    """Of an answer that is kept as it is."""
-    slack: float = 0.0
-    """By so much a revision's quality may be below that of what it revises."""
+    warm_up_epochs: Annotated[float, Option(WARM_UP, above=0)] = 1.0
+    """Number of epochs of the warm-up reviser."""
+    copies: Annotated[float, Option(WARM_UP, low=0, high=1, read=share)] = 0.0
+    """Examples of copying in the warm-up, as a share of the triples."""
+    afresh: Annotated[bool, Option(WARM_UP)] = False
+    """Start the adaptive reviser from the model itself instead of the warm-up reviser."""
 
-    def checked(self) -> "Limits":
-        """Itself.
 
-        Raises:
-            InputError: for a number that nothing or everything would pass.
-        """
-        shares = (self.repetition, self.confidence, self.major, self.quality, self.slack)
-        if not all(0 <= each <= 1 for each in shares) or not 0 <= self.shortest <= 1 <= self.longest:
-            raise InputError("a limit of the filters is out of range: shares lie between 0 and 1, the lengths around 1")
-        return self
+@config
+class PaceConfig(OptimizationConfig):
+    """Length and speed of a phase of training."""
+
+    learning_rate: Annotated[
+        float | None, Option(OPTIMIZATION, above=0, default="2e-5; adapters 2e-4; dpo and orpo 1e-6")
+    ] = None
+    """Peak learning rate."""
+
+
+@config
+class TrainingConfig:
+    """Training of a phase: of each reviser, and of the policy of each round."""
+
+    optimization: PaceConfig = PaceConfig(epochs=EPOCHS, train_batch_size=BATCH_SIZE, schedule=SCHEDULE, warmup=WARMUP)
+    memory: MemoryConfig = MemoryConfig()
+    lora: AdapterConfig = AdapterConfig(adapters=False, rank=RANK, alpha=ALPHA, dropout=0.0)
+    seed: Seed = 42
+
+    @property
+    def everything(self) -> bool:
+        """Whether all parameters are trained, instead of adapters."""
+        return not self.lora.adapters
+
+
+@config
+class EvolutionConfig:
+    """The rounds in which a policy learns from its own answers."""
+
+    prompts: Annotated[str, Option(DATA)]
+    """Prompts without answers: .txt (one per line), .jsonl, .json, .csv, .parquet, or hf:NAME[:CONFIG][:SPLIT]."""
+    limit: Limit = None
+    """Use at most so many prompts, from the start."""
+    probe: Annotated[int, Option(DATA, low=0)] = 64
+    """Prompts set aside to measure the policy before the first round and after each (a tenth at most)."""
+    rounds: Annotated[tuple[str, ...], Option(ROUNDS, read=listed)] = ROUND_KINDS
+    """Kinds of the rounds, separated by commas: internal (learn the best answer) and external (learn its revision)."""
+    restart: Annotated[bool, Option(ROUNDS)] = False
+    """Train every round from the first policy instead of that of the round before."""
+    use_labels: Annotated[bool, Option(ROUNDS)] = True
+    """Select answers by their labels (or, negated, revise every first answer: a control)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rounds", tuple(self.rounds))
+        if not self.rounds or not set(self.rounds) <= set(ROUND_KINDS):
+            given = ",".join(self.rounds)
+            raise InputError(f"{option('rounds', given)} is unknown: name {' and '.join(ROUND_KINDS)}, by commas")
+
+
+@config
+class FilterConfig:
+    """Conditions that an answer must meet before a policy learns from it."""
+
+    min_quality: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.5
+    """Minimum quality of an answer that is kept as it is."""
+    min_confidence: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.4
+    """Minimum probability of a label."""
+    major_confidence: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.5
+    """Minimum probability of the label MAJOR."""
+    quality_slack: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.0
+    """Maximum drop in quality from an answer to its revision."""
+    shortest: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.3
+    """Minimum length of a revision, relative to the answer's."""
+    longest: Annotated[float, Option(FILTERS, low=1)] = 3.0
+    """Maximum length of a revision, relative to the answer's."""
+    max_repetition: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.3
+    """Maximum share of 4-grams of words that are repeated."""
 
 
 # Verbs ----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ReviserWish:
-    """A reviser to be trained."""
+@config
+class ReviserConfig:
+    """Train a reviser: it labels how much of a response has to change (NONE, MINOR, MAJOR) and rewrites it.
 
-    model: str
-    preferences: str
-    template: Path | None = None
-    samples: int | None = None
-    heldout: float = 0.1
-    """Share of the prompts."""
-    lower: int | None = None
-    gap: float = 0.0
-    length: int | None = None
-    rule: Rule = field(default_factory=Rule)
-    label_weight: float = 1.0
-    afresh: bool = False
-    """The adaptive reviser starts from the model, not from the warm-up reviser."""
-    warmup_epochs: float = 1.0
-    identity: float = 0.0
-    """So many examples of copying in the warm-up, as a share of the triples."""
-    course: Course = field(default_factory=Course)
-    loading: Loading = field(default_factory=Loading)
-    seed: int = 42
+    Learns from preferences in any usual shape. Resumable: rerun the same command. Several GPUs: `torchrun ... -m
+    remodeler align train-reviser`.
 
-    def __post_init__(self) -> None:
-        refuse_length(self.length)
-        if not self.label_weight >= 0 or not self.warmup_epochs > 0 or not 0 <= self.identity <= 1:
-            raise InputError(
-                f"a label weight of {self.label_weight:g}, {self.warmup_epochs:g} warm-up epochs and {self.identity:g} "
-                "copies were given: the first is at least 0, the second above 0, the third a share from 0 to 1"
-            )
-
-
-def refuse_length(length: int | None) -> None:
-    """Raise for examples of no token."""
-    if length is not None and length < 1:
-        raise InputError(f"--length {length} was given, at least 1 was expected: raise it")
-
-
-def same_run(work: Path, wish: Any, *free: str) -> None:
-    """Refuse to go on with what another wish left in a folder; some of its parts are free to change.
-
-    Raises:
-        InputError: and says what differs.
+    Example: `remodel align train-reviser Qwen/Qwen3-0.6B --preferences pairs.jsonl --out reviser`
     """
-    told = {key: value for key, value in options(wish).items() if key not in (*free, "loading", "size")}
-    RunLog(work / RUN).resume({"model": wish.model, **told})
+
+    source: ModelConfig
+    data: PreferenceConfig
+    limit: Limit = None
+    """Use at most so many triples (a prompt, a better answer, a worse one)."""
+    labels: LabelConfig = LabelConfig()
+    warm_up: WarmUpConfig = WarmUpConfig()
+    training: TrainingConfig = TrainingConfig()
+    run: RunConfig = RunConfig()
 
 
-def options(wish: Any, out: Path | None = None) -> dict[str, Any]:
-    """A wish as it stands in a record, with the place of the result where it has one."""
-    told = {key: _plain(value) for key, value in asdict(wish).items() if key != "model"}
-    return told | ({"out": str(out)} if out else {})
+@config
+class ReviseConfig:
+    """Label and revise responses that somebody else wrote; the report shows what changed, word by word.
+
+    Example: `remodel align revise --responses answers.jsonl --reviser reviser --out revised`
+    """
+
+    responses: Annotated[str, Option(DATA)]
+    """Prompts with responses: .jsonl, .json, .csv, .parquet, or hf:NAME[:CONFIG][:SPLIT]."""
+    reviser: Annotated[ReviserLike, Option()]
+    """A folder that train-reviser wrote."""
+    limit: Limit = None
+    """Use at most so many responses, from the start."""
+    generation: GenerationConfig = GenerationConfig()
+    loading: LoadConfig = LoadConfig()
+    run: FolderConfig = FolderConfig()
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    return str(value) if isinstance(value, Path) else value
+@config
+class EvolveConfig:
+    """Evolve a policy: it answers prompts, a reviser selects and rewrites answers, the policy learns; round by round.
+
+    Needs prompts only. Every answer stays on disk with the reason why it was learned from or not. Resumable: rerun the
+    same command. Several GPUs: `torchrun ... -m remodeler align evolve`.
+
+    Example: `remodel align evolve policy --prompts prompts.txt --reviser reviser --out evolved`
+    """
+
+    source: ModelConfig
+    evolution: EvolutionConfig
+    reviser: Annotated[ReviserLike, Option()]
+    """A folder that train-reviser wrote."""
+    sampling: SamplingConfig = SamplingConfig(completions=4)
+    filters: FilterConfig = FilterConfig()
+    training: TrainingConfig = TrainingConfig()
+    run: RunConfig = RunConfig()
 
 
-@dataclass(frozen=True)
-class ReviseWish:
-    """Responses to be revised."""
+@config
+class AlignConfig:
+    """Align a model by reviser-guided self-training: a reviser from preferences, then a policy that it guides.
 
-    responses: str
-    reviser: str
-    tokens: int = 256
-    size: int | None = None
-    limit: int | None = None
-    loading: Loading = field(default_factory=Loading)
+    Writes OUT/reviser and OUT/policy. Resumable: rerun the same command.
 
+    Example: `remodel align run policy --preferences pairs.jsonl --prompts prompts.txt --out aligned`
+    """
 
-@dataclass(frozen=True)
-class EvolveWish:
-    """A policy to be evolved."""
+    source: ModelConfig
+    data: PreferenceConfig
+    evolution: EvolutionConfig
+    reviser_model: Annotated[ModelLike, Option(DATA, default="the policy")] = None
+    """Model that becomes the reviser: a folder or a hub id."""
+    labels: LabelConfig = LabelConfig()
+    warm_up: WarmUpConfig = WarmUpConfig()
+    sampling: SamplingConfig = SamplingConfig(completions=4)
+    filters: FilterConfig = FilterConfig()
+    training: TrainingConfig = TrainingConfig()
+    run: RunConfig = RunConfig()
 
-    model: str
-    prompts: str
-    reviser: str
-    rounds: tuple[str, ...] = (INTERNAL, EXTERNAL)
-    limit: int | None = None
-    """Prompts, of all rounds together."""
-    probe: int = 64
-    """Prompts set aside to look at the policy before and after, at most a tenth."""
-    sampling: Sampling = field(default_factory=lambda: Sampling(256, 1.0, 0.95, 4))
-    limits: Limits = field(default_factory=Limits)
-    labels: bool = True
-    restart: bool = False
-    """Every round trains the first policy anew, not that of the round before."""
-    size: int | None = None
-    course: Course = field(default_factory=Course)
-    loading: Loading = field(default_factory=Loading)
-    seed: int = 42
+    def reviser_config(self) -> ReviserConfig:
+        """The first step: to train the reviser."""
+        source = self.source
+        if self.reviser_model is not None:
+            source = replace(source, model=self.reviser_model, revision=None)
+        return ReviserConfig(
+            source=source,
+            data=self.data,
+            labels=self.labels,
+            warm_up=self.warm_up,
+            training=self.training,
+            run=RunConfig(out=self.run.folder() / REVISER, dry_run=self.run.dry_run),
+        )
 
-    def checked(self) -> "EvolveWish":
-        """Itself.
-
-        Raises:
-            InputError: for an unknown kind of round, or none.
-        """
-        if not self.rounds or not set(self.rounds) <= set(KINDS):
-            raise InputError(f"--rounds {','.join(self.rounds)} was given: name {' and '.join(KINDS)}, by commas")
-        if self.probe < 0:
-            raise InputError(f"--probe {self.probe} was given, at least 0 was expected: raise it")
-        refuse_size(self.size)
-        self.sampling.checked()
-        self.limits.checked()
-        return self
-
-
-@dataclass(frozen=True)
-class BaselineWish:
-    """A policy trained on preferences by another method, to be held against an evolved one."""
-
-    model: str
-    preferences: str
-    method: str = "sft"
-    samples: int | None = None
-    heldout: float = 0.1
-    lower: int | None = None
-    gap: float = 0.0
-    length: int | None = None
-    chat: bool = False
-    beta: float = 0.1
-    """Of DPO and ORPO."""
-    course: Course = field(default_factory=Course)
-    loading: Loading = field(default_factory=Loading)
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        refuse_length(self.length)
-        if not self.beta > 0:
-            raise InputError(f"--beta {self.beta:g} was given, a number above 0 was expected: raise it")
+    def evolve_config(self) -> EvolveConfig:
+        """The second step: to evolve the policy."""
+        out = self.run.folder()
+        return EvolveConfig(
+            source=self.source,
+            evolution=self.evolution,
+            reviser=str(out / REVISER),
+            sampling=self.sampling,
+            filters=self.filters,
+            training=self.training,
+            run=RunConfig(out=out / POLICY, dry_run=self.run.dry_run),
+        )

@@ -1,46 +1,72 @@
 """All in one command: a reviser from preferences, then a policy that it guides. OUT/reviser and OUT/policy."""
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from remodeler.alignment.config import EvolveWish, ReviserWish, options
+from remodeler.alignment.config import POLICY, REVISER, AlignConfig, ReviserConfig
 from remodeler.alignment.evolution.job import evolve_policy
-from remodeler.alignment.evolution.prepare import divided
-from remodeler.alignment.reviser.train import train_reviser
+from remodeler.alignment.evolution.prepare import prepare_policy
+from remodeler.alignment.evolution.results import EvolveResults
+from remodeler.alignment.records import LOADING, record_options
+from remodeler.alignment.reviser.results import ReviserResults
+from remodeler.alignment.reviser.train import train_reviser_model
+from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import pick_device
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 from remodeler.runs.folders import partial, refuse_existing
+from remodeler.runs.options import build, signed
 from remodeler.runs.records import disk_errors, load_record, to_json
 
 logger = logging.getLogger(__name__)
 
-REVISER, POLICY = "reviser", "policy"
+
+@dataclass(frozen=True)
+class AlignResults:
+    """Results of the reviser, and of the policy that it guided."""
+
+    reviser: ReviserResults
+    policy: EvolveResults
 
 
-def align_policy(first: ReviserWish, second: EvolveWish, out: Path, dry: bool = False) -> bool:
-    """Train a reviser, unless it is there, and evolve a policy with it; with ``dry`` only look at the first step.
+@signed(AlignConfig)
+def align(model: ModelLike, **options: Any) -> AlignResults | None:
+    """Align a model by reviser-guided self-training: writes ``OUT/reviser`` and ``OUT/policy``.
+
+    Args:
+        model: the policy: a folder, a hub id or a loaded checkpoint, which stays as it is.
+        **options: those of :class:`~remodeler.alignment.config.AlignConfig`, by name.
+
+    Returns:
+        What came of it; None in a dry run, and in all processes but the first.
 
     Raises:
-        InputError: for what can't work, in one sentence; also when OUT/reviser is another one.
+        InputError: for what can't work, in one sentence; also when ``OUT/reviser`` is another one.
     """
-    _refuse_other(out)
-    second.checked()
-    place = out / REVISER
+    return align_policy(build(AlignConfig, {"model": model, **options}))
+
+
+def align_policy(config: AlignConfig) -> AlignResults | None:
+    """Train a reviser, unless it is there, and evolve a policy with it; in a dry run only look at the first step."""
+    out = config.run.folder()
+    _refuse_foreign(out)
+    first, second, place = config.reviser_config(), config.evolve_config(), out / REVISER
     if place.is_dir():
-        _same(first, place)
-        logger.info(f"{place} is there already")
+        _refuse_other_reviser(first, place)
+        logger.info(f"{place} exists already")
     else:
-        divided(second, pick_device(second.loading.device))  # what can't work, before hours are spent on the reviser
-        train_reviser(first, place, dry)
-    if dry and not place.is_dir():
-        logger.info("the evolution can be looked at when the reviser is there")
-        return False
-    return evolve_policy(replace(second, reviser=str(place)), out / POLICY, dry)
+        prepare_policy(second, pick_device(config.source.device))  # before hours are spent on the reviser
+        train_reviser_model(first)
+    if config.run.dry_run and not place.is_dir():
+        logger.info("the evolution can be previewed when the reviser exists")
+        return None
+    policy = evolve_policy(second)
+    return None if policy is None else AlignResults(ReviserResults.parse(load_record(place)), policy)
 
 
-def _refuse_other(out: Path) -> None:
-    """OUT may hold what an earlier run of the same command left, and nothing else."""
+def _refuse_foreign(out: Path) -> None:
+    """Refuse an OUT that holds anything but what an earlier run of the same command left."""
     if out.is_dir():
         refuse_existing(out / POLICY)
     ours = {REVISER, *(partial(Path(name)).name for name in (REVISER, POLICY))}
@@ -49,10 +75,14 @@ def _refuse_other(out: Path) -> None:
             refuse_existing(out)
 
 
-def _same(wish: ReviserWish, place: Path) -> None:
-    """The reviser that is there is the one that is wanted."""
-    told, wanted = load_record(place), options(wish)
-    old = {key: value for key, value in told.options.items() if key not in ("out", "loading")}
-    new = {key: value for key, value in wanted.items() if key != "loading"}
-    if to_json(old) != to_json(new) or told.inputs["model"]["name"] != wish.model:
-        raise InputError(f"{place} is a reviser made with other options: give the same ones, or another --out")
+def _refuse_other_reviser(config: ReviserConfig, place: Path) -> None:
+    """Refuse a reviser that is not the one that would be trained."""
+    record = load_record(place)
+    old, new = (
+        {name: value for name, value in options.items() if name not in ("out", "save_minutes", *LOADING)}
+        for options in (record.options, record_options(config))
+    )
+    if to_json(old) != to_json(new) or record.inputs["model"]["name"] != config.source.name:
+        raise InputError(
+            f"{place} is a reviser made with other options: give the same ones, or another {option('out')}"
+        )

@@ -89,7 +89,7 @@ def build(anatomy: Anatomy, removed: Iterable[Block], form: Form, widths: Widths
     gone = frozenset(removed)
     reason = refusal(anatomy, gone, form, widths)
     if reason:
-        raise InputError(f"the {form} form can't hold this model: {reason}; choose another --form")
+        raise InputError(f"the {form} form can't hold this model: {reason}; choose another `form`")
     return {"stock": _stock, "packed": _packed, "portable": _portable}[form](
         anatomy, gone, remaining(anatomy, widths, gone)
     )

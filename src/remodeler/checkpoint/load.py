@@ -229,7 +229,7 @@ def read_settings(name: str, revision: str | None) -> dict[str, Any]:
     with disk_errors(Path(name)):
         local = Path(name).is_dir()
     if local and revision:
-        raise InputError(f"--revision {revision} was given for the folder {name}, which has none: leave it out")
+        raise InputError(f"`revision` {revision} was given for the folder {name}, which has none: leave it out")
     with one_sentence(name, CONFIG_PART):
         repositories.refuse_no_model(name, revision)
         settings: dict[str, Any] = PreTrainedConfig.get_config_dict(name, revision=revision)[0]

@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, not in __all__
 
 from remodeler.errors import InputError, one_line
-from remodeler.report.figures import size
+from remodeler.reporting.figures import size
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def refuse_unpublishable(name: str) -> None:
         ) from None
     except OSError as error:
         raise InputError(
-            f"the hub can't be reached ({one_line(error)}): leave out --push-to-hub, and publish later"
+            f"the hub can't be reached ({one_line(error)}): leave out `push_to_hub`, and publish later"
         ) from None
 
 

@@ -252,7 +252,7 @@ def check(again: Checkpoint, wanted: Tensor, bound: float) -> Check:
     if not difference <= bound * wanted.float().abs().max().item():
         raise InputError(
             f"the model written to {again.name} gives other logits than the pruned one in memory (by "
-            f"{difference:.3g}): choose another --form"
+            f"{difference:.3g}): choose another `form`"
         )
     return Check(difference, _cached(again.anatomy, _sample(again), found))
 
@@ -283,6 +283,6 @@ def _cached(anatomy: Anatomy, inputs: dict[str, Tensor], wanted: Tensor) -> floa
     if not difference <= STEP_TOLERANCE[model.dtype]:
         raise InputError(
             f"decoding with a KV cache goes another way than one pass (by {difference:.3g} of the largest logit): "
-            "choose another --form"
+            "choose another `form`"
         )
     return difference

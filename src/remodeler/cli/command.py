@@ -1,7 +1,7 @@
 """Commands made of configs: every option of the command line is declared on the config of its verb, and only there."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from inspect import Parameter as Place
 from inspect import Signature, cleandoc
@@ -37,7 +37,30 @@ def add_command(app: App, name: str, kind: type[Config], run: Callable[[Config],
 
     command.__signature__ = Signature([_place(spec) for spec in _ordered(kind)])  # type: ignore[attr-defined]
     command.__doc__, command.__name__ = cleandoc(kind.__doc__ or ""), name
+    command.config = kind  # type: ignore[attr-defined]
     app.command(command, name=name)
+
+
+def configs_of(app: App, words: tuple[str, ...] = ()) -> Iterator[tuple[str, type]]:
+    """The verbs of an application with their configs; those of a group with its name before them."""
+    for name in app:
+        if not name.startswith("-"):
+            found = getattr(app[name].default_command, "config", None)
+            own = [(" ".join((*words, name)), found)] if found is not None else []
+            yield from list(configs_of(app[name], (*words, name))) or own
+
+
+def add_group(app: App, name: str, words: str) -> App:
+    """Add a group of verbs.
+
+    Args:
+        app: the application.
+        name: of the group.
+        words: its help.
+    """
+    group = App(name=name, help=words)
+    app.command(group)
+    return group
 
 
 def with_flags(kind: type, action: Callable[[], object]) -> None:
@@ -86,7 +109,8 @@ def _place(spec: Spec) -> Place:
 
 
 def _typed_default(spec: Spec) -> Any:
-    return None if spec.option.read and not isinstance(spec.default, str | tuple) else spec.default
+    kept = isinstance(spec.default, str) or spec.option.repeated or spec.option.read is None
+    return spec.default if kept else None
 
 
 def _typed(spec: Spec) -> Any:

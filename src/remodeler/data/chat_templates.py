@@ -164,7 +164,7 @@ def asked_in_chat(tokenizer: "PreTrainedTokenizerBase", name: str, prompt: str) 
     """
     template = template_of(tokenizer)
     if template is None:
-        raise InputError(f"the tokenizer of {name} has no chat template: leave out --chat")
+        raise InputError(f"the tokenizer of {name} has no chat template: leave out `chat`")
     try:
         return rendered_turns(tokenizer, (Turn(USER, prompt),), template, prompt=True)[1]
     except BadRow as reason:

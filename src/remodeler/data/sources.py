@@ -67,7 +67,7 @@ def sample(source: str | Path | Sequence[str], samples: int, seed: int = 42, tra
     At least a fifth of the texts (and one, if there are two) is always held out.
     """
     if samples < 1:
-        raise InputError(f"{samples} samples were asked for, at least 1 is needed: raise --samples")
+        raise InputError(f"{samples} samples were asked for, at least 1 is needed: raise `samples`")
     if source == "wikitext2":  # perplexity on it is by convention that of the whole test part
         train = [text for text in _wikitext("train") if text.strip()]
         return Sampled(_draw(train, samples, random.Random(seed)), _wikitext("test"), source, len(train))

@@ -78,7 +78,7 @@ def windows(
 ) -> Windows:
     """Windows of up to ``length`` tokens. Windows are independent: ``length - 1`` targets in each."""
     if length < 2:
-        raise InputError(f"a window of {length} tokens was asked for, it needs 2 to predict one: raise --length")
+        raise InputError(f"a window of {length} tokens was asked for, it needs 2 to predict one: raise `length`")
     if not texts:
         raise InputError("no texts were given, at least one is needed: choose another source")
     if packing == "paper":

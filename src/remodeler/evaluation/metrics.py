@@ -135,7 +135,8 @@ def model_windows(checkpoint: Checkpoint, texts: Sequence[str], length: int, pac
 def _check_context(checkpoint: Checkpoint, length: int) -> None:
     if checkpoint.context and length > checkpoint.context:
         raise InputError(
-            f"{length} tokens a window were given, {checkpoint.name} reads at most {checkpoint.context}: lower --length"
+            f"{length} tokens per window were given, {checkpoint.name} reads at most {checkpoint.context}: "
+            "lower `length`"
         )
 
 

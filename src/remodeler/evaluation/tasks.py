@@ -116,9 +116,9 @@ def task_scores(
 def check(checkpoint: Checkpoint, limit: int | None = None) -> None:
     """Whether a model can be asked that many questions."""
     if limit is not None and limit < 2:
-        raise InputError(f"a limit of {limit} questions was given, a standard error needs 2: raise --limit")
+        raise InputError(f"a limit of {limit} questions was given, a standard error needs 2: raise `limit`")
     if checkpoint.anatomy.family.task == "masked":
-        raise InputError(f"{checkpoint.name} is a masked language model, which can't rate choices: leave --tasks out")
+        raise InputError(f"{checkpoint.name} is a masked language model, which can't rate choices: leave `tasks` out")
 
 
 def harness_model(checkpoint: Checkpoint, batch: int) -> HFLM:

@@ -40,7 +40,7 @@ def refuse_widths(removals: Removals, steps: int | None) -> None:
     """Raise where the log's model lost heads and channels too, unless only steps of the log are asked for."""
     beside = removals.path.with_name(WIDTHS_FILE)
     if steps is None and beside.is_file() and read_json(beside):
-        alone = f", or give --steps {len(removals.steps)} for the blocks alone" if removals.steps else ""
+        alone = f", or give `removal_steps` {len(removals.steps)} for the blocks alone" if removals.steps else ""
         raise InputError(
             f"{beside} says that heads and channels went too, which can't be taken out of a GGUF file: export the "
             f"folder {beside.parent}{alone}"
@@ -54,7 +54,7 @@ def gone_after(removals: Removals, steps: int | None) -> list[Block]:
         InputError: when it is shorter.
     """
     if steps is not None and steps > len(removals.steps):
-        raise InputError(f"--steps {steps} was given, {removals.path} has {len(removals.steps)}: lower it")
+        raise InputError(f"`removal_steps` {steps} was given, {removals.path} has {len(removals.steps)}: lower it")
     return blocks_of(removals.steps[:steps])
 
 

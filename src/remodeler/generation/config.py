@@ -1,5 +1,6 @@
 """Options of everything that generates text."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from remodeler.errors import InputError, option
@@ -12,21 +13,39 @@ GENERATION = "Generation"
 
 
 @config
-class SamplingConfig:
-    """How a model continues its prompts."""
+class GenerationConfig:
+    """How much a model generates."""
 
     max_new_tokens: Annotated[int, Option(GENERATION, low=1)] = 256
     """Tokens per completion, at most."""
+    batch_size: Annotated[int | None, Option(GENERATION, low=1, default="chosen for the device")] = None
+    """Texts per forward pass."""
+
+
+@config
+class DecodingConfig(GenerationConfig):
+    """How a model continues its prompts, once each."""
+
     temperature: Annotated[float, Option(GENERATION, low=0)] = 1.0
     """Sampling temperature; 0 = greedy."""
     top_p: Annotated[float, Option(GENERATION, above=0, high=1)] = 0.95
     """Nucleus sampling probability."""
-    completions: Annotated[int, Option(GENERATION, low=1)] = 1
-    """Completions per prompt."""
     chat: Annotated[bool, Option(GENERATION)] = False
     """Send prompts as user turns through the chat template."""
-    batch_size: Annotated[int | None, Option(GENERATION, low=1, default="chosen for the device")] = None
-    """Texts per forward pass."""
+
+    def sampling(self, seed: int) -> "Sampling":
+        """The same as what draws tokens takes it."""
+        from remodeler.generation.sampling import Sampling
+
+        return Sampling(self.max_new_tokens, self.temperature, self.top_p, chat=self.chat, seed=seed)
+
+
+@config
+class SamplingConfig(DecodingConfig):
+    """How a model continues its prompts."""
+
+    completions: Annotated[int, Option(GENERATION, low=1)] = 1
+    """Completions per prompt."""
 
     def __post_init__(self) -> None:
         if self.temperature == 0 and self.completions > 1:
@@ -37,6 +56,4 @@ class SamplingConfig:
 
     def sampling(self, seed: int) -> "Sampling":
         """The same as what draws tokens takes it."""
-        from remodeler.generation.sampling import Sampling
-
-        return Sampling(self.max_new_tokens, self.temperature, self.top_p, self.completions, self.chat, seed)
+        return replace(super().sampling(seed), samples=self.completions)

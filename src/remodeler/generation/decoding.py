@@ -140,7 +140,7 @@ def _compact(batch: Batch, outputs: Any, finished: list[Batch]) -> tuple[Batch, 
 def _rows(batches: Sequence[Batch], new: int, ends: set[int]) -> list[Continued]:
     """What came, in the caller's order."""
     if any(bool(batch.wrong.any()) for batch in batches):
-        raise InputError("the model's logits are no numbers: its weights are damaged, or try --dtype float32")
+        raise InputError("the model's logits are no numbers: its weights are damaged, or try `dtype='float32'`")
     found: dict[int, Continued] = {}
     for batch in batches:
         parts = (batch.numbers, batch.ids, batch.given, batch.logprobs)

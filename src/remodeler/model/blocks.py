@@ -137,6 +137,6 @@ def projection(module: nn.Module, stack: Stack, kind: Kind) -> dict[str, Tensor]
     }
     if not found:
         raise InputError(
-            f"the {kind} has no output projection at {paths}: the family named with --family does not fit this model"
+            f"the {kind} has no output projection at {paths}: the family named with `family` does not fit this model"
         )
     return found

@@ -231,8 +231,8 @@ def finite(value: float) -> float:
     """The value, if a search can go on with it."""
     if not math.isfinite(value):
         raise InputError(
-            f"the loss of the model is {value}: its weights are damaged or too large for this --dtype, "
-            "try --dtype float32"
+            f"the loss of the model is {value}: its weights are damaged or too large for this `dtype`, "
+            "try `dtype='float32'`"
         )
     return value
 

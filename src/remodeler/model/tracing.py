@@ -65,7 +65,7 @@ def trace(model: Any, family: Family, inputs: dict[str, Tensor]) -> Anatomy:
         parallel = parallel or _reads_layer_input(seen, chains)
     if not branches:
         raise InputError(
-            "no attention or MLP was found in the layers: the family named with --family does not fit this model"
+            "no attention or MLP was found in the layers: the family named with `family` does not fit this model"
         )
     return Anatomy(model, family, branches, tuple(sites), shared, extras, parallel)
 
@@ -90,7 +90,7 @@ def _layer_list(model: Any, stack: Stack) -> nn.ModuleList:
         layers: nn.ModuleList = model.get_submodule(stack.layers)
     except AttributeError:
         raise InputError(
-            f"the model has no layer list at {stack.layers!r}: the family named with --family does not fit it"
+            f"the model has no layer list at {stack.layers!r}: the family named with `family` does not fit it"
         ) from None
     return layers
 

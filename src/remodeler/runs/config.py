@@ -3,16 +3,33 @@
 from pathlib import Path
 from typing import Annotated
 
+from remodeler.errors import InputError, option
 from remodeler.runs.options import Option, config
 
 
 @config
-class RunConfig:
-    """Where the result goes."""
+class FolderConfig:
+    """Where the result goes, and whether it is made at all."""
 
     out: Annotated[Path | None, Option(required=True)] = None
     """New folder for the result."""
-    push_to_hub: str | None = None
-    """Push the result to the Hub (private) as USER/MODEL."""
     dry_run: bool = False
     """Say what would be done, and how long it would take; write nothing."""
+
+    def folder(self) -> Path:
+        """The folder for the result.
+
+        Raises:
+            InputError: where none was given.
+        """
+        if self.out is None:
+            raise InputError(f"{option('out')} must be given: a new folder for the result")
+        return self.out
+
+
+@config
+class RunConfig(FolderConfig):
+    """The same of a model, which may go to the Hub."""
+
+    push_to_hub: str | None = None
+    """Push the result to the Hub (private) as USER/MODEL."""

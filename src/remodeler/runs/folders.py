@@ -32,14 +32,14 @@ def refuse_existing(path: Path) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise InputError(f"the name {path} is not valid UTF-8, which weights need: choose another --out") from None
+        raise InputError(f"the name {path} is not valid UTF-8, which weights need: choose another `out`") from None
     if path.name == ".." or path.suffix == UNFINISHED:
         raise InputError(
             f"{path} can't be the name of a result, which has {UNFINISHED} until it is whole: name another"
         )
     with disk_errors(path):
         if path.exists() or path.is_symlink():
-            raise InputError(f"{path} exists already: choose another --out or remove it first")
+            raise InputError(f"{path} exists already: choose another `out` or remove it first")
         _refuse_foreign(partial(path))
         with suppress(FileNotFoundError):
             path.with_name(path.name + LONGEST_SUFFIX).lstat()  # raises for a name that is too long
@@ -103,33 +103,6 @@ def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
                     shutil.rmtree(work, ignore_errors=True)  # nothing in it could be taken up
                     _remove_empty(new)
                 raise
-
-
-def whole(work: Path, begun: str, options: Mapping[str, Any]) -> bool:
-    """Whether an unfinished folder lacks nothing but its name, since :func:`tidy` was killed in it.
-
-    It has a record of a run with the same options, and no file ``begun``, which is there while there is work to do.
-    """
-    return _tidied(work, begun) and bool(read_json(work / RECORD_FILE)["options"] == json.loads(to_json(options)))
-
-
-def clear(work: Path, begun: str, but: Sequence[str]) -> None:
-    """Remove what a kill left while a result was written; the work itself, ``but``, stays.
-
-    Not that of another run which was killed while it tidied: it may be in pieces, and nothing says whose it is.
-    """
-    empty(work, () if _tidied(work, begun) else but)
-
-
-def _tidied(work: Path, begun: str) -> bool:
-    return (work / RECORD_FILE).exists() and not (work / begun).exists()
-
-
-def tidy(work: Path, begun: str, *folders: str) -> None:
-    """Take out of a finished folder what only the work needed. ``begun`` goes first: a kill later loses nothing."""
-    (work / begun).unlink(missing_ok=True)
-    for name in folders:
-        shutil.rmtree(work / name, ignore_errors=True)
 
 
 def is_described(work: Path, options: Mapping[str, Any]) -> bool:
@@ -198,7 +171,7 @@ def only_one(folder: Path) -> Iterator[Callable[[], None]]:
     with (folder / MARK).open("a") as mark:  # no new date: what is refused leaves everything as it was
         locked = lock_descriptor(mark.fileno(), blocking=False)
         if not locked or not (folder / MARK).exists():  # who held it may have finished just now
-            raise InputError(f"another process is working in {folder}: wait for it, or choose another --out")
+            raise InputError(f"another process is working in {folder}: wait for it, or choose another `out`")
         yield mark.close if os.name == "nt" else lambda: None
 
 

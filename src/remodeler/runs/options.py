@@ -107,6 +107,8 @@ def _check(owner: Any, spec: Spec) -> None:
 
 
 def _read(spec: Spec, text: Any) -> Any:
+    if isinstance(text, Path) and spec.type is str:
+        return str(text)
     if not isinstance(text, str):
         return text
     if spec.option.read is None:

@@ -209,7 +209,7 @@ def refuse_other(found: Header, header: Header, path: Path) -> None:
             if old != new:
                 raise InputError(
                     f"{path} belongs to a search with another {part} ({key} was {old!r}, is {new!r}): "
-                    "give the same arguments to go on, or another --out"
+                    "give the same arguments to go on, or another `out`"
                 )
 
 

@@ -29,8 +29,7 @@ class RunLog:
         if not found:
             self.append([header])
             return []
-        for key in {**found[0], **header}:
-            self._refuse_other(key, found[0].get(key), json.loads(to_json(header.get(key))))
+        self._refuse_other(found[0], header)
         return found[1:]
 
     def mismatches(self, header: Mapping[str, Any]) -> list[str]:
@@ -38,6 +37,11 @@ class RunLog:
         found = read_lines(self.path)[:1] if self.path.exists() else []
         wanted = json.loads(to_json(header))
         return [key for key in {**wanted, **found[0]} if found[0].get(key) != wanted.get(key)] if found else []
+
+    def refuse_other(self, header: Mapping[str, Any]) -> None:
+        """Raise when the log is of another run than this header's; nothing is changed."""
+        if self.path.exists() and (found := read_lines(self.path)):
+            self._refuse_other(found[0], header)
 
     def append(self, rows: Sequence[Any]) -> None:
         """Add rows, and wait until they are on the disk."""
@@ -50,9 +54,11 @@ class RunLog:
         drop_torn_line(self.path)
         return read_lines(self.path)
 
-    def _refuse_other(self, key: str, old: Any, new: Any) -> None:
-        if old != new:
-            raise InputError(
-                f"{self.path} is of a run with another {key} (it was {old!r:.60}, is {new!r:.60}): "
-                "give the same arguments to go on, or another --out"
-            )
+    def _refuse_other(self, first: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+        for key in {**first, **header}:
+            old, new = first.get(key), json.loads(to_json(header.get(key)))
+            if old != new:
+                raise InputError(
+                    f"{self.path} is of a run with another {key} (it was {old!r:.60}, is {new!r:.60}): "
+                    "give the same arguments to go on, or another `out`"
+                )

@@ -90,7 +90,7 @@ def adapted(anatomy: Anatomy, lora: Lora, seed: int = 42) -> Iterator[Any]:
 
     layers = linear_layers(anatomy)
     if not layers:
-        raise InputError("the model has no linear layer that LoRA could adapt: choose --method full")
+        raise InputError("the model has no linear layer that LoRA could adapt: choose `method='full'`")
     before = {parameter: parameter.requires_grad for parameter in anatomy.model.parameters()}
     config = LoraConfig(
         r=lora.rank,

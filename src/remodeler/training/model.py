@@ -22,7 +22,7 @@ def training_dtype(dtype: str, all_of_it: bool, device: torch.device) -> str:
 def training_precision(given: str | None, device: torch.device) -> str:
     """Of matrix products: bfloat16 where a GPU has it, unless something else is asked for."""
     if given == "fp16" and device.type == "cpu":
-        raise InputError("--precision fp16 was given on a CPU, which has no use for it: choose bf16 or no")
+        raise InputError("`precision` fp16 was given on a CPU, which has no use for it: choose bf16 or no")
     if given and given != "auto":
         return given
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"

@@ -90,7 +90,7 @@ def read(state: Path, learner: Learner) -> dict[str, Any]:
     """Put weights and moments back, in place; the facts that were written with them."""
     weights = load_file(state / WEIGHTS)
     if {name: value.shape for name, value in weights.items()} != {n: p.shape for n, p in learner.parameters.items()}:
-        raise InputError(f"{state} is of another model or method: remove it, or choose another --out")
+        raise InputError(f"{state} is of another model or method: remove it, or choose another `out`")
     for name, value in weights.items():
         learner.parameters[name].data.copy_(value)
     for place, value in load_file(state / MOMENTS).items():
@@ -125,7 +125,7 @@ class Curve:
                 append_line(self.path, {name: value if _finite(value) else None for name, value in line.items()})
             if not _finite(line.get("loss", 0.0)):
                 raise InputError(
-                    f"the loss of step {line['step']} is {line['loss']}: lower --learning-rate, or compute in float32"
+                    f"the loss of step {line['step']} is {line['loss']}: lower `learning_rate`, or compute in float32"
                 )
         return lines[-1] if lines else {}
 
@@ -144,7 +144,7 @@ def settle(folder: Path, header: Line) -> None:
         lines = read_lines(path)
     if lines and lines[0] != header:
         raise InputError(
-            f"{folder} holds another training run: give the same command, remove it or choose another --out"
+            f"{folder} holds another training run: give the same command, remove it or choose another `out`"
         )
     done = step_of(state) if state else -1
     kept = [header, *(line for line in lines[1:] if line["step"] <= done)]

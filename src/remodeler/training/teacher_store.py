@@ -172,7 +172,7 @@ def _begin(store: Store) -> None:
         write_json(path, store.header)
     elif (found := read_json(path)) != store.header:
         names = ", ".join(name for name, value in store.header.items() if found.get(name) != value)
-        raise InputError(f"{store.folder} holds predictions of another {names}: choose another --teacher-store")
+        raise InputError(f"{store.folder} holds predictions of another {names}: choose another `teacher_store`")
 
 
 def _predicted(teacher: Anatomy, windows: Windows, k: int, gold: bool) -> tuple[TopK, Extras]:
@@ -181,7 +181,7 @@ def _predicted(teacher: Anatomy, windows: Windows, k: int, gold: bool) -> tuple[
     top = joined([each for each, _ in parts]).to("cpu")
     came = torch.cat([each for _, each in parts]).cpu()
     if not came.isfinite().all():
-        raise InputError("a teacher predicts NaN or infinity: its weights are damaged, or --dtype is too narrow for it")
+        raise InputError("a teacher predicts NaN or infinity: its weights are damaged, or `dtype` is too narrow for it")
     return top, {GOLD: came.half()} if gold else {}
 
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remodeler.alignment.data.preferences import Triple, compared, read_preferences, split
-from remodeler.alignment.data.shapes import SHAPES, Ranked, pairs
+from remodeler.alignment.config import PreferenceConfig
+from remodeler.alignment.data.preferences import Triple, pair_answers, read_preferences, split_prompts
+from remodeler.alignment.data.shapes import SHAPES, RankedAnswers, read_pairs
 from remodeler.data.chat import BadRow
 from remodeler.errors import InputError, counted
 
@@ -288,10 +289,10 @@ def test_any_conversation_is_read_exactly_or_not_at_all(
     roles = ("User", "Assistant")
     prompt = stem[0] if len(stem) == 1 else "\n\n".join(f"{roles[n % 2]}: {text}" for n, text in enumerate(stem))
     for row in (whole, whole | {"prompt": apart["prompt"]}):
-        found = pairs(row)
+        found = read_pairs(row)
         assert (found.prompt, [text for text, _ in found.answers]) == (prompt, list(answers))
     if not all(answer.lstrip().startswith(stem[-1].strip()) for answer in answers):
-        assert pairs(apart) == found
+        assert read_pairs(apart) == found
     other = [*stem[:-1], stem[-1] + "!"]
     for row in (
         whole | {"rejected": forms[1](talk(*other, answers[1]))},
@@ -299,12 +300,12 @@ def test_any_conversation_is_read_exactly_or_not_at_all(
         whole | {"chosen": forms[0](talk(*stem))},
     ):
         with pytest.raises(BadRow):
-            pairs(row)
+            read_pairs(row)
 
 
 def test_a_score_that_is_no_number_says_nothing_of_a_pair() -> None:
     row = SHAPED["pairs"] | {"score_chosen": float("nan"), "score_rejected": 9.0}
-    assert [text for text, _ in pairs(row).answers] == ["because", "dunno"]
+    assert [text for text, _ in read_pairs(row).answers] == ["because", "dunno"]
     with pytest.raises(BadRow, match="a score that is a number"):
         SHAPES["scored"][1]({"instruction": "why?", "completions": [{"response": "a", "score": float("nan")}] * 2})
 
@@ -315,11 +316,11 @@ def test_an_answer_that_alone_begins_with_its_prompt_is_one(tmp_path: Path) -> N
 
 
 def test_the_best_answer_meets_the_others_the_worst_first() -> None:
-    row = Ranked("p", (("c", 3.0), ("a", 9.0), ("b", 8.5), ("d", 1.0)))
-    assert [each.rejected for each in compared(row, None, 0.0)] == ["d", "c", "b"]
-    assert [each.rejected for each in compared(row, 1, 0.0)] == ["d"]
-    assert [each.rejected for each in compared(row, None, 1.0)] == ["d", "c"]
-    assert {each.chosen for each in compared(row, None, 0.0)} == {"a"}
+    row = RankedAnswers("p", (("c", 3.0), ("a", 9.0), ("b", 8.5), ("d", 1.0)))
+    assert [each.rejected for each in pair_answers(row, None, 0.0)] == ["d", "c", "b"]
+    assert [each.rejected for each in pair_answers(row, 1, 0.0)] == ["d"]
+    assert [each.rejected for each in pair_answers(row, None, 1.0)] == ["d", "c"]
+    assert {each.chosen for each in pair_answers(row, None, 0.0)} == {"a"}
 
 
 def test_every_reason_has_the_first_of_its_rows(tmp_path: Path) -> None:
@@ -364,12 +365,12 @@ def test_a_question_keeps_what_it_is_about(tmp_path: Path) -> None:
 
 def test_no_prompt_is_on_both_sides_and_other_prompts_do_not_change_the_order() -> None:
     triples = [Triple(f"p{n // 3}", f"good {n}", f"bad {n}") for n in range(60)]
-    train, heldout = split(triples, 0.2, 42)
+    train, heldout = split_prompts(triples, 0.2, 42)
     assert {each.prompt for each in train}.isdisjoint(each.prompt for each in heldout)
     assert len({each.prompt for each in heldout}) == 4
     assert sorted([*train, *heldout], key=str) == sorted(triples, key=str)
-    assert split(triples, 0.2, 43)[1] != heldout
-    assert len(split(triples[:6], 0.01, 0)[1]) == 3, "at least one prompt is held out"
+    assert split_prompts(triples, 0.2, 43)[1] != heldout
+    assert len(split_prompts(triples[:6], 0.01, 0)[1]) == 3, "at least one prompt is held out"
 
 
 @pytest.mark.parametrize(
@@ -395,9 +396,9 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
 
 def test_one_prompt_can_not_be_split() -> None:
     with pytest.raises(InputError, match="1 prompt: at least 2 are needed"):
-        split([TRIPLE], 0.1, 0)
-    with pytest.raises(InputError, match="held-out share of 1"):
-        split([TRIPLE], 1.0, 0)
+        split_prompts([TRIPLE], 0.1, 0)
+    with pytest.raises(InputError, match=r"`held_out_share` must be > 0 and < 1 .got 1."):
+        PreferenceConfig(preferences="rows.jsonl", held_out_share=1.0)
 
 
 @pytest.mark.shared

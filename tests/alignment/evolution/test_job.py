@@ -13,42 +13,38 @@ from commands import invoke
 from forks import COMMAND, pair, said
 from pages import Page, assert_stands_alone
 from remodeler.alignment.baselines.job import train_baseline
-from remodeler.alignment.config import (
-    EXTERNAL,
-    INTERNAL,
-    BaselineWish,
-    Course,
-    EvolveWish,
-    Limits,
-    Loading,
-    ReviserWish,
-    ReviseWish,
-)
-from remodeler.alignment.data.examples import answer
+from remodeler.alignment.config import EXTERNAL, INTERNAL, EvolveConfig, FilterConfig
+from remodeler.alignment.data.examples import answer_row
 from remodeler.alignment.data.preferences import read_preferences
 from remodeler.alignment.data.prompts import read_prompts, read_responses
 from remodeler.alignment.data.template import LABELS, MAJOR, MINOR, NONE, Template
-from remodeler.alignment.evolution.filters import FILTERS, Candidate, refusal, repetition
-from remodeler.alignment.evolution.job import evolve_policy
-from remodeler.alignment.evolution.prepare import announce, divided
-from remodeler.alignment.evolution.rounds import Task, answers, gathered
-from remodeler.alignment.judging.compare import CompareWish, compare_policies
-from remodeler.alignment.reviser.revise import revise_responses
-from remodeler.alignment.reviser.reviser import probabilities, quality, reviser
+from remodeler.alignment.evolution.filters import FILTERS, Candidate, rejection, repetition
+from remodeler.alignment.evolution.job import evolve
+from remodeler.alignment.evolution.prepare import announce, prepare_policy
+from remodeler.alignment.evolution.rounds import RoundTask, collect_rows, generate_answers
+from remodeler.alignment.judging.compare import compare
+from remodeler.alignment.reviser.revise import revise
+from remodeler.alignment.reviser.reviser import label_probabilities, load_reviser, make_reviser, quality
 from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load
 from remodeler.errors import InputError
 from remodeler.generation.sampling import Sampling
-from remodeler.report import page
+from remodeler.reporting import page
 from remodeler.runs.folders import partial
+from remodeler.runs.options import build
 from remodeler.runs.records import load_record, read_lines
 from tiny import tiny_model, tiny_tokenizer
 
 SHORT = Template("Fix.", "\nP:", "\nR:", "\nV:", {NONE: "NONE", MINOR: "MINOR", MAJOR: "MAJOR"})
-OPEN = Limits(0.0, 1000.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+LOOSE: dict[str, Any] = {
+    **{"shortest": 0.0, "longest": 1000.0, "max_repetition": 1.0},
+    **{"min_confidence": 0.0, "major_confidence": 0.0, "min_quality": 0.0, "quality_slack": 1.0},
+}
+OPEN = FilterConfig(**LOOSE)
 """Filters that let nearly everything through, as a random model needs."""
-CPU = Loading(device="cpu")
+
+Options = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -62,36 +58,34 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for n in range(16)
     ]
     (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    course = Course(8.0, run={"learning_rate": 1e-2, "batch": 8})
-    train_baseline(
-        BaselineWish(str(root / "base"), str(root / "rows.jsonl"), course=course, loading=CPU), root / "policy"
-    )
+    how: Options = {"preferences": root / "rows.jsonl", "device": "cpu", "epochs": 8.0, "learning_rate": 1e-2}
+    how |= {"train_batch_size": 8}
+    train_baseline(root / "base", out=root / "policy", **how)
     told = {"task": "Fix.", "prompt": "\nP:", "response": "\nR:", "revision": "\nV:", "markers": dict(SHORT.markers)}
     (root / "template.json").write_text(json.dumps(told))
     (root / "prompts.txt").write_text("".join(f"the dog sat on {n}\n" for n in range(30)))
-    wish = ReviserWish(str(root / "base"), str(root / "rows.jsonl"), root / "template.json", course=course, loading=CPU)
-    train_reviser(wish, root / "reviser")
+    train_reviser(root / "base", template=root / "template.json", out=root / "reviser", **how)
     return {path.name.split(".")[0]: path for path in root.iterdir()}
 
 
 @pytest.fixture(scope="module")
-def wish(models: dict[str, Path]) -> EvolveWish:
-    return EvolveWish(
-        str(models["policy"]),
-        str(models["prompts"]),
-        str(models["reviser"]),
-        probe=3,
-        sampling=Sampling(12, samples=2),
-        limits=OPEN,
-        course=Course(2.0, run={"learning_rate": 1e-2, "batch": 4}),
-        loading=CPU,
-    )
+def given(models: dict[str, Path]) -> Options:
+    """Options of a small evolution."""
+    return {
+        **{
+            name: str(models[key])
+            for name, key in (("model", "policy"), ("prompts", "prompts"), ("reviser", "reviser"))
+        },
+        **{"probe": 3, "max_new_tokens": 12, "completions": 2, "top_p": 1.0, "device": "cpu"},
+        **{"learning_rate": 1e-2, "train_batch_size": 4},
+        **LOOSE,
+    }
 
 
 @pytest.fixture(scope="module")
-def evolved(wish: EvolveWish, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evolved(given: Options, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evolved") / "policy"
-    assert evolve_policy(wish, out)
+    assert evolve(**given, out=out)
     return out
 
 
@@ -121,7 +115,7 @@ GOOD = Candidate("p", "a cat sat on a mat", "a cat sat on the mat", True, MINOR,
     ],
 )
 def test_every_filter_has_its_reason(change: dict[str, Any], reason: str | None) -> None:
-    assert refusal(replace(GOOD, **change), Limits(), SHORT) == reason
+    assert rejection(replace(GOOD, **change), FilterConfig(), SHORT) == reason
 
 
 def test_repetition_is_the_share_of_fourgrams_that_came_before() -> None:
@@ -132,23 +126,25 @@ def test_repetition_is_the_share_of_fourgrams_that_came_before() -> None:
 
 
 def test_limits_that_mean_nothing_are_refused() -> None:
-    with pytest.raises(InputError, match="out of range"):
-        Limits(confidence=1.5).checked()
+    with pytest.raises(InputError, match=r"`min_confidence` must be >= 0 and <= 1 .got 1.5."):
+        FilterConfig(min_confidence=1.5)
 
 
 # Rounds ---------------------------------------------------------------------------------------------------------------
 
 
 def test_the_best_answer_is_taken_and_a_revision_must_not_be_worse(models: dict[str, Path], tmp_path: Path) -> None:
-    policy, judge = load(models["policy"], device="cpu"), reviser(load(models["reviser"], device="cpu"), SHORT)
+    policy, judge = load(models["policy"], device="cpu"), make_reviser(load(models["reviser"], device="cpu"), SHORT)
     prompts = [f"the dog {n}" for n in range(5)]
     for kind in (INTERNAL, EXTERNAL):
         folder = tmp_path / kind
         folder.mkdir()
-        task = Task(kind, prompts, Sampling(12, samples=3), replace(OPEN, slack=0.0), tokens=12)
-        said = answers(policy, task, folder)
-        rows = gathered(judge, said, task, folder, "r")
-        scores = [quality(row) for row in probabilities(judge, [(prompts[each.prompt], each.text) for each in said])]
+        task = RoundTask(kind, prompts, Sampling(12, samples=3), replace(OPEN, quality_slack=0.0), tokens=12)
+        said = generate_answers(policy, task, folder)
+        rows = collect_rows(judge, said, task, folder, "r")
+        scores = [
+            quality(row) for row in label_probabilities(judge, [(prompts[each.prompt], each.text) for each in said])
+        ]
         for number, row in enumerate(rows):
             own = [pair for pair in zip(scores, said, strict=True) if pair[1].prompt == number]
             whole = [bool(each.text.strip()) and (each.ended or kind == EXTERNAL) for _, each in own]
@@ -163,10 +159,10 @@ def test_the_best_answer_is_taken_and_a_revision_must_not_be_worse(models: dict[
 
 
 def test_without_labels_everything_is_revised(models: dict[str, Path], tmp_path: Path) -> None:
-    policy, judge = load(models["policy"], device="cpu"), reviser(load(models["reviser"], device="cpu"), SHORT)
-    task = Task(EXTERNAL, ["the dog", "the cat"], Sampling(12, samples=2), OPEN, labels=False, tokens=12)
-    said = answers(policy, task, tmp_path)
-    rows = gathered(judge, said, task, tmp_path, "r")
+    policy, judge = load(models["policy"], device="cpu"), make_reviser(load(models["reviser"], device="cpu"), SHORT)
+    task = RoundTask(EXTERNAL, ["the dog", "the cat"], Sampling(12, samples=2), OPEN, use_labels=False, tokens=12)
+    said = generate_answers(policy, task, tmp_path)
+    rows = collect_rows(judge, said, task, tmp_path, "r")
     assert [row["answer"] for row in rows] == [each.text for each in said if each.sample == 0]
     assert all(row["label"] != NONE for row in rows)
 
@@ -188,14 +184,14 @@ def test_every_round_is_on_the_disk_with_fresh_prompts_and_reasons(evolved: Path
 @pytest.mark.parametrize(
     "place",
     [
-        "remodeler.alignment.evolution.rounds.judgements",
-        "remodeler.alignment.evolution.rounds._revisions",
+        "remodeler.alignment.evolution.rounds.label_answers",
+        "remodeler.alignment.evolution.rounds._revise_chosen",
         "remodeler.alignment.phases._write",
         "remodeler.alignment.evolution.job._describe",
     ],
 )
 def test_a_killed_evolution_goes_on_to_the_same_policy(
-    place: str, wish: EvolveWish, evolved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, given: Options, evolved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "policy"
 
@@ -205,30 +201,33 @@ def test_a_killed_evolution_goes_on_to_the_same_policy(
     with monkeypatch.context() as patch:
         patch.setattr(place, killed)
         with pytest.raises(KeyboardInterrupt):
-            evolve_policy(wish, out)
+            evolve(**given, out=out)
     assert partial(out).is_dir()
-    evolve_policy(wish, out)
+    evolve(**given, out=out)
     for name in ("model.safetensors", "round-1.jsonl", "round-2.jsonl"):
         assert (out / name).read_bytes() == (evolved / name).read_bytes()
 
 
-def test_restarting_trains_the_first_policy_again(wish: EvolveWish, evolved: Path, tmp_path: Path) -> None:
-    evolve_policy(replace(wish, restart=True), tmp_path / "again")
+def test_restarting_trains_the_first_policy_again(given: Options, evolved: Path, tmp_path: Path) -> None:
+    evolve(**given, restart=True, out=tmp_path / "again")
     first, second = (read_lines(place / "round-1.jsonl") for place in (evolved, tmp_path / "again"))
     assert first == second
     assert (tmp_path / "again" / "model.safetensors").read_bytes() != (evolved / "model.safetensors").read_bytes()
 
 
-def test_another_wish_does_not_take_up_the_folder(wish: EvolveWish, tmp_path: Path) -> None:
+def test_a_run_with_other_options_does_not_resume_a_folder(given: Options, tmp_path: Path) -> None:
     out = tmp_path / "policy"
     with pytest.raises(InputError, match=r"accepted none of 13 answers .*quality too low"):
-        evolve_policy(replace(wish, limits=replace(OPEN, quality=1.0)), out)
+        evolve(**given | {"min_quality": 1.0}, out=out)
     with pytest.raises(InputError, match="another seed"):
-        evolve_policy(replace(wish, seed=7), out)
-    evolve_policy(wish, out)  # but looser filters do
+        evolve(**given, seed=7, out=out)
+    with pytest.raises(InputError, match="another rounds"):
+        evolve(**given, rounds=["internal", "internal", "external"], out=out)
+    assert (partial(out) / "round-1-internal" / "answers.jsonl").exists(), "what is refused loses no work"
+    evolve(**given, out=out)  # but looser filters do
 
 
-def test_a_policy_that_only_ends_is_named(wish: EvolveWish, models: dict[str, Path], tmp_path: Path) -> None:
+def test_a_policy_that_only_ends_is_named(given: Options, models: dict[str, Path], tmp_path: Path) -> None:
     made: Any = tiny_model("llama", 1, max_position_embeddings=256)
     with torch.no_grad():
         made.model.norm.weight.zero_()
@@ -238,44 +237,43 @@ def test_a_policy_that_only_ends_is_named(wish: EvolveWish, models: dict[str, Pa
     made.generation_config.eos_token_id = [*range(300)]
     made.save_pretrained(tmp_path / "mute")
     tiny_tokenizer().save_pretrained(tmp_path / "mute")
-    mute = replace(wish, model=str(tmp_path / "mute"), sampling=Sampling(4, 0.0))
+    mute = given | {"model": tmp_path / "mute", "max_new_tokens": 4, "temperature": 0.0, "completions": 1}
     with pytest.raises(InputError, match="writes nothing but the end of a text"):
-        evolve_policy(mute, tmp_path / "out")
+        evolve(**mute, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"rounds": ("inner",)}, "--rounds inner was given"),
-        ({"sampling": Sampling(300)}, "0 prompts that leave room"),
+        ({"rounds": ("inner",)}, "`rounds='inner'` is unknown"),
+        ({"max_new_tokens": 300}, "0 prompts that leave room"),
         ({"limit": 1}, "1 prompts that leave room"),
-        ({"limits": Limits(repetition=2.0)}, "out of range"),
+        ({"max_repetition": 2.0}, "`max_repetition` must be >= 0 and <= 1"),
     ],
 )
-def test_what_can_not_work_is_refused_before_it_starts(
-    change: Any, words: str, wish: EvolveWish, tmp_path: Path
-) -> None:
+def test_what_can_not_work_is_refused_before_it_starts(change: Any, words: str, given: Options, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
-        evolve_policy(replace(wish, **change), tmp_path / "out")
+        evolve(**given | change, out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_that_ask_nothing_are_counted_before_it_starts(
-    wish: EvolveWish, tmp_path: Path, messages: pytest.LogCaptureFixture
+    given: Options, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
     rows: list[Any] = [{"messages": [{"role": "user", "content": f"the dog sat on {n}"}]} for n in range(30)]
     rows.insert(4, {"messages": [{"role": "user", "content": None}]})
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    job = divided(replace(wish, prompts=str(tmp_path / "prompts.jsonl")), torch.device("cpu"))
-    assert sum(map(len, job.shards)) + len(job.probe) == 30
-    announce(job)
+    config = build(EvolveConfig, given | {"prompts": tmp_path / "prompts.jsonl"})
+    inputs = prepare_policy(config, torch.device("cpu"))
+    assert sum(map(len, inputs.shards)) + len(inputs.probe) == 30
+    announce(inputs, tmp_path / "out")
     assert "left out: 1 (a message without text (its content is null); row 5)" in " ".join(messages.text.split())
 
 
 def test_a_dry_evolution_says_how_long_and_writes_nothing(
-    wish: EvolveWish, tmp_path: Path, messages: pytest.LogCaptureFixture
+    given: Options, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
-    assert not evolve_policy(wish, tmp_path / "out", dry=True)
+    assert not evolve(**given, out=tmp_path / "out", dry_run=True)
     assert list(tmp_path.iterdir()) == []
     assert "answers take about" in messages.text
 
@@ -294,9 +292,8 @@ def responses(models: dict[str, Path]) -> Path:
 def test_responses_are_revised_and_what_is_too_long_stays(
     models: dict[str, Path], responses: Path, tmp_path: Path
 ) -> None:
-    wish = ReviseWish(str(responses), str(models["reviser"]), tokens=12, loading=CPU)
-    record = revise_responses(wish, tmp_path / "out")
-    assert record is not None
+    results = revise(responses, models["reviser"], max_new_tokens=12, device="cpu", out=tmp_path / "out")
+    assert results is not None
     rows = read_lines(tmp_path / "out" / "revisions.jsonl")[1:]
     assert [row["label"] is None for row in rows] == [n == 3 for n in range(6)]
     assert rows[3]["revision"] == read_responses(str(responses))[3].response
@@ -304,7 +301,7 @@ def test_responses_are_revised_and_what_is_too_long_stays(
         assert "".join(before for _, before, _ in row["difference"]) == row["response"]
         assert "".join(after for _, _, after in row["difference"]) == row["revision"]
         assert row["label"] is None or sum(row["probabilities"].values()) == pytest.approx(1)
-    assert sum(record.results["labels"].values()) == 6
+    assert sum(results.labels.values()) == 6
 
 
 def killed(*_: Any) -> None:
@@ -315,15 +312,17 @@ def test_a_killed_revising_goes_on_to_the_same_rows(
     models: dict[str, Path], responses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("remodeler.alignment.reviser.scoring.CHUNK", 2)
-    wish = ReviseWish(str(responses), str(models["reviser"]), tokens=12, loading=CPU)
-    revise_responses(wish, tmp_path / "whole")
+    reviser = load_reviser(str(models["reviser"]), device="cpu")
+    how: Options = {"max_new_tokens": 12, "device": "cpu"}
+    revise(responses, reviser, **how, out=tmp_path / "whole")
+    assert load_record(tmp_path / "whole").options["reviser"] == str(models["reviser"])
     with monkeypatch.context() as patch:
         patch.setattr(page, "write_report", killed)
         with pytest.raises(KeyboardInterrupt):
-            revise_responses(wish, tmp_path / "out")
+            revise(responses, models["reviser"], **how, out=tmp_path / "out")
     log = partial(tmp_path / "out") / "revisions.jsonl"
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:4]) + '{"number": 3, "pro')
-    revise_responses(wish, tmp_path / "out")
+    revise(responses, models["reviser"], **how, out=tmp_path / "out")
     assert (tmp_path / "out" / "revisions.jsonl").read_bytes() == (tmp_path / "whole" / "revisions.jsonl").read_bytes()
 
 
@@ -351,13 +350,13 @@ def test_pages_show_rounds_and_what_changed(evolved: Path, models: dict[str, Pat
 
 
 def test_the_commands_do_it_all(models: dict[str, Path], responses: Path, tmp_path: Path) -> None:
-    common = ["--device", "cpu", "--learning-rate", "1e-2", "--train-batch", "8"]
+    common = ["--device", "cpu", "--learning-rate", "1e-2", "--train-batch-size", "8"]
     loose = ["--min-quality", "0", "--min-confidence", "0", "--major-confidence", "0", "--quality-slack", "1"]
-    loose += ["--shortest", "0", "--longest", "1000", "--max-repetition", "1", "--tokens", "12"]
+    loose += ["--shortest", "0", "--longest", "1000", "--max-repetition", "1", "--max-new-tokens", "12"]
     base, policy, rows, prompts = (str(models[name]) for name in ("base", "policy", "rows", "prompts"))
     words = ["--template", str(models["template"])]
-    trained, revised = str(tmp_path / "r"), ["--responses", str(responses), "--tokens", "8", "--device", "cpu"]
-    evolved, small = str(tmp_path / "e"), ["--adapters", "--rank", "2", "--samples", "2"]
+    trained, revised = str(tmp_path / "r"), ["--responses", str(responses), "--max-new-tokens", "8", "--device", "cpu"]
+    evolved, small = str(tmp_path / "e"), ["--adapters", "--rank", "2", "--completions", "2"]
     for command in (
         ["train-reviser", base, "--preferences", rows, *words, "--out", trained, *common],
         ["revise", *revised, "--reviser", trained, "--out", str(tmp_path / "v")],
@@ -375,11 +374,24 @@ def test_the_commands_do_it_all(models: dict[str, Path], responses: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains(wish: EvolveWish, models: dict[str, Path], tmp_path: Path) -> None:
-    given = ["align", "evolve", wish.model, "--prompts", wish.prompts, "--reviser", wish.reviser]
+def test_two_processes_train_what_one_trains(models: dict[str, Path], tmp_path: Path) -> None:
+    policy, prompts, reviser = (str(models[name]) for name in ("policy", "prompts", "reviser"))
+    given = ["align", "evolve", policy, "--prompts", prompts, "--reviser", reviser]
     given += ["--rounds", "internal"]
-    given += ["--tokens", "12", "--samples", "2", "--probe", "0", "--min-quality", "0", "--min-confidence", "0"]
-    given += ["--max-repetition", "1", "--learning-rate", "1e-3", "--train-batch", "4", "--micro-batch", "1"]
+    given += [
+        "--max-new-tokens",
+        "12",
+        "--completions",
+        "2",
+        "--probe",
+        "0",
+        "--min-quality",
+        "0",
+        "--min-confidence",
+        "0",
+    ]
+    given += ["--max-repetition", "1", "--learning-rate", "1e-3", "--train-batch-size", "4"]
+    given += ["--micro-batch-size", "1"]
     given += ["--device", "cpu", "--out"]
     for process in pair(COMMAND, *given, tmp_path / "two"):
         said(process)
@@ -401,34 +413,24 @@ def test_policies_stand_in_one_table_whose_figures_are_those_of_the_definitions(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
     policies = (str(models["base"]), str(models["policy"]))
-    how: dict[str, Any] = {"reviser": str(models["reviser"]), "sampling": Sampling(12), "loading": CPU}
-    wish = CompareWish(policies, str(models["rows"]), **how)
-    record = compare_policies(wish, tmp_path / "out")
-    base, tuned = record.results["checkpoints"]
+    how: Options = {"preferences": models["rows"], "reviser": models["reviser"], "max_new_tokens": 12, "device": "cpu"}
+    results = compare(policies, **how, out=tmp_path / "out")
+    assert results is not None
+    base, tuned = load_record(tmp_path / "out").results["checkpoints"]
+    assert list(results.checkpoints) == [base, tuned]
     assert tuned["heldout_bits_per_byte"] < base["heldout_bits_per_byte"]
     assert tuned["pairs_right"] == 1.0, "it has learned them"
     assert 0 <= base["answer_quality"] <= 1
     model = load(models["policy"], device="cpu")
     triples = read_preferences(str(models["rows"]))[0]
-    rows = [answer(model, each.prompt, each.chosen) for each in triples]
+    rows = [answer_row(model, each.prompt, each.chosen) for each in triples]
     bits = -sum(mean * (len(row.ids) - row.start) for mean, row in zip(mean_logprobs(model, rows), rows, strict=True))
     size = sum(len(each.chosen.encode()) for each in triples)
     assert tuned["heldout_bits_per_byte"] == pytest.approx(bits / np.log(2) / size, rel=1e-5)
-    again = compare_policies(replace(wish, policies=(policies[1], policies[0])), None).results["checkpoints"]
-    assert [each["answer_characters"] for each in again] == [tuned["answer_characters"], base["answer_characters"]]
-
-
-def test_one_command_makes_reviser_and_policy_and_goes_on(models: dict[str, Path], tmp_path: Path) -> None:
-    out = tmp_path / "aligned"
-    given = ["align", "run", str(models["policy"]), "--preferences", str(models["rows"]), "--prompts"]
-    given += [str(models["prompts"]), "--template", str(models["template"]), "--tokens", "12", "--out", str(out)]
-    given += ["--device", "cpu", "--learning-rate", "1e-2", "--train-batch", "8", "--rounds", "internal"]
-    refused = invoke([*given, "--min-quality", "1"])
-    assert "accepted none" in str(refused.exception)
-    first = (out / "reviser" / "model.safetensors").read_bytes()
-    other = invoke([*given, "--seed", "3"])
-    assert "made with other options" in str(other.exception)
-    done = invoke([*given, "--min-quality", "0", "--min-confidence", "0"])
-    assert done.exit_code == 0, done.output
-    assert (out / "reviser" / "model.safetensors").read_bytes() == first
-    assert load_record(out / "policy").inputs["reviser"]["name"] == str(out / "reviser")
+    again = compare([model, policies[0]], **how)
+    assert again is not None
+    assert [each["name"] for each in again.checkpoints] == [policies[1], policies[0]]
+    assert [each["answer_characters"] for each in again.checkpoints] == [
+        tuned["answer_characters"],
+        base["answer_characters"],
+    ]

@@ -7,29 +7,33 @@ from typing import Any
 import pytest
 
 from commands import invoke
-from remodeler.alignment.config import Loading
 from remodeler.alignment.data.template import MAJOR, MINOR, NONE, Template
-from remodeler.alignment.judging.job import AnswerWish, JudgeWish, answer_questions, judge_answers
+from remodeler.alignment.judging.config import JUDGES as NAMES
+from remodeler.alignment.judging.job import answer, judge
 from remodeler.alignment.judging.judges import (
-    annotated,
-    by_likelihood,
-    by_quality,
-    compared,
-    outputs,
-    questions,
-    rated,
+    JUDGES,
+    annotated_win_rate,
+    compare_outputs,
+    likelihood_judge,
+    mean_ratings,
+    quality_judge,
     rating,
+    read_outputs,
+    read_questions,
     win_rate,
     write_answers,
 )
-from remodeler.alignment.reviser.reviser import reviser
+from remodeler.alignment.reviser.reviser import make_reviser
+from remodeler.checkpoint.load import load
 from remodeler.errors import InputError
-from remodeler.generation.sampling import Sampling
 from remodeler.runs.records import read_json, read_lines
 from tiny import tiny_checkpoint
 
 SHORT = Template("Fix.", "\nP:", "\nR:", "\nV:", {NONE: "NONE", MINOR: "MINOR", MAJOR: "MAJOR"})
-CPU = Loading(device="cpu")
+
+
+def test_the_options_name_the_judges_of_the_table() -> None:
+    assert list(JUDGES) == list(NAMES)
 
 
 def test_win_rate_and_its_error_in_closed_form() -> None:
@@ -47,7 +51,7 @@ def test_preferences_out_of_range_are_refused(bad: list[float]) -> None:
 
 @pytest.mark.shared
 def test_the_rate_of_the_leaderboard_comes_out(shared: Path) -> None:
-    found = annotated(shared / "data" / "alpaca_eval" / "alpaca-7b_weighted_annotations.json")
+    found = annotated_win_rate(shared / "data" / "alpaca_eval" / "alpaca-7b_weighted_annotations.json")
     assert found.value == pytest.approx(2.591450540223603, rel=1e-12)
     assert found.error == pytest.approx(0.4870855382635108, rel=1e-12)
     assert found.comparisons == 805
@@ -56,24 +60,24 @@ def test_the_rate_of_the_leaderboard_comes_out(shared: Path) -> None:
 
 @pytest.mark.shared
 def test_real_outputs_and_questions_are_read(shared: Path) -> None:
-    found = outputs(shared / "data" / "alpaca_eval" / "alpaca-7b_model_outputs.json")
-    better = outputs(shared / "data" / "alpaca_eval" / "gpt4_1106_preview_model_outputs.json")
-    rate, rows = compared(found, better, lambda prompt, first, second: len(first) - len(second))
+    found = read_outputs(shared / "data" / "alpaca_eval" / "alpaca-7b_model_outputs.json")
+    better = read_outputs(shared / "data" / "alpaca_eval" / "gpt4_1106_preview_model_outputs.json")
+    rate, rows = compare_outputs(found, better, lambda prompt, first, second: len(first) - len(second))
     assert len(rows) == rate.comparisons > 780
     assert rate.value < 10, "the longer answers are the baseline's"
-    assert len(questions(shared / "data" / "mt_bench" / "question.jsonl")) == 80
+    assert len(read_questions(shared / "data" / "mt_bench" / "question.jsonl")) == 80
 
 
 def test_swapping_the_sides_swaps_the_rate(tmp_path: Path) -> None:
     one, two = {"a": "xxx", "b": "x", "c": "x"}, {"a": "x", "b": "xx", "c": "x", "d": "only here"}
-    rate, rows = compared(one, two, lambda prompt, first, second: len(first) - len(second))
-    back, _ = compared(two, one, lambda prompt, first, second: len(first) - len(second))
+    rate, rows = compare_outputs(one, two, lambda prompt, first, second: len(first) - len(second))
+    back, _ = compare_outputs(two, one, lambda prompt, first, second: len(first) - len(second))
     assert [row["preference"] for row in rows] == [2.0, 1.0, 1.5]
     assert rate.value == pytest.approx(100 - back.value)
     (tmp_path / "annotations.json").write_text(json.dumps(rows))
-    assert annotated(tmp_path / "annotations.json") == rate
+    assert annotated_win_rate(tmp_path / "annotations.json") == rate
     with pytest.raises(InputError, match="no instruction in common"):
-        compared({"a": "x"}, {"b": "x"}, lambda *texts: 0.0)
+        compare_outputs({"a": "x"}, {"b": "x"}, lambda *texts: 0.0)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,7 @@ def test_mt_bench_means_leave_out_what_has_no_rating(tmp_path: Path) -> None:
     rows.append({"model": "n", "judgment": "none"})
     path = tmp_path / "judgments.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert rated(path) == {"m": 7.0}
+    assert mean_ratings(path) == {"m": 7.0}
     write_answers(tmp_path / "answers.jsonl", {81: ["one", "two"]}, "m", 1.0)
     row = read_lines(tmp_path / "answers.jsonl")[0]
     assert set(row) == {"question_id", "answer_id", "model_id", "choices", "tstamp"}
@@ -97,8 +101,8 @@ def test_mt_bench_means_leave_out_what_has_no_rating(tmp_path: Path) -> None:
 
 def test_local_judges_are_antisymmetric_and_prefer_what_they_hold_likelier() -> None:
     model = tiny_checkpoint("llama", max_position_embeddings=256)
-    for judge in (by_likelihood(model), by_quality(reviser(model, SHORT))):
-        first, second = judge("the cat", " sat on the mat", " zq"), judge("the cat", " zq", " sat on the mat")
+    for prefer in (likelihood_judge(model), quality_judge(make_reviser(model, SHORT))):
+        first, second = prefer("the cat", " sat on the mat", " zq"), prefer("the cat", " zq", " sat on the mat")
         assert first == pytest.approx(-second)
         assert first != 0
 
@@ -110,13 +114,13 @@ JUDGED = '{"output_1": "a", "output_2": "b", "preference": %s}'
     ("name", "told", "words"),
     [
         ("a.json", "{}", "a.json holds no preference"),
-        ("a.json", '[{"preference": 1.5}]', "row 1 of .* is no annotation"),
+        ("a.json", '[{"preference": 1.5}]', "row 1 of .* is not an annotation"),
         (
             "a.json",
             f"[{JUDGED % 1}, {JUDGED % 'true'}]",
-            "row 2 of .* is no annotation",
+            "row 2 of .* is not an annotation",
         ),
-        ("a.json", f"[{JUDGED % 1}]".replace('"a"', "null"), "row 1 of .* is no annotation"),
+        ("a.json", f"[{JUDGED % 1}]".replace('"a"', "null"), "row 1 of .* is not an annotation"),
         ("a.jsonl", '{"score": 3}\n', "line 1 of .* names no model"),
         ("a.jsonl", '{"model": "m"}\n', "no ratings of MT-Bench"),
     ],
@@ -124,14 +128,14 @@ JUDGED = '{"output_1": "a", "output_2": "b", "preference": %s}'
 def test_files_that_are_refused(name: str, told: str, words: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(told)
     with pytest.raises(InputError, match=words):
-        judge_answers(JudgeWish(tmp_path / name), None)
+        judge(tmp_path / name)
 
 
 def test_outputs_keep_what_an_instruction_is_about_and_name_a_bad_row(tmp_path: Path) -> None:
     path = tmp_path / "outputs.json"
     rows = [{"instruction": "Add.", "input": each, "output": "3"} for each in ("1, 2", "0, 3", "")]
     path.write_text(json.dumps(rows))
-    assert [*outputs(path)] == ["Add.\n1, 2", "Add.\n0, 3", "Add."]
+    assert [*read_outputs(path)] == ["Add.\n1, 2", "Add.\n0, 3", "Add."]
     for bad, reason in (
         ({"output": None}, "no text"),
         ({"instruction": 5}, "a number where"),
@@ -139,10 +143,10 @@ def test_outputs_keep_what_an_instruction_is_about_and_name_a_bad_row(tmp_path: 
     ):
         path.write_text(json.dumps([rows[0], rows[1] | bad]))
         with pytest.raises(InputError, match=rf"row 2 of .* holds no model output .{reason}"):
-            outputs(path)
+            read_outputs(path)
     path.write_text('{"error": "x"}')
     with pytest.raises(InputError, match=r"row 1 of .* holds no model output .no instruction"):
-        outputs(path)
+        read_outputs(path)
 
 
 @pytest.mark.parametrize("bad", [{"question_id": "82"}, {"turns": []}, {"turns": ["a", None]}, {}])
@@ -151,18 +155,19 @@ def test_a_question_that_is_none_is_named(bad: dict[str, Any], tmp_path: Path) -
     second = good | {"question_id": 82} | bad if bad else {"turns": ["a"]}
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (good, second)))
     with pytest.raises(InputError, match="no questions of MT-Bench in row 2"):
-        questions(tmp_path / "a.jsonl")
+        read_questions(tmp_path / "a.jsonl")
 
 
 def test_answers_are_written_for_both_judges_and_judged_here(model: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"instruction": "the cat"}\n{"instruction": "the dog sat"}\n')
     (tmp_path / "questions.jsonl").write_text('{"question_id": 81, "turns": ["the cat", "on?"]}\n')
-    how: dict[str, Any] = {"sampling": Sampling(4, 0.0), "loading": CPU}
-    assert answer_questions(AnswerWish(str(model), str(tmp_path / "prompts.jsonl"), **how), tmp_path / "one.json") == 2
+    how: dict[str, Any] = {"max_new_tokens": 4, "device": "cpu"}
+    answers = answer(model, questions=tmp_path / "prompts.jsonl", out=tmp_path / "one.json", **how)
+    assert len(answers) == 2
     rows = read_json(tmp_path / "one.json")
     assert [row["instruction"] for row in rows] == ["the cat", "the dog sat"]
-    wish = AnswerWish(str(model), str(tmp_path / "questions.jsonl"), "mt_bench", **how)
-    assert answer_questions(wish, tmp_path / "two.jsonl") == 1
+    loaded, how["format"] = load(model, device="cpu"), "mt_bench"
+    assert len(answer(loaded, questions=tmp_path / "questions.jsonl", out=tmp_path / "two.jsonl", **how)) == 1
     assert len(read_lines(tmp_path / "two.jsonl")[0]["choices"][0]["turns"]) == 2
     (tmp_path / "base.json").write_text(json.dumps([row | {"output": " mat"} for row in rows]))
     assert not list(tmp_path.glob("*.partial"))
@@ -177,4 +182,4 @@ def test_answers_are_written_for_both_judges_and_judged_here(model: Path, tmp_pa
     ]
     found = invoke([*given, "--device", "cpu", "--out", str(tmp_path / "annotations.json")])
     assert found.exit_code == 0, found.output
-    assert annotated(tmp_path / "annotations.json").comparisons == 2
+    assert annotated_win_rate(tmp_path / "annotations.json").comparisons == 2

@@ -367,7 +367,7 @@ def test_a_log_of_this_model_is_known_by_its_size(tmp_path: Path) -> None:
 def test_heads_and_channels_that_went_with_the_blocks_are_not_forgotten(tmp_path: Path) -> None:
     source, log = written(tmp_path / "x.gguf", built(*dense())), log_of(tmp_path)
     (tmp_path / WIDTHS_FILE).write_text('{"mlp.0": [0, 1]}')
-    with pytest.raises(InputError, match=r"widths\.json says that heads and channels went too.*--steps 1"):
+    with pytest.raises(InputError, match=r"widths\.json says that heads and channels went too.*`removal_steps` 1"):
         prune_gguf(source, log, tmp_path / "o.gguf", check=False)
     prune_gguf(source, log, tmp_path / "blocks.gguf", steps=1, check=False)
     (tmp_path / WIDTHS_FILE).write_text("{}")

@@ -277,7 +277,7 @@ def test_decilms_layout_refuses_what_its_readers_are_not_told() -> None:
 
 def test_a_number_that_float16_does_not_reach_is_refused() -> None:
     large = torch.full((2, 32), 7e4)
-    with pytest.raises(InputError, match="take --store bf16"):
+    with pytest.raises(InputError, match="take `store='bf16'`"):
         raw(large, "f16")
     assert raw(large, "bf16").shape == (2, 32)
     assert raw(large / 2, "f16").data.max() == 35000

@@ -120,7 +120,7 @@ def test_a_streamed_model_gives_the_same_bits(name: str, disk: Path) -> None:
     inside, streamed = load(str(disk), device="cpu").anatomy, load(str(disk), device="cpu", stream=True).anatomy
     windows, asked = tiny_windows(count=COUNT), units(inside, REMOVED)
     if name == "taylor":
-        with pytest.raises(InputError, match="leave out --stream"):
+        with pytest.raises(InputError, match="leave out `stream`"):
             CRITERIA[name](streamed, windows, REMOVED, asked)
         return
     wanted = CRITERIA[name](inside, windows, REMOVED, asked, size=2)

@@ -365,5 +365,5 @@ def test_other_searches_log_the_exact_perplexity(scan: str) -> None:
 
 
 def test_only_perplexity_can_race() -> None:
-    with pytest.raises(InputError, match="--search race"):
+    with pytest.raises(InputError, match="`search='race'`"):
         prune(search_of(method=METHODS["finercut"], scan="race"))

@@ -101,7 +101,7 @@ def test_every_block_keeps_a_group_and_more_is_refused() -> None:
     most = sum((each.groups - 1) * each.parameters for each in found.values())
     widths = kept_groups(found, some_scores(found), most, Rules())
     assert [len(widths[block]) for block in found] == [1] * len(found)
-    with pytest.raises(InputError, match="give a smaller --ratio"):
+    with pytest.raises(InputError, match="give a smaller `ratio`"):
         kept_groups(found, some_scores(found), most + 1, Rules())
 
 
@@ -351,7 +351,7 @@ def test_what_makes_no_sense_is_refused(method: str, options: dict[str, Any], wo
 
 
 def test_out_of_reach_is_said_before_anything_is_learned() -> None:
-    with pytest.raises(InputError, match="smaller --ratio"):
+    with pytest.raises(InputError, match="smaller `ratio`"):
         thin(tiny_anatomy("llama"), tiny_windows(), [], 0.99, "policy-gradient", options={"steps": 10**9})
 
 

@@ -15,11 +15,12 @@ from typing import Any
 
 from transformers import PrinterCallback
 
-from remodeler.alignment.config import BaselineWish
+from remodeler.alignment.baselines.config import BaselineConfig
 from remodeler.alignment.data.preferences import Triple
-from remodeler.alignment.phases import MODEL
+from remodeler.alignment.phases import MODEL, plan_training
+from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import Checkpoint
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 from remodeler.runs import processes
 from remodeler.runs.folders import partial
 from remodeler.runs.records import append_lines, disk_errors
@@ -30,26 +31,26 @@ from remodeler.training.state import CURVE_FILE
 RATE = 1e-6
 """TRL's, for both."""
 
-Load = Callable[[str], Checkpoint]
+Load = Callable[[ModelLike], Checkpoint]
 
 
-def dpo(load: Load, wish: BaselineWish, triples: Sequence[Triple], folder: Path) -> Path:
+def train_dpo(load: Load, config: BaselineConfig, triples: Sequence[Triple], folder: Path) -> Path:
     """Direct preference optimisation; the reference is the model itself before training."""
-    with _installed():
+    with _needs_trl():
         from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined, unused-ignore]
-    return _trained(load, wish, triples, folder, DPOConfig, DPOTrainer)
+    return _train(load, config, triples, folder, DPOConfig, DPOTrainer)
 
 
-def orpo(load: Load, wish: BaselineWish, triples: Sequence[Triple], folder: Path) -> Path:
+def train_orpo(load: Load, config: BaselineConfig, triples: Sequence[Triple], folder: Path) -> Path:
     """Odds-ratio preference optimisation, which needs no reference."""
-    with _installed():
+    with _needs_trl():
         from trl.experimental.orpo import ORPOConfig, ORPOTrainer
-    return _trained(load, wish, triples, folder, ORPOConfig, ORPOTrainer)
+    return _train(load, config, triples, folder, ORPOConfig, ORPOTrainer)
 
 
 @contextmanager
-def _installed() -> Iterator[None]:
-    """Says in one sentence what is missing."""
+def _needs_trl() -> Iterator[None]:
+    """Say in one sentence what is missing."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     try:
         yield
@@ -57,61 +58,69 @@ def _installed() -> Iterator[None]:
         raise InputError(f"this method needs trl ({error}): pip install 'remodeler[align]'") from None
 
 
-def _trained(
-    load: Load, wish: BaselineWish, triples: Sequence[Triple], folder: Path, config: Any, trainer: Any
+def _train(
+    load: Load, config: BaselineConfig, triples: Sequence[Triple], folder: Path, arguments: Any, trainer: Any
 ) -> Path:
     """Train, write and read back."""
     if (folder / MODEL).is_dir():
         return folder / MODEL
-    if wish.course.lora is not None or processes.world() > 1:
-        raise InputError(f"--method {wish.method} trains everything, in one process: leave out --adapters and torchrun")
+    if not config.training.everything or processes.world() > 1:
+        raise InputError(
+            f"{option('method', config.method)} trains all parameters, in one process: leave out {option('adapters')} "
+            "and torchrun"
+        )
     import datasets  # takes a second to import
 
-    policy = load(wish.model)
+    policy = load(config.source.model)
     folder.mkdir(parents=True, exist_ok=True)
     rows = datasets.Dataset.from_list([asdict(each) for each in triples])
-    told = config(output_dir=str(folder / "trl"), **settings(wish, policy, len(triples), config))
-    run = trainer(model=policy.model, args=told, train_dataset=rows, processing_class=_padding(policy))
+    settings = arguments(output_dir=str(folder / "trl"), **trl_settings(config, policy, len(triples), arguments))
+    run = trainer(model=policy.model, args=settings, train_dataset=rows, processing_class=_padded_tokenizer(policy))
     run.remove_callback(PrinterCallback)
     run.train()
     policy.model.eval()
     curve = [{"step": line["step"], "loss": float(line["loss"])} for line in run.state.log_history if "loss" in line]
+    _write(policy, [{"method": config.method}, *curve], folder)
+    return folder / MODEL
+
+
+def _write(policy: Checkpoint, curve: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Write the model and its loss curve; read the model back."""
     work = partial(folder / MODEL)
     with disk_errors(folder):
         for path in (work, folder / "trl"):
             shutil.rmtree(path, ignore_errors=True)
         (folder / CURVE_FILE).unlink(missing_ok=True)
-        append_lines(folder / CURVE_FILE, [{"method": wish.method}, *curve])
+        append_lines(folder / CURVE_FILE, curve)
         work.mkdir()
         write_trained(policy, work)
         work.rename(folder / MODEL)
-    return folder / MODEL
 
 
-def _padding(policy: Checkpoint) -> Any:
+def _padded_tokenizer(policy: Checkpoint) -> Any:
     """The tokenizer, with a padding token where it has none; the policy's own stays as it is."""
     tokenizer = copy.deepcopy(policy.tokenizer)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return tokenizer
 
 
-def settings(wish: BaselineWish, policy: Checkpoint, count: int, config: Any) -> dict[str, Any]:
-    """Ours as TRL names them.
+def trl_settings(config: BaselineConfig, policy: Checkpoint, count: int, arguments: Any) -> dict[str, Any]:
+    """Settings of a run by TRL's names.
 
     Args:
-        wish: the run.
+        config: the run.
         policy: what is trained.
         count: triples.
-        config: TRL's class; its own default is to compute activations twice, whoever asks.
+        arguments: TRL's class; its own default is to compute activations twice, whoever asks.
     """
-    plan = wish.course.plan(count, policy.model.device)
-    length = wish.length or policy.context or MICRO_TOKENS
+    plan = plan_training(config.training, count, policy.model.device)
+    length = config.data.length or policy.context or MICRO_TOKENS
     micro = plan.micro or max(1, min(plan.batch, MICRO_TOKENS // length))
-    names = {each.name for each in fields(config)}
+    names = {each.name for each in fields(arguments)}
     checkpointing = min(names & {"activation_checkpointing", "gradient_checkpointing"})  # the latter until 5.20
     return {
-        "beta": wish.beta,
-        "learning_rate": wish.course.run.get("learning_rate") or RATE,
+        "beta": config.beta,
+        "learning_rate": config.training.optimization.learning_rate or RATE,
         "max_steps": plan.steps,
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": max(1, plan.batch // micro),
@@ -120,7 +129,7 @@ def settings(wish: BaselineWish, policy: Checkpoint, count: int, config: Any) ->
         "max_length": length,
         "bf16": plan.precision == "bf16",
         "use_cpu": policy.model.device.type == "cpu",
-        "seed": wish.seed,
+        "seed": config.training.seed,
         "save_strategy": "no",
         "logging_steps": 1,
         "report_to": [],

@@ -1,4 +1,4 @@
-"""What changed between two texts, word by word."""
+"""Differences between two texts, word by word."""
 
 import re
 from collections.abc import Sequence
@@ -23,6 +23,6 @@ def difference(before: str, after: str) -> list[Part]:
     return [(kind, "".join(one[a:b]), "".join(two[c:d])) for kind, a, b, c, d in matched.get_opcodes()]
 
 
-def means(pairs: Sequence[tuple[str, str]]) -> tuple[float, float]:
+def mean_lengths(pairs: Sequence[tuple[str, str]]) -> tuple[float, float]:
     """Mean characters before and after."""
     return fmean(len(one) for one, _ in pairs), fmean(len(two) for _, two in pairs)

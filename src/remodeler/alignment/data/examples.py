@@ -27,7 +27,7 @@ from remodeler.training.losses import Loss, head_sum
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenRow:
     """Token ids, the first that is scored, and how many of the scored ones are a label."""
 
     ids: tuple[int, ...]
@@ -35,7 +35,7 @@ class Row:
     label: int = 0
 
 
-def end_of(checkpoint: Checkpoint) -> int:
+def end_token(checkpoint: Checkpoint) -> int:
     """The token that ends a text.
 
     Raises:
@@ -47,8 +47,8 @@ def end_of(checkpoint: Checkpoint) -> int:
     return int(found)
 
 
-def plain(checkpoint: Checkpoint, text: str) -> list[int]:
-    """A text without special tokens."""
+def text_ids(checkpoint: Checkpoint, text: str) -> list[int]:
+    """Token ids of a text without special tokens."""
     with tokenizer_errors(checkpoint.tokenizer):
         return list(checkpoint.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
@@ -56,59 +56,59 @@ def plain(checkpoint: Checkpoint, text: str) -> list[int]:
 # A reviser ------------------------------------------------------------------------------------------------------------
 
 
-def asked(checkpoint: Checkpoint, template: Template, prompt: str, response: str) -> list[int]:
-    """What a reviser reads."""
-    return prompt_ids(checkpoint, template.written(prompt, response))
+def context_ids(checkpoint: Checkpoint, template: Template, prompt: str, response: str) -> list[int]:
+    """Token ids that a reviser reads."""
+    return prompt_ids(checkpoint, template.fill(prompt, response))
 
 
-def tail(checkpoint: Checkpoint, text: str) -> list[int]:
-    """A revision, on a line of its own, and its end."""
-    return [*plain(checkpoint, f"\n{text}"), end_of(checkpoint)]
+def revision_ids(checkpoint: Checkpoint, text: str) -> list[int]:
+    """Token ids of a revision, on a line of its own, and of its end."""
+    return [*text_ids(checkpoint, f"\n{text}"), end_token(checkpoint)]
 
 
-def marker(checkpoint: Checkpoint, template: Template, label: str) -> list[int]:
-    """The tokens of a label."""
-    return plain(checkpoint, template.markers[label])
+def label_ids(checkpoint: Checkpoint, template: Template, label: str) -> list[int]:
+    """Token ids of a label."""
+    return text_ids(checkpoint, template.markers[label])
 
 
-def markers(checkpoint: Checkpoint, template: Template) -> list[tuple[int, ...]]:
-    """Those of all labels, in their order.
+def all_label_ids(checkpoint: Checkpoint, template: Template) -> list[tuple[int, ...]]:
+    """Token ids of all labels, in their order.
 
     Raises:
         InputError: when one begins as another ends, so that their probabilities would not exclude each other.
     """
-    found = [tuple(marker(checkpoint, template, label)) for label in LABELS]
+    found = [tuple(label_ids(checkpoint, template, label)) for label in LABELS]
     if any(one[: len(two)] == two for one in found for two in found if one is not two) or not all(found):
         raise InputError(f"{checkpoint.name} cuts the label markers so that one begins another: choose others")
     return found
 
 
-def revision(
+def revision_row(
     checkpoint: Checkpoint, template: Template, prompt: str, response: str, better: str, label: str | None = None
-) -> Row:
+) -> TokenRow:
     """A response and what it should become; a label NONE alone says that it is to be copied."""
-    before = asked(checkpoint, template, prompt, response)
-    mark = marker(checkpoint, template, label) if label else []
-    after = [] if label == NONE else tail(checkpoint, better)
-    return Row((*before, *mark, *after), len(before), len(mark))
+    before = context_ids(checkpoint, template, prompt, response)
+    mark = label_ids(checkpoint, template, label) if label else []
+    after = [] if label == NONE else revision_ids(checkpoint, better)
+    return TokenRow((*before, *mark, *after), len(before), len(mark))
 
 
 # A policy -------------------------------------------------------------------------------------------------------------
 
 
-def answer(checkpoint: Checkpoint, prompt: str, response: str, chat: bool = False) -> Row:
+def answer_row(checkpoint: Checkpoint, prompt: str, response: str, chat: bool = False) -> TokenRow:
     """A prompt and its answer."""
     before = templated(checkpoint, [prompt])[0] if chat else prompt_ids(checkpoint, prompt)
     whole = [] if chat else prompt_ids(checkpoint, prompt + response)
     together = whole[: len(before)] == before and len(whole) > len(before)
-    after = whole[len(before) :] if together else plain(checkpoint, response)
-    return Row((*before, *after, end_of(checkpoint)), len(before))
+    after = whole[len(before) :] if together else text_ids(checkpoint, response)
+    return TokenRow((*before, *after, end_token(checkpoint)), len(before))
 
 
 # Windows --------------------------------------------------------------------------------------------------------------
 
 
-def windows(checkpoint: Checkpoint, rows: Sequence[Row]) -> Windows:
+def row_windows(checkpoint: Checkpoint, rows: Sequence[TokenRow]) -> Windows:
     """Rows as a model reads them: [rows, longest], scored from each start on.
 
     Raises:
@@ -127,8 +127,8 @@ def windows(checkpoint: Checkpoint, rows: Sequence[Row]) -> Windows:
     return Windows(ids, targets, attention)
 
 
-def weights(rows: Sequence[Row], label_weight: float) -> Tensor:
-    """What each scored token counts: [rows, longest] float32; all together as much as there are scored tokens."""
+def token_weights(rows: Sequence[TokenRow], label_weight: float) -> Tensor:
+    """Weight of each scored token: [rows, longest] float32; they sum to the number of scored tokens."""
     found = torch.zeros(len(rows), max(len(row.ids) for row in rows))
     for place, row in enumerate(rows):
         first, text = row.start - 1, len(row.ids) - row.start - row.label
@@ -138,8 +138,8 @@ def weights(rows: Sequence[Row], label_weight: float) -> Tensor:
     return found * scored / len(rows)
 
 
-def weighted(counts: Tensor) -> Loss:
-    """Cross-entropy of which every token counts as much as :func:`weights` says."""
+def weighted_loss(counts: Tensor) -> Loss:
+    """Cross-entropy with the weights of :func:`token_weights`."""
 
     def loss(anatomy: Anatomy, batch: Batch) -> Tensor:
         length = batch.inputs["input_ids"].shape[1]

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 
-from remodeler.alignment.data.shapes import EMPTY, SHAPES, Ranked
+from remodeler.alignment.data.shapes import EMPTY, SHAPES, RankedAnswers
 from remodeler.data.chat import BadRow, refuse_beside
 from remodeler.data.prompts import rows
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.runs.records import digest
 
 SAME, REPEATED, LEVEL, LONG = ("both sides the same", "repeated", "no better answer", "longer than the context")
-"""Why something was left out."""
+"""Reasons for which triples are left out."""
 SHAPELESS = "a row without the keys of a preference"
 MOST = 4
 """Reasons that a sentence names."""
@@ -28,7 +28,7 @@ LEAST = 2
 
 @dataclass(frozen=True)
 class Triple:
-    """What was asked, the better answer and the worse one."""
+    """A prompt, the better answer and the worse one."""
 
     prompt: str
     chosen: str
@@ -45,30 +45,27 @@ class Preferences:
 
 
 def read_preferences(
-    source: str, samples: int | None = None, lower: int | None = None, gap: float = 0.0
+    source: str, limit: int | None = None, pairs: int | None = None, gap: float = 0.0
 ) -> tuple[list[Triple], Counter[str]]:
-    """The triples of a source, cleaned, and how many were left out, by reason.
+    """Read the usable triples of a source, and count what was left out, by reason.
 
     Args:
         source: ``.jsonl``, ``.json``, ``.parquet``, or ``hf:NAME[:CONFIG][:SPLIT]``.
-        samples: at most so many triples.
-        lower: of a list of answers, pair the best with so many of the others, the worst first; by default with all.
-        gap: of a list of answers, the least difference in score.
+        limit: at most so many triples.
+        pairs: of a list of answers, pair the best with so many of the others, the worst first; by default with all.
+        gap: of a list of answers, the minimum difference in score.
 
     Raises:
         InputError: for a source that can't be read or holds no preferences.
     """
-    for name, value in (("samples", samples), ("pairs", lower)):
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value} was given, at least 1 was expected: raise it")
     dropped = LeftOut()
-    found = list(islice(cleaned(_compared_rows(source, samples, lower, gap, dropped), dropped), samples))
+    found = list(islice(usable_triples(_read_pairs(source, limit, pairs, gap, dropped), dropped), limit))
     if not found:
         raise InputError(f"{source} holds no usable preference (left out: {counted(dropped, MOST)}): give another file")
     return found, dropped
 
 
-def digest_of(triples: Iterable[Triple]) -> str:
+def triples_digest(triples: Iterable[Triple]) -> str:
     """SHA-256 of triples in their order."""
     return digest(text for each in triples for text in asdict(each).values())
 
@@ -76,12 +73,12 @@ def digest_of(triples: Iterable[Triple]) -> str:
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
-def _compared_rows(
-    source: str, samples: int | None, lower: int | None, gap: float, dropped: LeftOut
+def _read_pairs(
+    source: str, limit: int | None, pairs: int | None, gap: float, dropped: LeftOut
 ) -> Iterator[tuple[int, Triple]]:
     """Every pair of a better and a worse answer, with the number of its row; rows that hold none are counted."""
     unknown, usable = None, 0
-    for number, row in enumerate(rows(source, samples), 1):
+    for number, row in enumerate(rows(source, limit), 1):
         reader = next((read for keys, read in SHAPES.values() if isinstance(row, dict) and row.keys() >= {*keys}), None)
         if reader is None:
             unknown = unknown or _unknown_shape(source, number, row)
@@ -90,13 +87,13 @@ def _compared_rows(
         usable += 1
         try:
             refuse_beside(row)
-            pairs = compared(reader(row), lower, gap)
+            found = pair_answers(reader(row), pairs, gap)
         except BadRow as reason:
             dropped.add(reason, number)
             continue
-        if not pairs:
+        if not found:
             dropped.add(LEVEL, number)
-        yield from ((number, each) for each in pairs)
+        yield from ((number, each) for each in found)
     if unknown and not usable:
         raise InputError(unknown)
 
@@ -108,14 +105,14 @@ def _unknown_shape(source: str, number: int, row: object) -> str:
     return f"row {number} of {source} has {given}: one of these was expected: {wanted}"
 
 
-def compared(row: Ranked, lower: int | None, gap: float) -> list[Triple]:
-    """The best answer of a row against the worse ones, the worst first."""
+def pair_answers(row: RankedAnswers, pairs: int | None, gap: float) -> list[Triple]:
+    """Pair the best answer of a row with the worse ones, the worst first."""
     best, top = max(row.answers, key=lambda each: each[1])
     worse = sorted((each for each in row.answers if each[1] < top and top - each[1] >= gap), key=lambda each: each[1])
-    return [Triple(row.prompt, best, answer) for answer, _ in worse[:lower]]
+    return [Triple(row.prompt, best, answer) for answer, _ in worse[:pairs]]
 
 
-def cleaned(triples: Iterable[tuple[int, Triple]], dropped: LeftOut) -> Iterator[Triple]:
+def usable_triples(triples: Iterable[tuple[int, Triple]], dropped: LeftOut) -> Iterator[Triple]:
     """Triples of which something can be learned; the others are counted, with their rows."""
     seen: set[bytes] = set()
     for number, each in triples:
@@ -137,15 +134,13 @@ def _fault(each: Triple) -> str | None:
 # Held-out prompts -----------------------------------------------------------------------------------------------------
 
 
-def split(triples: Sequence[Triple], share: float, seed: int) -> tuple[tuple[Triple, ...], tuple[Triple, ...]]:
-    """Triples to learn from and triples to hold out, in their order; no prompt is on both sides.
+def split_prompts(triples: Sequence[Triple], share: float, seed: int) -> tuple[tuple[Triple, ...], tuple[Triple, ...]]:
+    """Divide triples into those to learn from and those to hold out, in their order; no prompt is on both sides.
 
     Raises:
-        InputError: when there are not two prompts, or the share is not between 0 and 1.
+        InputError: when there are not two prompts.
     """
-    if not 0 < share < 1:
-        raise InputError(f"a held-out share of {share:g} was given: choose one between 0 and 1")
-    prompts = sorted({each.prompt for each in triples}, key=lambda prompt: ordered(prompt, seed))
+    prompts = sorted({each.prompt for each in triples}, key=lambda prompt: order_key(prompt, seed))
     if len(prompts) < LEAST:
         raise InputError(f"the preferences have {len(prompts)} prompt: at least {LEAST} are needed, give more")
     apart = set(prompts[: min(len(prompts) - 1, max(1, round(share * len(prompts))))])
@@ -155,6 +150,6 @@ def split(triples: Sequence[Triple], share: float, seed: int) -> tuple[tuple[Tri
     )
 
 
-def ordered(text: str, seed: int) -> bytes:
-    """Sorts texts in an order that a seed decides and other texts do not change."""
+def order_key(text: str, seed: int) -> bytes:
+    """Key that sorts texts in an order that a seed decides and other texts do not change."""
     return hashlib.sha256(f"{seed}\n{text}".encode(errors="surrogatepass")).digest()

@@ -19,7 +19,7 @@ RESPONSES = ("response", "output", "answer", "completion", "original_output")
 
 @dataclass(frozen=True)
 class Response:
-    """What was asked and what was answered, and the row it stands in, from 0."""
+    """A prompt, its response, and the row that holds them, from 0."""
 
     prompt: str
     response: str
@@ -37,7 +37,6 @@ def read_prompts(source: str, limit: int | None = None, dropped: LeftOut | None 
     Raises:
         InputError: for a source that can't be read or has no prompt.
     """
-    refuse_limit(limit)
     dropped = LeftOut() if dropped is None else dropped
     found = list(dict.fromkeys(_prompts(source, dropped)))[:limit]
     if not found:
@@ -61,14 +60,8 @@ def _prompts(source: str, dropped: LeftOut) -> Iterator[str]:
 
 
 def _left_out(dropped: Mapping[str, int]) -> str:
-    """What was left out, where anything was."""
+    """Counts of rows that were left out, if any."""
     return f" (left out: {counted(dropped, MOST)}; known names are {', '.join(KEYS)})" if any(dropped.values()) else ""
-
-
-def refuse_limit(limit: int | None) -> None:
-    """Raise for a part of nothing."""
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit {limit} was given, at least 1 was expected: raise it")
 
 
 def read_responses(source: str, dropped: LeftOut | None = None) -> list[Response]:
@@ -87,7 +80,7 @@ def read_responses(source: str, dropped: LeftOut | None = None) -> list[Response
     found, bad = [], ""
     for number, row in enumerate(rows(source)):
         try:
-            found.append(Response(*_answered(row), number))
+            found.append(Response(*_prompt_and_response(row), number))
         except BadRow as reason:
             bad = bad or f"row {number + 1} of {source} has {reason}"
             dropped.add(reason, number + 1)
@@ -98,13 +91,13 @@ def read_responses(source: str, dropped: LeftOut | None = None) -> list[Response
     return found
 
 
-def _answered(row: Any) -> tuple[str, str]:
-    """What is asked, and the answer: beside it, or at the end of a conversation."""
-    with _named("no prompt"):
+def _prompt_and_response(row: Any) -> tuple[str, str]:
+    """Prompt and response: beside it, or at the end of a conversation."""
+    with _naming("no prompt"):
         prompt = asks(row)
         if not prompt.strip():
             raise BadRow("nothing is asked")
-    with _named("no response"):
+    with _naming("no response"):
         key = next((each for each in RESPONSES if isinstance(row, Mapping) and row.get(each) is not None), None)
         if key is not None:
             return prompt, _answer(messages_of(row[key]))
@@ -129,8 +122,8 @@ def _answer(value: Any) -> str:
 
 
 @contextmanager
-def _named(lack: str) -> Iterator[None]:
-    """The reason, behind what the row lacks."""
+def _naming(lack: str) -> Iterator[None]:
+    """Put what a row lacks before the reason."""
     try:
         yield
     except BadRow as reason:

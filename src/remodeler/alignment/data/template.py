@@ -1,4 +1,4 @@
-"""What a reviser reads and writes: four labelled sections, and a label in front of its revision.
+"""Format of a reviser's input and output: four labelled sections, and a label in front of its revision.
 
 Aligner was trained with one template and is deployed with another. So the template is kept in ``reviser.json`` beside
 the weights, with its digest, and nothing else is ever used with them.
@@ -27,15 +27,15 @@ class Template:
     response: str = "\n\n### Response:\n"
     revision: str = "\n\n### Revision:\n"
     markers: Mapping[str, str] = field(default_factory=lambda: {label: label for label in LABELS})
-    """How each label is written."""
+    """Spelling of each label."""
 
-    def written(self, prompt: str, response: str) -> str:
-        """What the reviser reads."""
+    def fill(self, prompt: str, response: str) -> str:
+        """Fill in a prompt and a response: the text that a reviser reads."""
         return f"{self.task}{self.prompt}{prompt}{self.response}{response}{self.revision}"
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What must not stand in a text: the section marks, and markers that are words of their own."""
+        """Texts that must not occur in an answer: the section marks."""
         return tuple(each.strip() for each in (self.prompt, self.response, self.revision) if each.strip())
 
     def digest(self) -> str:
@@ -43,24 +43,24 @@ class Template:
         return hashlib.sha256(to_json(asdict(self)).encode()).hexdigest()
 
 
-def template_of(told: Any, name: str) -> Template:
-    """A template from what a file says.
+def parse_template(value: Any, name: str) -> Template:
+    """Read a template from the value of a file.
 
     Raises:
         InputError: when a section or a marker is missing, or two labels are written alike.
     """
     names = {each.name for each in fields(Template)}
-    if not isinstance(told, Mapping) or set(told) != names or not isinstance(told["markers"], Mapping):
-        raise InputError(f"the template of {name} is another one: {', '.join(sorted(names))} were expected")
-    sections = [told[each] for each in names - {"markers"}]
-    markers = {label: told["markers"].get(label) for label in LABELS}
+    if not isinstance(value, Mapping) or set(value) != names or not isinstance(value["markers"], Mapping):
+        raise InputError(f"the template of {name} is another one: its keys must be {', '.join(sorted(names))}")
+    sections = [value[each] for each in names - {"markers"}]
+    markers = {label: value["markers"].get(label) for label in LABELS}
     if not all(isinstance(each, str) and each for each in (*sections, *markers.values())):
-        raise InputError(f"the template of {name} lacks words: sections and {', '.join(LABELS)} need some")
-    if len(set(markers.values())) < len(LABELS) or set(told["markers"]) != set(LABELS):
+        raise InputError(f"the template of {name} has empty parts: sections and {', '.join(LABELS)} need text")
+    if len(set(markers.values())) < len(LABELS) or set(value["markers"]) != set(LABELS):
         raise InputError(f"the template of {name} must write {', '.join(LABELS)}, each in its own way: change it")
-    return Template(**{**told, "markers": markers})
+    return Template(**{**value, "markers": markers})
 
 
 def read_template(path: Path | None) -> Template:
     """The template of a JSON file; the usual one without a file."""
-    return Template() if path is None else template_of(read_json(path), str(path))
+    return Template() if path is None else parse_template(read_json(path), str(path))

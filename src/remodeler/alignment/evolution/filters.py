@@ -1,12 +1,12 @@
-"""What must be true of an answer before a policy learns from it: one function each, True where it is not.
+"""Filters of the answers that a policy learns from: one function each, True for an answer that is rejected.
 
-``FILTERS`` is in the order in which they are asked; the first that refuses gives the reason that is written down.
+``FILTERS`` is in the order in which they are applied; the first that rejects an answer gives the reason on record.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from remodeler.alignment.config import Limits
+from remodeler.alignment.config import FilterConfig
 from remodeler.alignment.data.template import LABELS, MAJOR, NONE, Template
 from remodeler.alignment.reviser.reviser import quality
 
@@ -15,18 +15,18 @@ GRAM = 4
 
 @dataclass(frozen=True)
 class Candidate:
-    """An answer, and what it was made into."""
+    """An answer, and its revision where it has one."""
 
     prompt: str
     answer: str
     text: str
-    """What would be learned: the answer itself, or its revision."""
+    """Text that would be learned: the answer itself, or its revision."""
     ended: bool
     """``text`` came to its end by itself."""
     label: str | None
-    """None where no label was asked for."""
+    """None where labels are not used."""
     probabilities: tuple[float, ...] | None
-    """Of the answer; None where the reviser could not read it."""
+    """Label probabilities of the answer; None where the reviser could not read it."""
     after: float | None
     """Quality of a revision."""
 
@@ -42,13 +42,13 @@ class Candidate:
 
     @property
     def confidence(self) -> float:
-        """Of its label; 1 without one."""
+        """Probability of its label; 1 without one."""
         if self.label is None or self.probabilities is None:
             return 1.0
         return self.probabilities[LABELS.index(self.label)]
 
 
-Filter = Callable[[Candidate, Limits, Template], bool]
+Filter = Callable[[Candidate, FilterConfig, Template], bool]
 
 
 def repetition(text: str) -> float:
@@ -58,46 +58,46 @@ def repetition(text: str) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def _length(each: Candidate, limits: Limits, template: Template) -> bool:
+def _wrong_length(each: Candidate, filters: FilterConfig, template: Template) -> bool:
     share = len(each.text) / max(1, len(each.answer))
-    return not limits.shortest <= share <= limits.longest
+    return not filters.shortest <= share <= filters.longest
 
 
-def _marks(each: Candidate, limits: Limits, template: Template) -> bool:
+def _has_marks(each: Candidate, filters: FilterConfig, template: Template) -> bool:
     label = each.text.split("\n", 1)[0].strip()
     return any(mark in each.text for mark in template.marks) or label in template.markers.values()
 
 
-def _poor(each: Candidate, limits: Limits, template: Template) -> bool:
-    return each.label is not None and not each.revised and each.before < limits.quality
+def _low_quality(each: Candidate, filters: FilterConfig, template: Template) -> bool:
+    return each.label is not None and not each.revised and each.before < filters.min_quality
 
 
-def _fell(each: Candidate, limits: Limits, template: Template) -> bool:
-    return each.label is not None and each.after is not None and each.after < each.before - limits.slack
+def _worse(each: Candidate, filters: FilterConfig, template: Template) -> bool:
+    return each.label is not None and each.after is not None and each.after < each.before - filters.quality_slack
 
 
-def _unsure_major(each: Candidate, limits: Limits, template: Template) -> bool:
-    return each.revised and each.label == MAJOR and each.confidence < limits.major
+def _unsure_major(each: Candidate, filters: FilterConfig, template: Template) -> bool:
+    return each.revised and each.label == MAJOR and each.confidence < filters.major_confidence
 
 
-def _kept_unsure(each: Candidate, limits: Limits, template: Template) -> bool:
-    return (each.revised or each.label == NONE) and each.confidence < limits.confidence
+def _unsure_label(each: Candidate, filters: FilterConfig, template: Template) -> bool:
+    return (each.revised or each.label == NONE) and each.confidence < filters.min_confidence
 
 
 FILTERS: dict[str, Filter] = {
-    "empty": lambda each, limits, template: not each.text.strip(),
-    "too long for the reviser": lambda each, limits, template: each.probabilities is None,
-    "not ended": lambda each, limits, template: not each.ended,
-    "much shorter or longer": _length,
-    "marks of the template": _marks,
-    "repeats itself": lambda each, limits, template: repetition(each.text) >= limits.repetition,
-    "label unsure": _kept_unsure,
+    "empty": lambda each, filters, template: not each.text.strip(),
+    "too long for the reviser": lambda each, filters, template: each.probabilities is None,
+    "not ended": lambda each, filters, template: not each.ended,
+    "much shorter or longer": _wrong_length,
+    "marks of the template": _has_marks,
+    "repeats itself": lambda each, filters, template: repetition(each.text) >= filters.max_repetition,
+    "label unsure": _unsure_label,
     "major, unsure": _unsure_major,
-    "quality too low": _poor,
-    "quality fell": _fell,
+    "quality too low": _low_quality,
+    "quality fell": _worse,
 }
 
 
-def refusal(each: Candidate, limits: Limits, template: Template) -> str | None:
-    """Why an answer is not learned from; None where it is."""
-    return next((reason for reason, refuses in FILTERS.items() if refuses(each, limits, template)), None)
+def rejection(each: Candidate, filters: FilterConfig, template: Template) -> str | None:
+    """The reason why an answer is not learned from; None where it is."""
+    return next((reason for reason, rejects in FILTERS.items() if rejects(each, filters, template)), None)

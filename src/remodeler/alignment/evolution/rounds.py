@@ -13,15 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from remodeler.alignment.config import EXTERNAL, Limits
+from remodeler.alignment.config import EXTERNAL, FilterConfig
 from remodeler.alignment.data.differences import difference
 from remodeler.alignment.data.template import LABELS
-from remodeler.alignment.evolution.filters import Candidate, refusal
+from remodeler.alignment.evolution.filters import Candidate, rejection
 from remodeler.alignment.reviser.difficulty import edit_distance
-from remodeler.alignment.reviser.reviser import Pair, Reviser, Revision, fits, probabilities, quality, revised
-from remodeler.alignment.reviser.scoring import mapped
+from remodeler.alignment.reviser.reviser import (
+    Pair,
+    Reviser,
+    Revision,
+    fits,
+    label_probabilities,
+    quality,
+    revise_pairs,
+)
+from remodeler.alignment.reviser.scoring import map_resumably
 from remodeler.checkpoint.load import Checkpoint, fingerprint
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 from remodeler.generation.sampling import Completion, Sampling, completions
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import digest, to_json, write_text
@@ -32,118 +40,128 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a round works with."""
+class RoundTask:
+    """Prompts and settings of a round."""
 
     kind: str
     prompts: Sequence[str]
     sampling: Sampling
-    limits: Limits
-    labels: bool = True
+    filters: FilterConfig
+    use_labels: bool = True
     """Without, every first answer is revised and only texts are filtered: a control."""
     tokens: int = 256
-    """Of a revision, at most."""
-    size: int | None = None
-    """Completions made at once."""
+    """Tokens per revision, at most."""
+    batch_size: int | None = None
+    """Texts per forward pass."""
 
 
-def answers(policy: Checkpoint, task: Task, folder: Path, progress: Progress = silent) -> list[Completion]:
-    """What the policy says, every sample of every prompt."""
+def generate_answers(
+    policy: Checkpoint, task: RoundTask, folder: Path, progress: Progress = silent
+) -> list[Completion]:
+    """Answer every prompt as often as the sampling says."""
     header = {"model": fingerprint(policy.model)}
-    return completions(folder / ANSWERS, header, policy, task.prompts, task.sampling, task.size, progress)
+    return completions(folder / ANSWERS, header, policy, task.prompts, task.sampling, task.batch_size, progress)
 
 
-def judgements(
+def label_answers(
     reviser: Reviser, pairs: Sequence[Pair], path: Path, header: Row, progress: Progress = silent
 ) -> list[tuple[float, ...] | None]:
     """Label probabilities of prompts and answers; None where the reviser can't read that much."""
 
-    def made(chunk: Sequence[Pair]) -> list[Row]:
+    def label(chunk: Sequence[Pair]) -> list[Row]:
         short = [pair for pair in chunk if fits(reviser, pair)]
-        found = dict(zip(short, probabilities(reviser, short).tolist(), strict=True))
+        found = dict(zip(short, label_probabilities(reviser, short).tolist(), strict=True))
         return [{"probabilities": found.get(pair)} for pair in chunk]
 
     known = header | {"pairs": digest(text for pair in pairs for text in pair)}
-    lines = mapped(path, known, pairs, made, progress)
+    lines = map_resumably(path, known, pairs, label, progress)
     return [None if line["probabilities"] is None else tuple(line["probabilities"]) for line in lines]
 
 
-def gathered(
-    reviser: Reviser, said: Sequence[Completion], task: Task, folder: Path, name: str, progress: Progress = silent
+def collect_rows(
+    reviser: Reviser,
+    answers: Sequence[Completion],
+    task: RoundTask,
+    folder: Path,
+    weights: str,
+    progress: Progress = silent,
 ) -> list[Row]:
-    """The audit trail of a round: a row a prompt, with what is learned or the reason why not.
+    """The audit trail of a round: a row per prompt, with what is learned or the reason why not.
 
     Args:
-        reviser: who labels and revises.
-        said: the answers, in their order.
+        reviser: labels and revises.
+        answers: in their order.
         task: the round.
         folder: where its files are.
-        name: the reviser's fingerprint.
-        progress: told the share done of each step.
+        weights: the reviser's fingerprint.
+        progress: receives the share done of each step.
     """
-    header = {"reviser": name, "kind": task.kind, "labels": task.labels, "tokens": task.tokens}
-    pairs = [(task.prompts[each.prompt], each.text) for each in said]
-    known = judgements(reviser, pairs, folder / JUDGED, header, progress)
-    best = [_best(places, said, known, task) for places in _by_prompt(said, len(task.prompts))]
-    chosen = [(pairs[place], said[place].ended, known[place]) for place in best]
-    made = (
-        _revisions(reviser, chosen, task, folder / REVISED, header, progress)
+    header = {"reviser": weights, "kind": task.kind, "labels": task.use_labels, "tokens": task.tokens}
+    pairs = [(task.prompts[each.prompt], each.text) for each in answers]
+    known = label_answers(reviser, pairs, folder / JUDGED, header, progress)
+    best = [_best_answer(places, answers, known, task) for places in _by_prompt(answers, len(task.prompts))]
+    chosen = [(pairs[place], answers[place].ended, known[place]) for place in best]
+    lines = (
+        _revise_chosen(reviser, chosen, task, folder / REVISED, header, progress)
         if task.kind == EXTERNAL
         else [{}] * len(best)
     )
     rows = [
-        _row(number, said[place], _candidate(*given, line, task), line, task, reviser)
-        for number, (place, given, line) in enumerate(zip(best, chosen, made, strict=True))
+        _row(number, answers[place], _candidate(*given, line, task), line, task, reviser)
+        for number, (place, given, line) in enumerate(zip(best, chosen, lines, strict=True))
     ]
     write_text(folder / ROWS, "".join(to_json(row) + "\n" for row in rows))
     return rows
 
 
-def _by_prompt(said: Sequence[Completion], count: int) -> list[list[int]]:
+def _by_prompt(answers: Sequence[Completion], count: int) -> list[list[int]]:
     found: list[list[int]] = [[] for _ in range(count)]
-    for place, each in enumerate(said):
+    for place, each in enumerate(answers):
         found[each.prompt].append(place)
     return found
 
 
-def _best(
-    places: Sequence[int], said: Sequence[Completion], known: Sequence[tuple[float, ...] | None], task: Task
+def _best_answer(
+    places: Sequence[int],
+    answers: Sequence[Completion],
+    known: Sequence[tuple[float, ...] | None],
+    task: RoundTask,
 ) -> int:
     """The answer of highest quality, the first of several, of those that could be learned; without labels the first.
 
-    An answer that is empty, or that was cut off and is not going to be revised, is taken only if there is no other.
+    An answer that is empty, or that was cut off and is not going to be revised, is chosen only if there is no other.
     """
 
-    def worth(place: int) -> tuple[bool, float]:
-        found, each = known[place], said[place]
+    def rank(place: int) -> tuple[bool, float]:
+        found, each = known[place], answers[place]
         whole = bool(each.text.strip()) and (each.ended or task.kind == EXTERNAL)
         return (False, -1.0) if found is None else (whole, quality(found))
 
-    return max(places, key=worth) if task.labels else places[0]
+    return max(places, key=rank) if task.use_labels else places[0]
 
 
-def _revisions(
-    reviser: Reviser, chosen: Sequence[Any], task: Task, path: Path, header: Row, progress: Progress
+def _revise_chosen(
+    reviser: Reviser, chosen: Sequence[Any], task: RoundTask, path: Path, header: Row, progress: Progress
 ) -> list[Row]:
-    """What the reviser makes of the chosen answers, and how it likes that; nothing for those it can't read."""
+    """Revisions of the chosen answers with their quality; nothing for those that the reviser can't read."""
 
-    def made(chunk: Sequence[Any]) -> list[Row]:
+    def revise(chunk: Sequence[Any]) -> list[Row]:
         readable = [(pair, known) for pair, _, known in chunk if known is not None]
         pairs, rows = [pair for pair, _ in readable], np.array([known for _, known in readable])
-        found = revised(reviser, pairs, rows, task.tokens, task.size, not task.labels) if pairs else []
-        after = _after(reviser, pairs, found)
-        lines = iter(_line(each, pair, score) for each, pair, score in zip(found, pairs, after, strict=True))
+        found = revise_pairs(reviser, pairs, rows, task.tokens, task.batch_size, not task.use_labels) if pairs else []
+        scores = _revision_quality(reviser, pairs, found)
+        lines = iter(_line(each, pair, score) for each, pair, score in zip(found, pairs, scores, strict=True))
         return [{} if known is None else next(lines) for _, _, known in chunk]
 
     texts = {"pairs": digest(text for pair, _, _ in chosen for text in pair)}
-    return mapped(path, header | texts, chosen, made, progress)
+    return map_resumably(path, header | texts, chosen, revise, progress)
 
 
-def _after(reviser: Reviser, pairs: Sequence[Pair], found: Sequence[Revision]) -> list[float]:
+def _revision_quality(reviser: Reviser, pairs: Sequence[Pair], found: Sequence[Revision]) -> list[float]:
     """Quality of revisions; of one that can't be read 0."""
     again = [(prompt, each.text) for (prompt, _), each in zip(pairs, found, strict=True)]
     short = [pair for pair in again if fits(reviser, pair)]
-    known = dict(zip(short, map(quality, probabilities(reviser, short)), strict=True))
+    known = dict(zip(short, map(quality, label_probabilities(reviser, short)), strict=True))
     return [known.get(pair, 0.0) for pair in again]
 
 
@@ -152,19 +170,19 @@ def _line(each: Revision, pair: Pair, score: float) -> Row:
     return {"label": each.label, "text": each.text, "ended": each.ended, "after": score, "same": same}
 
 
-def _candidate(pair: Pair, ended: bool, known: tuple[float, ...] | None, line: Row, task: Task) -> Candidate:
+def _candidate(pair: Pair, ended: bool, known: tuple[float, ...] | None, line: Row, task: RoundTask) -> Candidate:
     label = LABELS[int(np.argmax(known))] if known is not None else None
-    if not line or (line["same"] and task.labels and line["label"] == LABELS[0]):
-        return Candidate(*pair, pair[1], ended, label if task.labels else None, known, None)
-    told = line["label"] if task.labels else None
-    return Candidate(*pair, line["text"], line["ended"], told, known, line["after"])
+    if not line or (line["same"] and task.use_labels and line["label"] == LABELS[0]):
+        return Candidate(*pair, pair[1], ended, label if task.use_labels else None, known, None)
+    given = line["label"] if task.use_labels else None
+    return Candidate(*pair, line["text"], line["ended"], given, known, line["after"])
 
 
-def _row(number: int, said: Completion, each: Candidate, line: Row, task: Task, reviser: Reviser) -> Row:
-    reason = refusal(each, task.limits, reviser.template)
+def _row(number: int, answer: Completion, each: Candidate, line: Row, task: RoundTask, reviser: Reviser) -> Row:
+    reason = rejection(each, task.filters, reviser.template)
     return {
         "number": number,
-        "sample": said.sample,
+        "sample": answer.sample,
         "prompt": each.prompt,
         "answer": each.answer,
         "text": each.text,
@@ -179,25 +197,25 @@ def _row(number: int, said: Completion, each: Candidate, line: Row, task: Task, 
     }
 
 
-def refuse_nothing(rows: Sequence[Row], number: int, kind: str, folder: Path) -> None:
-    """A round in which nothing was accepted is the last one.
+def refuse_empty_round(rows: Sequence[Row], number: int, kind: str, folder: Path) -> None:
+    """Raise for a round in which nothing was accepted.
 
     Raises:
         InputError: with the counts.
     """
     if any(row["accepted"] for row in rows):
         return
-    counted = Counter(row["reason"] for row in rows).most_common()
-    told = ", ".join(f"{count} {reason}" for reason, count in counted)
-    why = "raise --tokens" if counted[0][0] == "not ended" else "loosen the filters"
+    reasons = Counter(row["reason"] for row in rows).most_common()
+    counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    remedy = f"raise {option('max_new_tokens')}" if reasons[0][0] == "not ended" else "loosen the filters"
     if all(not row["answer"].strip() for row in rows):
-        why = "the policy writes nothing but the end of a text, give another"
+        remedy = "the policy writes nothing but the end of a text, give another"
     raise InputError(
-        f"round {number} ({kind}) accepted none of {len(rows)} answers ({told}): {why}; what was made is in {folder}"
+        f"round {number} ({kind}) accepted none of {len(rows)} answers ({counts}): {remedy}; they are in {folder}"
     )
 
 
-def summary(rows: Sequence[Row]) -> dict[str, Any]:
+def round_summary(rows: Sequence[Row]) -> dict[str, Any]:
     """Counts and means of a round."""
     taken = [row for row in rows if row["accepted"]]
     return {

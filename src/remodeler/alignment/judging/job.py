@@ -2,159 +2,159 @@
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from remodeler.alignment.config import Loading
 from remodeler.alignment.data.prompts import read_prompts
+from remodeler.alignment.judging.config import FORMATS, AnswerConfig, JudgeConfig
 from remodeler.alignment.judging.judges import (
     JUDGES,
-    WinRate,
-    annotated,
-    compared,
-    outputs,
-    questions,
-    rated,
+    annotated_win_rate,
+    compare_outputs,
+    mean_ratings,
+    read_outputs,
+    read_questions,
     write_answers,
     write_outputs,
 )
-from remodeler.alignment.reviser.reviser import load_reviser
+from remodeler.alignment.loading import load_model, name_of
+from remodeler.alignment.reviser.reviser import Judge, open_reviser
+from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
-from remodeler.errors import InputError, LeftOut, counted
-from remodeler.generation.sampling import Sampling, completions
+from remodeler.errors import LeftOut, counted
+from remodeler.generation.sampling import completions
 from remodeler.runs.folders import refuse_existing
+from remodeler.runs.job import enough_memory
+from remodeler.runs.options import build, signed
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import write_json
 
 logger = logging.getLogger(__name__)
 
-FORMS = ("alpaca_eval", "mt_bench")
+Turns = list[list[str]]
+"""Answers of every question, turn by turn."""
 
 
-@dataclass(frozen=True)
-class AnswerWish:
-    """Questions to be answered."""
+@signed(AnswerConfig)
+def answer(model: ModelLike, **options: Any) -> Turns:
+    """Write a model's answers to a new file, in the format that a judge reads.
 
-    model: str
-    questions: str
-    form: str = FORMS[0]
-    limit: int | None = None
-    sampling: Sampling = field(default_factory=lambda: Sampling(256, 0.0))
-    size: int | None = None
-    loading: Loading = field(default_factory=Loading)
+    Args:
+        model: a folder, a hub id or a loaded checkpoint.
+        **options: those of :class:`~remodeler.alignment.judging.config.AnswerConfig`, by name.
 
-
-def answer_questions(wish: AnswerWish, out: Path) -> int:
-    """Write a model's answers in the form that a judge reads; how many there are.
-
-    What is made is kept beside the file until it is whole, so a run that was killed goes on.
+    Returns:
+        The answers of every question, turn by turn.
 
     Raises:
         InputError: for what can't work, in one sentence.
     """
-    refuse_existing(out)
-    if wish.form not in FORMS:
-        raise InputError(f"--form {wish.form!r} is not known: choose {', '.join(FORMS)}")
-    asked = _asked(wish)
-    model = wish.loading.load(wish.model, pick_device(wish.loading.device))
+    return answer_questions(build(AnswerConfig, {"model": model, **options}))
+
+
+def answer_questions(config: AnswerConfig) -> Turns:
+    """Answer questions as a config says.
+
+    Answers are kept beside the file until it is whole, so that a run that was killed is resumed.
+    """
+    refuse_existing(config.out)
+    questions = _questions(config)
+    model = load_model(config.source, config.source.model, pick_device(config.source.device))
     logs: list[Path] = []
-    said = _turns(wish, model, asked, out, logs)
-    name = Path(wish.model).name
-    if wish.form == FORMS[0]:
-        write_outputs(out, [(turns[0], given[0]) for turns, given in zip(asked.values(), said, strict=True)], name)
+    with enough_memory("a smaller `batch_size`"):
+        answers = _answer_turns(config, model, list(questions.values()), logs)
+    name = Path(name_of(config.source.model)).name
+    if config.format == FORMATS[0]:
+        pairs = [(turns[0], given[0]) for turns, given in zip(questions.values(), answers, strict=True)]
+        write_outputs(config.out, pairs, name)
     else:
-        write_answers(out, dict(zip(asked, said, strict=True)), name, time.time())
+        write_answers(config.out, dict(zip(questions, answers, strict=True)), name, time.time())
     for path in logs:
         path.unlink()
-    return len(said)
+    return answers
 
 
-def _asked(wish: AnswerWish) -> dict[int, list[str]]:
+def _questions(config: AnswerConfig) -> dict[int, list[str]]:
     """The turns of every question, by its number."""
-    if wish.form == FORMS[0]:
+    if config.format == FORMATS[0]:
         dropped = LeftOut()
-        found = read_prompts(wish.questions, wish.limit, dropped)
+        found = read_prompts(config.questions, config.limit, dropped)
         if dropped:
             logger.warning(f"rows left out: {counted(dropped)}")
         return {number: [prompt] for number, prompt in enumerate(found)}
-    return {int(row["question_id"]): list(row["turns"]) for row in questions(Path(wish.questions))[: wish.limit]}
+    rows = read_questions(Path(config.questions))[: config.limit]
+    return {int(row["question_id"]): list(row["turns"]) for row in rows}
 
 
-def _turns(
-    wish: AnswerWish, model: Checkpoint, asked: dict[int, list[str]], out: Path, logs: list[Path]
-) -> list[list[str]]:
-    """Answers turn by turn: what was said before is part of the next prompt."""
-    said: list[list[str]] = [[] for _ in asked]
-    rows = list(asked.values())
-    for turn in range(max(map(len, rows))):
-        chosen = [place for place, turns in enumerate(rows) if len(turns) > turn]
-        log = out.with_name(f"{out.name}.turn-{turn + 1}.partial")
+def _answer_turns(
+    config: AnswerConfig, model: Checkpoint, questions: Sequence[Sequence[str]], logs: list[Path]
+) -> Turns:
+    """Answer turn by turn: earlier turns and their answers are part of the next prompt."""
+    answers: Turns = [[] for _ in questions]
+    sampling, size = config.decoding.sampling(config.seed), config.decoding.batch_size
+    for turn in range(max(map(len, questions))):
+        chosen = [place for place, turns in enumerate(questions) if len(turns) > turn]
+        log = config.out.with_name(f"{config.out.name}.turn-{turn + 1}.partial")
         logs.append(log)
-        prompts = [_talk(rows[place][: turn + 1], said[place]) for place in chosen]
+        prompts = [_conversation(questions[place][: turn + 1], answers[place]) for place in chosen]
         with progress_bar(f"answers, turn {turn + 1}") as progress:
             header = {"model": fingerprint(model.model)}
-            made = completions(log, header, model, prompts, replace(wish.sampling, samples=1), wish.size, progress)
-        for place, each in zip(chosen, made, strict=True):
-            said[place].append(each.text)
-    return said
+            found = completions(log, header, model, prompts, sampling, size, progress)
+        for place, each in zip(chosen, found, strict=True):
+            answers[place].append(each.text)
+    return answers
 
 
-def _talk(asked: Sequence[str], said: Sequence[str]) -> str:
+def _conversation(questions: Sequence[str], answers: Sequence[str]) -> str:
     """A question, or a conversation so far as one text."""
-    if not said:
-        return asked[0]
-    parts = [f"User: {one}\n\nAssistant: {two}" for one, two in zip(asked, said, strict=False)]
-    return "\n\n".join([*parts, f"User: {asked[-1]}\n\nAssistant:"])
+    if not answers:
+        return questions[0]
+    parts = [f"User: {one}\n\nAssistant: {two}" for one, two in zip(questions, answers, strict=False)]
+    return "\n\n".join([*parts, f"User: {questions[-1]}\n\nAssistant:"])
 
 
 # Judging --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class JudgeWish:
-    """Answers to be judged."""
+@signed(JudgeConfig)
+def judge(answers: Path | str, **options: Any) -> dict[str, Mapping[str, float]]:
+    """Compute win rates and ratings.
 
-    answers: Path
-    against: Path | None = None
-    judge: str | None = None
-    """A model's or a reviser's folder; without one, ``answers`` is a file of annotations or of judgements."""
-    by: str = "likelihood"
-    loading: Loading = field(default_factory=Loading)
+    Args:
+        answers: a file of AlpacaEval's outputs or annotations, or of MT-Bench's judgements.
+        **options: those of :class:`~remodeler.alignment.judging.config.JudgeConfig`, by name.
 
-
-def judge_answers(wish: JudgeWish, out: Path | None) -> dict[str, Any]:
-    """The win rate of annotations, the ratings of judgements, or two files of outputs before a local judge.
+    Returns:
+        ``win rate`` with its figures, or ``ratings`` by model.
 
     Raises:
         InputError: for what can't work, in one sentence.
     """
-    if out is not None:
-        refuse_existing(out)
-    if wish.against is None:
-        found: dict[str, Any] = _read(wish.answers)
-    else:
-        rate, rows = compared(outputs(wish.answers), outputs(wish.against), _judge(wish))
-        found = {"win rate": asdict(rate)}
-        if out is not None:
-            write_json(out, rows)
-    return found
+    return judge_answers(build(JudgeConfig, {"answers": answers, **options}))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if path.suffix == ".jsonl":
-        return {"ratings": rated(path)}
-    rate: WinRate = annotated(path)
+def judge_answers(config: JudgeConfig) -> dict[str, Mapping[str, float]]:
+    """The win rate of annotations, the ratings of judgements, or two files of outputs before a local judge."""
+    if config.out is not None:
+        refuse_existing(config.out)
+    if config.against is None:
+        return _read(config.answers)
+    rate, rows = compare_outputs(read_outputs(config.answers), read_outputs(config.against), _judge(config))
+    if config.out is not None:
+        write_json(config.out, rows)
     return {"win rate": asdict(rate)}
 
 
-def _judge(wish: JudgeWish) -> Any:
-    if wish.judge is None:
-        raise InputError("two files of outputs need a judge: name a model or a reviser with --judge")
-    if wish.by not in JUDGES:
-        raise InputError(f"--by {wish.by!r} is not known: choose {', '.join(JUDGES)}")
-    device = pick_device(wish.loading.device)
-    if wish.by == "reviser":
-        return JUDGES["reviser"](load_reviser(wish.judge, **wish.loading.how(wish.judge, device)))
-    return JUDGES["likelihood"](wish.loading.load(wish.judge, device))
+def _read(path: Path) -> dict[str, Mapping[str, float]]:
+    if path.suffix == ".jsonl":
+        return {"ratings": mean_ratings(path)}
+    return {"win rate": asdict(annotated_win_rate(path))}
+
+
+def _judge(config: JudgeConfig) -> Judge:
+    device = pick_device(config.loading.device)
+    if config.by == "reviser":
+        return JUDGES["reviser"](open_reviser(config.judge, config.loading, device))
+    return JUDGES["likelihood"](load_model(config.loading, config.judge, device))

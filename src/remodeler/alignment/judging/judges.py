@@ -6,7 +6,7 @@ stand beside it; the length-controlled rate needs a file from the hub and is lef
 ratings are read from the judge's text; a text without one does not count, as there.
 
 A judge is any function (prompt, first, second) -> float, above 0 where the first is better. ``JUDGES`` makes one of a
-local model: which answer it holds likelier, by the mean log-probability of a token.
+local model: it prefers the answer with the higher mean log-probability per token.
 """
 
 import math
@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from remodeler.alignment.data.examples import answer
-from remodeler.alignment.reviser.reviser import Judge, Reviser, probabilities, quality
+from remodeler.alignment.data.examples import answer_row
+from remodeler.alignment.reviser.reviser import Judge, Reviser, label_probabilities, quality
 from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.data.chat import BadRow, text_of
@@ -30,12 +30,12 @@ from remodeler.runs.records import to_json, write_json, write_text
 
 DRAW = 1.5
 RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
-"""Of an MT-Bench judge: the first that is found."""
+"""Patterns of an MT-Bench judge's rating, in the order in which they are tried."""
 
 
 @dataclass(frozen=True)
 class WinRate:
-    """How often a model is preferred to a baseline, in percent."""
+    """Win rate of a model against a baseline, in percent."""
 
     value: float
     error: float
@@ -62,11 +62,11 @@ def win_rate(preferences: Sequence[float]) -> tuple[float, float]:
     return 100 * fmean(each - 1 for each in found), 100 * error
 
 
-def annotated(path: Path) -> WinRate:
+def annotated_win_rate(path: Path) -> WinRate:
     """The win rate of an AlpacaEval file of annotations; rows that were not judged don't count.
 
     Raises:
-        InputError: for a file that is none.
+        InputError: for a file without annotations.
     """
     rows = [(number, row) for number, row in enumerate(_rows(path), 1) if row.get("preference") is not None]
     if not rows:
@@ -81,28 +81,28 @@ def _annotation(where: str, row: Mapping[str, Any]) -> tuple[float, int, int]:
     try:
         texts = [text_of(row.get(key)) for key in ("output_2", "output_1")]
         if isinstance(row["preference"], bool):
-            raise ValueError("a preference that is no number")
+            raise ValueError("a preference that is not a number")
         return float(row["preference"]), len(texts[0]), len(texts[1])
     except (TypeError, ValueError):
-        told = f"{where} is no annotation: two texts, output_1 and output_2, and a number, preference, were expected"
-        raise InputError(told) from None
+        expected = "two texts, output_1 and output_2, and a number, preference, were expected"
+        raise InputError(f"{where} is not an annotation: {expected}") from None
 
 
-def outputs(path: Path) -> dict[str, str]:
+def read_outputs(path: Path) -> dict[str, str]:
     """Answers by instruction, of a file of AlpacaEval's model outputs.
 
     Raises:
-        InputError: for a file that is none.
+        InputError: for a file without outputs.
     """
     found: dict[str, str] = {}
     for number, row in enumerate(_rows(path), 1):
         try:
-            asked, said = as_prompt(instruction_of(row)), text_of(row["output"])
+            prompt, output = as_prompt(instruction_of(row)), text_of(row["output"])
         except (KeyError, BadRow) as reason:
-            told = f"row {number} of {path} holds no model output ({_lack(reason)})"
-            raise InputError(f"{told}: a list of instruction, output, generator was expected") from None
-        if found.setdefault(asked, said) != said:
-            raise InputError(f"{path} answers {asked!r:.40} twice, and otherwise: leave one answer to each instruction")
+            fault = f"row {number} of {path} holds no model output ({_lack(reason)})"
+            raise InputError(f"{fault}: a list of instruction, output, generator was expected") from None
+        if found.setdefault(prompt, output) != output:
+            raise InputError(f"{path} has two answers to {prompt!r:.40}: leave one answer per instruction")
     if not found:
         raise InputError(f"{path} holds no model outputs: a list of instruction, output, generator was expected")
     return found
@@ -114,25 +114,25 @@ def _lack(reason: Exception) -> str:
 
 def write_outputs(path: Path, answers: Sequence[tuple[str, str]], name: str) -> None:
     """Write answers as AlpacaEval's tool reads them: ``alpaca_eval --model_outputs PATH``."""
-    write_json(path, [{"instruction": asked, "output": said, "generator": name} for asked, said in answers])
+    write_json(path, [{"instruction": prompt, "output": text, "generator": name} for prompt, text in answers])
 
 
-def compared(model: Mapping[str, str], baseline: Mapping[str, str], judge: Judge) -> tuple[WinRate, list[Any]]:
-    """Answers to the same instructions, judged; the win rate, and annotations as AlpacaEval writes them.
+def compare_outputs(model: Mapping[str, str], baseline: Mapping[str, str], judge: Judge) -> tuple[WinRate, list[Any]]:
+    """Judge the answers to the same instructions; the win rate, and annotations as AlpacaEval writes them.
 
     Raises:
         InputError: when no instruction is in both.
     """
-    asked = [each for each in model if each in baseline]
-    if not asked:
+    prompts = [each for each in model if each in baseline]
+    if not prompts:
         raise InputError("the two files answer no instruction in common: give outputs of the same prompts")
-    liked = [_preference(judge(each, model[each], baseline[each])) for each in asked]
+    preferences = [_preference(judge(each, model[each], baseline[each])) for each in prompts]
     rows = [
         {"instruction": each, "output_1": baseline[each], "output_2": model[each], "preference": preference}
-        for each, preference in zip(asked, liked, strict=True)
+        for each, preference in zip(prompts, preferences, strict=True)
     ]
-    value, error = win_rate(liked)
-    lengths = (fmean(len(side[each]) for each in asked) for side in (model, baseline))
+    value, error = win_rate(preferences)
+    lengths = (fmean(len(side[each]) for each in prompts) for side in (model, baseline))
     return WinRate(value, error, len(rows), *lengths), rows
 
 
@@ -148,7 +148,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 # MT-Bench -------------------------------------------------------------------------------------------------------------
 
 
-def questions(path: Path) -> list[dict[str, Any]]:
+def read_questions(path: Path) -> list[dict[str, Any]]:
     """MT-Bench's questions: ``question_id`` and ``turns``.
 
     Raises:
@@ -157,8 +157,8 @@ def questions(path: Path) -> list[dict[str, Any]]:
     found = _rows(path)
     bad = next((number for number, row in enumerate(found, 1) if not _is_question(row)), None)
     if not found or bad is not None:
-        told = f"{path} holds no questions of MT-Bench" + (f" in row {bad}" if bad else "")
-        raise InputError(f"{told}: question_id, a whole number, and turns, a list of texts, were expected")
+        fault = f"{path} holds no questions of MT-Bench" + (f" in row {bad}" if bad else "")
+        raise InputError(f"{fault}: question_id, a whole number, and turns, a list of texts, were expected")
     if len({each["question_id"] for each in found}) < len(found):
         raise InputError(f"{path} has a question_id twice: give each question its own")
     return found
@@ -200,7 +200,7 @@ def rating(text: str) -> float | None:
     return float(found.group(1)) if found else None
 
 
-def rated(path: Path) -> dict[str, float]:
+def mean_ratings(path: Path) -> dict[str, float]:
     """Mean rating of each model in a file of MT-Bench's single judgements, over both turns.
 
     Raises:
@@ -225,24 +225,24 @@ def rated(path: Path) -> dict[str, float]:
 # Judges ---------------------------------------------------------------------------------------------------------------
 
 
-def by_likelihood(model: Checkpoint, chat: bool = False) -> Judge:
-    """A local model prefers the answer that it holds likelier, by the mean log-probability of a token."""
+def likelihood_judge(model: Checkpoint, chat: bool = False) -> Judge:
+    """Prefer the answer with the higher mean log-probability per token under a local model."""
 
     def judge(prompt: str, first: str, second: str) -> float:
-        one, two = mean_logprobs(model, [answer(model, prompt, each, chat) for each in (first, second)])
+        one, two = mean_logprobs(model, [answer_row(model, prompt, each, chat) for each in (first, second)])
         return one - two
 
     return judge
 
 
-def by_quality(reviser: Reviser) -> Judge:
-    """A reviser prefers the answer of higher quality; it is no fair judge of a policy that it guided."""
+def quality_judge(reviser: Reviser) -> Judge:
+    """Prefer the answer of higher quality by a reviser, which is not a fair judge of a policy that it guided."""
 
     def judge(prompt: str, first: str, second: str) -> float:
-        one, two = probabilities(reviser, [(prompt, first), (prompt, second)])
+        one, two = label_probabilities(reviser, [(prompt, first), (prompt, second)])
         return quality(one.tolist()) - quality(two.tolist())
 
     return judge
 
 
-JUDGES: dict[str, Callable[[Any], Judge]] = {"likelihood": by_likelihood, "reviser": by_quality}
+JUDGES: dict[str, Callable[[Any], Judge]] = {"likelihood": likelihood_judge, "reviser": quality_judge}

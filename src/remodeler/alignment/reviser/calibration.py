@@ -1,8 +1,8 @@
-"""Whether a reviser's probabilities mean what they say, and whether they tell good answers from bad ones.
+"""Calibration of a reviser's label probabilities, and how well its quality separates good answers from bad ones.
 
 Reliability (Guo et al. 2017, arXiv 1706.04599, equation 5): predictions in bins of equal width by their confidence; in
 each the share that was right should be the mean confidence. The expected calibration error is the mean gap, weighted by
-the predictions of each bin. Confidence is the probability of the likeliest label.
+the predictions of each bin. Confidence is the probability of the most likely label.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def calibration_error(bins: Sequence[Bin]) -> float:
     return sum(each.count * abs(each.accuracy - each.confidence) for each in bins) / total
 
 
-def area(good: Sequence[float], bad: Sequence[float]) -> float:
+def roc_area(good: Sequence[float], bad: Sequence[float]) -> float:
     """Probability that a good answer has the higher score, ties as half: the area under the ROC curve.
 
     As ``scipy.stats.mannwhitneyu`` counts it, which finds a p-value too and takes up to 200 times as long.
@@ -56,19 +56,21 @@ def area(good: Sequence[float], bad: Sequence[float]) -> float:
     return float((below + up_to).mean() / 2 / len(order))
 
 
-def area_interval(good: Sequence[float], bad: Sequence[float], seed: int) -> dict[str, float]:
+def roc_area_interval(good: Sequence[float], bad: Sequence[float], seed: int) -> dict[str, float]:
     """The area with its 95 % interval: triples drawn with replacement, both their answers together."""
-    low, high = interval(area, (np.asarray(good), np.asarray(bad)), DRAWS, np.random.default_rng(seed))
-    return {"value": area(good, bad), "low": low, "high": high}
+    low, high = interval(roc_area, (np.asarray(good), np.asarray(bad)), DRAWS, np.random.default_rng(seed))
+    return {"value": roc_area(good, bad), "low": low, "high": high}
 
 
-def judged(probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-    """How right and how sure label probabilities [examples, labels] are."""
+def label_metrics(probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """Accuracy, calibration and confusion of label probabilities [examples, labels]."""
     truth = np.array([LABELS.index(label) for label in labels])
-    told = probabilities.argmax(1)
-    confidence, right = probabilities.max(1), told == truth
+    predicted = probabilities.argmax(1)
+    confidence, right = probabilities.max(1), predicted == truth
     bins = reliability(confidence.tolist(), right.tolist())
-    table = [[int(((truth == one) & (told == two)).sum()) for two in range(len(LABELS))] for one in range(len(LABELS))]
+    table = [
+        [int(((truth == one) & (predicted == two)).sum()) for two in range(len(LABELS))] for one in range(len(LABELS))
+    ]
     return {
         "examples": len(truth),
         "accuracy": float(right.mean()),

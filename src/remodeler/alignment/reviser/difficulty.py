@@ -1,6 +1,6 @@
-"""How much a response has to change, and the labels that follow.
+"""Difficulty: how much a response has to change, and the labels that follow from it.
 
-Three measures by the warm-up reviser: ``gain``, how much likelier it holds the better answer than a copy (nats a
+Three measures by the warm-up reviser: ``gain``, how much likelier it holds the better answer than a copy (nats per
 token); ``perplexity`` of the better answer; and ``edit``, the word edit distance between the two, from 0 to 1.
 Thresholds come from the triples that are learned from, and nowhere else.
 
@@ -18,20 +18,20 @@ from itertools import combinations
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from remodeler.alignment.config import MEASURES, Rule
-from remodeler.alignment.data.examples import revision
-from remodeler.alignment.data.preferences import Triple, ordered
+from remodeler.alignment.config import MEASURES, LabelConfig
+from remodeler.alignment.data.examples import revision_row
+from remodeler.alignment.data.preferences import Triple, order_key
 from remodeler.alignment.data.template import MAJOR, MINOR, NONE, Template
 from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.checkpoint.load import Checkpoint
 
 MOST = 700.0
-"""Nats a token, beyond which a float can't hold a perplexity."""
+"""Nats per token, beyond which a float can't hold a perplexity."""
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """Of the revision of one triple."""
+    """Difficulty of revising the rejected answer of a triple, by each measure."""
 
     gain: float
     perplexity: float
@@ -39,7 +39,7 @@ class Difficulty:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledExample:
     """A response, what it should become, and how much has to change."""
 
     prompt: str
@@ -49,15 +49,15 @@ class Labelled:
 
 
 def edit_distance(one: str, two: str) -> float:
-    """Levenshtein distance of two texts by words, as a share of the longer: 0 the same, 1 nothing in common."""
+    """Levenshtein distance of two texts by words, as a share of the longer: 0 = the same, 1 = nothing in common."""
     return float(Levenshtein.normalized_distance(one.split(), two.split()))
 
 
-def difficulties(checkpoint: Checkpoint, template: Template, triples: Sequence[Triple]) -> list[Difficulty]:
-    """By the warm-up reviser."""
+def measure_difficulties(checkpoint: Checkpoint, template: Template, triples: Sequence[Triple]) -> list[Difficulty]:
+    """Measure how much the rejected answer of each triple has to change, by the warm-up reviser."""
     goals = [side for each in triples for side in (each.chosen, each.rejected)]
     rows = [
-        revision(checkpoint, template, each.prompt, each.rejected, goal)
+        revision_row(checkpoint, template, each.prompt, each.rejected, goal)
         for each, goal in zip([each for each in triples for _ in range(2)], goals, strict=True)
     ]
     scores = mean_logprobs(checkpoint, rows)
@@ -67,38 +67,38 @@ def difficulties(checkpoint: Checkpoint, template: Template, triples: Sequence[T
     ]
 
 
-def threshold(found: Sequence[Difficulty], rule: Rule) -> float:
+def major_threshold(found: Sequence[Difficulty], rule: LabelConfig) -> float:
     """The measure from which a revision is MAJOR."""
-    return float(np.quantile([getattr(each, rule.measure) for each in found], 1 - rule.major))
+    return float(np.quantile([getattr(each, rule.difficulty) for each in found], 1 - rule.major_share))
 
 
-def labelled(
-    triples: Sequence[Triple], found: Sequence[Difficulty], rule: Rule, limit: float, seed: int
-) -> list[Labelled]:
-    """Every triple with its label, and better answers that are to stay as they are."""
-    made = [
-        Labelled(each.prompt, each.rejected, each.chosen, _label(difficulty, rule, limit))
+def label_triples(
+    triples: Sequence[Triple], found: Sequence[Difficulty], rule: LabelConfig, limit: float, seed: int
+) -> list[LabelledExample]:
+    """Label every triple, and add better answers that are to stay as they are."""
+    examples = [
+        LabelledExample(each.prompt, each.rejected, each.chosen, _label(difficulty, rule, limit))
         for each, difficulty in zip(triples, found, strict=True)
     ]
-    already = sum(each.label == NONE for each in made)
-    wanted = max(0, round(rule.none / (1 - rule.none) * (len(made) - already)) - already)
+    already = sum(each.label == NONE for each in examples)
+    wanted = max(0, round(rule.none_share / (1 - rule.none_share) * (len(examples) - already)) - already)
     good = list(dict.fromkeys((each.prompt, each.chosen) for each in triples))
-    chosen = sorted(good, key=lambda pair: ordered(f"{pair[0]}\n{pair[1]}", seed))[:wanted]
-    return [*made, *(Labelled(prompt, better, better, NONE) for prompt, better in chosen)]
+    chosen = sorted(good, key=lambda pair: order_key(f"{pair[0]}\n{pair[1]}", seed))[:wanted]
+    return [*examples, *(LabelledExample(prompt, better, better, NONE) for prompt, better in chosen)]
 
 
-def _label(found: Difficulty, rule: Rule, limit: float) -> str:
-    if rule.floor is not None and found.gain < rule.floor:
+def _label(found: Difficulty, rule: LabelConfig, limit: float) -> str:
+    if rule.gain_floor is not None and found.gain < rule.gain_floor:
         return NONE
-    return MAJOR if getattr(found, rule.measure) >= limit else MINOR
+    return MAJOR if getattr(found, rule.difficulty) >= limit else MINOR
 
 
-def counts(examples: Sequence[Labelled]) -> dict[str, int]:
-    """How many there are of each label."""
+def label_counts(examples: Sequence[LabelledExample]) -> dict[str, int]:
+    """Number of examples by label."""
     return dict(Counter(each.label for each in examples))
 
 
-def agreement(found: Sequence[Difficulty]) -> dict[str, float]:
+def measure_agreement(found: Sequence[Difficulty]) -> dict[str, float]:
     """Rank correlations (Spearman) of the three measures; 0 where one is constant."""
     values = {name: [getattr(each, name) for each in found] for name in MEASURES}
     return {f"{one} and {two}": _correlation(values[one], values[two]) for one, two in combinations(MEASURES, 2)}

@@ -1,4 +1,4 @@
-"""How likely a model holds texts and labels: in batches of like lengths, the same whatever was done before."""
+"""Log-probabilities of texts and labels, in batches of similar lengths; the same wherever a run was resumed."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from remodeler.alignment.data.examples import Row, windows
+from remodeler.alignment.data.examples import TokenRow, row_windows
 from remodeler.checkpoint.load import Checkpoint
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 from remodeler.model.logprobs import scored_logits, window_nll
 from remodeler.model.minibatches import fitting_tokens, to_batch, widest
 from remodeler.model.streaming import room
@@ -21,19 +21,19 @@ from remodeler.runs.runlog import RunLog
 CHUNK = 64
 """Items that are worked on, and written, together: what a kill costs at most."""
 CACHED_TOKENS = 2048
-"""Of a batch on a CPU."""
+"""Tokens per batch on a CPU."""
 
 
-def mapped(
+def map_resumably(
     path: Path,
     header: dict[str, Any],
     items: Sequence[Any],
-    made: Callable[[Sequence[Any]], Sequence[dict[str, Any]]],
+    function: Callable[[Sequence[Any]], Sequence[dict[str, Any]]],
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
-    """What is made of items, a JSON line each; what is on the disk is not made again.
+    """Map a function over chunks of items, a JSON line per item; lines that are on disk are not made again.
 
-    Items are taken in the same chunks whenever a run was killed, so that what is made does not depend on it.
+    Chunks are the same whenever a run was killed, so that the lines do not depend on it.
 
     Raises:
         InputError: when the file is of another run.
@@ -42,14 +42,14 @@ def mapped(
     found: list[dict[str, Any]] = log.resume(header)
     while len(found) < len(items):
         start = len(found) // CHUNK * CHUNK
-        new = list(made(items[start : start + CHUNK]))[len(found) - start :]
+        new = list(function(items[start : start + CHUNK]))[len(found) - start :]
         log.append(new)
         found += new
         progress(len(found) / len(items), f"{len(found):,} of {len(items):,}")
     return found
 
 
-def batched(checkpoint: Checkpoint, lengths: Sequence[int]) -> Iterator[list[int]]:
+def batch_places(checkpoint: Checkpoint, lengths: Sequence[int]) -> Iterator[list[int]]:
     """Places of rows that go together, the longest first, of as many tokens as a batch may have."""
     device = checkpoint.model.device
     most = CACHED_TOKENS
@@ -63,17 +63,17 @@ def batched(checkpoint: Checkpoint, lengths: Sequence[int]) -> Iterator[list[int
 
 
 @torch.no_grad()
-def mean_logprobs(checkpoint: Checkpoint, rows: Sequence[Row]) -> list[float]:
+def mean_logprobs(checkpoint: Checkpoint, rows: Sequence[TokenRow]) -> list[float]:
     """Mean log-probability of the scored tokens of every row, in nats.
 
     Raises:
-        InputError: where it is no number.
+        InputError: where it is not a number.
     """
     found = [0.0] * len(rows)
-    for places in batched(checkpoint, [len(row.ids) for row in rows]):
+    for places in batch_places(checkpoint, [len(row.ids) for row in rows]):
         chosen = [rows[place] for place in places]
-        with enough_memory("--device cpu"):
-            sums = window_nll(checkpoint.anatomy, to_batch(windows(checkpoint, chosen), checkpoint.model.device))
+        with enough_memory(option("device", "cpu")):
+            sums = window_nll(checkpoint.anatomy, to_batch(row_windows(checkpoint, chosen), checkpoint.model.device))
         for place, row, total in zip(places, chosen, sums.tolist(), strict=True):
             found[place] = -total / (len(row.ids) - row.start)
     if not all(map(math.isfinite, found)):
@@ -98,9 +98,9 @@ def label_logprobs(
     heads = list(dict.fromkeys(mark[:-1] for mark in marks))
     found = torch.empty(len(contexts), len(marks))
     longest = max(map(len, heads))
-    for places in batched(checkpoint, [len(heads) * (len(each) + longest) for each in contexts]):
+    for places in batch_places(checkpoint, [len(heads) * (len(each) + longest) for each in contexts]):
         rows = [
-            Row((*contexts[place], *head, marks[_member(head, marks)][-1]), len(contexts[place]))
+            TokenRow((*contexts[place], *head, marks[_member(head, marks)][-1]), len(contexts[place]))
             for place in places
             for head in heads
         ]
@@ -115,10 +115,10 @@ def _member(head: tuple[int, ...], marks: Sequence[tuple[int, ...]]) -> int:
     return next(place for place, mark in enumerate(marks) if mark[:-1] == head)
 
 
-def _distributions(checkpoint: Checkpoint, rows: Sequence[Row]) -> list[Tensor]:
+def _distributions(checkpoint: Checkpoint, rows: Sequence[TokenRow]) -> list[Tensor]:
     """Log-probabilities of every token at the scored positions: of each row [scored, vocabulary]."""
-    with enough_memory("--device cpu"):
-        batch = to_batch(windows(checkpoint, rows), checkpoint.model.device)
+    with enough_memory(option("device", "cpu")):
+        batch = to_batch(row_windows(checkpoint, rows), checkpoint.model.device)
         parts = [logits.log_softmax(1) for logits, _ in scored_logits(checkpoint.anatomy, batch)]
     return list(torch.cat(parts).cpu().split([len(row.ids) - row.start for row in rows]))
 

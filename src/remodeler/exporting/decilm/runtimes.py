@@ -109,7 +109,7 @@ def asked(folder: Path, name: str, question: dict[str, Any], python: str | None)
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60 * MINUTES)
         except subprocess.TimeoutExpired:
-            raise InputError(f"{name} gave no answer in {MINUTES} minutes: --no-check leaves it out") from None
+            raise InputError(f"{name} gave no answer in {MINUTES} minutes: `check=False` leaves it out") from None
         if done.returncode or not answer.exists():
             raise InputError(f"{name} does not load what was written ({last_words(done.stderr)}): report it")
         found: dict[str, Any] = json.loads(answer.read_text("utf-8"))

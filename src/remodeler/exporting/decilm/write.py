@@ -89,7 +89,7 @@ def refuse(checkpoint: Checkpoint) -> None:
     if heads - {config.num_attention_heads * head_size(checkpoint)}:
         raise InputError(
             f"the layers of {checkpoint.name} keep different numbers of query heads, DeciLM's layout has one for all: "
-            "prune with --uniform, or keep the packed form"
+            "prune with `uniform`, or keep the packed form"
         )
 
 

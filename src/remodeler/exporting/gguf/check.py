@@ -123,7 +123,7 @@ def same_cuts(path: Path, texts: Iterable[tuple[str, Sequence[int]]]) -> int:
             if list(found) != list(ids):
                 raise InputError(
                     f"llama.cpp cuts {text[:40]!r} into other tokens than the model's tokenizer: give a GGUF file of "
-                    "the unpruned model with --tokenizer-from, whose tokenizer is copied as it is"
+                    "the unpruned model with `tokenizer_from`, whose tokenizer is copied as it is"
                 )
             count += 1
     return count

@@ -102,7 +102,7 @@ def refuse_other(header: Header) -> str:
     if arch.value not in HOLED:
         raise InputError(
             f"{path} is of the architecture {_shown(arch)}, llama.cpp leaves out blocks of {', '.join(HOLED)} only: "
-            "prune its folder with --shape standard, whose result its own converter takes"
+            "prune its folder with `shape='standard'`, whose result its own converter takes"
         )
     if alignment_of(keys) < ALIGNMENT:  # llama.cpp would abort
         raise InputError(

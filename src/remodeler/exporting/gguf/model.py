@@ -81,7 +81,7 @@ def _architecture(checkpoint: Checkpoint) -> str:
     if kind not in ARCHITECTURES or checkpoint.anatomy.parallel:
         raise InputError(
             f"llama.cpp leaves out blocks of {', '.join(ARCHITECTURES)} only, {checkpoint.name} is {kind}: search with "
-            "--shape standard, whose result its own converter takes"
+            "`shape='standard'`, whose result its own converter takes"
         )
     return ARCHITECTURES[kind]
 
@@ -146,7 +146,7 @@ def raw(value: Tensor, kind: str) -> Raw:
         return Raw(numbers, stored)
     if stored == GGMLQuantizationType.F16:
         if (largest := float(np.abs(numbers).max())) > HALF:
-            raise InputError(f"a weight is {largest:.3g}, --store f16 holds {HALF:,} at most: take --store bf16")
+            raise InputError(f"a weight is {largest:.3g}, `store` f16 holds {HALF:,} at most: take `store='bf16'`")
         return Raw(numbers.astype(np.float16), stored)
     return Raw(quants.quantize(numbers, stored), stored)
 

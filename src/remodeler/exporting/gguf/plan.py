@@ -78,7 +78,7 @@ def planned(rows: Sequence[Row], sizes: Sizes) -> Plan:
     if sizes.arch not in HOLED:
         raise InputError(
             f"llama.cpp leaves out blocks of {', '.join(HOLED)} only, this is {sizes.arch}: search with "
-            "--shape standard, whose result its own converter takes"
+            "`shape='standard'`, whose result its own converter takes"
         )
     if not rows:
         raise InputError("every block is gone: nothing is left to export")
@@ -89,7 +89,7 @@ def planned(rows: Sequence[Row], sizes: Sizes) -> Plan:
     if arch == "openelm" and not sizes.tied:
         raise InputError(
             "llama.cpp can leave out blocks of a Qwen3 with tied embeddings only, and this one has an output of its "
-            "own: search with --shape standard"
+            "own: search with `shape='standard'`"
         )
     return Plan(arch, tuple(_holed(arch, row, sizes, number, len(rows)) for number, row in enumerate(rows)))
 

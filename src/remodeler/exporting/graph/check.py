@@ -111,7 +111,7 @@ def _heard(read: Read, batch: Batch, cache: Any, path: Tensor, runtime: str) -> 
     except Exception as error:  # runtimes raise classes of their own
         raise InputError(
             f"{runtime} can't run what was written ({type(error).__name__}: {one_line(error)}): nothing was kept, use "
-            "the folder as it is, in transformers or vLLM, or another --to"
+            "the folder as it is, in transformers or vLLM, or another `to`"
         ) from error
 
 

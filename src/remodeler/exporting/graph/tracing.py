@@ -124,7 +124,7 @@ def traced(checkpoint: Checkpoint, write: Callable[[Any], Any], target: str) -> 
         raise InputError(
             f"transformers' exporter can't write {checkpoint.name} ({model.config.model_type}) as {target} "
             f"({type(error).__name__}: {one_line(error)}): use the folder as it is, in transformers or vLLM, or "
-            "another --to"
+            "another `to`"
         ) from error
     found.config, found.generation_config = plain_config(checkpoint), model.generation_config
     return found

@@ -120,7 +120,7 @@ def taylor(
         InputError: when the model is streamed.
     """
     if streamed(anatomy.model):
-        raise InputError("--criterion taylor needs all weights in memory, and they are streamed: leave out --stream")
+        raise InputError("`criterion='taylor'` needs all weights in memory, and they are streamed: leave out `stream`")
     parameters = [parameters_of(anatomy, removed, unit) for unit in candidates]
     every = list(dict.fromkeys(each for unit in parameters for each in unit))
     with bypassed(anatomy, removed), differentiable(anatomy, every):

@@ -37,15 +37,15 @@ def check_reach(anatomy: Anatomy, budget: Budget, path: Sequence[Sequence[Block]
     if not path:
         raise InputError(
             f"the model has nothing to remove of unit {unit!r} that the method does not keep: "
-            "choose another --unit or --shape, or --no-protect"
+            "choose another `unit` or `shape`, or `protect=False`"
         )
     if budget.remove is not None and budget.remove > len(path):
-        raise InputError(f"{budget.remove} removals were asked for, {len(path)} are possible: give a smaller --remove")
+        raise InputError(f"{budget.remove} removals were asked for, {len(path)} are possible: give a smaller `remove`")
     gone = share(anatomy, [block for each in path for block in each])
     if budget.ratio is not None and budget.ratio > gone:
         raise InputError(
             f"ratio {budget.ratio:g} is beyond what blocks allow, at most {gone:.3f} of the parameters: "
-            "give a smaller --ratio"
+            "give a smaller `ratio`"
         )
 
 
@@ -90,6 +90,6 @@ def upto(anatomy: Anatomy, header: Header, steps: Sequence[Step], budget: Budget
         gone = share(anatomy, blocks_of(taken))
         raise InputError(
             f"the log ends after {len(steps)} steps ({gone:.3f} of the parameters), too early {budget}: "
-            "go on with remodel prune --from and this log"
+            "continue it with prune (`start`: this log)"
         )
     return taken

@@ -130,8 +130,8 @@ def check(search: Search) -> None:
     """Refuse what the search could not reach, before it starts."""
     if search.scan != "exact" and not search.by_perplexity:
         raise InputError(
-            "--search race and propose need a method that removes by perplexity, step by step: "
-            "choose --method blockpruner or sleb, or --search exact"
+            "`search='race'` and propose need a method that removes by perplexity, step by step: "
+            "choose `method='blockpruner'` or sleb, or `search='exact'`"
         )
     path = longest_path(search.anatomy, search.unit, search.shape, search.method)
     check_reach(search.anatomy, search.budget, path, search.unit)
@@ -159,7 +159,7 @@ def _first_line(search: Search, log: Path | None, header: Header) -> Header:
     if not math.isfinite(dense):
         raise InputError(
             "the model's perplexity on the calibration text is no finite number: its weights are damaged or too large "
-            "for this --dtype, try --dtype float32"
+            "for this `dtype`, try `dtype='float32'`"
         )
     blocks = len(search.anatomy.blocks())
     first: Header = {"step": 0, "perplexity": dense, "parameters": search.anatomy.parameters(), "candidates": blocks}
@@ -213,7 +213,8 @@ def importance(
         scores = SCANS[search.scan](search.anatomy, search.windows, removed, units, **options)
     if units and not any(map(math.isfinite, scores.importance.values())):
         raise InputError(
-            "no candidate's loss is finite: the weights are damaged or too large for this --dtype, try --dtype float32"
+            "no candidate's loss is finite: the weights are damaged or too large for this `dtype`, "
+            "try `dtype='float32'`"
         )
     return scores
 

@@ -79,7 +79,7 @@ def kept_groups(structures: Mapping[Block, Structure], scores: Scores, wanted: i
     reach = sum(chain.cost(len(chain.sizes)) for chain in every)
     if wanted > reach:
         raise InputError(
-            f"{wanted} parameters were to go with heads and channels, {reach} can: give a smaller --ratio, "
+            f"{wanted} parameters were to go with heads and channels, {reach} can: give a smaller `ratio`, "
             "or remove blocks first"
         )
     if rules.pooling == "shared":
@@ -96,7 +96,7 @@ def chains(structures: Mapping[Block, Structure], scores: Scores, multiple: int,
     if not uniform or len(each) < 2:
         return each
     if len({structure.groups for structure in structures.values()}) > 1:
-        raise InputError("the layers of this model have different widths already: leave out --uniform")
+        raise InputError("the layers of this model have different widths already: leave out `uniform`")
     order = {block: groups for chain in each for block, groups in chain.order.items()}
     means = [sum(column) / len(each) for column in zip(*(chain.scores for chain in each), strict=True)]
     return [Chain(order, each[0].sizes, means, sum(chain.parameters for chain in each))]
@@ -172,5 +172,5 @@ def removed_units(
         if len(less) < len(gone) and before - anatomy.parameters([*removed, *less]) >= wanted:
             gone = less
     if before - anatomy.parameters([*removed, *gone]) < wanted:
-        raise InputError(f"{wanted} parameters were to go with whole blocks, which is too many: give a smaller --ratio")
+        raise InputError(f"{wanted} parameters were to go with whole blocks, which is too many: give a smaller `ratio`")
     return gone

@@ -55,7 +55,7 @@ class Store:
             if found.get(key) != wanted.get(key):
                 raise InputError(
                     f"{path} belongs to another search ({key} was {found.get(key)!r}, is {wanted.get(key)!r}): "
-                    "give the same arguments to go on, or another --out"
+                    "give the same arguments to go on, or another `out`"
                 )
         return tensors
 
