@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from remodeler.model.blocks import Anatomy, Site
+from remodeler.model.blocks import Anatomy, LayerRef
 from remodeler.model.families import FAMILIES, config_names
 from remodeler.model.structures import Structure, Widths, counts_of, head_size, layout, structure_of
 from remodeler.packed import BranchNames, Packing, packed_class
 from remodeler.runs.units import Block, Kind
 
-Rows = list[tuple[Site, list[Kind]]]
+Rows = list[tuple[LayerRef, list[Kind]]]
 """Layers with something left, and the kinds of blocks left in each."""
 Shapes = dict[str, dict[str, list[int]]]
 """By source layer, of the parameters that are narrower than the source's config says."""

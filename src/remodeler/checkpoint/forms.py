@@ -29,7 +29,7 @@ from remodeler.checkpoint.configs import (
     widths_left,
 )
 from remodeler.errors import InputError
-from remodeler.model.blocks import Anatomy, Site, projection
+from remodeler.model.blocks import Anatomy, LayerRef, projection
 from remodeler.model.families import config_names, unpacked_type
 from remodeler.model.pairing import packed_places, pairs_of
 from remodeler.model.structures import Cut, Widths, structure_of
@@ -278,7 +278,7 @@ def _renamed(
             yield f"{places[part]}.{local}", tensor
 
 
-def _part(anatomy: Anatomy, site: Site, local: str) -> str:
+def _part(anatomy: Anatomy, site: LayerRef, local: str) -> str:
     """Which part of a layer a tensor belongs to: a kind of block, ``shared`` or ``extra``."""
     for kind in KINDS:
         branch = anatomy.branches.get(Block(site.number, kind))

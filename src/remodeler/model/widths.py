@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from remodeler.errors import InputError
-from remodeler.model.blocks import Anatomy, Site, swapped
+from remodeler.model.blocks import Anatomy, LayerRef, swapped
 from remodeler.model.minibatches import device_of
 from remodeler.model.streaming import held
 from remodeler.model.structures import Structure, Widths, counts_of, layout, structure_of
@@ -101,7 +101,7 @@ def _kind(anatomy: Anatomy, structure: Structure) -> tuple[Any, ...]:
 
 
 @torch.no_grad()
-def _calls(anatomy: Anatomy, sites: Iterable[Site]) -> dict[int, Call]:
+def _calls(anatomy: Anatomy, sites: Iterable[LayerRef]) -> dict[int, Call]:
     """What some layers are called with, by number, when the model reads a few tokens."""
     calls: dict[int, Call] = {}
     with ExitStack() as hooks:

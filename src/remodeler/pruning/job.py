@@ -65,7 +65,7 @@ class Prepared:
 
     def options(self) -> dict[str, Any]:
         """What was asked for, and what that means, as the record holds it."""
-        named = {"search": self.search.scan, "criterion": name_of(self.search.method.criterion)}
+        named = {"search": self.search.strategy, "criterion": name_of(self.search.method.criterion)}
         return flat(self.config) | named
 
     def find(self, work: Path) -> Outcome:
@@ -87,7 +87,7 @@ class Prepared:
             "name": self.inputs.checkpoint.name,
             "model": {"weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch.")},
             "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint()},
-            "options": {**asdict(self.inputs.texts), **self.config.search.path(self.search.scan)},
+            "options": {**asdict(self.inputs.texts), **self.config.search.path(self.search.strategy)},
         }
 
 

@@ -127,7 +127,7 @@ def _trained(inputs: Inputs, work: Path) -> list[dict[str, Any]]:
     """Train, from wherever it stopped before; the loss curve."""
     header = {
         "model": {"name": inputs.student.name, "weights": inputs.weights},
-        "teacher": inputs.teacher.name if inputs.teacher and inputs.recipe.lesson else None,
+        "teacher": inputs.teacher.name if inputs.teacher and inputs.recipe.distill else None,
         "texts": inputs.windows.fingerprint(),
         "recipe": recipe_record(inputs.recipe),
         "training": asdict(replace(inputs.plan, save_minutes=0)),

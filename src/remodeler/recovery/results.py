@@ -86,7 +86,11 @@ class RecoverResults(Results):
     def _story(self, options: Values, name: str) -> str:
         removed = self.removed
         before = f", of which {len(removed)} of {self.blocks} residual blocks had been removed" if removed else ""
-        taught = f" and what {code(Path(options['teacher']).name)} predicts" if options.get("lesson") else ""
+        taught = (
+            f" and what {code(Path(options['teacher']).name)} predicts"
+            if options.get("distill", options.get("lesson"))
+            else ""
+        )
         return (
             f"{code(name)}{before}, trained for {self.steps:,} steps ({self.tokens:,} tokens) on "
             f"{code(Path(options['texts']).name)}{taught} (method {code(options['method'])})."

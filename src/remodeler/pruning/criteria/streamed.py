@@ -35,7 +35,7 @@ Prepare = Callable[[Anatomy, Batch], Measure]
 
 
 @dataclass
-class Fronts:
+class BatchState:
     """How far a mini-batch has come: the outputs of the layers that are done, to be replayed."""
 
     batch: Batch
@@ -82,14 +82,14 @@ def window_scores(
     return scores
 
 
-def _front(anatomy: Anatomy, windows: Windows, start: int, size: int, device: torch.device) -> Fronts:
+def _front(anatomy: Anatomy, windows: Windows, start: int, size: int, device: torch.device) -> BatchState:
     batch = to_batch(windows[start : start + size], device)
-    return Fronts(batch, partial(trunk_states, anatomy, batch.inputs))
+    return BatchState(batch, partial(trunk_states, anatomy, batch.inputs))
 
 
 def _advance(
     anatomy: Anatomy,
-    fronts: Sequence[Fronts],
+    fronts: Sequence[BatchState],
     removed: Sequence[Block],
     units: Sequence[Unit],
     intact: bool,
@@ -109,7 +109,7 @@ def _advance(
         progress((index + 1) / (layers + 1), "")
 
 
-def _layer(anatomy: Anatomy, front: Fronts, units: Sequence[Unit], starts: Sequence[int], index: int) -> None:
+def _layer(anatomy: Anatomy, front: BatchState, units: Sequence[Unit], starts: Sequence[int], index: int) -> None:
     """Take one mini-batch through one layer: the base, candidates that begin in it, and those that began before."""
     recording = record(anatomy, front.base, front.run)
     for column, unit in enumerate(units):
@@ -124,7 +124,7 @@ def _layer(anatomy: Anatomy, front: Fronts, units: Sequence[Unit], starts: Seque
     front.base = passed(anatomy, front.base, recording.output)
 
 
-def _measured(anatomy: Anatomy, front: Fronts, units: int, prepare: Prepare | None) -> Tensor:
+def _measured(anatomy: Anatomy, front: BatchState, units: int, prepare: Prepare | None) -> Tensor:
     """Numbers of one mini-batch: [windows of the batch, units, ...]."""
     measure: Measure = window_nll
     if prepare:
