@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from commands import invoke
 from forks import COMMAND, pair, said
-from remodeler.checkpoint.load import load
+from remodeler.checkpoint.load import fingerprint, load
 from remodeler.data.chat import ASSISTANT, USER, Turn
 from remodeler.data.windows import IGNORED
 from remodeler.errors import InputError, LeftOut
@@ -333,6 +333,19 @@ def test_a_killed_fusion_goes_on_to_the_same_weights(
     fuse(**options, out=tmp_path / "out")
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out"))
     assert one == two
+
+
+def test_loaded_models_are_fused_as_their_folders_are_and_stay_as_they_were(
+    models: list[Path], texts: Path, tmp_path: Path
+) -> None:
+    student, *teachers = (load(folder, device="cpu") for folder in models)
+    before = fingerprint(student.model)
+    fuse(**asked(models, texts, steps=2), out=tmp_path / "paths")
+    fuse(**asked(models, texts, steps=2, student=student, teachers=teachers), out=tmp_path / "loaded")
+    one, two = (tmp_path / name / "model.safetensors" for name in ("paths", "loaded"))
+    assert one.read_bytes() == two.read_bytes()
+    assert fingerprint(student.model) == before
+    assert load_record(tmp_path / "loaded").options["teachers"] == [str(folder) for folder in models[1:]]
 
 
 def test_two_processes_write_what_one_writes(models: list[Path], texts: Path, tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def fuse(student: ModelLike, **options: Any) -> FuseResults | None:
         **options: those of :class:`~remodeler.fusion.config.FuseConfig`, by name.
 
     Returns:
-        What came of it; None in a dry run, and in all processes but the first.
+        The student before and after, and how each teacher predicts; None in a dry run, and in all processes but the
+        first.
 
     Raises:
         InputError: for what can't work, in one sentence.
@@ -66,7 +67,7 @@ def fuse(student: ModelLike, **options: Any) -> FuseResults | None:
 
 
 def fuse_models(config: FuseConfig) -> FuseResults | None:
-    """Fuse as a config says; in a dry run only say what would be done."""
+    """Fuse by a config; in a dry run only log what would be done."""
     out = config.run.out
     if out is None:
         raise InputError(f"{option('out')} must be given: a new folder for the result")
@@ -97,7 +98,7 @@ def _job(config: FuseConfig, device: str, out: Path) -> Job[FuseResults]:
 
 
 def _preview(inputs: Inputs) -> None:
-    """Say what training would do; in the first process."""
+    """Log what training would do."""
     with trainable(inputs.student.anatomy, inputs.lora, inputs.config.seed):
         announce(inputs, cross_entropy)
 

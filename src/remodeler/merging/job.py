@@ -51,7 +51,7 @@ def merge(models: Sequence[ModelLike] = (), **options: Any) -> MergeResults | No
         **options: those of :class:`~remodeler.merging.config.MergeConfig`, by name.
 
     Returns:
-        What came of it; None in a dry run.
+        Sizes, shares and checks of the result; None in a dry run.
 
     Raises:
         InputError: for checkpoints that can't be merged, in one sentence.
@@ -60,7 +60,7 @@ def merge(models: Sequence[ModelLike] = (), **options: Any) -> MergeResults | No
 
 
 def merge_models(config: MergeConfig) -> MergeResults | None:
-    """Merge checkpoints as a config says; in a dry run only say what would be done."""
+    """Merge checkpoints by a config; in a dry run only log what would be done."""
     out = config.run.out
     if out is None:
         raise InputError(f"{option('out')} must be given: a new folder for the result")

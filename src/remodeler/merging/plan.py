@@ -41,7 +41,7 @@ class Plan:
     """Everything inspected, nothing written yet."""
 
     config: MergeConfig
-    """Without a file: what the file says stands in its place."""
+    """With the contents of its file in the place of the file."""
     method: Method
     models: tuple[Model, ...]
     base: Model | None
