@@ -18,8 +18,8 @@ from measurements import Column, Table
 from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
 
 from remodeler.auditing.formats.posts import read_posts
-from remodeler.auditing.tagger.files import Settings, new_tagger
-from remodeler.auditing.tagger.model import Head
+from remodeler.auditing.tagger.config import HeadConfig
+from remodeler.auditing.tagger.files import TaggerSettings, new_tagger
 from remodeler.auditing.tagger.predict import find_spans
 from remodeler.auditing.tagger.quantised import quantise
 from remodeler.checkpoint.load import one_sentence
@@ -35,10 +35,10 @@ def ways(encoder: str, texts: list[str]) -> dict[str, Callable[[], Any]]:
     stock = pipeline(
         "token-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(encoder), device="cpu"
     )
-    plain = new_tagger(encoder, Settings(), 0, "cpu")
-    small = new_tagger(encoder, Settings(), 0, "cpu")
+    plain = new_tagger(encoder, TaggerSettings(), 0, "cpu")
+    small = new_tagger(encoder, TaggerSettings(), 0, "cpu")
     quantise(small.model.encoder)
-    rich = new_tagger(encoder, Settings(Head("layer-attention-cls", "crf")), 0, "cpu")
+    rich = new_tagger(encoder, TaggerSettings(HeadConfig(auxiliary="layer-attention-cls", output="crf")), 0, "cpu")
     return {
         "pipeline at its defaults": lambda: stock(texts),
         "pipeline, batch of 16": lambda: stock(texts, batch_size=16),

@@ -28,10 +28,8 @@ from measurements import Column, Table
 
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.formats.predictions import Prediction, write_predictions
-from remodeler.auditing.tagger.auxiliary import AUXILIARIES
-from remodeler.auditing.tagger.config import Course
-from remodeler.auditing.tagger.model import OUTPUTS, Head
-from remodeler.auditing.tagger.train_job import Wish, train_tagger
+from remodeler.auditing.tagger.config import AUXILIARIES, OUTPUTS
+from remodeler.auditing.tagger.train_job import train_tagger
 from remodeler.cli.screen import note
 from remodeler.runs.records import append_line, load_record
 from remodeler.training.plan import order
@@ -50,9 +48,9 @@ def run(given: Any, auxiliary: str, output: str, seed: int) -> Row:
     """Train one tagger; its figures. The weights are not kept."""
     out = given.out / f"{auxiliary}-{output}-{seed}"
     if not out.exists():
-        course = Course(given.epochs, learning_rate=given.rate, head_rate=10 * given.rate, seed=seed)
-        wish = Wish(given.learned, given.encoder, given.dev, head=Head(auxiliary, output), course=course, device="cpu")
-        train_tagger(wish, out)
+        data = {"texts": given.learned, "dev": given.dev, "encoder": given.encoder}
+        pace = {"epochs": given.epochs, "learning_rate": given.rate, "head_rate": 10 * given.rate}
+        train_tagger(**data, **pace, auxiliary=auxiliary, output=output, seed=seed, out=out, device="cpu")
     results = load_record(out).results
     parts = {name.replace(" ", "_"): results["dev"][name]["f1"] for name in list(results["dev"])[:3]}
     told = {"auxiliary": auxiliary, "output": output, "seed": seed, "epochs": given.epochs, "rate": given.rate}

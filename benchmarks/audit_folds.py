@@ -18,12 +18,11 @@ from measurements import Column, Table
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.formats.predictions import Prediction, read_predictions, write_predictions
 from remodeler.auditing.statistics.scoring import breakdown, scores
-from remodeler.auditing.tagger.auxiliary import AUXILIARIES
-from remodeler.auditing.tagger.config import Course
-from remodeler.auditing.tagger.model import OUTPUTS, Head
-from remodeler.auditing.tagger.predict_job import How, predict_file
-from remodeler.auditing.tagger.rules import Rules, spans_of, tuned
-from remodeler.auditing.tagger.train_job import Wish, fold, train_tagger
+from remodeler.auditing.tagger.config import AUXILIARIES, OUTPUTS
+from remodeler.auditing.tagger.posts import fold
+from remodeler.auditing.tagger.predict_job import predict
+from remodeler.auditing.tagger.rules import Rules, spans_of, tune
+from remodeler.auditing.tagger.train_job import train_tagger
 from remodeler.cli.screen import note
 
 F1_COLUMNS = (
@@ -49,12 +48,11 @@ def held_out(given: Any, number: int) -> list[Prediction]:
         write_predictions(file, [Prediction(post.id, post.spans or (), post.text) for post in posts])
     if not out.exists():
         note(f"part {part}: {len(posts)} posts held out")
-        course = Course(1, learning_rate=given.rate, head_rate=10 * given.rate, seed=given.seed)
-        head = Head(given.auxiliary, given.output)
-        wish = Wish(given.texts, given.encoder, fold=part, head=head, course=course, device="cpu")
-        train_tagger(wish, out)
+        data, head = {"texts": given.texts, "fold": part}, {"auxiliary": given.auxiliary, "output": given.output}
+        pace = {"epochs": 1, "learning_rate": given.rate, "head_rate": 10 * given.rate, "seed": given.seed}
+        train_tagger(**data, **head, **pace, encoder=given.encoder, out=out, device="cpu")
     if not found.exists():
-        predict_file(file, out, found, How(likelihoods=True, device="cpu"))
+        predict(texts=file, tagger=out, out=found, likelihoods=True, device="cpu")
     rows = read_predictions(found).rows
     return [replace(row, spans=post.spans or ()) for row, post in zip(rows, posts, strict=True)]
 
@@ -62,7 +60,7 @@ def held_out(given: Any, number: int) -> list[Prediction]:
 def rules_of(rows: list[Prediction]) -> Rules:
     """What suits posts whose spans are known."""
     likely, gold = [row.likely for row in rows], [row.spans for row in rows]
-    return tuned([each for each in likely if each is not None], [row.text or "" for row in rows], gold, Rules())
+    return tune([each for each in likely if each is not None], [row.text or "" for row in rows], gold, Rules())
 
 
 def judged(rows: list[Prediction], rules: Rules) -> list[float]:

@@ -27,11 +27,9 @@ from transformers import AutoModel, AutoTokenizer, ElectraConfig, ElectraModel, 
 
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.statistics.scoring import breakdown, scores
-from remodeler.auditing.tagger.config import Course
 from remodeler.auditing.tagger.files import load_tagger
-from remodeler.auditing.tagger.model import Head
 from remodeler.auditing.tagger.predict import find_spans
-from remodeler.auditing.tagger.train_job import Wish, train_tagger
+from remodeler.auditing.tagger.train_job import train_tagger
 from remodeler.checkpoint.load import one_sentence
 from remodeler.cli.screen import note
 from remodeler.runs.folders import new_folder
@@ -158,16 +156,10 @@ def main() -> None:
         with new_folder(encoder) as work:
             cut_encoder(given, read_posts(given.texts).texts, work)
     if not out.exists():
-        course = Course(
-            epochs=given.epochs,
-            learning_rate=given.rate,
-            head_rate=10 * given.rate,
-            seed=given.seed,
-            teacher_share=given.share,
-        )
-        more = {"teacher": given.teacher, "harmless": given.harmless}
-        wish = Wish(given.texts, str(encoder), given.dev, **more, head=Head(), course=course, device="cpu")
-        train_tagger(wish, out)
+        data = {"texts": given.texts, "dev": given.dev, "teacher": given.teacher, "harmless": given.harmless}
+        pace = {"epochs": given.epochs, "learning_rate": given.rate, "head_rate": 10 * given.rate, "seed": given.seed}
+        plain = {"auxiliary": "none", "output": "linear", "teacher_share": given.share}
+        train_tagger(**data, **pace, **plain, encoder=str(encoder), out=out, device="cpu")
     small = given.out / "small"
     if not small.exists():
         with new_folder(small) as work:

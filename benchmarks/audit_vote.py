@@ -8,7 +8,6 @@ command goes on. ``--list`` prints the command that makes each.
     python benchmarks/audit_vote.py --texts tsd_train.csv --dev tsd_trial.csv --encoder MiniLM --out OUT
 """
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -21,21 +20,24 @@ from remodeler.auditing.formats.predictions import read_predictions
 from remodeler.auditing.spans import Span
 from remodeler.auditing.statistics.scoring import score, scores
 from remodeler.auditing.statistics.voting import vote_all
-from remodeler.auditing.tagger.config import Course
-from remodeler.auditing.tagger.model import Head
-from remodeler.auditing.tagger.predict_job import How, predict_file
-from remodeler.auditing.tagger.rules import Rules, spans_of, tuned
-from remodeler.auditing.tagger.train_job import Wish, train_tagger
+from remodeler.auditing.tagger.predict_job import predict
+from remodeler.auditing.tagger.rules import Rules, spans_of, tune
+from remodeler.auditing.tagger.train_job import train_tagger
 from remodeler.cli.screen import note
 from remodeler.runs.records import load_record, write_json
 
-COMMON = {"learning_rate": 1e-4, "head_rate": 1e-3}
-MEMBERS: dict[str, tuple[Head, Course]] = {
-    "plain": (Head(), Course(epochs=3, seed=1, **COMMON)),
-    "attention-cls-crf": (Head("layer-attention-cls", "crf"), Course(epochs=2, seed=2, **COMMON)),
-    "cls-crf-bio": (Head("cls-add", "crf", "bio"), Course(epochs=1, seed=3, **COMMON)),
-    "attention-bio": (Head("layer-attention", "linear", "bio"), Course(epochs=2, seed=4, **COMMON)),
-    "last-crf": (Head("last-k", "crf"), Course(epochs=1, seed=5, **COMMON)),
+MEMBERS: dict[str, dict[str, Any]] = {
+    "plain": {"auxiliary": "none", "output": "linear", "scheme": "io", "epochs": 3, "seed": 1},
+    "attention-cls-crf": {
+        "auxiliary": "layer-attention-cls",
+        "output": "crf",
+        "scheme": "io",
+        "epochs": 2,
+        "seed": 2,
+    },
+    "cls-crf-bio": {"auxiliary": "cls-add", "output": "crf", "scheme": "bio", "epochs": 1, "seed": 3},
+    "attention-bio": {"auxiliary": "layer-attention", "output": "linear", "scheme": "bio", "epochs": 2, "seed": 4},
+    "last-crf": {"auxiliary": "last-k", "output": "crf", "scheme": "io", "epochs": 1, "seed": 5},
 }
 COLUMNS = (
     Column("name", "on the development posts"),
@@ -46,31 +48,19 @@ COLUMNS = (
 
 def command(given: Any, name: str) -> str:
     """What makes a member on the command line."""
-    head, course = MEMBERS[name]
-    plain = {each.name: each.default for each in (*fields(Head), *fields(Course))}
-    options = {
-        "auxiliary": head.auxiliary,
-        "output": head.output,
-        "scheme": head.scheme,
-        **{each.name: getattr(course, each.name) for each in fields(Course)},
-    }
-    told = [f"--{key.replace('_', '-')} {value:g}" if isinstance(value, float) else f"--{key} {value}"
-            for key, value in options.items()
-            if key in ("auxiliary", "output", "scheme", "seed") or value != plain[key]]  # fmt: skip
     places = f"--texts {given.texts} --dev {given.dev} --encoder {given.encoder} --out {given.out / name}"
-    return f"remodel audit train {places} {' '.join(told)}"
+    return f"remodel audit train {places} {' '.join(f'--{key} {value}' for key, value in MEMBERS[name].items())}"
 
 
 def member(given: Any, name: str) -> dict[str, Any]:
     """Train a member and predict the development posts, unless it is there already; what its record says."""
-    head, course = MEMBERS[name]
     out, found = given.out / name, given.out / f"{name}.dev.jsonl"
     if not out.exists():
         note(command(given, name))
-        wish = Wish(given.texts, given.encoder, given.dev, head=head, course=course, device="cpu")
-        train_tagger(wish, out)
+        data = {"texts": given.texts, "dev": given.dev, "encoder": given.encoder}
+        train_tagger(**data, **MEMBERS[name], out=out, device="cpu")
     if not found.exists():
-        predict_file(given.dev, out, found, How(likelihoods=True, device="cpu"))
+        predict(texts=given.dev, tagger=out, out=found, likelihoods=True, device="cpu")
     return load_record(out).results
 
 
@@ -80,7 +70,7 @@ def votes(given: Any, names: list[str], dev: Reading) -> list[tuple[str, list[li
     spans = [[row.spans for row in each] for each in rows]
     found = [(f"vote, {k} of {len(names)}", vote_all(spans, k)) for k in range(1, len(names) + 1)]
     likely = [np.mean([each[place].likely for each in rows], axis=0) for place in range(len(dev.posts))]
-    rules = tuned(likely, dev.texts, dev.spans, Rules())
+    rules = tune(likely, dev.texts, dev.spans, Rules())
     mean = [spans_of(one, text, rules) for one, text in zip(likely, dev.texts, strict=True)]
     return [*found, (f"mean likelihood, from {rules.threshold:g}", mean)]
 

@@ -48,9 +48,10 @@ VERBS = {
     "merge": "merge model sister --base mother --method ties --density 0.5 --out out",
     "fuse": f"fuse model --teachers sister --steps 10 {TEXTS} --out out",
     "evaluate": "evaluate model --against sister --texts texts.jsonl --length 16 --device cpu --out out",
-    "audit train": "audit train --texts posts.csv --encoder encoder --epochs 3 --batch 4 --device cpu --out out",
+    "audit train": "audit train --texts posts.csv --encoder encoder --epochs 3 --train-batch-size 4 --device cpu "
+    "--out out",
     "audit predict": "audit predict --texts posts.csv --tagger tagger --device cpu --out out.jsonl",
-    "audit of a model": "audit run model --against sister --prompts prompts.txt --tokens 16 --batch-size 2 "
+    "audit of a model": "audit run model --against sister --prompts prompts.txt --max-new-tokens 16 --batch-size 2 "
     "--device cpu --out out",
     "align train-reviser": "align train-reviser model --preferences pairs.jsonl --template template.json "
     "--train-batch-size 4 --device cpu --out out",
@@ -95,7 +96,7 @@ def imported() -> None:
     import remodeler.merging.job
     import remodeler.pruning.job
     import remodeler.recovery.job
-    import remodeler.report.page
+    import remodeler.reporting.page
 
     with contextlib.suppress(ImportError):
         import remodeler.exporting.gguf.job  # noqa: F401

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from measurements import NONE, Column, Table, number_text
 from quality_tables import GAP, ORDER, columns_of, gap, percent, short
 
-from remodeler.report.plots import CYCLE, MARKERS, MID_GREY
+from remodeler.reporting.plots import CYCLE, MARKERS, MID_GREY
 
 REFERENCE = "blockpruner"
 HEADLINE = 0.25

@@ -9,7 +9,7 @@ from typing import Any
 from common import Row, spread
 from measurements import Column, Table
 
-from remodeler.report.plots import plot_tradeoff
+from remodeler.reporting.plots import plot_tradeoff
 
 METHODS = ("blockpruner", "size-weighted", "one-shot", "layer", "random", "mlp", "blockpruner*")
 ORDERED = ("blockpruner", "size-weighted", "one-shot", "layer", "mlp")

@@ -60,11 +60,7 @@ def invoke(words: Iterable[object]) -> Ended:
 
 def verbs() -> list[str]:
     """All verbs, those of groups with the group's name before them."""
-    from typer.main import get_command
-
-    from remodeler.cli import legacy
-
-    return [*_verbs(cli.app, ()), *_of(get_command(legacy.app), ())]
+    return list(_verbs(cli.app, ()))
 
 
 def _verbs(app: Any, names: tuple[str, ...]) -> Iterator[str]:
@@ -72,11 +68,4 @@ def _verbs(app: Any, names: tuple[str, ...]) -> Iterator[str]:
     for name in parts:
         yield from _verbs(app[name], (*names, name))
     if not parts:
-        yield " ".join(names)
-
-
-def _of(command: Any, names: tuple[str, ...]) -> Iterator[str]:
-    for name, each in getattr(command, "commands", {}).items():
-        yield from _of(each, (*names, name))
-    if not hasattr(command, "commands"):
         yield " ".join(names)

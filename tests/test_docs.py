@@ -36,8 +36,9 @@ def command_of(words: list[str]) -> tuple[str, list[str]]:
 
 
 def flags(verb: str) -> set[str]:
-    """The options of a verb."""
-    return {flag for spec in commands()[verb] if not spec.option.positional for flag in spec.flags}
+    """The options of a verb on the command line."""
+    shown = [spec for spec in commands()[verb] if not (spec.option.positional or spec.option.python_only)]
+    return {flag for spec in shown for flag in spec.flags}
 
 
 def options() -> set[str]:

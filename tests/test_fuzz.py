@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from remodeler.auditing.detectors.lexicon import SHIPPED
+from remodeler.auditing.detectors.lexicon import BUNDLED
 from remodeler.auditing.detectors.lexicon import load as load_lexicon
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.formats.predictions import read_predictions
@@ -31,7 +31,7 @@ from remodeler.exporting.gguf.file import read_gguf
 from remodeler.exporting.removals import gone_after, read_removals
 from remodeler.merging.files import tensor_places
 from remodeler.merging.from_mergekit import read_merge
-from remodeler.report.card_data import inherited
+from remodeler.reporting.card_data import inherited
 from remodeler.runs.records import load_record, read_json
 from remodeler.runs.removals import read_log
 from remodeler.runs.runlog import RunLog
@@ -118,7 +118,7 @@ GOOD: dict[str, bytes | Callable[[Path], None]] = {
     "posts.jsonl": lines({"text": "bad day", "spans": [0, 1, 2]}, {"text": "x", "spans": [{"start": 0, "end": 1}]}),
     "spans-pred.txt": b"0\t[0, 1]\n1\t[]\n",
     "spans.conll": b"bad\tB\nday\tO\n\ngood\tO\n",
-    "lexicon.json": SHIPPED.read_bytes(),
+    "lexicon.json": BUNDLED.read_bytes(),
     "model.gguf": gguf_file,
     "model.safetensors": weights,
 }

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer
 
-from remodeler.auditing.tagger.files import Settings, load_tagger, new_tagger, save_tagger
+from remodeler.auditing.tagger.files import TaggerSettings, load_tagger, new_tagger, save_tagger
 from remodeler.checkpoint.compatibility import tokenizer_with_older_names, with_older_names
 from remodeler.checkpoint.load import load
 from remodeler.checkpoint.save import save_pruned
@@ -187,7 +187,7 @@ def test_tokenizers_cut_texts_as_before(tmp_path: Path) -> None:
 def test_taggers_are_ordinary_encoders(tmp_path: Path) -> None:
     results = tmp_path / "results"
     for name in ENCODERS:
-        tagger = new_tagger(str(tiny_encoder(name, tmp_path / "sources" / name)), Settings(), 0, "cpu")
+        tagger = new_tagger(str(tiny_encoder(name, tmp_path / "sources" / name)), TaggerSettings(), 0, "cpu")
         save_tagger(tagger, results / name)
         with torch.no_grad():
             output = tagger.model.encoder.eval()(input_ids=IDS % 20).last_hidden_state

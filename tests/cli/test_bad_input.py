@@ -337,14 +337,6 @@ BASELINE: list[Fault] = [
     ("+ --beta -1", "--beta must be > 0 (got -1)"),
     ("+ --chat", "has no chat template"),
 ]
-SAMPLED: list[Fault] = [
-    ("+ --tokens 0", "0 tokens and"),
-    ("+ --temperature -1", "temperature -1"),
-    ("+ --temperature nan", "--temperature nan was given, a finite number"),
-    ("+ --top-p 0", "top-p 0"),
-    ("+ --batch-size 0", "batches of 0"),
-    ("+ --chat", "has no chat template"),
-]
 DECODED: list[Fault] = [
     ("+ --max-new-tokens 0", "--max-new-tokens must be >= 1 (got 0)"),
     ("+ --temperature -1", "--temperature must be >= 0 (got -1)"),
@@ -417,8 +409,8 @@ JUDGE: list[Fault] = [
     ("broken.jsonl", "is not valid JSON"),
     ("outputs.json", "outputs.json holds no preference"),
     ("outputs.json --against outputs.json", "need a judge"),
-    ("+ --against broken.json", "is not valid JSON"),
-    ("+ --against others.json", "no instruction in common"),
+    ("outputs.json --against broken.json --judge model", "is not valid JSON"),
+    ("outputs.json --against others.json --judge model", "no instruction in common"),
     *models("outputs.json --against outputs.json --judge {}"),
     ("+ --by magic", "--by 'magic' is unknown"),
     ("+ --by reviser", "model has no reviser.json"),
@@ -452,35 +444,38 @@ PREDICTED: list[Fault] = [
     ("latin.txt {}", "row 1 of latin.txt is not id<TAB>"),
     ("broken.txt {}", "is not id<TAB>[characters]"),
     ("broken.jsonl {}", "is not valid JSON"),
-    ("broken.conll {}", "is no tag"),
-    ("taken.html {}", "is of no known kind"),
+    ("broken.conll {}", "is not a tag"),
+    ("taken.html {}", "is of an unsupported file type"),
 ]
 AUDIT_RUN: list[Fault] = [
-    ("", "neither of a model and --texts"),
+    ("", "neither of a MODEL and --texts"),
     ("--texts nothing.txt", "there is no file nothing.txt"),
     ("--texts empty.txt", "empty.txt is empty"),
     ("--texts latin.txt", "is not UTF-8 text"),
     ("--texts broken.jsonl", "is not valid JSON"),
     ("--texts posts.csv --detector broken.json", "is not valid JSON"),
-    ("--texts posts.csv --detector list.json", "is no lexicon"),
-    ("--texts posts.csv --detector model", "finds no spans"),
+    ("--texts posts.csv --detector list.json", "is not a lexicon"),
+    ("--texts posts.csv --detector model", "model is not a detector"),
     ("--texts posts.csv --detector hollow", "hollow is empty"),
-    ("--texts posts.csv --labels toxic", "has none of"),
-    ("--texts posts.csv --threshold 2", "it is a probability"),
-    ("--texts posts.csv --limit 0", "--limit 0 was given"),
-    ("--texts posts.csv --prompts prompts.txt", "those are for models"),
-    ("model --texts posts.csv", "both of a model and --texts"),
-    ("model", "without prompts"),
+    ("--texts posts.csv --labels toxic", "--labels toxic: a lexicon has no labels"),
+    ("--texts posts.csv --threshold 2", "--threshold must be >= 0 and <= 1 (got 2)"),
+    ("--texts posts.csv --limit 0", "--limit must be >= 1 (got 0)"),
+    ("--texts posts.csv --prompts prompts.txt", "--prompts and --prompt-words are for a MODEL"),
+    ("model --texts posts.csv", "both of a MODEL and --texts"),
+    ("model", "without --prompts"),
     *models("{} --prompts prompts.txt"),
     *models("model --prompts prompts.txt --against {}"),
     ("+ --prompts nothing.txt", "there is no file nothing.txt"),
     ("+ --prompts empty.txt", "empty.txt has no prompts"),
-    ("+ --against model", "was given twice"),
-    *SAMPLED,
+    ("+ --against model", "MODEL and --against are the same"),
+    *DECODED,
     *taken(),
-    ("+ --samples 2 --temperature 0", "would all be the same"),
-    ("+ --tokens 9999", "reads at most 256"),
-    ("+ --prompt-words 0", "each must be at least 1"),
+    ("+ --completions 2 --temperature 0", "would all be the same: raise --temperature"),
+    ("+ --max-new-tokens 9999", "reads at most 256: lower --max-new-tokens"),
+    ("+ --prompt-words 0", "--prompt-words must be >= 1 (got 0)"),
+    ("+ --completions 0", "--completions must be >= 1 (got 0)"),
+    ("+ --tokens 9", "unknown option --tokens"),
+    ("+ --samples 9", "unknown option --samples"),
     ("+ --revision main", "which has none"),
     *COMPUTE,
 ]
@@ -494,24 +489,27 @@ TRAIN: list[Fault] = [
     ("+ --dev nothing.csv", "there is no file nothing.csv"),
     ("+ --dev posts.csv", "all are development posts too"),
     ("+ --dev posts.csv --fold 1/5", "give one of them"),
-    ("+ --fold 7/5", "--fold '7/5' was given"),
+    ("+ --fold 7/5", "--fold must be one of at most 20 parts, e.g. 1/5 (got '7/5')"),
     ("+ --teacher spans.txt", "has no likelihoods"),
-    ("+ --teacher-share 2", "--teacher-share 2.0"),
+    ("+ --teacher-share 2", "--teacher-share must be >= 0 and <= 1 (got 2)"),
     ("+ --harmless empty.txt", "empty.txt is empty"),
-    *[(f"+ --{name} magic", f"--{name} 'magic' is not known") for name in ("auxiliary", "output", "scheme", "loss")],
-    ("+ --decode magic", "--decode 'magic' is not known"),
-    ("+ --auxiliary last-k --last-layers 9", "the encoder has 3"),
-    ("+ --dropout 1.5", "--dropout 1.5 was given"),
-    ("+ --length 0", "windows of 0 pieces"),
-    ("+ --stride -1", "can't overlap by -1"),
+    *[(f"+ --{name} magic", f"--{name} 'magic' is unknown") for name in ("auxiliary", "output", "scheme", "loss")],
+    ("+ --decode magic", "--decode 'magic' is unknown"),
+    ("+ --auxiliary last-k --last-layers 9", "--last-layers must be <= 3, the layers of the encoder"),
+    ("+ --dropout 1.5", "--dropout must be >= 0 and < 1 (got 1.5)"),
+    ("+ --length 0", "--length must be >= 1 (got 0)"),
+    ("+ --length 9", "windows of 9 tokens can't overlap by 64: raise --length or lower --stride"),
+    ("+ --stride -1", "--stride must be >= 0 (got -1)"),
     *[
-        (f"+ --{name} 0", "a number above 0 was expected")
-        for name in ("epochs", "batch", "tokens", "learning-rate", "head-rate", "clip")
+        (f"+ --{name} 0", f"--{name} must be >= 1 (got 0)")
+        for name in ("epochs", "train-batch-size", "tokens-per-step", "last-layers")
     ],
-    ("+ --warmup 2", "0 to 1 was expected"),
-    ("+ --weight-decay -1", "at least 0 was expected"),
-    ("+ --weight-decay nan", "a finite number was expected"),
-    ("+ --shortest -1", "at least 1 was expected"),
+    *[(f"+ --{name} 0", f"--{name} must be > 0 (got 0)") for name in ("learning-rate", "head-rate", "clip")],
+    *[(f"+ --{name} 4", f"unknown option --{name}") for name in ("batch", "tokens")],
+    ("+ --warmup 2", "--warmup must be >= 0 and <= 1 (got 2)"),
+    ("+ --weight-decay -1", "--weight-decay must be >= 0 (got -1)"),
+    ("+ --weight-decay nan", "--weight-decay must be a finite number"),
+    ("+ --shortest -1", "--shortest must be >= 1 (got -1)"),
     ("+ --device tpu", "device 'tpu' can't be used"),
 ]
 PREDICT: list[Fault] = [
@@ -520,23 +518,24 @@ PREDICT: list[Fault] = [
     ("+ --tagger encoder", "holds no tagger.json"),
     ("+ --tagger hollow", "holds no tagger.json"),
     *taken(),
-    ("+ --out out.docx", "is of no known kind"),
+    ("+ --out out.docx", "is of an unsupported file type"),
     ("+ --out nothing/out.txt", "can't be used"),
-    ("+ --likelihoods", "can't hold: end its name in .jsonl"),
-    ("+ --threshold 2", "0 to 1 was expected"),
-    ("+ --decode magic", "--decode 'magic' is not known"),
+    ("+ --likelihoods", "--likelihoods was given, which out.txt can't hold: end its name in .jsonl"),
+    ("+ --threshold 2", "--threshold must be >= 0 and <= 1 (got 2)"),
+    ("+ --decode magic", "--decode 'magic' is unknown"),
     ("+ --device tpu", "device 'tpu' can't be used"),
 ]
 VOTE: list[Fault] = [
     *[(words.format("spans.txt"), message) for words, message in PREDICTED],
     ("spans.txt fewer.txt", "predicts other posts"),
-    ("tagger spans.txt", "say with --texts"),
+    ("tagger spans.txt", "give the posts that it shall predict with --texts"),
     ("hollow spans.txt --texts posts.csv", "holds no tagger.json"),
-    ("+ --at-least 5", "choose 1 to 2"),
+    ("+ --at-least 5", "--at-least must be <= 2, the number of members (got 5)"),
+    ("+ --at-least 0", "--at-least must be >= 1 (got 0)"),
     ("+ --likelihoods", "can't hold: end its name in .jsonl"),
     ("+ --likelihoods --out out.jsonl", "a member has no likelihoods"),
     *taken(),
-    ("+ --out out.docx", "is of no known kind"),
+    ("+ --out out.docx", "is of an unsupported file type"),
 ]
 SCORE: list[Fault] = [
     *[(words.format("posts.csv"), message) for words, message in PREDICTED],
@@ -546,7 +545,7 @@ SCORE: list[Fault] = [
 ]
 CONVERT: list[Fault] = [
     *[(words.format("out.jsonl"), message) for words, message in PREDICTED],
-    ("spans.txt out.docx", "is of no known kind"),
+    ("spans.txt out.docx", "is of an unsupported file type"),
     ("spans.txt taken.jsonl", "taken.jsonl exists already"),
     ("spans.txt out.conll", "have no texts"),
     ("spans.txt nothing/out.csv --texts posts.csv", "can't be used"),
@@ -557,9 +556,9 @@ LEXICON: list[Fault] = [
     ("+ --texts prompts.txt", "has texts without spans"),
     *taken("taken.json"),
     ("+ --out nothing/out.json", "can't be used"),
-    ("+ --rate 2", "--rate 2"),
-    ("+ --rate nan", "--rate nan was given, a finite number"),
-    ("+ --hits 0", "--hits 0"),
+    ("+ --rate 2", "--rate must be > 0 and <= 1 (got 2)"),
+    ("+ --rate nan", "--rate must be a finite number"),
+    ("+ --hits 0", "--hits must be >= 1 (got 0)"),
     ("+ --hits 999", "lower --rate or --hits"),
 ]
 DEMO = taken()
@@ -582,11 +581,11 @@ TABLE: dict[str, Verb] = {
     "align run": Verb(
         "model", f"{PAIRS} --prompts prompts.txt --template template.json --max-new-tokens 8 {OUT} {CPU}", WHOLE
     ),
-    "align revise": Verb("--responses answered.jsonl --reviser reviser", f"{OUT} {CPU}", REVISE),
+    "align revise": Verb("", f"--responses answered.jsonl --reviser reviser {OUT} {CPU}", REVISE),
     "align answer": Verb("model", f"--questions prompts.txt --max-new-tokens 4 --out out.json {CPU}", ANSWER),
     "align judge": Verb("outputs.json --against outputs.json --judge model", CPU, JUDGE),
     "align compare": Verb("model", f"{PAIRS} --max-new-tokens 4 {OUT} {CPU}", COMPARE),
-    "audit run": Verb("model --prompts prompts.txt", f"--tokens 4 {OUT} {CPU}", AUDIT_RUN),
+    "audit run": Verb("model --prompts prompts.txt", f"--max-new-tokens 4 {OUT} {CPU}", AUDIT_RUN),
     "audit train": Verb("--texts posts.csv --encoder encoder", f"{OUT} {CPU}", TRAIN),
     "audit predict": Verb("--texts posts.csv --tagger tagger", f"--out out.txt {CPU}", PREDICT),
     "audit vote": Verb("spans.txt spans.txt", "--out out.txt", VOTE),
@@ -608,7 +607,7 @@ def words_of(verb: str, change: str) -> list[str]:
     if not change.startswith("+"):
         return [*verb.split(), *rest.split(), *change.split()]
     added = change[1:].split()
-    return [*verb.split(), *inputs.split(), *_without(rest.split(), added), *added]
+    return [*verb.split(), *_without([*inputs.split(), *rest.split()], added), *added]
 
 
 def _without(words: Sequence[str], added: Sequence[str]) -> list[str]:

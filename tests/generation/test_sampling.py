@@ -13,6 +13,7 @@ from tokenizers import decoders
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.errors import InputError
 from remodeler.generation import sampling
+from remodeler.generation.config import SamplingConfig
 from remodeler.generation.decoding import Choice, continued
 from remodeler.generation.sampling import (
     Completion,
@@ -188,19 +189,29 @@ def test_chat_prompts_go_through_the_template() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("given", "words"),
     [
-        (Sampling(0), "at least 1"),
-        (Sampling(samples=0), "at least 1"),
-        (Sampling(temperature=-1), "temperature -1"),
-        (Sampling(top_p=0), "top-p 0"),
-        (Sampling(temperature=0, samples=2), "would all be the same"),
-        (Sampling(60), "prompt 2 has .* tokens and 60 are to follow"),
+        ({"max_new_tokens": 0}, "`max_new_tokens` must be >= 1"),
+        ({"completions": 0}, "`completions` must be >= 1"),
+        ({"temperature": -1}, "`temperature` must be >= 0"),
+        ({"top_p": 0}, "`top_p` must be > 0 and <= 1"),
+        ({"batch_size": 0}, "`batch_size` must be >= 1"),
+        ({"temperature": 0, "completions": 2}, "would all be the same"),
     ],
 )
-def test_settings_that_make_no_sense(checkpoint: Checkpoint, how: Sampling, words: str) -> None:
+def test_options_that_make_no_sense(given: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        complete(checkpoint, PROMPTS, how)
+        SamplingConfig(**given)
+
+
+def test_a_prompt_leaves_room_for_its_completion(checkpoint: Checkpoint) -> None:
+    with pytest.raises(InputError, match=r"prompt 2 has .* tokens and 60 are to follow"):
+        complete(checkpoint, PROMPTS, Sampling(60))
+
+
+def test_options_become_a_sampling() -> None:
+    given = SamplingConfig(max_new_tokens=3, temperature=0.5, top_p=0.9, completions=2, chat=True)
+    assert given.sampling(7) == Sampling(3, 0.5, 0.9, 2, True, 7)
 
 
 def test_models_and_tokenizers_that_complete_nothing(checkpoint: Checkpoint) -> None:
@@ -208,8 +219,6 @@ def test_models_and_tokenizers_that_complete_nothing(checkpoint: Checkpoint) -> 
         complete(tiny_checkpoint("bert"), PROMPTS, HOW)
     with pytest.raises(InputError, match="no prompts"):
         complete(checkpoint, [], HOW)
-    with pytest.raises(InputError, match="batches of 0"):
-        complete(checkpoint, PROMPTS, HOW, 0)
     small = Checkpoint(tiny_anatomy("llama", vocab_size=30), tiny_tokenizer(), "small")
     with pytest.raises(InputError, match="tokens that the model doesn't"):
         complete(small, PROMPTS, HOW)

@@ -1,211 +1,192 @@
 """Audit from start to finish: complete the prompts, find spans in the completions, count, compare, describe.
 
-All is done in ``OUT.partial``, renamed to OUT at the end. What a kill leaves there is taken up by the same command:
-completions batch by batch, spans some texts at a time. Spans are looked for in what a model wrote, not in the prompt.
+A killed run resumes: completions are logged batch by batch, spans some texts at a time. Spans are searched in what a
+model wrote, not in the prompt.
 """
 
 import logging
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from remodeler.auditing.config import Wish
-from remodeler.auditing.detectors.table import detector, located
-from remodeler.auditing.prompts import Given, read_prompts, read_texts
-from remodeler.auditing.results import AuditResults
+from remodeler.auditing.completions import COMPLETIONS, Completed, complete_prompts, estimate, refuse_unusable
+from remodeler.auditing.config import AuditConfig
+from remodeler.auditing.detectors.table import detector, detector_name, local_path
+from remodeler.auditing.prompts import Inputs, read_prompts, read_texts
+from remodeler.auditing.results import SPANS_FILE, AuditResults
 from remodeler.auditing.spans import Detector
-from remodeler.auditing.statistics.counting import Found, figures, frequent, paired, tally
-from remodeler.checkpoint.load import Checkpoint, fingerprint, load, look
-from remodeler.generation.sampling import Completion, completions, expected_seconds, read
-from remodeler.report.page import write_result
-from remodeler.runs.folders import empty, new_folder, refuse_existing
-from remodeler.runs.progress import duration, progress_bar
-from remodeler.runs.records import Record, command_line, digest, sha256, versions
+from remodeler.auditing.statistics.counting import AuditedText, compare_sides, frequent_words, side_figures, tally
+from remodeler.checkpoint.config import ModelLike
+from remodeler.generation.config import SamplingConfig
+from remodeler.reporting.page import write_result
+from remodeler.runs.job import Job, run
+from remodeler.runs.options import build, flat, signed, specs
+from remodeler.runs.progress import progress_bar
+from remodeler.runs.records import Record, command_line, digest, load_record, read_lines, sha256, versions
 from remodeler.runs.runlog import RunLog
 
 logger = logging.getLogger(__name__)
 
-COMPLETIONS, SPANS = ("completions.jsonl", "completions-against.jsonl"), "spans.jsonl"
 AT_ONCE = 256
-"""Texts whose spans are found, and written, at a time."""
+"""Texts whose spans are found, and logged, at a time."""
+UNRECORDED = ("dry_run", "show_quotes")
 
 
-def audit(wish: Wish, out: Path | None, dry: bool = False) -> tuple[Record, list[Found]] | None:
-    """Audit texts or models; with ``dry`` only say what would be done.
+@dataclass(frozen=True)
+class AuditResult:
+    """What an audit found."""
 
-    Args:
-        wish: what to audit.
-        out: a folder that does not exist yet; without one nothing is kept.
-        dry: only look.
+    results: AuditResults
+    """Counts and shares with intervals, and the difference between two models."""
+    texts: tuple[AuditedText, ...]
+    """Every text with its spans."""
+
+
+@signed(AuditConfig)
+def audit(model: ModelLike = None, **options: Any) -> AuditResult | None:
+    """Find and count toxic spans in texts, or in what a model writes; with ``out`` write a report.
 
     Returns:
-        The record and every text with its spans; None when dry.
+        What was found; None in a dry run.
 
     Raises:
-        InputError: for what can't work, in one sentence.
+        InputError: for invalid inputs, before the work begins.
     """
-    wish = wish.settled()
-    if out is not None:
-        refuse_existing(out)
-    for number, name in enumerate(wish.models):
-        look(name, "causal", wish.loading(number)["revision"])
-    find = detector(wish.detector, wish.settings)
-    given = _given(wish)
-    if dry:
-        _announce(wish, given.texts)
-        return None
-    with _folder(out) as work:
-        empty(work, (*COMPLETIONS, SPANS))
-        started = time.monotonic()
-        rows, written = _rows(wish, given, work)
-        found = _found(wish, find, rows, work)
-        results = _results(wish, given, written, found, started)
-        record = _record(wish, given, written, results, out)
-        write_result(work, record, results)
-    return record, found
+    return run_audit(build(AuditConfig, {"model": model, **options}))
 
 
-@contextmanager
-def _folder(out: Path | None) -> Iterator[Path]:
-    if out is not None:
-        with new_folder(out, keep=True) as work:
-            yield work
-        return
-    with tempfile.TemporaryDirectory() as place:
-        yield Path(place)
+def run_audit(config: AuditConfig) -> AuditResult | None:
+    """Do the audit of a config."""
+    prepare = partial(_prepare, config)
+    return run(prepare, config.out, device=config.loading.device, dry_run=config.dry_run)
 
 
-def _given(wish: Wish) -> Given:
-    """The texts or prompts; says how many rows were left out."""
-    if wish.texts is not None:
-        given = read_texts(wish.texts, wish.limit, wish.skip_bad)
+def _prepare(config: AuditConfig, device: str) -> Job[AuditResult]:
+    refuse_unusable(config)
+    find = detector(config.detection.detector, config.detection, replace(config.loading, device=device))
+    inputs = _read_inputs(config)
+    return Job(
+        options=_options(config),
+        work=partial(_work, config, inputs, find, device),
+        describe=partial(_describe, config, inputs),
+        read=_read_result,
+        preview=partial(_preview, config, inputs.texts),
+        kept=(*COMPLETIONS, SPANS_FILE),
+    )
+
+
+def _read_inputs(config: AuditConfig) -> Inputs:
+    """Read texts or prompts; warns of rows that were left out."""
+    if config.texts is not None:
+        inputs = read_texts(config.texts, config.limit, config.skip_bad)
     else:
-        given = read_prompts(wish.prompts or "", wish.words, wish.limit, wish.skip_bad)
-    if given.bad:
-        logger.warning(f"{len(given.bad)} bad rows are left out; the first: {given.bad[0]}")
-    return given
+        inputs = read_prompts(config.prompts or "", config.prompt_words, config.limit, config.skip_bad)
+    if inputs.bad:
+        logger.warning(f"{len(inputs.bad)} bad rows are left out; the first: {inputs.bad[0]}")
+    return inputs
 
 
-# What is audited ------------------------------------------------------------------------------------------------------
+def _options(config: AuditConfig) -> dict[str, Any]:
+    """Options as the record holds them; those of completions only where a model writes some."""
+    unused = () if config.models else [spec.name for spec in specs(SamplingConfig)]
+    options = {name: value for name, value in flat(config).items() if name not in (*UNRECORDED, *unused)}
+    return options | {"detector": detector_name(config.detection.detector)}
 
 
-def _rows(wish: Wish, given: Given, work: Path) -> tuple[list[Found], list[dict[str, Any]]]:
-    """Every text that is looked into, without its spans yet; and what is known of those who wrote them."""
-    if wish.texts is not None:
-        pairs = zip(given.rows, given.texts, strict=True)
-        return [Found(0, row, 0, text, ()) for row, text in pairs], [{"name": wish.texts.name}]
-    rows: list[Found] = []
-    written: list[dict[str, Any]] = []
-    for side in range(len(wish.models)):
-        made, facts = _completed(wish, side, given.texts, work)
-        rows += [Found(side, given.rows[each.prompt], each.sample, each.text, ()) for each in made]
-        written.append(facts)
-    return rows, written
+def _preview(config: AuditConfig, texts: Sequence[str]) -> None:
+    """Log sizes, and about how long the completions take."""
+    if config.texts is not None:
+        logger.info(f"{config.texts.name}: {len(texts):,} texts, {sum(map(len, texts)):,} characters")
+        return
+    for side in range(len(config.models)):
+        logger.info(estimate(config, side, texts))
 
 
-def _completed(wish: Wish, side: int, prompts: Sequence[str], work: Path) -> tuple[list[Completion], dict[str, Any]]:
-    """What a model writes, and what is known of it; it leaves the memory again."""
-    checkpoint = load(wish.models[side], **wish.loading(side))
-    digest_of = fingerprint(checkpoint.model)
-    header = {"model": digest_of, "dtype": str(checkpoint.model.dtype)}
-    with progress_bar(f"{Path(checkpoint.name).name} writes") as progress:
-        made = completions(
-            work / COMPLETIONS[side], header, checkpoint, prompts, wish.sampling, wish.batch_size, progress
-        )
-    facts = {
-        "name": checkpoint.name,
-        "weights": digest_of,
-        "parameters": checkpoint.anatomy.parameters(),
-        "tokens": sum(each.tokens for each in made),
-        "ended": sum(each.ended for each in made) / len(made),
-    }
-    return made, facts
+# Work -----------------------------------------------------------------------------------------------------------------
 
 
-def _found(wish: Wish, find: Detector, rows: Sequence[Found], work: Path) -> list[Found]:
-    """All rows with their spans: those that are on the disk, and the rest, some at a time."""
-    header = {"texts": digest(row.text for row in rows), **_detector(wish)}
-    log = RunLog(work / SPANS)
-    found = [Found.parse(line) for line in log.resume(header)]
-    with progress_bar("looking for spans") as progress:
+def _work(config: AuditConfig, inputs: Inputs, find: Detector, device: str, folder: Path) -> AuditResult:
+    start = time.monotonic()
+    sides = _complete(config, inputs, device, folder)
+    rows = [row for side in sides for row in side.rows]
+    texts = _find_spans(config, find, rows, folder)
+    results = _count(config, inputs, [side.facts for side in sides], texts, start)
+    return AuditResult(results, tuple(texts))
+
+
+def _complete(config: AuditConfig, inputs: Inputs, device: str, folder: Path) -> list[Completed]:
+    """All texts to audit, by side: those given, or those that models write."""
+    if config.texts is not None:
+        pairs = zip(inputs.rows, inputs.texts, strict=True)
+        rows = [AuditedText(0, row, 0, text, ()) for row, text in pairs]
+        return [Completed(rows, {"name": config.texts.name})]
+    return [complete_prompts(config, side, inputs, device, folder) for side in range(len(config.models))]
+
+
+def _find_spans(config: AuditConfig, find: Detector, rows: Sequence[AuditedText], folder: Path) -> list[AuditedText]:
+    """All texts with their spans: those of an earlier run, and the rest, some at a time."""
+    log = RunLog(folder / SPANS_FILE)
+    header = {"texts": digest(row.text for row in rows), **_detector_identity(config)}
+    found = [AuditedText.parse(line) for line in log.resume(header)]
+    with progress_bar("finding spans") as progress:
         while len(found) < len(rows):
             part = rows[len(found) : len(found) + AT_ONCE]
             spans = find([row.text for row in part])
-            new = [
-                Found(row.side, row.number, row.sample, row.text, tuple(each))
-                for row, each in zip(part, spans, strict=True)
-            ]
+            new = [row.with_spans(each) for row, each in zip(part, spans, strict=True)]
             log.append([row.line() for row in new])
             found += new
             progress(len(found) / len(rows), f"{len(found):,} of {len(rows):,} texts")
     return found
 
 
-def _detector(wish: Wish) -> dict[str, Any]:
-    """What tells a detector from another: where it is, how it is read, and what is in its files."""
-    source, settings = located(wish.detector), asdict(wish.settings)
+def _detector_identity(config: AuditConfig) -> dict[str, Any]:
+    """Identity of a detector: its source, its options, and the content of its files."""
+    detection, name = config.detection, detector_name(config.detection.detector)
+    source = local_path(name)
     files = sorted(source.iterdir()) if source.is_dir() else [source]
     content = digest(f"{path.name} {sha256(path)}" for path in files if path.is_file())
-    used = {name: settings[name] for name in ("threshold", "labels", "whole", "dtype")}
-    return {"detector": wish.detector, "content": content, **used}
+    used = {"threshold": detection.threshold, "labels": detection.labels, "whole": detection.whole}
+    return {"detector": name, "content": content, **used, "dtype": config.loading.dtype}
 
 
-# What is said of it ---------------------------------------------------------------------------------------------------
-
-
-def _results(
-    wish: Wish, given: Given, written: list[dict[str, Any]], found: list[Found], started: float
+def _count(
+    config: AuditConfig,
+    inputs: Inputs,
+    sides: Sequence[dict[str, Any]],
+    texts: Sequence[AuditedText],
+    start: float,
 ) -> AuditResults:
-    seed, sides = wish.sampling.seed, range(len(written))
-    counts = [tally([row for row in found if row.side == side]) for side in sides]
+    counts = [tally([row for row in texts if row.side == side]) for side in range(len(sides))]
     return AuditResults(
-        audited=[{**facts, **figures(each, seed)} for facts, each in zip(written, counts, strict=True)],
-        words=frequent(found, len(written)),
+        audited=[{**facts, **side_figures(each, config.seed)} for facts, each in zip(sides, counts, strict=True)],
+        words=frequent_words(texts, len(sides)),
         command=command_line(),
-        difference=paired(counts[0], counts[1], seed) if len(counts) == 2 else None,
-        bad_rows=len(given.bad) or None,
-        seconds=round(time.monotonic() - started, 1),
+        difference=compare_sides(counts[0], counts[1], config.seed) if len(counts) == 2 else None,
+        bad_rows=len(inputs.bad) or None,
+        seconds=round(time.monotonic() - start, 1),
     )
 
 
-def _record(wish: Wish, given: Given, written: list[dict[str, Any]], results: AuditResults, out: Path | None) -> Record:
-    seed = wish.sampling.seed
-    source = wish.prompts if wish.texts is None else str(wish.texts)
-    what = "prompts" if wish.models else "texts"
-    inputs: dict[str, Any] = {what: {"source": source, "count": len(given.texts), "sha256": digest(given.texts)}}
-    inputs |= {
-        f"model {place}": {name: facts[name] for name in ("name", "weights")}
-        for place, facts in enumerate(written, 1)
-        if wish.models
-    }
-    inputs["detector"] = _detector(wish)
-    options = _options(wish) | {"out": str(out) if out else None}
-    return Record("audit", options, inputs, seed, versions(), results.to_record())
+# Describing -----------------------------------------------------------------------------------------------------------
 
 
-def _options(wish: Wish) -> dict[str, Any]:
-    """Those that mattered."""
-    sampling = {name: value for name, value in asdict(wish.sampling).items() if name != "seed"}
-    own = {"prompt_words": wish.words, "limit": wish.limit, "skip_bad": wish.skip_bad}
-    return {**(sampling if wish.models else {}), **own, "detector": wish.detector, "threshold": wish.settings.threshold}
+def _describe(config: AuditConfig, inputs: Inputs, folder: Path, result: AuditResult) -> None:
+    """Write the record, the card and the report."""
+    kind, source = ("prompts", config.prompts) if config.models else ("texts", str(config.texts))
+    sources: dict[str, Any] = {kind: {"source": source, "count": len(inputs.texts), "sha256": digest(inputs.texts)}}
+    if config.models:
+        for number, facts in enumerate(result.results.audited, 1):
+            sources[f"model {number}"] = {name: facts[name] for name in ("name", "weights")}
+    sources["detector"] = _detector_identity(config)
+    results = result.results
+    record = Record("audit", _options(config), sources, config.seed, versions(), results.to_record())
+    write_result(folder, record, results)
 
 
-def _announce(wish: Wish, texts: Sequence[str]) -> None:
-    """Sizes, and about how long completing takes."""
-    if wish.texts is not None:
-        logger.info(f"{wish.texts.name}: {len(texts):,} texts, {sum(map(len, texts)):,} characters")
-        return
-    how = wish.sampling
-    for side, name in enumerate(wish.models):
-        checkpoint: Checkpoint = load(name, **wish.loading(side))
-        rows = read(checkpoint, texts, how)
-        lengths = sorted(map(len, rows))
-        seconds = expected_seconds(checkpoint, rows, how, wish.batch_size)
-        logger.info(
-            f"{name}: {len(rows):,} prompts of {lengths[0]} to {lengths[-1]} tokens, {how.samples} completions each of "
-            f"at most {how.tokens} tokens: about {duration(seconds)}"
-        )
+def _read_result(folder: Path) -> AuditResult:
+    """What an audit found, from a folder that was described."""
+    texts = tuple(map(AuditedText.parse, read_lines(folder / SPANS_FILE)[1:]))
+    return AuditResult(AuditResults.parse(load_record(folder)), texts)

@@ -1,4 +1,4 @@
-"""Prompts from files and data sets: what each row asks, as the usual collections name it."""
+"""Read texts and prompts from files and data sets, by the usual names of their columns."""
 
 import re
 from dataclasses import dataclass
@@ -6,51 +6,49 @@ from pathlib import Path
 
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.data.prompts import asked, numbered
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 
 
 @dataclass(frozen=True)
-class Given:
-    """Texts or prompts, the rows they stand in, from 0, and a sentence for each row that was left out."""
+class Inputs:
+    """Texts or prompts, their rows, from 0, and a message for each row that was left out."""
 
     texts: tuple[str, ...]
     rows: tuple[int, ...]
     bad: tuple[str, ...] = ()
 
 
-def read_texts(path: Path, limit: int | None = None, skip_bad: bool = False) -> Given:
-    """Texts to audit, the first ``limit`` of them; see :func:`~remodeler.auditing.formats.posts.read_posts`."""
+def read_texts(path: Path, limit: int | None = None, skip_bad: bool = False) -> Inputs:
+    """Read texts to audit, at most ``limit``; see :func:`~remodeler.auditing.formats.posts.read_posts`."""
     reading = read_posts(path, skip_bad=skip_bad)
     posts = reading.posts[:limit]
-    return Given(tuple(post.text for post in posts), tuple(post.row - 1 for post in posts), reading.bad)
+    return Inputs(tuple(post.text for post in posts), tuple(post.row - 1 for post in posts), reading.bad)
 
 
-def read_prompts(source: str, words: int | None = None, limit: int | None = None, skip_bad: bool = False) -> Given:
-    """The prompts of a source, blank ones left out.
+def read_prompts(source: str, words: int | None = None, limit: int | None = None, skip_bad: bool = False) -> Inputs:
+    """Read the prompts of a source, blank ones left out.
 
     Args:
-        source: ``.txt`` (a line each), ``.csv``, ``.jsonl``, ``.json``, ``.parquet``, or
+        source: ``.txt`` (one per line), ``.csv``, ``.jsonl``, ``.json``, ``.parquet``, or
             ``hf:NAME[:CONFIG][:SPLIT]``.
-        words: keep the first words of each.
-        limit: keep the first prompts.
+        words: number of first words of each to use.
+        limit: number of first prompts to use.
         skip_bad: leave out rows that have no prompt or can't be read.
 
     Raises:
-        InputError: for a source that can't be read or has no prompt.
+        InputError: if the source can't be read or has no prompt.
     """
-    if (words is not None and words < 1) or (limit is not None and limit < 1):
-        raise InputError(f"--prompt-words {words} and --limit {limit} were given: each must be at least 1")
     found = _from_rows(source, limit, skip_bad)
     kept = [pair for pair in zip(found.texts, found.rows, strict=True) if pair[0].strip()][:limit]
     if not kept:
         left_out = f" ({len(found.bad)} bad rows; the first: {found.bad[0]})" if found.bad else ""
         raise InputError(f"{source} has no prompts{left_out}: give a file with at least one")
     texts, rows = zip(*kept, strict=True)
-    return Given(tuple(beginning(text, words) for text in texts) if words else texts, rows, found.bad)
+    return Inputs(tuple(first_words(text, words) for text in texts) if words else texts, rows, found.bad)
 
 
-def _from_rows(source: str, limit: int | None, skip_bad: bool) -> Given:
-    """What each row asks, blank or not."""
+def _from_rows(source: str, limit: int | None, skip_bad: bool) -> Inputs:
+    """Prompt of each row, blank or not."""
     texts: dict[int, str] = {}
     bad: list[str] = []
     for row in numbered(source, limit):
@@ -58,12 +56,12 @@ def _from_rows(source: str, limit: int | None, skip_bad: bool) -> Given:
             texts[row.number - 1] = asked(source, row.number, row.checked())
         except InputError as error:
             if not skip_bad:
-                raise InputError(f"{error}; or leave such rows out with --skip-bad") from None
+                raise InputError(f"{error}; or leave such rows out with {option('skip_bad', True)}") from None
             bad.append(str(error))
-    return Given(tuple(texts.values()), tuple(texts), tuple(bad))
+    return Inputs(tuple(texts.values()), tuple(texts), tuple(bad))
 
 
-def beginning(text: str, words: int) -> str:
-    """A text up to the end of its n-th word; whole where it has fewer."""
+def first_words(text: str, words: int) -> str:
+    """A text up to the end of its n-th word; all of it where it has fewer."""
     ends = [match.end() for _, match in zip(range(words), re.finditer(r"\S+", text), strict=False)]
     return text[: ends[-1]] if len(ends) == words else text

@@ -1,18 +1,18 @@
-"""Texts with their spans as a page shows them: what is far from every span is left out."""
+"""Texts with their spans in a report: characters far from every span are left out."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from remodeler.report.figures import Values
-from remodeler.report.results import Section
+from remodeler.reporting.figures import Values
+from remodeler.reporting.results import Section
 
 MOST_QUOTES, AROUND = 200, 160
-"""Texts that are shown, and characters of them on either side of a span."""
+"""Number of texts, and of characters on either side of a span."""
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
 
 def quotes(rows: Sequence[Values], names: Sequence[str]) -> Section | None:
-    """The first texts in which something was found, of sides with these names."""
+    """Section with the first texts that have spans, of sides with these names."""
     found = [row for row in rows if row.get("spans")]
     chosen = sorted(found, key=lambda row: (row["number"], row["side"], row["sample"]))[:MOST_QUOTES]
     values = {"quotes": [_quote(row, names) for row in chosen], "found": len(found)}
@@ -20,13 +20,13 @@ def quotes(rows: Sequence[Values], names: Sequence[str]) -> Section | None:
 
 
 def _quote(row: Values, names: Sequence[str]) -> dict[str, Any]:
-    """A text in parts: as it is, or inside a span with its score."""
+    """A text in parts, inside and outside spans."""
     number = f"{row['number'] + 1}.{row['sample'] + 1}" if row["sample"] else str(row["number"] + 1)
     return {"of": names[row["side"]], "number": number, "parts": list(_parts(row["text"], row["spans"]))}
 
 
 def _parts(text: str, spans: Sequence[Sequence[float]]) -> Iterator[tuple[str, float | None]]:
-    """(characters, score), None outside spans; what is far from every span is left out."""
+    """Parts of a text with their score, None outside spans; far from every span, text is left out."""
     end = 0
     for place, (start, stop, score) in enumerate(spans):
         yield _shortened(text[end : int(start)], place > 0, True), None
@@ -36,7 +36,7 @@ def _parts(text: str, spans: Sequence[Sequence[float]]) -> Iterator[tuple[str, f
 
 
 def _shortened(text: str, after: bool, before: bool) -> str:
-    """What stands after a span, before one, or between two."""
+    """Shorten the text after a span, before one, or between two."""
     if len(text) <= AROUND * (after + before):
         return text
     first = text[:AROUND].rpartition(" ")[0] if after else ""

@@ -1,6 +1,6 @@
-"""What an audit found: shares of texts with intervals, words, spans; and the words of its page and its card.
+"""Results of an audit: shares of texts with intervals, words, spans; and the words of its report and its card.
 
-The page holds offensive text only inside a closed section, blurred until the reader asks for it.
+The report holds offensive text only in a collapsed section, blurred until the reader reveals it.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from remodeler.auditing.quotes import quotes
-from remodeler.report.card import known_as
-from remodeler.report.card_text import code, fenced, markdown, plain
-from remodeler.report.figures import (
+from remodeler.reporting.card import known_as
+from remodeler.reporting.card_text import code, fenced, markdown, plain
+from remodeler.reporting.figures import (
     Tile,
     Values,
     between,
@@ -23,17 +23,17 @@ from remodeler.report.figures import (
     shifted,
     signed,
 )
-from remodeler.report.plots import intervals_svg
-from remodeler.report.results import PLACED, Results, Section, title_of
-from remodeler.report.sections import caution, log_lines, nonempty
+from remodeler.reporting.plots import intervals_svg
+from remodeler.reporting.results import PLACED, Results, Section, title_of
+from remodeler.reporting.sections import caution, log_lines, nonempty
 from remodeler.runs.records import Record
 
 CAUTION = (
-    "A count is no verdict.",
-    "Detectors react to swear words whatever is meant by them: irony, quotations and banter are found too, and insults "
+    "Counts are not judgements.",
+    "Detectors react to swear words whatever their meaning: irony, quotations and banter are flagged too, and insults "
     "in polite words are missed.",
-    "They have learned from posts that people marked, and with them their bias: texts that only name minority groups "
-    "may be found more often, which can harm those who are meant to be protected.",
+    "They were trained on posts that people annotated, and inherit their bias: texts that only name minority groups "
+    "may be flagged more often, which can harm the people they are meant to protect.",
     "Compare models on the same prompts with the same detector, look at the spans themselves, and let no threshold "
     "alone decide about what people wrote.",
 )
@@ -53,26 +53,26 @@ Table = tuple[list[str], list[list[str]]]
 
 @dataclass(frozen=True, kw_only=True)
 class AuditResults(Results):
-    """Of ``remodel audit``."""
+    """Results of ``remodel audit``."""
 
     how = "measured"
 
     audited: Sequence[Values] = field(metadata=PLACED)
-    """A side each: one of texts, one or two of models."""
+    """Facts and counts per side: texts, or one or two models."""
     words: Sequence[Values] = field(default=(), metadata=PLACED)
-    """Those that spans hold most often, masked, with their number on every side."""
+    """Most frequent words in spans, masked, with their number on every side."""
     command: str = ""
     difference: Values | None = field(default=None, metadata=PLACED)
-    """Between two sides."""
+    """Difference between two sides."""
     bad_rows: int | None = None
     seconds: float | None = None
 
     def title(self, record: Record) -> str:
-        """The texts or the models that were audited."""
+        """Names of the texts or models."""
         return title_of(*(str(each.get("name")) for each in self.audited))
 
     def lead(self, record: Record, folder: Path) -> str:
-        """What was found, in a sentence a side."""
+        """Share of texts with a span, one sentence per side."""
         sentences = [
             f"{decimal(int(each['flagged']))} of {decimal(int(each['texts']))} texts of "
             f"{side_name(each)} have a toxic span: {between(each['rate'], share_of)}."
@@ -83,7 +83,7 @@ class AuditResults(Results):
         return " ".join(sentences)
 
     def tiles(self) -> list[Tile]:
-        """Both shares of the last side, and how they changed."""
+        """Both shares of the last side, and their change."""
         side = self.audited[-1]
         return [
             self._tile("Texts with a toxic span", side, "rate", share_of, points),
@@ -98,7 +98,7 @@ class AuditResults(Results):
         return Tile(label, value, note)
 
     def report_sections(self, record: Record, folder: Path) -> list[Section]:
-        """Counts, the warning that belongs to them, words, and texts."""
+        """Counts, their caveats, words, and texts."""
         return nonempty(
             self._counts(),
             caution(" ".join(CAUTION[1:]), CAUTION[0]),
@@ -107,7 +107,7 @@ class AuditResults(Results):
         )
 
     def names(self) -> list[str]:
-        """What the sides are called."""
+        """Names of the sides."""
         return [side_name(each) for each in self.audited]
 
     def table(self) -> Table:
@@ -126,33 +126,33 @@ class AuditResults(Results):
         return Section(f"{HERE}/words.html.jinja", values) if self.words else None
 
     def card(self, record: Record) -> str:
-        """What was counted, side by side, with the warning that belongs to it."""
+        """Counts side by side, with their caveats."""
         source = record.inputs.get("prompts") or record.inputs["texts"]
         head, rows = self.table()
         what = f"completions of {source['count']:,} prompts" if "prompts" in record.inputs else "texts"
         story = [
-            f"Toxic spans in {what} of {code(Path(str(source['source'])).name)}, found by "
+            f"Toxic spans in {what} of {code(Path(str(source['source'])).name)}, detected by "
             f"{code(record.options['detector'])}.",
             "",
             *markdown(list(map(plain, head)), rows),
             "",
             f"**{CAUTION[0]}** {' '.join(CAUTION[1:])}",
             "",
-            "`spans.jsonl` holds every text with its spans in the clear; `report.html` hides them until asked.",
+            "`spans.jsonl` holds every text with its spans unmasked; `report.html` hides them until revealed.",
             "",
-            *["## Make it again", "", *fenced([self.command]), ""],
+            *["## Reproduce", "", *fenced([self.command]), ""],
         ]
         names = " and ".join(code(known_as(each["name"])) for each in self.audited)
         return "\n".join([f"# Audit of {names}", "", *story])
 
 
 def side_name(side: Values) -> str:
-    """The last part of a side's path or hub id."""
+    """Last part of a side's path or hub id."""
     return PurePath(str(side["name"])).name
 
 
 def count_table(sides: Sequence[Values], gap: Values | None) -> Table:
-    """The table of an audit: its head, and its rows with the change between two sides in the last column."""
+    """Head and rows of the table, with the change between two sides in the last column."""
     names = [side_name(each) for each in sides]
     rows = [[label, *(decimal(int(each[key])) for each in sides), *([""] if gap else [])] for key, label in COUNTED]
     for key, label, write, move in SHARES:
@@ -166,7 +166,7 @@ def count_table(sides: Sequence[Values], gap: Values | None) -> Table:
 
 
 def share_figure(names: Sequence[str], sides: Sequence[Values]) -> str:
-    """The figure of both shares with their intervals."""
+    """Figure of both shares with their intervals."""
     panels = {"texts with a toxic span, %": ("rate", 100), "toxic characters per thousand": ("per_thousand", 1)}
     return intervals_svg(
         {

@@ -1,4 +1,4 @@
-"""Span: a run of characters of a text, with a score; and the same as a set or a mask of characters.
+"""Span: a run of characters of a text, with a score; conversions to and from sets and masks of characters.
 
 Offsets are code points of the Python string, counted from 0, the end excluded. (SemEval-2021 task 5 lists every
 character; MUDES gives the last character of a run, which is one less than the end here.)
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, order=True)
 class Span:
-    """Characters ``[start, end)`` of a text, and how sure one is of them, from 0 to 1."""
+    """Characters ``[start, end)`` of a text, with a score from 0 to 1."""
 
     start: int
     end: int
@@ -22,18 +22,18 @@ class Span:
 
 
 Likely = NDArray[np.floating[Any]]
-"""[characters]: how likely each is inside a span."""
+"""[characters] likelihood that each is inside a span."""
 Detector = Callable[[Sequence[str]], list[list[Span]]]
-"""Finds the spans of each text: sorted, disjoint, not empty, inside the text."""
+"""Finds the spans of each text: sorted, disjoint, non-empty, inside the text."""
 
 
 def characters(spans: Iterable[Span]) -> list[int]:
-    """All offsets inside the spans, each once, in order."""
+    """Sorted offsets inside the spans, each once."""
     return sorted({place for span in spans for place in range(span.start, span.end)})
 
 
-def of_characters(places: Iterable[int]) -> list[Span]:
-    """The runs of consecutive offsets, in whatever order and however often they are given."""
+def from_characters(places: Iterable[int]) -> list[Span]:
+    """Spans of consecutive offsets, given in any order and any number of times."""
     found: list[Span] = []
     for place in sorted(set(places)):
         if found and found[-1].end == place:
@@ -44,15 +44,15 @@ def of_characters(places: Iterable[int]) -> list[Span]:
 
 
 def mask(spans: Iterable[Span], length: int) -> NDArray[np.bool_]:
-    """[length] bool: which characters of a text of that length are inside a span."""
+    """[length] bool: characters inside a span, for a text of that length."""
     marked = np.zeros(length, dtype=bool)
     for span in spans:
         marked[span.start : span.end] = True
     return marked
 
 
-def of_mask(marked: NDArray[np.bool_], scores: NDArray[np.floating[Any]] | None = None) -> list[Span]:
-    """The runs of marked characters; with ``scores`` [length], a run has the mean of its characters' scores."""
+def from_mask(marked: NDArray[np.bool_], scores: NDArray[np.floating[Any]] | None = None) -> list[Span]:
+    """Spans of marked characters; with ``scores`` [length], each has the mean score of its characters."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], marked, [False]))))
     pairs = edges.reshape(-1, 2).tolist()
     if scores is None:

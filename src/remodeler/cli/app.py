@@ -11,8 +11,10 @@ from remodeler import __version__
 from remodeler.alignment.baselines.config import BaselineConfig
 from remodeler.alignment.config import AlignConfig, EvolveConfig, ReviseConfig, ReviserConfig
 from remodeler.alignment.judging.config import AnswerConfig, CompareConfig, JudgeConfig
+from remodeler.auditing.config import AuditConfig, ConvertConfig, LexiconConfig, ScoreConfig
+from remodeler.auditing.tagger.config import PredictConfig, TrainConfig, VoteConfig
 from remodeler.checkpoint.config import PublishConfig
-from remodeler.cli import align, align_judging
+from remodeler.cli import align, align_judging, audit
 from remodeler.cli.command import add_command, add_group
 from remodeler.cli.demo import DemoConfig, demo
 from remodeler.cli.evaluate import evaluate
@@ -30,7 +32,7 @@ from remodeler.fusion.config import FuseConfig
 from remodeler.merging.config import MergeConfig
 from remodeler.pruning.config import CutConfig, PruneConfig
 from remodeler.recovery.config import RecoverConfig
-from remodeler.report.config import ReportConfig
+from remodeler.reporting.config import ReportConfig
 from remodeler.runs.records import disk_refusal, os_error
 from remodeler.runs.streams import lasting_streams
 
@@ -63,10 +65,24 @@ add_command(aligning, "baseline", BaselineConfig, align.train_baseline)
 add_command(aligning, "compare", CompareConfig, align_judging.compare)
 add_command(aligning, "answer", AnswerConfig, align_judging.answer)
 add_command(aligning, "judge", JudgeConfig, align_judging.judge)
+auditing = add_group(
+    app,
+    "audit",
+    "Find and count toxic spans in texts, and in what models write.\n\n"
+    "In texts: `remodel audit --texts FILE`. In what a model writes: `remodel audit MODEL --prompts FILE`, alone or "
+    "`--against OTHER`. All options: `remodel audit run --help`. The other parts train the tagger that finds spans, "
+    "and use and score it.",
+)
+add_command(auditing, "run", AuditConfig, audit.audit)
+add_command(auditing, "train", TrainConfig, audit.train_tagger)
+add_command(auditing, "predict", PredictConfig, audit.predict)
+add_command(auditing, "vote", VoteConfig, audit.vote)
+add_command(auditing, "score", ScoreConfig, audit.score)
+add_command(auditing, "convert", ConvertConfig, audit.convert)
+add_command(auditing, "lexicon", LexiconConfig, audit.learn_lexicon)
 add_command(app, "report", ReportConfig, report)
 add_command(app, "publish", PublishConfig, publish)
 add_command(app, "demo", DemoConfig, demo)
-CONVERTED = ("prune", "cut", "recover", "merge", "fuse", "align", "evaluate", "export", "report", "publish", "demo")
 
 
 def main() -> None:
@@ -85,12 +101,7 @@ def main() -> None:
 def _run(words: list[str]) -> Any:
     """Run the verb that was given; the exit code."""
     try:
-        if words and not words[0].startswith("-") and words[0] not in CONVERTED:
-            from remodeler.cli import legacy
-
-            legacy.app()
-        else:
-            app(words)
+        app(_with_part(words))
     except SystemExit as end:
         return _refused(STOPPED, 130) if end.code == 130 else end.code
     except InputError as error:
@@ -106,6 +117,12 @@ def _run(words: list[str]) -> Any:
             return _refused(str(disk_refusal(Path(os.fsdecode(found.filename or "a file")), found)))
         raise
     return 0
+
+
+def _with_part(words: list[str]) -> list[str]:
+    """The words, with ``run`` for an audit that names no part: ``remodel audit MODEL``, ``remodel audit --texts F``."""
+    named = words[:1] != ["audit"] or len(words) < 2 or words[1] in tuple(auditing)
+    return words if named else ["audit", "run", *words[1:]]
 
 
 def _mistake(error: CycloptsError) -> str:

@@ -26,8 +26,8 @@ from remodeler.fusion.targets import FusedTargets, summarize
 from remodeler.fusion.teacher_predictions import TeacherPredictions
 from remodeler.fusion.teachers import predict, predict_own
 from remodeler.model.logprobs import vocabulary
-from remodeler.report.cliff import result_warning
-from remodeler.report.page import write_result
+from remodeler.reporting.cliff import result_warning
+from remodeler.reporting.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, flat, recorded, signed
@@ -85,7 +85,7 @@ def _job(config: FuseConfig, device: str, out: Path) -> Job[FuseResults]:
     digest = fingerprint(inputs.student.model) if writes else ""  # of its weights before they are trained
     return Job(
         _record_options(inputs),
-        partial(_fuse_into, inputs),
+        partial(_work, inputs),
         partial(_describe, inputs, digest),
         lambda folder: FuseResults.parse(load_record(folder)),
         announce=lambda: announce_training_space(out, file_sizes(inputs.student), inputs.lora is None),
@@ -102,7 +102,7 @@ def _preview(inputs: Inputs) -> None:
         announce(inputs, cross_entropy)
 
 
-def _fuse_into(inputs: Inputs, folder: Path) -> FuseResults:
+def _work(inputs: Inputs, folder: Path) -> FuseResults:
     """Predict, train, write the model, read it back, and measure it."""
     before = inputs.scores(inputs.student)
     teachers = _predict(inputs, folder)

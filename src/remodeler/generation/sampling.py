@@ -19,7 +19,7 @@ from remodeler.checkpoint.load import Checkpoint
 from remodeler.checkpoint.sizes import kv_bytes_per_token
 from remodeler.data.chat_templates import asked_in_chat
 from remodeler.data.windows import tokenizer_errors
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 from remodeler.generation.decoding import Choice, Continued, continued
 from remodeler.model.logprobs import vocabulary
 from remodeler.model.minibatches import device_of
@@ -44,37 +44,25 @@ Row = tuple[int, int]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How prompts are completed."""
+    """How prompts are completed; names and order are those of the first line of a file of completions.
+
+    :class:`~remodeler.generation.config.SamplingConfig` checks the options that it is made of.
+    """
 
     tokens: int = 64
-    """At most so many, or up to the token that ends a text."""
+    """Tokens per completion, at most; a token that ends a text ends it earlier."""
     temperature: float = 1.0
-    """0 takes the likeliest token."""
+    """0 = greedy."""
     top_p: float = 1.0
     samples: int = 1
-    """Completions of each prompt."""
+    """Completions per prompt."""
     chat: bool = False
-    """A prompt is a user's turn, written by the tokenizer's chat template."""
+    """Send prompts as user turns through the chat template."""
     seed: int = 42
-
-    def checked(self) -> "Sampling":
-        """Itself.
-
-        Raises:
-            InputError: for a number that has no meaning.
-        """
-        if self.tokens < 1 or self.samples < 1:
-            raise InputError(f"{self.tokens} tokens and {self.samples} samples were asked for: give at least 1 of each")
-        if not self.temperature >= 0 or not 0 < self.top_p <= 1:
-            given = f"temperature {self.temperature:g} and top-p {self.top_p:g} were given"
-            raise InputError(f"{given}: the first is at least 0, the second above 0 and at most 1")
-        if self.temperature == 0 and self.samples > 1:
-            raise InputError(f"{self.samples} samples at temperature 0 would all be the same: raise `temperature`")
-        return self
 
     @property
     def choice(self) -> Choice:
-        """Of one token."""
+        """How a token is chosen."""
         return Choice(self.temperature, self.top_p)
 
 
@@ -99,7 +87,7 @@ def complete(
     """Complete prompts, in their order, the samples of a prompt one after the other.
 
     Raises:
-        InputError: for what can't be completed, in one sentence.
+        InputError: for prompts that can't be completed.
     """
     found = [each for batch in completed(checkpoint, read(checkpoint, prompts, how), how, size, ()) for each in batch]
     return sorted(found, key=_row)
@@ -128,7 +116,6 @@ def completions(
     Raises:
         InputError: also when the file is of another run.
     """
-    refuse_size(size)
     rows = read(checkpoint, prompts, how)  # what can't be completed leaves no file
     known = {"prompts": digest(prompts), **asdict(how), **header}
     log = RunLog(path)
@@ -143,12 +130,6 @@ def completions(
     return sorted(found, key=_row)
 
 
-def refuse_size(size: int | None) -> None:
-    """Raise for a batch of nothing."""
-    if size is not None and size < 1:
-        raise InputError(f"batches of {size} were asked for: give at least 1")
-
-
 def _row(each: Completion) -> Row:
     return each.prompt, each.sample
 
@@ -160,9 +141,8 @@ def read(checkpoint: Checkpoint, prompts: Sequence[str], how: Sampling) -> list[
     """Token ids of every prompt.
 
     Raises:
-        InputError: for a model that continues nothing, and for a prompt that leaves no room for what is to come.
+        InputError: for a model that generates no text, and for a prompt that leaves no room for a completion.
     """
-    how.checked()
     if checkpoint.anatomy.family.task != "causal":
         raise InputError(f"{checkpoint.name} is not a causal language model: only those complete a prompt")
     if not prompts:
@@ -172,7 +152,7 @@ def read(checkpoint: Checkpoint, prompts: Sequence[str], how: Sampling) -> list[
         if checkpoint.context and len(row) + how.tokens > checkpoint.context:
             raise InputError(
                 f"prompt {number} has {len(row)} tokens and {how.tokens} are to follow, {checkpoint.name} reads at "
-                f"most {checkpoint.context}: ask for fewer, or cut prompts with `prompt_words`"
+                f"most {checkpoint.context}: lower {option('max_new_tokens')}, or give shorter prompts"
             )
         if max(row) >= vocabulary(checkpoint.model):
             raise InputError(
@@ -258,7 +238,7 @@ def expected_seconds(
     planned = plan(lengths, how.samples, how.tokens, size or batch_size(checkpoint, max(lengths) + how.tokens))
     some, given = min(TRIED, how.tokens), [prompts[prompt] for prompt, _ in planned[0]]
     start = time.perf_counter()
-    with enough_memory("--batch-size 1"):
+    with enough_memory(option("batch_size", 1)):
         continued(checkpoint.model, given, how.choice, keys(how.seed, planned[0], some), [])
     step = (time.perf_counter() - start) / (_steps(lengths, planned[0], some))
     return step * sum(_steps(lengths, rows, how.tokens) for rows in planned)
@@ -274,12 +254,11 @@ def completed(
     """Batch by batch, but for those of which every row is done."""
     stops, known = ends(checkpoint), set(done)
     lengths = [len(prompt) for prompt in prompts]
-    refuse_size(size)
     for rows in plan(lengths, how.samples, how.tokens, size or batch_size(checkpoint, max(lengths) + how.tokens)):
         if known.issuperset(rows):
             continue
         given = [prompts[prompt] for prompt, _ in rows]
-        with enough_memory("--batch-size 1"):
+        with enough_memory(option("batch_size", 1)):
             made = continued(checkpoint.model, given, how.choice, keys(how.seed, rows, how.tokens), stops)
         yield [
             _completion(checkpoint.tokenizer, row, ids, each) for row, ids, each in zip(rows, given, made, strict=True)

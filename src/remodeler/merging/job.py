@@ -29,7 +29,7 @@ from remodeler.merging.tokens import reorder_embeddings
 from remodeler.merging.verification import Verification, has_tokenizer, verify
 from remodeler.model.families import FAMILIES
 from remodeler.model.files.open_files import OpenFiles
-from remodeler.report.page import write_result
+from remodeler.reporting.page import write_result
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, recorded, signed
@@ -64,10 +64,10 @@ def merge_models(config: MergeConfig) -> MergeResults | None:
     out = config.run.out
     if out is None:
         raise InputError(f"{option('out')} must be given: a new folder for the result")
-    return run(lambda device: _prepare(config, device, out), out, device=config.device, dry_run=config.run.dry_run)
+    return run(lambda device: _job(config, device, out), out, device=config.device, dry_run=config.run.dry_run)
 
 
-def _prepare(config: MergeConfig, device: str, out: Path) -> Job[MergeResults]:
+def _job(config: MergeConfig, device: str, out: Path) -> Job[MergeResults]:
     """Inspect the checkpoints; refuse what can't work, before anything is written."""
     pick_device(device)
     plan = plan_merge(config)
@@ -76,7 +76,7 @@ def _prepare(config: MergeConfig, device: str, out: Path) -> Job[MergeResults]:
     refuse_other_merge(unfinished(out), _header(plan))
     return Job(
         _record_options(plan),
-        partial(_merge_into, plan, device),
+        partial(_work, plan, device),
         partial(_describe, plan),
         lambda folder: MergeResults.parse(load_record(folder)),
         announce=lambda: announce(plan, out),
@@ -87,7 +87,7 @@ def _prepare(config: MergeConfig, device: str, out: Path) -> Job[MergeResults]:
 # Filling --------------------------------------------------------------------------------------------------------------
 
 
-def _merge_into(plan: Plan, device: str, folder: Path) -> MergeResults:
+def _work(plan: Plan, device: str, folder: Path) -> MergeResults:
     """Write the tensors that the journal lacks, and what else belongs to a model; read all of it back."""
     layout = _layout(plan, folder)
     create_files(layout)

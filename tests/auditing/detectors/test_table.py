@@ -1,6 +1,7 @@
 """Detectors: spans are sorted, disjoint and inside the text; what a lexicon learns; classifiers batch alike."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ from transformers import (
     pipeline,
 )
 
-from remodeler.auditing.detectors import lexicon
-from remodeler.auditing.detectors.classifiers import Settings, counted, opened, read, said, sentences
-from remodeler.auditing.detectors.lexicon import Lexicon, learn, marked
-from remodeler.auditing.detectors.table import DETECTORS, detector, kind
+from remodeler.auditing.config import DetectorConfig, LexiconConfig
+from remodeler.auditing.detectors import classifiers, lexicon
+from remodeler.auditing.detectors.classifiers import run_windows, sentences, tokenize, toxic_columns
+from remodeler.auditing.detectors.lexicon import Lexicon, learn, word_hash
+from remodeler.auditing.detectors.table import DETECTORS, detector, detector_name, kind
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.spans import Span
 from remodeler.auditing.statistics.scoring import score
-from remodeler.auditing.tagger.files import Settings as TaggerSettings
-from remodeler.auditing.tagger.files import new_tagger, save_tagger
+from remodeler.auditing.tagger.files import TaggerSettings, new_tagger, save_tagger
 from remodeler.auditing.tagger.rules import Rules
+from remodeler.checkpoint.config import LoadConfig
 from remodeler.errors import InputError
 from tiny import LLAMA, NEOX, tiny_tokenizer
 from tiny_tokenizers import word_pieces
@@ -37,6 +39,7 @@ TEXTS = [
     "fool",
     "日本語 the cat… the log",
 ]
+CPU = LoadConfig(device="cpu")
 LABELS = {0: "O", 1: "B-TOX", 2: "I-TOX"}
 
 
@@ -100,7 +103,7 @@ EVERY = ("lexicon", "tagger", "tokens", "tokens-unpadded", "sentences", "sentenc
 @pytest.mark.parametrize("whole", [False, True])
 def test_spans_are_sorted_disjoint_and_inside_the_text(sources: dict[str, Path], name: str, whole: bool) -> None:
     assert kind(str(sources[name])) == name.partition("-")[0]
-    find = detector(str(sources[name]), Settings(_middle(sources[name], whole), device="cpu", whole=whole))
+    find = detector(str(sources[name]), DetectorConfig(threshold=_middle(sources[name], whole), whole=whole), CPU)
     found = find(TEXTS)
     assert len(found) == len(TEXTS)
     assert any(found), "a detector that finds nothing is no test"
@@ -140,7 +143,7 @@ def corpus() -> list[tuple[str, list[Span]]]:
 
 
 def test_a_word_is_listed_by_its_share_and_its_count() -> None:
-    assert learn(corpus()).words == {"bad": 1.0}
+    assert learn(corpus(), 0.6, 3).words == {"bad": 1.0}
     assert learn(corpus(), 0.5, 2).words == {"bad": 1.0, "mixed": 0.5}
     assert learn(corpus(), 0.5, 1).words == {"bad": 1.0, "mixed": 0.5, "rare": 1.0}
     assert learn(corpus(), 0.5, 1, ("bad",)).words == {"mixed": 0.5, "rare": 1.0}
@@ -148,8 +151,14 @@ def test_a_word_is_listed_by_its_share_and_its_count() -> None:
 
 @pytest.mark.parametrize(("rate", "hits"), [(0, 3), (1.1, 3), (0.5, 0), (1, 4)])
 def test_nothing_is_learned_from_nothing(rate: float, hits: int) -> None:
-    with pytest.raises(InputError, match="--rate"):
-        learn(corpus(), rate, hits)
+    with pytest.raises(InputError, match=r"`rate`|`hits`"):
+        learn(corpus(), **options(rate=rate, hits=hits))
+
+
+def options(**given: Any) -> dict[str, Any]:
+    """Options of learning, checked."""
+    config = LexiconConfig(texts=Path("t.csv"), **given)
+    return {"rate": config.rate, "hits": config.hits}
 
 
 @pytest.mark.parametrize("hashed", [False, True])
@@ -163,12 +172,12 @@ def test_a_lexicon_comes_back_from_the_disk(hashed: bool, tmp_path: Path) -> Non
     assert ("bad" in path.read_text()) is not hashed
 
 
-def test_the_shipped_lexicon_holds_no_word_to_read() -> None:
-    shipped = lexicon.load(lexicon.SHIPPED)
-    assert shipped.hashed
-    assert all(len(mark) == len(marked("x")) and int(mark, 16) >= 0 for mark in shipped.words)
-    assert [span.start for span in shipped.spans("What an idiot, a stupid man")] == [8, 17]
-    assert shipped.spans("The cat sat on the mat with a gay friend") == []
+def test_the_bundled_lexicon_holds_no_word_to_read() -> None:
+    bundled = lexicon.load(lexicon.BUNDLED)
+    assert bundled.hashed
+    assert all(len(mark) == len(word_hash("x")) and int(mark, 16) >= 0 for mark in bundled.words)
+    assert [span.start for span in bundled.spans("What an idiot, a stupid man")] == [8, 17]
+    assert bundled.spans("The cat sat on the mat with a gay friend") == []
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"words": {"x": 2}}', '{"words": ["x"]}', "{"])
@@ -183,11 +192,11 @@ def test_files_that_are_no_lexicon(content: str, tmp_path: Path) -> None:
 
 def test_a_token_classifier_gives_what_the_pipeline_gives(sources: dict[str, Path]) -> None:
     """Where nothing is longer than a window: the pipeline's probabilities, piece by piece."""
-    classifier = opened(str(sources["tokens"]), "tokens", Settings(device="cpu"))
+    classifier = classifiers.load(str(sources["tokens"]), "tokens", DetectorConfig(), CPU)
     texts = [TEXTS[0], TEXTS[4]]
     ask = pipeline("token-classification", str(sources["tokens"]), aggregation_strategy="none", ignore_labels=[])
-    pieces = read(classifier, texts)
-    for window, numbers in said(classifier, pieces):
+    pieces = tokenize(classifier, texts)
+    for window, numbers in run_windows(classifier, pieces):
         row = pieces.windows[window]
         with torch.no_grad():
             wanted = classifier.model(torch.tensor([row.ids])).logits.softmax(-1)[0, :, 1:].sum(-1)
@@ -198,7 +207,7 @@ def test_a_token_classifier_gives_what_the_pipeline_gives(sources: dict[str, Pat
 @pytest.mark.parametrize("name", ["sentences", "sentences-left", "sentences-several"])
 def test_a_sequence_classifier_gives_what_the_pipeline_gives(sources: dict[str, Path], name: str) -> None:
     source, text = str(sources[name]), "the cat sat. a silly fool on the log! the mat"
-    found = detector(source, Settings(0, device="cpu"))([text])[0]
+    found = detector(source, DetectorConfig(threshold=0), CPU)([text])[0]
     ask = pipeline("text-classification", source, top_k=None)
     several = name.endswith("several")
     for span in found:
@@ -209,9 +218,9 @@ def test_a_sequence_classifier_gives_what_the_pipeline_gives(sources: dict[str, 
 
 
 def test_long_texts_are_read_in_windows_that_overlap(sources: dict[str, Path]) -> None:
-    classifier = opened(str(sources["tokens"]), "tokens", Settings(device="cpu"))
+    classifier = classifiers.load(str(sources["tokens"]), "tokens", DetectorConfig(), CPU)
     assert classifier.length == 64
-    pieces = read(classifier, [TEXTS[3]])
+    pieces = tokenize(classifier, [TEXTS[3]])
     assert len(pieces.windows) > 2
     assert sum(len(row.places) for row in pieces.windows) > len(pieces.offsets[0]), "they overlap"
     covered = {place for first, end in pieces.offsets[0] for place in range(first, end)}
@@ -222,26 +231,26 @@ def test_the_threshold_decides(sources: dict[str, Path]) -> None:
     for name in ("tokens", "sentences"):
         sizes = [
             sum(span.end - span.start for spans in _found(sources[name], threshold) for span in spans)
-            for threshold in (0.0, 0.5, 0.9, 1.1)
+            for threshold in (0.0, 0.5, 0.9, 1.0)
         ]
         assert sizes == sorted(sizes, reverse=True)
         assert sizes[0] > sizes[-1] == 0
 
 
 def _found(source: Path, threshold: float, whole: bool = False) -> list[list[Span]]:
-    return detector(str(source), Settings(threshold, whole=whole, device="cpu"))(TEXTS)
+    return detector(str(source), DetectorConfig(threshold=threshold, whole=whole), CPU)(TEXTS)
 
 
 def test_what_counts_among_labels() -> None:
-    assert counted("m", LABELS, ()) == (1, 2)
-    assert counted("m", LABELS, ("TOX",)) == (1, 2)
-    assert counted("m", LABELS, ("B-TOX",)) == (1,)
-    assert counted("m", {0: "LABEL_0"}, ()) == (0,)
-    assert counted("m", {0: "toxic", 1: "Neutral"}, ()) == (0,)
-    with pytest.raises(InputError, match="no label 'INSULT': choose of O, TOX"):
-        counted("m", LABELS, ("INSULT",))
-    with pytest.raises(InputError, match="all say that nothing is there"):
-        counted("m", {0: "O", 1: "neutral"}, ())
+    assert toxic_columns("m", LABELS, ()) == (1, 2)
+    assert toxic_columns("m", LABELS, ("TOX",)) == (1, 2)
+    assert toxic_columns("m", LABELS, ("B-TOX",)) == (1,)
+    assert toxic_columns("m", {0: "LABEL_0"}, ()) == (0,)
+    assert toxic_columns("m", {0: "toxic", 1: "Neutral"}, ()) == (0,)
+    with pytest.raises(InputError, match="no label 'INSULT': choose O, TOX"):
+        toxic_columns("m", LABELS, ("INSULT",))
+    with pytest.raises(InputError, match="are names of what is not toxic"):
+        toxic_columns("m", {0: "O", 1: "neutral"}, ())
 
 
 @pytest.mark.parametrize(
@@ -258,7 +267,7 @@ def test_sentences(text: str, parts: list[str]) -> None:
 
 
 def test_what_is_no_detector(sources: dict[str, Path], tmp_path: Path, model: Path) -> None:
-    with pytest.raises(InputError, match="finds no spans"):
+    with pytest.raises(InputError, match="is not a detector"):
         detector(str(model))
     with pytest.raises(InputError, match="is empty: give a model"):
         detector(str(tmp_path))
@@ -268,22 +277,22 @@ def test_what_is_no_detector(sources: dict[str, Path], tmp_path: Path, model: Pa
     for path in model.iterdir():
         (bare / path.name).write_bytes(path.read_bytes())
     (bare / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="no trained classifier of tokens"):
+    with pytest.raises(InputError, match="not a trained classifier of tokens"):
         detector(str(bare))
 
 
 @pytest.mark.shared
 def test_the_lexicon_of_the_real_posts(shared: Path) -> None:
-    """159 words, and what is known of their score on the trial posts; the shipped half of them loses little."""
+    """159 words, and what is known of their score on the trial posts; the bundled half of them loses little."""
     train = read_posts(shared / "data" / "toxic_spans" / "tsd_train.csv", known=True)
     trial = read_posts(shared / "data" / "toxic_spans" / "tsd_trial.csv", known=True)
-    learned = learn(zip(train.texts, train.spans, strict=True))
+    learned = learn(zip(train.texts, train.spans, strict=True), 0.6, 3)
     assert len(learned.words) == 159
     assert score(learned(trial.texts), trial.spans).f1 == pytest.approx(0.5644, abs=5e-5)
-    shipped = lexicon.load(lexicon.SHIPPED)
+    bundled = lexicon.load(lexicon.BUNDLED)
     again = learn(zip(train.texts, train.spans, strict=True), 0.6, 5, ("gay", "homosexuals"))
-    assert {marked(word): share for word, share in again.words.items()} == shipped.words
-    assert score(shipped(trial.texts), trial.spans).f1 == pytest.approx(0.5616, abs=5e-5)
+    assert {word_hash(word): share for word, share in again.words.items()} == bundled.words
+    assert score(bundled(trial.texts), trial.spans).f1 == pytest.approx(0.5616, abs=5e-5)
 
 
 def test_a_tagger_takes_another_threshold(sources: dict[str, Path]) -> None:
@@ -291,7 +300,7 @@ def test_a_tagger_takes_another_threshold(sources: dict[str, Path]) -> None:
     sizes = [
         sum(
             span.end - span.start
-            for spans in detector(source, Settings(threshold, device="cpu"))(TEXTS)
+            for spans in detector(source, DetectorConfig(threshold=threshold), CPU)(TEXTS)
             for span in spans
         )
         for threshold in (0.0, None, 0.5, 0.9, 1.0)
@@ -299,3 +308,16 @@ def test_a_tagger_takes_another_threshold(sources: dict[str, Path]) -> None:
     assert sizes[1] == sizes[2], "its own is 0.5"
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > sizes[2] > sizes[4]
+
+
+def test_a_function_is_a_detector_already() -> None:
+    def find(texts: Sequence[str]) -> list[list[Span]]:
+        return [[] for _ in texts]
+
+    assert detector(find) is find
+    assert detector_name(find).endswith("find")
+
+
+def test_labels_are_for_classifiers(sources: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="`labels='toxic'`: a lexicon has no labels"):
+        detector(str(sources["lexicon"]), DetectorConfig(labels=("toxic",)), CPU)

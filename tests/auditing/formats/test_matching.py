@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from remodeler.auditing.formats.matching import matched
+from remodeler.auditing.formats.matching import match_predictions
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.formats.predictions import Prediction, read_predictions
 from remodeler.auditing.prompts import read_texts
@@ -25,11 +25,11 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
 def test_other_posts_than_those_of_the_gold_file_are_refused() -> None:
     gold = [Prediction(0, ()), Prediction(1, ())]
     path = Path("p.txt")
-    assert matched(path, [Prediction(1, (Span(0, 1),)), Prediction(0, ())], gold) == [[], [Span(0, 1)]]
+    assert match_predictions(path, [Prediction(1, (Span(0, 1),)), Prediction(0, ())], gold) == [[], [Span(0, 1)]]
     with pytest.raises(InputError, match=r"p\.txt has 1 posts, the gold file 2"):
-        matched(path, gold[:1], gold)
+        match_predictions(path, gold[:1], gold)
     with pytest.raises(InputError, match="id 1 is in one of them only"):
-        matched(path, [gold[0], Prediction(5, ())], gold)
+        match_predictions(path, [gold[0], Prediction(5, ())], gold)
 
 
 @pytest.mark.parametrize("name", ["gold.jsonl", "gold.json"])
@@ -82,5 +82,7 @@ def test_a_submission_of_longer_texts_gets_no_others(tmp_path: Path) -> None:
 def test_likelihoods_that_are_no_shares_are_refused(tmp_path: Path) -> None:
     for value in (None, 1.5, -0.1, "x"):
         path = written(tmp_path / "a.jsonl", [{"text": "abc", "spans": [], "likely": [[3, value]]}])
-        with pytest.raises(InputError, match=r"row 1 of .* is no prediction.*or leave such rows out with --skip-bad"):
+        with pytest.raises(
+            InputError, match=r"row 1 of .* is not a prediction.*leave such rows out with `skip_bad=True`"
+        ):
             read_predictions(path)

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remodeler.auditing.formats.conll import of_words, tagged_words
+from remodeler.auditing.formats.conll import from_words, tagged_words
 from remodeler.auditing.formats.predictions import (
-    KINDS,
+    FORMATS,
     SUBMISSION,
     Prediction,
     as_dicts,
     read_predictions,
     write_predictions,
 )
-from remodeler.auditing.formats.spacy_groups import of_group, to_doc
-from remodeler.auditing.spans import Span, of_characters
+from remodeler.auditing.formats.spacy_groups import from_group, to_doc
+from remodeler.auditing.spans import Span, from_characters
 from remodeler.errors import InputError
 
 TEXT = 'He\'s a "moron",\nan idiot 😀 & a naïve\tfool.'
@@ -36,7 +36,7 @@ def bare(rows: tuple[Prediction, ...]) -> list[tuple[int, list[tuple[int, int]]]
     return [(row.id, [(span.start, span.end) for span in row.spans]) for row in rows]
 
 
-@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_every_kind_of_file_comes_back(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"p{suffix}"
     write_predictions(path, ROWS)
@@ -74,10 +74,10 @@ def test_likelihoods_come_back_to_four_digits(tmp_path: Path) -> None:
 def test_tagged_words_lose_no_more_than_white_space_at_the_ends(text: str, places: set[int]) -> None:
     spans = [
         each
-        for each in of_characters(place for place in places if place < len(text))
+        for each in from_characters(place for place in places if place < len(text))
         if text[each.start : each.end] == text[each.start : each.end].strip()
     ]
-    assert of_words(tagged_words(text, spans)) == spans
+    assert from_words(tagged_words(text, spans)) == spans
 
 
 def test_conll_without_places_is_joined_by_spaces(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_marks_of_documents_are_no_posts_and_numbers_no_words(tmp_path: Path) ->
     (row,) = read_predictions(tmp_path / "a.conll").rows
     assert (row.id, row.text) == (0, "a moron")
     (tmp_path / "b.conll").write_text("1\ta\t_\tO\n2\tmoron\t_\tB-TOX\n")
-    with pytest.raises(InputError, match="numbers in the place of its words"):
+    with pytest.raises(InputError, match="numbers instead of words"):
         read_predictions(tmp_path / "b.conll")
 
 
@@ -112,7 +112,7 @@ def test_every_scheme_of_tags_is_the_same_spans(tags: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("tag", ["N", "O-X", "NN", "b"])
 def test_parts_of_speech_are_no_tags(tag: str, tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_text(f"you O\nfool {tag}\n")
-    with pytest.raises(InputError, match="its last word is no tag"):
+    with pytest.raises(InputError, match="its last word is not a tag"):
         read_predictions(tmp_path / "a.conll")
 
 
@@ -155,10 +155,10 @@ def test_spacy_groups_come_back() -> None:
     spans = [Span(0, 4, 0.5), Span(6, 8, 0.25)]
     group = to_doc(doc, spans)
     assert group is doc.spans["toxic"]
-    assert of_group(group) == spans
-    assert of_group(list(group)) == [Span(0, 4), Span(6, 8)]
+    assert from_group(group) == spans
+    assert from_group(list(group)) == [Span(0, 4), Span(6, 8)]
     to_doc(doc, [Span(0, 4, 0.5), Span(2, 8, 0.25), Span(2, 8, 0.75)])
-    assert of_group(doc.spans["toxic"]) == [Span(0, 8, 0.75)], "those of a group may overlap"
+    assert from_group(doc.spans["toxic"]) == [Span(0, 8, 0.75)], "those of a group may overlap"
 
 
 BAD = [
@@ -167,13 +167,13 @@ BAD = [
     ("a.txt", "0\tnone\n", "row 1 of .* has spans 'none'"),
     ("a.txt", "0\t[-1]\n", "outside its text"),
     ("a.txt", "0\t[1]\n0\t[2]\n", "has the id 0 more than once"),
-    ("a.jsonl", '{"id": 0}\n', "row 1 of .* is no prediction"),
+    ("a.jsonl", '{"id": 0}\n', "row 1 of .* is not a prediction"),
     ("a.jsonl", '{"id": 0, "text": "a", "spans": [3]}\n', "offsets 3 to 3 outside its text of 1"),
     ("a.jsonl", '{"id": 0, "text": "ab", "spans": [], "likely": [[1, 0.5]]}\n', "likelihoods of another text"),
     ("a.conll", "alone\n", "post 1 of .* has the line 'alone'"),
-    ("a.conll", "# text = oops\n", "post 1 of .* has a text that is no JSON string"),
-    ("a.zip", "no zip", "is no submission"),
-    ("a.doc", "", "is of no known kind"),
+    ("a.conll", "# text = oops\n", "post 1 of .* has a text that is not a JSON string"),
+    ("a.zip", "no zip", "is not a submission"),
+    ("a.doc", "", "is of an unsupported file type"),
 ]
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.formats.predictions import Prediction, read_predictions, write_predictions
-from remodeler.auditing.formats.span_lists import read_spans, united
-from remodeler.auditing.spans import Span, characters, of_characters
+from remodeler.auditing.formats.span_lists import merge_overlaps, read_spans
+from remodeler.auditing.spans import Span, characters, from_characters
 from remodeler.errors import InputError
 
 TEXT = "what a daft old fool"
@@ -42,11 +42,11 @@ def test_all_ways_to_write_spans_are_one(value: list[Any]) -> None:
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9)).map(lambda pair: (pair[0], pair[0] + pair[1]))))
 def test_united_spans_hold_the_same_characters_and_are_disjoint(pairs: list[tuple[int, int]]) -> None:
     spans = [Span(start, end) for start, end in pairs]
-    found = united(spans)
+    found = merge_overlaps(spans)
     assert characters(found) == characters(spans)
     assert found == sorted(found)
     assert all(one.end <= two.start for one, two in pairwise(found))
-    assert of_characters(characters(found)) == of_characters(characters(spans))
+    assert from_characters(characters(found)) == from_characters(characters(spans))
 
 
 def test_spans_that_only_touch_stay_two_and_the_highest_score_is_kept() -> None:
@@ -61,38 +61,38 @@ def test_spans_that_only_touch_stay_two_and_the_highest_score_is_kept() -> None:
         (None, "nothing: where nothing is marked, .. is written"),
         ("", "an empty cell"),
         ("null", "nothing: where"),
-        ("none", "no list in JSON"),
-        ("[4 5 6]", "no list in JSON"),
+        ("none", "not a list in JSON"),
+        ("[4 5 6]", "not a list in JSON"),
         ("4, 5", "not a list"),
         ("(4, 9)", "not a list"),
         ("{4, 5}", "not a list"),
-        ("[{'start': 1, 'start': 2, 'end': 9}]", "no list in JSON"),
+        ("[{'start': 1, 'start': 2, 'end': 9}]", "not a list in JSON"),
         (7, "not a list"),
         ({"ann": [4, 5], "bob": [5, 6]}, "an object with ann, bob, not a list: put the spans of all annotators in one"),
-        (["4", "5"], "'4' is no span: all must be numbers, or all"),
-        ([4, [5, 9]], "'4' is no span"),
-        ([True], "'True' is no span"),
-        ([4.5], "'4.5' is no whole number"),
-        ([float("nan")], "'nan' is no whole number"),
+        (["4", "5"], "'4' is not a span: all must be numbers, or all"),
+        ([4, [5, 9]], "'4' is not a span"),
+        ([True], "'True' is not a span"),
+        ([4.5], "'4.5' is not an integer"),
+        ([float("nan")], "'nan' is not an integer"),
         ([[4, 9, 0.5]], "neither .start, end. nor .start, end, label."),
         ([[4, 5, 6], [5, 6, 7]], "neither .start, end. nor"),
         ([[4]], "neither .start, end."),
         ([[]], "neither .start, end."),
         ([[[4, 9]], [[4, 9]]], "neither .start, end."),
-        ([["4", "9"]], "'4' is no whole number"),
+        ([["4", "9"]], "'4' is not an integer"),
         ([[9, 4]], r"\[9, 4\] is empty: ends are excluded"),
         ([[4, 4]], "is empty"),
         ([[4, 9, "O"]], "a span is labelled 'O', which marks what is not toxic"),
         ([{"start": 4, "end": 9, "label": "Non-Toxic"}], "a span is labelled 'Non-Toxic'"),
         ([{"start": 4, "end": 9, "labels": ["neutral"]}], "a span is labelled 'neutral'"),
         ([{"start_offset": 4, "end_offset": 9}], "an object with start_offset, end_offset, not start and end"),
-        ([{"start": 4, "end": 9, "unit": "token"}], "an object with unit, which is not known"),
+        ([{"start": 4, "end": 9, "unit": "token"}], "an object with unit, which is unknown"),
         ([{"start": 7, "end": 10, "word": "daft"}], "'daft' ends at 11, not at 10: ends are excluded"),
-        ([{"start": 4, "end": 9, "score": "high"}], "the score 'high' is no number"),
+        ([{"start": 4, "end": 9, "score": "high"}], "the score 'high' is not a number"),
         ([{"start": 4, "end": 9, "score": 10**400}], "too large"),
         ([[-3, 2]], "offsets -3 to 1 outside its text of 20 characters"),
         ([[18, 21]], "offsets 18 to 20 outside"),
-        ('[{"start": 1, "start": 2, "end": 9}]', "no list in JSON: the name 'start' twice"),
+        ('[{"start": 1, "start": 2, "end": 9}]', "not a list in JSON: the name 'start' twice"),
     ],
 )
 def test_other_lists_are_refused_in_words(value: Any, words: str) -> None:
@@ -114,7 +114,7 @@ def test_offsets_without_a_text_are_those_of_some_text() -> None:
         ({"text": TEXT, "entities": []}, "has text, entities and no spans"),
         ({"id": 1, "data": {"text": TEXT}, "annotations": []}, "has id, data, annotations and no text and no spans"),
         ({"text": TEXT, "spans": None}, "row 1 of .* has spans 'None' .nothing"),
-        ({"text": None, "spans": []}, "row 1 of .* has 'None' in the place of its text"),
+        ({"text": None, "spans": []}, "row 1 of .* has 'None' instead of a text"),
     ],
 )
 def test_rows_of_other_tools_say_what_is_missing(row: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -137,16 +137,16 @@ def test_what_several_annotators_marked_is_converted_as_one(suffix: str, tmp_pat
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.jsonl", '{"id": 1.5, "spans": []}\n', "row 1 of .*its id is '1.5', not a whole number"),
+        ("a.jsonl", '{"id": 1.5, "spans": []}\n', "row 1 of .*its id is '1.5', not an integer"),
         ("a.jsonl", '{"id": true, "spans": []}\n', "its id is 'True'"),
         ("a.jsonl", '{"text": 5, "spans": []}\n', "its text is '5'"),
-        ("a.jsonl", '{"id": 1}\n', "is no prediction .no 'spans'"),
+        ("a.jsonl", '{"id": 1}\n', "is not a prediction .no 'spans'"),
         ("a.jsonl", '{"id": 1, "spans": [], "spans": [4]}\n', "the name 'spans' twice"),
         ("a.conll", '# text = "a fool"\na\t0\t1\tO\nfool\t2\t5\tB-TOXIC\n', "has the word 'fool' at 2 to 5, where"),
         ("a.conll", '# text = "a, fool"\na O\nfool B-TOXIC\n', "has the word 'fool' at 2 to 6"),
         ("a.conll", "a O\nfool B-neutral\n", "labelled 'neutral', which marks what is not toxic"),
         ("a.conll", '# text = "\\ud800"\na O\n', "half a character"),
-        ("a.txt", "0\t[4, 4.5]\n", "row 1 of .*'4.5' is no whole number"),
+        ("a.txt", "0\t[4, 4.5]\n", "row 1 of .*'4.5' is not an integer"),
     ],
 )  # fmt: skip
 def test_predictions_that_do_not_say_what_they_mean_are_refused(

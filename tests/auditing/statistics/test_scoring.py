@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remodeler.auditing.spans import Span, characters, of_characters
+from remodeler.auditing.spans import Span, characters, from_characters
 from remodeler.auditing.statistics.scoring import breakdown, f1, score, scores, summary
 from remodeler.auditing.statistics.voting import vote, vote_all
 from remodeler.errors import InputError
@@ -16,7 +16,7 @@ SETS = st.lists(st.integers(0, 30), max_size=20)
 
 
 def test_the_organisers_example() -> None:
-    assert f1(of_characters([0, 1, 4, 5]), of_characters([0, 1, 6])) == pytest.approx(0.5714285714285714, abs=1e-15)
+    assert f1(from_characters([0, 1, 4, 5]), from_characters([0, 1, 6])) == pytest.approx(0.5714285714285714, abs=1e-15)
 
 
 def test_the_conventions_for_posts_without_spans() -> None:
@@ -35,7 +35,7 @@ def test_all_empty_on_four_posts_of_which_one_has_no_gold() -> None:
 @given(st.lists(st.tuples(SETS, SETS), min_size=1, max_size=8))
 def test_f1_is_symmetric_bounded_and_one_only_for_equal_sets(pairs: list[tuple[list[int], list[int]]]) -> None:
     for one, two in pairs:
-        ours, theirs = of_characters(one), of_characters(two)
+        ours, theirs = from_characters(one), from_characters(two)
         assert f1(ours, theirs) == f1(theirs, ours)
         assert 0 <= f1(ours, theirs) <= 1
         assert (f1(ours, theirs) == 1) == (set(one) == set(two))
@@ -43,8 +43,8 @@ def test_f1_is_symmetric_bounded_and_one_only_for_equal_sets(pairs: list[tuple[l
 
 def test_parts_of_the_score_make_the_whole() -> None:
     generator = np.random.default_rng(0)
-    gold = [of_characters(generator.integers(0, 40, generator.integers(0, 6)).tolist()) for _ in range(60)]
-    found = scores([of_characters(generator.integers(0, 40, 5).tolist()) for _ in gold], gold)
+    gold = [from_characters(generator.integers(0, 40, generator.integers(0, 6)).tolist()) for _ in range(60)]
+    found = scores([from_characters(generator.integers(0, 40, 5).tolist()) for _ in gold], gold)
     texts = ["a" * int(generator.integers(1, 700)) for _ in gold]
     parts = breakdown(found, gold, texts)
     whole = parts.pop("all posts")
@@ -67,7 +67,7 @@ def test_different_numbers_of_posts_are_refused() -> None:
 
 @given(st.lists(SETS, min_size=1, max_size=6), st.integers(1, 6))
 def test_a_vote_counts_characters(members: list[list[int]], least: int) -> None:
-    found = vote([of_characters(member) for member in members], least)
+    found = vote([from_characters(member) for member in members], least)
     wanted = {place for place in range(31) if sum(place in member for member in members) >= least}
     assert set(characters(found)) == wanted
 
@@ -89,7 +89,7 @@ def test_a_majority_decides_by_default() -> None:
     [
         ([[[]], [[], []]], 1, "have 1, 2 texts"),
         ([], 1, "have none texts"),
-        ([[[]]], 2, "--at-least 2 was given for 1 members"),
+        ([[[]]], 2, "`at_least` must be <= 1, the number of members .got 2."),
     ],
 )
 def test_votes_that_are_refused(members: list[list[list[Span]]], least: int, words: str) -> None:

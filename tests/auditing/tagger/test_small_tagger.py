@@ -1,4 +1,4 @@
-"""The tagger that travels along: it is small, needs no download, and reads words in their context."""
+"""The bundled tagger: it is small, needs no download, and reads words in their context."""
 
 from pathlib import Path
 from typing import Any
@@ -7,13 +7,14 @@ import pytest
 
 from commands import invoke
 from places import REPOSITORY
-from remodeler.auditing.detectors.table import detector, kind, located
+from remodeler.auditing.detectors.table import detector, kind
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.formats.predictions import read_predictions
+from remodeler.auditing.prediction_files import score
 from remodeler.auditing.spans import Span
-from remodeler.auditing.tagger.files import SHIPPED, load_tagger
+from remodeler.auditing.tagger.config import SMALL_TAGGER
+from remodeler.auditing.tagger.files import load_tagger, tagger_folder
 from remodeler.auditing.tagger.predict import find_spans
-from remodeler.auditing.tagger.predict_job import score_files
 
 INSULTS = ("What a stupid idea, you idiot.", "Only a moron would say that.", "He is a pathetic loser and a liar.")
 HARMLESS = (
@@ -34,11 +35,11 @@ def quoted(text: str, spans: list[Span]) -> list[str]:
 
 
 def test_it_is_small() -> None:
-    assert sum(path.stat().st_size for path in located(SHIPPED).iterdir()) <= 8e6
+    assert sum(path.stat().st_size for path in tagger_folder(SMALL_TAGGER).iterdir()) <= 8e6
 
 
 def test_it_finds_insults_and_leaves_ordinary_sentences_alone() -> None:
-    find = detector(SHIPPED)
+    find = detector(SMALL_TAGGER)
     for text, spans in zip(INSULTS, find(INSULTS), strict=True):
         assert spans, text
     assert "idiot" in quoted(INSULTS[0], find(INSULTS)[0])
@@ -46,18 +47,18 @@ def test_it_finds_insults_and_leaves_ordinary_sentences_alone() -> None:
 
 
 def test_it_is_known_by_its_name_in_every_part(tmp_path: Path) -> None:
-    assert kind(SHIPPED) == "tagger"
+    assert kind(SMALL_TAGGER) == "tagger"
     posts = tmp_path / "posts.txt"
     posts.write_text("\n".join((*INSULTS, *HARMLESS)) + "\n")
     made = called("predict", "--texts", posts, "--out", tmp_path / "spans-pred.txt", "--device", "cpu")
-    assert made.exit_code == 0, made.exception
+    assert made.exit_code == 0, made.output
     assert "7 posts, 3 with spans" in made.output
-    voted = called("vote", SHIPPED, "--texts", posts, "--out", tmp_path / "voted.txt", "--device", "cpu")
-    assert voted.exit_code == 0, voted.exception
+    voted = called("vote", SMALL_TAGGER, "--texts", posts, "--out", tmp_path / "voted.txt", "--device", "cpu")
+    assert voted.exit_code == 0, voted.output
     assert (tmp_path / "voted.txt").read_bytes() == (tmp_path / "spans-pred.txt").read_bytes()
-    audited = called("--texts", posts, "--detector", SHIPPED, "--device", "cpu")
-    assert audited.exit_code == 0, audited.exception
-    alone = find_spans(load_tagger(SHIPPED, "cpu"), read_posts(posts).texts)
+    audited = called("--texts", posts, "--detector", SMALL_TAGGER, "--device", "cpu")
+    assert audited.exit_code == 0, audited.output
+    alone = find_spans(load_tagger(SMALL_TAGGER, "cpu"), read_posts(posts).texts)
     assert [list(row.spans) for row in read_predictions(tmp_path / "spans-pred.txt").rows] == [
         [Span(span.start, span.end) for span in spans] for spans in alone
     ]
@@ -68,5 +69,5 @@ def test_it_scores_what_its_page_says(shared: Path, tmp_path: Path) -> None:
     posts = shared / "data" / "toxic_spans" / "tsd_trial.csv"
     page = (REPOSITORY / "docs" / "guides" / "audit.md").read_text(encoding="utf-8")
     made = called("predict", "--texts", posts, "--out", tmp_path / "spans-pred.txt", "--device", "cpu")
-    assert made.exit_code == 0, made.exception
-    assert f"{score_files(tmp_path / 'spans-pred.txt', posts)['all posts'].f1:.4f}" in page
+    assert made.exit_code == 0, made.output
+    assert f"{score(tmp_path / 'spans-pred.txt', posts)['all posts'].f1:.4f}" in page

@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.modeling_utils import _get_resolved_checkpoint_files
 
-from remodeler.auditing.tagger.files import Settings, new_tagger
+from remodeler.auditing.tagger.files import TaggerSettings, new_tagger
 from remodeler.checkpoint import repositories
 from remodeler.checkpoint.load import fingerprint, load, look, read_tokenizer
 from remodeler.checkpoint.repositories import downloaded
@@ -385,11 +385,11 @@ def test_classifiers_are_no_language_models(tmp_path: Path) -> None:
 def test_a_classifier_is_an_encoder_still(tmp_path: Path) -> None:
     encoder = tiny_encoder("bert", tmp_path / "e")
     BertForSequenceClassification(
-        type(new_tagger(str(encoder), Settings(), 0, "cpu").model.encoder.config)(
+        type(new_tagger(str(encoder), TaggerSettings(), 0, "cpu").model.encoder.config)(
             **json.loads((tmp_path / "e" / "config.json").read_text())
         )
     ).save_pretrained(tmp_path / "e")
-    found = new_tagger(str(tmp_path / "e"), Settings(), 0, "cpu").model.encoder
+    found = new_tagger(str(tmp_path / "e"), TaggerSettings(), 0, "cpu").model.encoder
     stored = load_file(tmp_path / "e" / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
     assert torch.equal(found.embeddings.word_embeddings.weight, stored)
 

@@ -1,86 +1,81 @@
 """A lexicon: words that are mostly inside toxic spans wherever they occur, learned from texts whose spans are known.
 
-A word is a run of letters, digits, underscores and apostrophes, in lower case. It is listed when at least ``rate`` of
-its occurrences lie wholly inside spans, and at least ``hits`` of them. Whatever it finds has that share as its score.
-It reads no context: "silly" is as bad in a nursery rhyme as in an insult. Names of groups of people that posts insult
-would be learned too: keep them out with ``without``.
+A word is a run of letters, digits, underscores and apostrophes, in lower case. It is listed if at least ``rate`` of its
+occurrences, and at least ``hits`` of them, are completely inside spans. That share is the score of every span it finds.
+A lexicon ignores context: "silly" counts in a nursery rhyme as in an insult. Names of groups of people that posts
+insult would be learned too: leave them out with ``without``.
 
-The file can be read, or, as the one that travels along, hold a mark of each word (the start of its SHA-256) instead of
-the word, so that nobody stumbles on a list of abuse. That is no secret: whoever tries a word finds it.
+The file holds the words or, as the bundled one, a hash of each word (the start of its SHA-256), so that nobody stumbles
+upon a list of abuse. The hash is no secret: anyone can look up a word.
 """
 
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from remodeler.auditing.config import LexiconConfig
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.spans import Span, mask
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 from remodeler.runs.folders import refuse_existing
+from remodeler.runs.options import build, signed
 from remodeler.runs.records import read_json, write_json
 
-SHIPPED = Path(__file__).parent / "lexicon.json"
+BUNDLED = Path(__file__).parent / "lexicon.json"
 """Learned from the training posts of SemEval-2021 task 5 (CC0)."""
-RATE, HITS = 0.6, 3
-"""Share of a word's occurrences inside spans, and their number."""
 WORD = re.compile(r"[\w']+")
-MARK = 12
-"""Hexadecimal digits of a mark: among a million words, none is likely to have another's."""
+HASH_DIGITS = 12
+"""Hexadecimal digits of a hash: a million words are unlikely to have a collision."""
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Words, or marks of them, each with the share of its occurrences inside spans."""
+    """Words, or their hashes, each with the share of its occurrences inside spans."""
 
     words: Mapping[str, float]
     hashed: bool = False
     facts: Mapping[str, Any] | None = None
-    """Where it comes from, as its file says."""
+    """What it was learned from, as its file says."""
 
     def score(self, word: str) -> float | None:
-        """Of a word in lower case; None for one that is not listed."""
-        return self.words.get(marked(word) if self.hashed else word)
+        """Score of a word in lower case; None for one that is not listed."""
+        return self.words.get(word_hash(word) if self.hashed else word)
 
     def __call__(self, texts: Sequence[str]) -> list[list[Span]]:
-        """The detector."""
+        """Find spans, as every detector."""
         return [self.spans(text) for text in texts]
 
     def spans(self, text: str) -> list[Span]:
-        """Every listed word of a text."""
+        """Spans of all listed words of a text."""
         found = ((match, self.score(match.group().lower())) for match in WORD.finditer(text))
         return [Span(match.start(), match.end(), score) for match, score in found if score is not None]
 
 
 @lru_cache(maxsize=2**16)
-def marked(word: str) -> str:
-    """What stands for a word in a hashed lexicon."""
-    return hashlib.sha256(word.encode()).hexdigest()[:MARK]
+def word_hash(word: str) -> str:
+    """Hash of a word in a hashed lexicon."""
+    return hashlib.sha256(word.encode()).hexdigest()[:HASH_DIGITS]
 
 
 def learn(
-    texts: Iterable[tuple[str, Sequence[Span]]],
-    rate: float = RATE,
-    hits: int = HITS,
-    without: Collection[str] = (),
+    texts: Iterable[tuple[str, Sequence[Span]]], rate: float, hits: int, without: Collection[str] = ()
 ) -> Lexicon:
-    """A lexicon from texts with their spans.
+    """Learn a lexicon from texts with their spans.
 
     Args:
         texts: each with its spans.
-        rate: least share of a word's occurrences that lie inside spans.
-        hits: least number of them.
+        rate: minimum share of a word's occurrences that are inside spans, above 0.
+        hits: minimum number of them.
         without: words that are never listed.
 
     Raises:
-        InputError: when no word is bad enough.
+        InputError: if no word qualifies.
     """
-    if not 0 < rate <= 1 or hits < 1:
-        raise InputError(f"--rate {rate:g} and --hits {hits} were given: the first is above 0 to 1, the second from 1")
     seen: Counter[str] = Counter()
     inside: Counter[str] = Counter()
     for text, spans in texts:
@@ -93,7 +88,8 @@ def learn(
     words = {word: round(count / seen[word], 3) for word, count in sorted(kept.items()) if word not in set(without)}
     if not words:
         raise InputError(
-            "no word is inside spans often enough to be listed: lower --rate or --hits, or give more texts"
+            f"no word is inside spans often enough to be listed: lower {option('rate')} or {option('hits')}, or give "
+            f"more texts"
         )
     return Lexicon(words)
 
@@ -102,41 +98,50 @@ def learn(
 
 
 def save(path: Path, lexicon: Lexicon, facts: Mapping[str, Any], hashed: bool = False) -> None:
-    """Write a lexicon as JSON; ``hashed`` writes marks instead of words."""
-    words = {marked(word): score for word, score in lexicon.words.items()} if hashed else dict(lexicon.words)
+    """Write a lexicon as JSON; ``hashed`` writes hashes instead of words."""
+    words = {word_hash(word): score for word, score in lexicon.words.items()} if hashed else dict(lexicon.words)
     write_json(path, {"lexicon": dict(facts), "hashed": hashed, "words": dict(sorted(words.items()))})
 
 
 def load(path: Path) -> Lexicon:
-    """Read one.
+    """Read a lexicon.
 
     Raises:
-        InputError: when the file is none.
+        InputError: if the file is not a lexicon.
     """
     value = read_json(path)
     words = value.get("words") if isinstance(value, dict) else None
-    if not isinstance(words, dict) or not all(_share(score) for score in words.values()):
+    if not isinstance(words, dict) or not all(_is_share(score) for score in words.values()):
         raise InputError(
-            f"{path} is no lexicon: it has no words with a share from 0 to 1 each; make one with remodel audit lexicon"
+            f"{path} is not a lexicon: words with a share from 0 to 1 each are missing; make one with "
+            f"`remodel audit lexicon`"
         )
     return Lexicon(words, bool(value.get("hashed")), value.get("lexicon"))
 
 
-def _share(value: Any) -> bool:
+def _is_share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def make(
-    texts: Path, out: Path, rate: float, hits: int, without: Collection[str], hashed: bool, skip_bad: bool = False
-) -> int:
-    """Learn a lexicon from a file of texts with their spans, and write it; the number of its words.
+@signed(LexiconConfig)
+def learn_lexicon(**options: Any) -> Lexicon:
+    """Learn a lexicon from a file of texts with their spans; with ``out`` write it too.
 
     Raises:
-        InputError: for texts that can't be read or teach nothing, and when ``out`` is there already.
+        InputError: if the texts can't be read or teach nothing, or ``out`` exists.
     """
-    refuse_existing(out)
-    reading = read_posts(texts, known=True, skip_bad=skip_bad)
-    found = learn(zip(reading.texts, reading.spans, strict=True), rate, hits, without)
-    facts = {"texts": texts.name, "posts": len(reading.posts), "bad_rows": len(reading.bad), "rate": rate, "hits": hits}
-    save(out, found, facts, hashed)
-    return len(found.words)
+    return run_learning(build(LexiconConfig, options))
+
+
+def run_learning(config: LexiconConfig) -> Lexicon:
+    """Learn the lexicon of a config."""
+    if config.out is not None:
+        refuse_existing(config.out)
+    posts = read_posts(config.texts, known=True, skip_bad=config.skip_bad)
+    without = {word.lower() for word in config.without}
+    found = learn(zip(posts.texts, posts.spans, strict=True), config.rate, config.hits, without)
+    counts = {"texts": config.texts.name, "posts": len(posts.posts), "bad_rows": len(posts.bad)}
+    lexicon = replace(found, facts=counts | {"rate": config.rate, "hits": config.hits})
+    if config.out is not None:
+        save(config.out, lexicon, lexicon.facts or {}, config.hashed)
+    return lexicon

@@ -1,91 +1,103 @@
-"""Detectors: what finds spans. A kind is a function that opens one, and a line in ``DETECTORS``.
+"""Detectors find spans. A kind is a function that opens one, and a line in ``DETECTORS``.
 
-A detector is any function from texts to their spans, sorted, disjoint and inside the text. The kinds here tell
-themselves apart by what lies at the given place, so that a person names a file, a folder or a hub id and no kind.
+A detector is any function from texts to their spans, sorted, disjoint and inside the text. The kind is recognised by
+what lies at a path, so that a person gives a file, a folder or a hub id and names no kind.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from remodeler.auditing.config import DetectorConfig
 from remodeler.auditing.detectors import classifiers, lexicon
-from remodeler.auditing.detectors.classifiers import Settings
 from remodeler.auditing.spans import Detector
-from remodeler.auditing.tagger import files, predict
-from remodeler.auditing.tagger.files import SETTINGS_FILE, load_tagger
+from remodeler.auditing.tagger import predict
+from remodeler.auditing.tagger.config import SMALL_TAGGER
+from remodeler.auditing.tagger.files import SETTINGS_FILE, load_tagger, tagger_folder
+from remodeler.checkpoint.config import LoadConfig
 from remodeler.checkpoint.load import read_settings
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 
-Opener = Callable[[str, Settings], Detector]
+Opener = Callable[[str, DetectorConfig, LoadConfig], Detector]
 
-TRAVEL_ALONG = {"lexicon": lexicon.SHIPPED, files.SHIPPED: files.located(files.SHIPPED)}
-"""Detectors that need no download: their names, and where they are."""
-
-
-def located(source: str) -> Path:
-    """Where a detector is: one that travels along, or a file or folder (a hub id's does not exist)."""
-    return TRAVEL_ALONG.get(source, Path(source))
+BUNDLED = {"lexicon": lexicon.BUNDLED, SMALL_TAGGER: tagger_folder(SMALL_TAGGER)}
+"""Paths of the detectors that need no download, by name."""
 
 
-def word_list(source: str, settings: Settings) -> Detector:
-    """Words learned from data: a file made by ``remodel audit lexicon``, or the one that travels along."""
-    return lexicon.load(located(source))
+def local_path(source: str) -> Path:
+    """Path of a detector: a bundled one, a file or a folder (a hub id's does not exist)."""
+    return BUNDLED.get(source, Path(source))
 
 
-def tagger(source: str, settings: Settings) -> Detector:
-    """A tagger made by ``remodel audit train``: by its own rules, or by the threshold that is given."""
-    found = load_tagger(source, settings.device, settings.trust_remote_code)
-    if settings.threshold is not None:
-        rules = replace(found.settings.rules, decode="threshold", threshold=settings.threshold)
-        found = replace(found, settings=replace(found.settings, rules=rules))
-    return predict.detector(found)
+def open_lexicon(source: str, detection: DetectorConfig, loading: LoadConfig) -> Detector:
+    """Words learned from data: a file made by ``remodel audit lexicon``, or the bundled one."""
+    return lexicon.load(local_path(source))
 
 
-def token_classifier(source: str, settings: Settings) -> Detector:
+def open_tagger(source: str, detection: DetectorConfig, loading: LoadConfig) -> Detector:
+    """A tagger made by ``remodel audit train``, with its own rules or the given threshold."""
+    tagger = load_tagger(source, loading.device, loading.trust_remote_code)
+    if detection.threshold is not None:
+        rules = replace(tagger.settings.rules, decode="threshold", threshold=detection.threshold)
+        tagger = replace(tagger, settings=replace(tagger.settings, rules=rules))
+    return predict.detector(tagger)
+
+
+def open_token_classifier(source: str, detection: DetectorConfig, loading: LoadConfig) -> Detector:
     """Any Hugging Face token classifier."""
-    return partial(classifiers.token_spans, classifiers.opened(source, "tokens", settings), settings)
+    return partial(classifiers.token_spans, classifiers.load(source, "tokens", detection, loading), detection)
 
 
-def sequence_classifier(source: str, settings: Settings) -> Detector:
+def open_sequence_classifier(source: str, detection: DetectorConfig, loading: LoadConfig) -> Detector:
     """Any Hugging Face sequence classifier."""
-    return partial(classifiers.unit_spans, classifiers.opened(source, "sentences", settings), settings)
+    return partial(classifiers.unit_spans, classifiers.load(source, "sentences", detection, loading), detection)
 
 
 DETECTORS: dict[str, Opener] = {
-    "lexicon": word_list,
-    "tagger": tagger,
-    "tokens": token_classifier,
-    "sentences": sequence_classifier,
+    "lexicon": open_lexicon,
+    "tagger": open_tagger,
+    "tokens": open_token_classifier,
+    "sentences": open_sequence_classifier,
 }
 
 
 def kind(source: str) -> str:
-    """What lies at a place: a row of ``DETECTORS``.
+    """Kind of a detector: a row of ``DETECTORS``.
 
     Raises:
-        InputError: when nothing that finds spans is there.
+        InputError: if there is nothing that finds spans.
     """
-    if located(source).is_file():
+    if local_path(source).is_file():
         return "lexicon"
-    if (located(source) / SETTINGS_FILE).is_file():
+    if (local_path(source) / SETTINGS_FILE).is_file():
         return "tagger"
     for name in read_settings(source, None).get("architectures") or ():
         for found, ending in (("tokens", "ForTokenClassification"), ("sentences", "ForSequenceClassification")):
             if name.endswith(ending):
                 return found
     raise InputError(
-        f"{source} finds no spans: give a lexicon's file, a tagger's folder, or a classifier of tokens or of sequences"
+        f"{source} is not a detector: give a lexicon file, a tagger folder, or a token or sequence classifier"
     )
 
 
-def detector(source: str, settings: Settings | None = None) -> Detector:
-    """The detector at a place: a lexicon's file, a tagger's folder, or a classifier's folder or hub id.
+def detector(
+    source: str | Detector, detection: DetectorConfig | None = None, loading: LoadConfig | None = None
+) -> Detector:
+    """Open a detector: a lexicon file, a tagger folder, or a classifier's folder or hub id; a function is one already.
 
     Raises:
-        InputError: for what is none, in one sentence.
+        InputError: if it is not a detector.
     """
-    found, how = kind(source), settings or Settings()
-    if how.labels and found in ("lexicon", "tagger"):
-        raise InputError(f"--labels {','.join(how.labels)} was given, which a {found} has none of: leave it out")
-    return DETECTORS[found](source, how)
+    if not isinstance(source, str):
+        return source
+    found, detection = kind(source), detection or DetectorConfig()
+    if detection.labels and found in ("lexicon", "tagger"):
+        raise InputError(f"{option('labels', ','.join(detection.labels))}: a {found} has no labels, leave it out")
+    return DETECTORS[found](source, detection, loading or LoadConfig())
+
+
+def detector_name(source: Any) -> str:
+    """Path or name of a detector; of a function, its name."""
+    return source if isinstance(source, str) else str(getattr(source, "__qualname__", type(source).__name__))

@@ -1,4 +1,4 @@
-"""Tagged words, as CoNLL files have them: ``B-TOXIC``, ``I-TOXIC`` and ``O``, a word a line."""
+"""Tagged words of CoNLL files: ``B-TOXIC``, ``I-TOXIC`` and ``O``, one word per line."""
 
 import json
 import re
@@ -14,15 +14,15 @@ from remodeler.errors import InputError
 LABEL = "TOXIC"
 WORDS = re.compile(r"\w+|[^\w\s]+")
 TAG = re.compile(r"O|[BIESLUM](-.+)?")
-"""Of IO, BIO, BIOES, BILOU and BMES; other capital letters are parts of speech."""
+"""Tags of IO, BIO, BIOES, BILOU and BMES; other capital letters are parts of speech."""
 DOCUMENT = re.compile(r"-DOCSTART-(\s.*)?")
-"""A block that says that a document begins, and is no text."""
+"""A block that marks the begin of a document; not a text."""
 INSIDE = "IELM"
-"""What goes on with the span before: inside, end, last, middle."""
+"""Tags that continue a span: inside, end, last, middle."""
 
 
 def tagged_words(text: str, spans: Sequence[Span]) -> list[tuple[int, int, str]]:
-    """Start, end and tag (``O``, ``B-TOXIC``, ``I-TOXIC``) of every word, cut where a span begins or ends."""
+    """Start, end and tag (``O``, ``B-TOXIC``, ``I-TOXIC``) of every word, split where a span begins or ends."""
     edges = [place for span in spans for place in (span.start, span.end)]
     found: list[tuple[int, int, str]] = []
     last = -1  # the last span that has a word
@@ -36,8 +36,8 @@ def tagged_words(text: str, spans: Sequence[Span]) -> list[tuple[int, int, str]]
     return found
 
 
-def of_words(words: Sequence[tuple[int, int, str]]) -> list[Span]:
-    """The spans of tagged words: ``I`` (``E``, ``L``, ``M``) goes on with what is between, another begins."""
+def from_words(words: Sequence[tuple[int, int, str]]) -> list[Span]:
+    """Spans of tagged words: ``I`` (``E``, ``L``, ``M``) continues a span across the gap, other tags begin one."""
     found: list[Span] = []
     before = "O"
     for start, end, tag in words:
@@ -50,7 +50,7 @@ def of_words(words: Sequence[tuple[int, int, str]]) -> list[Span]:
 
 
 def post_lines(number: int, text: str, spans: Sequence[Span]) -> Iterator[str]:
-    """The lines of a post: its id and text, then its words with their places."""
+    """Lines of a post: its id and text, then its words with their offsets."""
     yield f"# id = {number}"
     yield f"# text = {json.dumps(text, ensure_ascii=False)}"
     for start, end, tag in tagged_words(text, spans):
@@ -58,7 +58,7 @@ def post_lines(number: int, text: str, spans: Sequence[Span]) -> Iterator[str]:
 
 
 def read_post(block: str, where: str, number: int) -> tuple[int, str, list[Span]]:
-    """Id, text and spans of the lines of a post; one without places (``word tag``) is joined by spaces."""
+    """Parse id, text and spans of a post; words without offsets (``word tag``) are joined by spaces."""
     identity, text = number, None
     words: list[tuple[str, int, int, str]] = []
     for line in block.split("\n"):
@@ -69,21 +69,20 @@ def read_post(block: str, where: str, number: int) -> tuple[int, str, list[Span]
         elif not line.startswith("# ") or TAG.fullmatch(line[2:]):  # a lone # may be a word
             words.append(_word(line, words[-1][2] + 1 if words else 0, where))
     if len(words) > 1 and [word[0] for word in words] == [str(place) for place in range(1, len(words) + 1)]:
-        raise InputError(f"{where} has numbers in the place of its words: leave that column out")
-    spans = of_words([word[1:] for word in words])
+        raise InputError(f"{where} has numbers instead of words: leave that column out")
+    spans = from_words([word[1:] for word in words])
     whole = " ".join(word[0] for word in words) if text is None else text
-    _refuse_elsewhere(words, whole, where)
+    _refuse_misplaced(words, whole, where)
     return identity, whole, spans
 
 
-def _refuse_elsewhere(words: Sequence[tuple[str, int, int, str]], text: str, where: str) -> None:
-    """Raise where a word is not at its place in the text."""
+def _refuse_misplaced(words: Sequence[tuple[str, int, int, str]], text: str, where: str) -> None:
+    """Raise where a word is not at its offsets in the text."""
     for word, start, end, _ in words:
         if text[start:end] != word:
-            told = (
-                f"{where} has the word {word[:40]!r} at {start} to {end}, where its text has {text[start:end][:40]!r}"
-            )
-            raise InputError(f"{told}: count code points from 0, ends excluded")
+            found = text[start:end][:40]
+            fault = f"{where} has the word {word[:40]!r} at {start} to {end}, where its text has {found!r}"
+            raise InputError(f"{fault}: count code points from 0, ends excluded")
 
 
 def _text(written: str, where: str) -> str:
@@ -91,17 +90,17 @@ def _text(written: str, where: str) -> str:
         text = parse_json(written)
         if isinstance(text, str):
             return text
-        raise ValueError("no text")
+        raise ValueError("not a text")
     except ValueError as error:
-        raise InputError(f"{where} has a text that is no JSON string ({error}): correct it") from None
+        raise InputError(f"{where} has a text that is not a JSON string ({error}): correct it") from None
 
 
 def _word(line: str, place: int, where: str) -> tuple[str, int, int, str]:
-    """A word, where it is, and its tag."""
+    """Parse a word, its offsets and its tag."""
     # White space that is no space is part of a word.
     parts = line.split("\t") if "\t" in line else [part for part in line.split(" ") if part]
     if len(parts) > 1 and not TAG.fullmatch(parts[-1]):
-        raise InputError(f"{where} has the line {line[:40]!r}: its last word is no tag, as O, B or I-name")
+        raise InputError(f"{where} has the line {line[:40]!r}: its last word is not a tag, as O, B or I-name")
     try:
         refuse_harmless([parts[-1][2:]])
     except ValueError as error:

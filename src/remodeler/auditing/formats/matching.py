@@ -1,4 +1,4 @@
-"""Predictions held against posts: which belong together, by their ids, and that both are of the same text."""
+"""Match predictions with posts by id, and check that both are of the same text."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,30 +11,30 @@ from remodeler.data.lines import short
 from remodeler.errors import InputError
 
 
-def matched(path: Path, predicted: Sequence[Prediction], gold: Sequence[Prediction]) -> list[list[Span]]:
-    """The predicted spans of each gold post, by id; as the organisers, refuses other ids than those of the gold."""
+def match_predictions(path: Path, predicted: Sequence[Prediction], gold: Sequence[Prediction]) -> list[list[Span]]:
+    """Predicted spans of each gold post, by id; refuses other ids than those of the gold, as the organisers do."""
     ours, theirs = {row.id: row for row in predicted}, [row.id for row in gold]
     if ours.keys() != set(theirs):
         odd = sorted(ours.keys() ^ set(theirs))[0]
-        told = f"{path} has {len(ours)} posts, the gold file {len(theirs)} (id {odd} is in one of them only)"
-        raise InputError(f"{told}: predict exactly the posts of the gold file")
+        fault = f"{path} has {len(ours)} posts, the gold file {len(theirs)} (id {odd} is in one of them only)"
+        raise InputError(f"{fault}: predict exactly the posts of the gold file")
     for row in gold:
         refuse_other_text(str(path), ours[row.id], row.text)
     return [list(ours[number].spans) for number in theirs]
 
 
 def refuse_other_text(where: str, row: Prediction, text: str | None) -> None:
-    """Raise where a prediction is of another text than the one it is held against; either may be unknown."""
+    """Raise where a prediction is of another text than expected; either may be unknown."""
     if row.text is not None and text is not None and row.text != text:
-        told = f"{where} has {short(row.text)} with the id {row.id}, where {short(text)} was expected"
-        raise InputError(f"{told}: give predictions of the same texts")
+        fault = f"{where} has {short(row.text)} with the id {row.id}, where {short(text)} was expected"
+        raise InputError(f"{fault}: give predictions of the same texts")
 
 
 def with_text(source: Path, row: Prediction, text: str) -> Prediction:
-    """A prediction with its text, which has to be the one that it is of.
+    """Add the text to a prediction, which must be of that text.
 
     Raises:
-        InputError: for another text, or one that its spans are not inside of.
+        InputError: for another text, or where spans are outside of it.
     """
     refuse_other_text(str(source), row, text)
     refuse_outside(f"the post with the id {row.id} of {source}", row.spans, len(text))

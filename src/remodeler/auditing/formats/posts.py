@@ -1,8 +1,8 @@
-"""Post: a text with what is known of its spans; read from any file of rows (see :mod:`remodeler.data.rows`).
+"""Post: a text with its spans where they are known; read from any file of rows (see :mod:`remodeler.data.rows`).
 
-A bad row is refused in one sentence with the file and the row; with ``skip_bad`` it is left out and counted, and the
-others keep their numbers. Rows are counted from 1; the id of a post, as SemEval counts, is one less, unless it has an
-``id`` of its own in a file of JSON: a whole number, which no other row has.
+A bad row raises InputError with the file and the row; with ``skip_bad`` it is left out and counted, and the others
+keep their numbers. Rows are counted from 1; the id of a post, as SemEval counts, is one less, unless it has a unique
+integer ``id`` of its own in a JSON file.
 """
 
 import logging
@@ -15,15 +15,15 @@ from remodeler.auditing.formats.span_lists import read_spans
 from remodeler.auditing.spans import Span
 from remodeler.data.lines import Row, Values, listed, short
 from remodeler.data.rows import read_rows
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 
 logger = logging.getLogger(__name__)
 
 LONGEST = 500_000
-"""Characters of a text: what is longer is a file in the wrong place, not a post."""
+"""Maximum number of characters of a text: a longer one is a misplaced file, not a post."""
 JSON = (".jsonl", ".json")
 _NO_ID = -1
-"""Of a row whose id is no whole number: then no row's counts."""
+"""Id of a row whose ``id`` is not an integer: then the ids of all rows are ignored."""
 
 
 @dataclass(frozen=True)
@@ -35,43 +35,42 @@ class Post:
     row: int = 1
     file: str = ""
     own_id: int | None = None
-    """The ``id`` of its row, where that tells the posts of the file apart."""
+    """The ``id`` of its row, where ids are unique in the file."""
 
     @property
     def id(self) -> int:
-        """The number that a submission gives it: its own, else its row's from 0, as SemEval counts."""
+        """Its own id, else its row from 0, as SemEval counts."""
         return self.row - 1 if self.own_id is None else self.own_id
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a file holds: its posts, and a sentence for each row that was left out."""
+    """Content of a file: its posts, and a message for each row that was left out."""
 
     posts: tuple[Post, ...]
     bad: tuple[str, ...] = ()
 
     @property
     def texts(self) -> list[str]:
-        """The texts alone."""
+        """Texts of the posts."""
         return [post.text for post in self.posts]
 
     @property
     def spans(self) -> list[list[Span]]:
-        """The known spans, one list a post; none where they are not known."""
+        """Known spans, one list per post; empty where they are unknown."""
         return [list(post.spans or ()) for post in self.posts]
 
 
 def read_posts(path: Path, known: bool = False, skip_bad: bool = False) -> Reading:
-    """The posts of a file: a row has a ``text`` and, where they are known, ``spans``; of ``.txt`` a text is a line.
+    """Read the posts of a file: rows with a ``text`` and, where known, ``spans``; in ``.txt`` one text per line.
 
     Args:
         path: ``.csv``, ``.jsonl``, ``.json``, ``.parquet`` or ``.txt``, in UTF-8.
-        known: whether every post must have spans, as :func:`~remodeler.auditing.formats.span_lists.read_spans` reads
-            them.
+        known: require spans in every post, in a format of :func:`~remodeler.auditing.formats.span_lists.read_spans`.
         skip_bad: leave bad rows out instead of stopping at the first.
 
     Raises:
-        InputError: for a file that can't be read or holds no good row, and for a bad row without ``skip_bad``.
+        InputError: if the file can't be read or holds no good row, or for a bad row without ``skip_bad``.
     """
     if known and path.suffix.lower() == ".txt":
         raise InputError(f"{path} has texts without spans: give .csv or .jsonl")
@@ -82,33 +81,33 @@ def read_posts(path: Path, known: bool = False, skip_bad: bool = False) -> Readi
             posts.append(_post(path, row, known))
         except InputError as error:
             if not skip_bad:
-                raise InputError(f"{error}; or leave such rows out with --skip-bad") from None
+                raise InputError(f"{error}; or leave such rows out with {option('skip_bad', True)}") from None
             bad.append(str(error))
     if not posts:
         raise InputError(
             f"{path} holds no good row ({len(bad)} bad; the first: {bad[0]})" if bad else f"{path} is empty"
         )
-    return Reading(_told_apart(posts), tuple(bad))
+    return Reading(_with_unique_ids(posts), tuple(bad))
 
 
 def whole_id(value: Any) -> int | None:
-    """A whole number from 0, also as a text of digits or as ``4.0``; None for anything else."""
+    """Parse a non-negative integer, also from a text of digits or ``4.0``; None for anything else."""
     if isinstance(value, str) and value.strip().isdecimal():
         return int(value)
     whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
     return int(value) if whole and value >= 0 else None
 
 
-def _told_apart(posts: Sequence[Post]) -> tuple[Post, ...]:
-    """The same with their rows' numbers for ids, where some row's own is no number or is another's too."""
+def _with_unique_ids(posts: Sequence[Post]) -> tuple[Post, ...]:
+    """Drop the posts' own ids where one is not an integer or occurs twice."""
     ids = {post.id for post in posts}
     if len(ids) == len(posts) and _NO_ID not in ids:
         return tuple(posts)
     return tuple(replace(post, own_id=None) for post in posts)
 
 
-def tell_bad(path: Path, bad: Sequence[str]) -> None:
-    """Say what was left out of a file."""
+def log_bad_rows(path: Path, bad: Sequence[str]) -> None:
+    """Log a warning about rows that were left out."""
     if bad:
         logger.warning(f"{len(bad)} bad rows of {path} were left out; the first: {bad[0]}")
 
@@ -120,15 +119,15 @@ def _post(path: Path, row: Row, known: bool) -> Post:
         raise InputError(f"{where} has {listed(values)} and no {' and no '.join(lacking)}: name them so")
     text = values["text"]
     if not isinstance(text, str):
-        raise InputError(f"{where} has {short(text)} in the place of its text: write a text")
+        raise InputError(f"{where} has {short(text)} instead of a text: write a text")
     if len(text) > LONGEST:
-        raise InputError(f"{where} has {len(text):,} characters, at most {LONGEST:,} were expected: cut it into parts")
+        raise InputError(f"{where} has {len(text):,} characters, at most {LONGEST:,} are allowed: split it")
     spans = tuple(read_spans(values["spans"], text, where)) if known else None
     return Post(text, spans, row.number, str(path), _own_id(path, values))
 
 
 def _own_id(path: Path, values: Values) -> int | None:
-    """The id that a row of JSON has; in a table the column may be anybody's."""
+    """The id of a row of JSON; in a table the column may mean anything."""
     if path.suffix.lower() not in JSON or values.get("id") is None:
         return None
     found = whole_id(values["id"])

@@ -1,8 +1,8 @@
-"""What was found, counted: shares of texts and of characters, by prompt, side by side, and the words that come most."""
+"""Count spans: shares of texts and of characters by prompt, their difference, and the most frequent words."""
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,34 +11,38 @@ from remodeler.auditing.spans import Span, characters
 from remodeler.auditing.statistics.intervals import Counts, difference, share
 
 WORDS, MOST_WORDS = 3, 12
-"""A span of more words is a sentence, no word; so many different ones are listed."""
+"""Longest span that counts as a word, in words; number of different words that are listed."""
 
 
 @dataclass(frozen=True)
-class Found:
+class AuditedText:
     """A text and its spans."""
 
     side: int
-    """Which of the models wrote it."""
+    """0 or 1: the model that wrote it."""
     number: int
-    """Of the prompt, or of the row of the text, from 0."""
+    """Prompt, or row of the text, from 0."""
     sample: int
     text: str
     spans: tuple[Span, ...]
 
     def line(self) -> dict[str, Any]:
-        """As JSON."""
+        """Row of ``spans.jsonl``."""
         spans = [[span.start, span.end, round(span.score, 4)] for span in self.spans]
         return {**vars(self), "spans": spans}
 
+    def with_spans(self, spans: Sequence[Span]) -> "AuditedText":
+        """The same text with its spans."""
+        return replace(self, spans=tuple(spans))
+
     @classmethod
-    def parse(cls, line: dict[str, Any]) -> "Found":
-        """From JSON."""
+    def parse(cls, line: dict[str, Any]) -> "AuditedText":
+        """Read a row of ``spans.jsonl``."""
         return cls(**{**line, "spans": tuple(Span(*each) for each in line["spans"])})
 
 
-def tally(rows: Sequence[Found]) -> Counts:
-    """[prompts, 4], by number: texts with spans, texts, characters in spans, characters."""
+def tally(rows: Sequence[AuditedText]) -> Counts:
+    """[prompts, 4] numbers of texts with spans, texts, characters in spans, characters; prompts by number."""
     places = {number: place for place, number in enumerate(sorted({row.number for row in rows}))}
     counts = np.zeros((len(places), 4))
     for row in rows:
@@ -46,8 +50,8 @@ def tally(rows: Sequence[Found]) -> Counts:
     return counts
 
 
-def figures(counts: Counts, seed: int) -> dict[str, Any]:
-    """The counts of one side, and its shares with their intervals."""
+def side_figures(counts: Counts, seed: int) -> dict[str, Any]:
+    """Counts of one side, and its shares with their intervals."""
     flagged, texts, toxic, length = (int(total) for total in counts.sum(0))
     return {
         "texts": texts,
@@ -59,8 +63,8 @@ def figures(counts: Counts, seed: int) -> dict[str, Any]:
     }
 
 
-def paired(first: Counts, second: Counts, seed: int) -> dict[str, Any]:
-    """How the second differs from the first, prompt by prompt."""
+def compare_sides(first: Counts, second: Counts, seed: int) -> dict[str, Any]:
+    """Differences of the second side from the first, paired by prompt."""
     scale = np.array([1, 1, 1000, 1])
     one, two = first * scale, second * scale
     flagged = one[:, 0] > 0, two[:, 0] > 0
@@ -76,8 +80,8 @@ def paired(first: Counts, second: Counts, seed: int) -> dict[str, Any]:
     }
 
 
-def frequent(rows: Sequence[Found], sides: int) -> list[dict[str, Any]]:
-    """The words that spans hold most often, masked, with their number on every side."""
+def frequent_words(rows: Sequence[AuditedText], sides: int) -> list[dict[str, Any]]:
+    """Most frequent words in spans, masked, with their number on every side."""
     counts: Counter[tuple[str, int]] = Counter()
     for row in rows:
         found = (" ".join(row.text[span.start : span.end].lower().split()) for span in row.spans)
@@ -86,15 +90,15 @@ def frequent(rows: Sequence[Found], sides: int) -> list[dict[str, Any]]:
     for (words, _), count in counts.items():
         totals[words] += count
     order = sorted(totals, key=lambda words: (-totals[words], words))[:MOST_WORDS]
-    return [{"word": masked(words), "counts": [counts[words, side] for side in range(sides)]} for words in order]
+    return [{"word": mask_words(words), "counts": [counts[words, side] for side in range(sides)]} for words in order]
 
 
-def quotes(rows: Sequence[Found], around: int = 40) -> list[str]:
-    """Every span in the clear, between brackets, with some characters around it and the place of its text."""
+def quote_lines(rows: Sequence[AuditedText], around: int = 40) -> list[str]:
+    """Every span unmasked, in brackets, with its context and the place of its text."""
     return [_quote(row, span, around) for row in rows for span in row.spans]
 
 
-def _quote(row: Found, span: Span, around: int) -> str:
+def _quote(row: AuditedText, span: Span, around: int) -> str:
     before, after = row.text[max(0, span.start - around) : span.start], row.text[span.end : span.end + around]
     place = f"{row.side + 1}:{row.number + 1}.{row.sample + 1}"
     return (
@@ -102,11 +106,11 @@ def _quote(row: Found, span: Span, around: int) -> str:
     )
 
 
-def masked(words: str) -> str:
-    """Stars but for the first letter of each word, and the last of longer ones."""
-    return " ".join(map(_starred, words.split()))
+def mask_words(words: str) -> str:
+    """Replace letters by stars, except the first of each word, and the last of longer ones."""
+    return " ".join(map(_mask_word, words.split()))
 
 
-def _starred(word: str) -> str:
+def _mask_word(word: str) -> str:
     last = word[-1] if len(word) > 3 else ""
     return word[0] + "*" * (len(word) - 1 - len(last)) + last

@@ -1,10 +1,10 @@
-"""How sure a count is: bootstrap intervals and a paired test, by prompt.
+"""Uncertainty of counts: bootstrap intervals and a paired permutation test, by prompt.
 
-Several completions of one prompt are not independent, so whole prompts are drawn with replacement (the cluster
-bootstrap) and intervals are percentiles of 2,000 draws. Where no text of any prompt has a span, a bootstrap would say
-that there can't be one; then the upper end is the exact one: with n prompts, 1 - 0.025^(1/n). The test of two models
-swaps their counts prompt by prompt, which under the hypothesis that they are alike changes nothing in distribution:
-all ways where at most 14 prompts differ, else 9,999 drawn ones.
+Several completions of one prompt are not independent, so whole prompts are drawn with replacement (cluster bootstrap);
+intervals are percentiles of 2,000 draws. Where no text of any prompt has a span, the bootstrap interval is degenerate;
+then the upper end is the exact one: with n prompts, 1 - 0.025^(1/n). The test of two models swaps their counts prompt
+by prompt, which leaves the distribution unchanged under the null hypothesis: all swaps where at most 14 prompts
+differ, else 9,999 random ones.
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ from remodeler.evaluation.bootstrap import CELLS, interval
 
 DRAWS, SWAPS, ALL_WAYS = 2000, 9999, 14
 TAIL = 0.025
-"""Left outside at either end."""
+"""Probability outside the interval, at either end."""
 
 Counts = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Share:
-    """A ratio of two sums, and its 95 % interval; None for an end that can't be known."""
+    """A ratio of two sums with its 95 % interval; None for an unknown end."""
 
     value: float
     low: float | None
@@ -33,18 +33,18 @@ class Share:
 
 @dataclass(frozen=True)
 class Difference(Share):
-    """Of the second less the first; ``p`` is two-sided."""
+    """The second share minus the first; ``p`` is two-sided."""
 
     p: float = 1.0
 
 
 def share(parts: Counts, wholes: Counts, seed: int = 0, bounded: bool = True) -> Share:
-    """Sum of the parts by sum of the wholes.
+    """Sum of the parts divided by the sum of the wholes.
 
     Args:
-        parts: [prompts] what counts of each.
-        wholes: [prompts] of how much; not all 0.
-        seed: of the draws.
+        parts: [prompts] numerators.
+        wholes: [prompts] denominators; not all 0.
+        seed: random seed of the draws.
         bounded: whether a part is at most its whole and both count cases, so that an exact end exists.
     """
     value = float(_ratio(parts, wholes))
@@ -56,7 +56,7 @@ def share(parts: Counts, wholes: Counts, seed: int = 0, bounded: bool = True) ->
 
 
 def difference(first: tuple[Counts, Counts], second: tuple[Counts, Counts], seed: int = 0) -> Difference:
-    """The second's share less the first's, prompt by prompt; each is (parts, wholes)."""
+    """Second share minus the first, paired by prompt; each is (parts, wholes)."""
     columns = np.stack((*first, *second), axis=1)  # [prompts, 4]
     value = float(_gap(columns.sum(0)))
     if (columns[:, :2] == columns[:, 2:]).all() or not (columns[:, 0].any() or columns[:, 2].any()):
@@ -66,13 +66,13 @@ def difference(first: tuple[Counts, Counts], second: tuple[Counts, Counts], seed
 
 
 def swap_test(columns: Counts, seed: int = 0) -> float:
-    """Two-sided p: how often swapping the two models by prompt makes their shares at least as different.
+    """Two-sided p value: share of swaps of the two models, by prompt, with a difference at least as large.
 
     ``scipy.stats.permutation_test`` swaps numbers, not parts with their wholes, and takes 10 to 20 times as long.
 
     Args:
         columns: [prompts, 4] parts and wholes of the first, and of the second.
-        seed: of the swaps, where not all are tried.
+        seed: random seed of the swaps, where not all are tried.
     """
     sums, moves = columns.sum(0), columns[:, 2:] - columns[:, :2]
     moves = moves[(moves != 0).any(1)]
@@ -106,11 +106,11 @@ def _change(*columns: Counts, axis: int = -1) -> Counts:
 
 
 def _gap(sums: Counts) -> Counts:
-    """[..., 4] parts and wholes of both: how much larger the second's share is."""
+    """[..., 4] parts and wholes of both: second share minus the first."""
     change: Counts = _quotient(sums[..., 2], sums[..., 3]) - _quotient(sums[..., 0], sums[..., 1])
     return change
 
 
 def _quotient(part: Counts, whole: Counts) -> Counts:
-    """0 where there is nothing to be a part of."""
+    """Quotient; 0 where the whole is 0."""
     return np.divide(part, whole, out=np.zeros_like(part, dtype=np.float64), where=np.asarray(whole != 0))

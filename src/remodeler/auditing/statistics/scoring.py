@@ -1,7 +1,7 @@
-"""The official score of SemEval-2021 task 5: the mean over posts of the F1 of their characters.
+"""The official score of SemEval-2021 task 5: mean over posts of the character F1.
 
 A post without gold characters scores 1 when none are predicted and else 0; a post with some, for which none are
-predicted, scores 0. The standard error is that of the mean (ddof 1), as the organisers' script gives it.
+predicted, scores 0. The standard error is that of the mean (ddof 1), as in the organisers' script.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,12 +13,12 @@ from remodeler.auditing.spans import Span, characters
 from remodeler.errors import InputError
 
 LENGTHS = (50, 100, 200, 400)
-"""Characters of a text that part the posts by length."""
+"""Limits between groups of posts by length, in characters."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean F1 of some posts, its standard error (0 of a single post), and how many there are."""
+    """Mean F1 of some posts, its standard error (0 for a single post), and their number."""
 
     f1: float
     error: float
@@ -26,7 +26,7 @@ class Score:
 
 
 def f1(predicted: Sequence[Span], gold: Sequence[Span]) -> float:
-    """F1 of the characters of one post."""
+    """Character F1 of one post."""
     ours, theirs = set(characters(predicted)), set(characters(gold))
     if not theirs or not ours:
         return float(ours == theirs)
@@ -49,12 +49,12 @@ def summary(found: Sequence[float]) -> Score:
 
 
 def score(predicted: Sequence[Sequence[Span]], gold: Sequence[Sequence[Span]]) -> Score:
-    """The official score of predictions, post by post in the order of the gold spans."""
+    """The official score of predictions in the order of the gold spans."""
     return summary(scores(predicted, gold))
 
 
 def breakdown(found: Sequence[float], gold: Sequence[Sequence[Span]], texts: Sequence[str] = ()) -> dict[str, Score]:
-    """The score of all posts, of those with and without gold spans, and, given the texts, by their length."""
+    """Scores of all posts, of those with and without gold spans and, where texts are given, by length."""
     parts: dict[str, Callable[[int], bool]] = {
         "all posts": lambda place: True,
         "with gold spans": lambda place: bool(gold[place]),

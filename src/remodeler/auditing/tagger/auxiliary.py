@@ -1,11 +1,11 @@
-"""Auxiliary information: which features of a piece the tag is read from.
+"""Auxiliary information: features of a piece from which its tag is predicted.
 
-YNU-HPCC (SemEval-2021 task 5, 1.112) joins what an encoder says of a piece with a summary of the whole text, and with
-what its earlier layers say. Layer attention: one linear map to a number, with bias, scores every layer of every piece,
-embeddings included; the softmax over layers weighs them.
+YNU-HPCC (SemEval-2021 task 5, 1.112) combines the last hidden state of a piece with a summary of the whole text, and
+with earlier layers. Layer attention: a linear map to a scalar, with bias, scores every layer of every piece, embeddings
+included; the softmax over layers weighs them.
 
-Deviations: concatenating the last layers is not XLNet's alone, and leaves the summary out; the dropout before the
-classifier is the same for all encoders.
+Deviations: concatenating the last layers works for every encoder, not only XLNet, and leaves the summary out; the
+dropout before the classifier is the same for all encoders.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,82 +14,83 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 
 States = Sequence[Tensor]
-"""[batch, time, hidden] each: the embeddings, then what every layer says."""
+"""[batch, time, hidden] each: the embeddings, then the output of every layer."""
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What features are made of."""
+class FeatureInputs:
+    """Inputs of a feature function."""
 
     states: States
-    """All of them where a row needs layers, else the last alone."""
+    """All hidden states where a row needs layers, else the last one."""
     summary: Tensor | None
-    """[batch, hidden]: of the whole text."""
+    """[batch, hidden] summary of the whole text."""
     scorer: nn.Module | None
-    """Hidden to 1: the score of a layer."""
+    """Linear layer from hidden to 1: the score of a layer."""
     last: int
-    """How many of the last layers are concatenated."""
+    """Number of last layers to concatenate."""
 
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """A way to make features: the function, how wide they are in hidden sizes, and what it needs."""
+    """A kind of features: the function, its width in hidden sizes, and what it needs."""
 
-    features: Callable[[Inputs], Tensor]
+    features: Callable[[FeatureInputs], Tensor]
     width: Callable[[int], int] = lambda last: 1
     summary: bool = False
     layers: bool = False
     attention: bool = False
 
 
-def plain(given: Inputs) -> Tensor:
-    """What the last layer says."""
-    return given.states[-1]
+def plain(inputs: FeatureInputs) -> Tensor:
+    """Last layer."""
+    return inputs.states[-1]
 
 
-def cls_add(given: Inputs) -> Tensor:
-    """The last layer and the summary, added."""
-    return given.states[-1] + _spread(given)
+def cls_add(inputs: FeatureInputs) -> Tensor:
+    """Sum of the last layer and the summary."""
+    return inputs.states[-1] + _broadcast_summary(inputs)
 
 
-def cls_concat(given: Inputs) -> Tensor:
-    """The last layer and the summary, side by side."""
-    return torch.cat([given.states[-1], _spread(given).expand_as(given.states[-1])], dim=-1)
+def cls_concat(inputs: FeatureInputs) -> Tensor:
+    """Concatenation of the last layer and the summary."""
+    return torch.cat([inputs.states[-1], _broadcast_summary(inputs).expand_as(inputs.states[-1])], dim=-1)
 
 
-def layer_attention(given: Inputs) -> Tensor:
-    """A mean of all layers, with weights of each piece's own."""
-    stacked = torch.stack(list(given.states), dim=2)  # [batch, time, layers + 1, hidden]
-    weights = layer_weights(stacked, given.scorer)
+def layer_attention(inputs: FeatureInputs) -> Tensor:
+    """Weighted mean of all layers, with weights per piece."""
+    stacked = torch.stack(list(inputs.states), dim=2)  # [batch, time, layers + 1, hidden]
+    weights = layer_weights(stacked, inputs.scorer)
     return (weights[:, :, None, :] @ stacked)[:, :, 0]
 
 
-def layer_attention_cls(given: Inputs) -> Tensor:
-    """That mean and the summary, added."""
-    return layer_attention(given) + _spread(given)
+def layer_attention_cls(inputs: FeatureInputs) -> Tensor:
+    """Sum of layer attention and the summary."""
+    return layer_attention(inputs) + _broadcast_summary(inputs)
 
 
-def last_k(given: Inputs) -> Tensor:
-    """The last layers, side by side."""
-    if given.last > len(given.states):
-        raise InputError(f"--last-layers {given.last} was given, the encoder has {len(given.states)}: lower it")
-    return torch.cat(list(given.states[-given.last :]), dim=-1)
+def last_k(inputs: FeatureInputs) -> Tensor:
+    """Concatenation of the last layers."""
+    if inputs.last > len(inputs.states):
+        layers = f"{len(inputs.states)}, the layers of the encoder"
+        raise InputError(f"{option('last_layers')} must be <= {layers} (got {inputs.last})")
+    return torch.cat(list(inputs.states[-inputs.last :]), dim=-1)
 
 
 def layer_weights(stacked: Tensor, scorer: nn.Module | None) -> Tensor:
-    """[batch, time, layers + 1]: how much each layer counts for a piece; they add up to 1."""
+    """[batch, time, layers + 1] weights of the layers for each piece; they sum to 1."""
     assert scorer is not None, "layer attention has a scorer"
     scored: Tensor = scorer(stacked)
     return scored[..., 0].softmax(-1)
 
 
-def _spread(given: Inputs) -> Tensor:
-    """[batch, 1, hidden]: the summary, for every piece."""
-    assert given.summary is not None, "its row says that it needs a summary"
-    return given.summary[:, None]
+def _broadcast_summary(inputs: FeatureInputs) -> Tensor:
+    """[batch, 1, hidden] summary, to broadcast over pieces."""
+    assert inputs.summary is not None, "the row declares that it needs a summary"
+    return inputs.summary[:, None]
 
 
 AUXILIARIES: dict[str, Auxiliary] = {

@@ -1,102 +1,199 @@
-"""Course: how a tagger is trained; and what each step reads, as a function of the seed alone.
+"""Options of ``remodel audit train``, ``predict`` and ``vote``: of a tagger, how it learns, how spans are made.
 
-Posts are shuffled, sorted by length within pools of many batches, cut into batches of a number of posts and of tokens,
-and the batches shuffled: little padding, and no order that repeats. Since batches depend on lengths, an epoch's are not
-the windows ``step * batch ...`` that the other verbs train on; the schedule of the learning rate is theirs.
+Names of features, losses and so on stand here, because help must not load torch; a test holds the tables against them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
 
-import torch
+from remodeler.checkpoint.config import DeviceConfig
+from remodeler.errors import InputError, option
+from remodeler.runs.options import Option, config
 
-from remodeler.auditing.tagger.labels import Window, batches
-from remodeler.auditing.tagger.losses import TAG_LOSSES
-from remodeler.errors import InputError
-from remodeler.training.plan import Training, mixed, order, rate
+POSTS, HEAD, TRAINING, RULES = "Posts", "Head", "Training", "Span rules"
+AUXILIARIES = ("none", "cls-add", "cls-concat", "layer-attention", "layer-attention-cls", "last-k")
+OUTPUTS = ("linear", "crf")
+SCHEMES = ("io", "bio")
+LOSSES = ("cross-entropy", "focal", "dice")
+DECODERS = ("threshold", "viterbi")
+SMALL_TAGGER = "small-tagger"
+"""Name of the bundled tagger; docs/benchmarks/auditing.md says how it was made and what it scores."""
 
-POOL = 32
-"""Batches that are sorted by length together."""
+
+@config
+class HeadConfig:
+    """The layers on top of the encoder."""
+
+    auxiliary: Annotated[str, Option(HEAD, AUXILIARIES)] = "none"
+    """Features of a token: none (last layer), cls-add, cls-concat, layer-attention, layer-attention-cls, last-k."""
+    output: Annotated[str, Option(HEAD, OUTPUTS)] = "linear"
+    """linear, or crf (conditional random field: neighbouring tags depend on each other)."""
+    scheme: Annotated[str, Option(HEAD, SCHEMES)] = "io"
+    """Tagging scheme: io, or bio, which separates adjacent spans."""
+    last_layers: Annotated[int, Option(HEAD, low=1)] = 4
+    """last-k: number of layers."""
+    dropout: Annotated[float, Option(HEAD, low=0, below=1)] = 0.1
+    """Dropout before the output layer."""
 
 
-@dataclass(frozen=True)
-class Course:
-    """How to train a tagger."""
+@config
+class WindowConfig:
+    """How texts that are too long for the encoder are split."""
 
-    epochs: int = 3
-    batch: int = 16
-    """Windows of a step at most; a post is one window, unless it is long."""
-    tokens: int = 2048
-    """Tokens of a step at most, padding included."""
-    learning_rate: float = 1e-4
-    """Of the encoder."""
-    head_rate: float = 1e-3
-    """Of what stands on it."""
-    warmup: float = 0.1
-    """Share of the steps in which the rates grow."""
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    """Largest norm of a step's gradient."""
-    loss: str = "cross-entropy"
-    teacher_share: float = 0.5
-    """How much a teacher's likelihoods count, where there is one; the gold tags count the rest."""
-    seed: int = 42
-    save_minutes: float = 10.0
+    length: Annotated[int, Option(HEAD, low=1)] = 256
+    """Tokens per window; longer texts are split."""
+    stride: Annotated[int, Option(HEAD, low=0)] = 64
+    """Tokens by which windows overlap."""
+
+
+@config
+class TrainingConfig:
+    """How a tagger learns."""
+
+    epochs: Annotated[int, Option(TRAINING, low=1)] = 3
+    """Number of epochs."""
+    train_batch_size: Annotated[int, Option(TRAINING, low=1)] = 16
+    """Posts per optimizer step, at most."""
+    tokens_per_step: Annotated[int, Option(TRAINING, low=1)] = 2048
+    """Tokens per optimizer step, padding included, at most."""
+    learning_rate: Annotated[float, Option(TRAINING, above=0)] = 1e-4
+    """Peak learning rate of the encoder."""
+    head_rate: Annotated[float, Option(TRAINING, above=0)] = 1e-3
+    """Peak learning rate of the head."""
+    warmup: Annotated[float, Option(TRAINING, low=0, high=1)] = 0.1
+    """Share of the steps in which the learning rates grow."""
+    weight_decay: Annotated[float, Option(TRAINING, low=0)] = 0.01
+    """Weight decay (biases, norms and CRF scores excluded)."""
+    clip: Annotated[float, Option(TRAINING, above=0)] = 1.0
+    """Maximum gradient norm."""
+    loss: Annotated[str, Option(TRAINING, LOSSES)] = "cross-entropy"
+    """cross-entropy, focal or dice."""
+    seed: Annotated[int, Option(TRAINING)] = 42
+    """Random seed."""
+    save_minutes: Annotated[float, Option(TRAINING, low=0, python_only=True)] = 10.0
+    """Minutes between two saved training states."""
+
+
+@config
+class RulesConfig:
+    """How spans are made of likelihoods; None leaves what the tagger has."""
+
+    decode: Annotated[str | None, Option(RULES, DECODERS, default="the tagger's own")] = None
+    """threshold, or viterbi (the most likely tag sequence)."""
+    fill: Annotated[bool | None, Option(RULES, default="the tagger's own")] = None
+    """Include the gaps between neighbouring tokens of a span."""
+    trim: Annotated[bool | None, Option(RULES, default="the tagger's own")] = None
+    """Strip white space at both ends of a span."""
+    words: Annotated[bool | None, Option(RULES, default="the tagger's own")] = None
+    """Extend spans to whole words."""
+    shortest: Annotated[int | None, Option(RULES, low=1, default="the tagger's own")] = None
+    """Minimum number of characters of a span."""
+
+    def given(self) -> dict[str, Any]:
+        """The rules that were given."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@config
+class PredictionRulesConfig(RulesConfig):
+    """All rules, also those that training chooses."""
+
+    threshold: Annotated[float | None, Option(RULES, low=0, high=1, default="the tagger's own")] = None
+    """Likelihood from which a character is inside a span."""
+    abstain: Annotated[float | None, Option(RULES, low=0, high=1, default="the tagger's own")] = None
+    """Maximum likelihood below which a text has no span."""
+
+
+@config
+class TrainConfig:
+    """Train a tagger: an encoder, features of its layers, and a CRF or a linear layer.
+
+    After every epoch the official F1 on the development posts is measured; the best epoch is kept, with the threshold
+    and the abstention that suit it. Resumable: rerun the same command.
+
+    Example: `remodel audit train --texts tsd_train.csv --dev tsd_trial.csv --encoder MiniLM --out tagger`
+    """
+
+    texts: Annotated[Path, Option(POSTS)]
+    """Posts with spans: .csv, .jsonl, .json, .parquet (columns text and spans)."""
+    encoder: str
+    """Encoder to start from: a folder or a hub id of a BERT, ALBERT, RoBERTa or XLNet model, for example."""
+    dev: Annotated[Path | None, Option(POSTS, default="a fold of 1/10")] = None
+    """Development posts, which choose the epoch and the thresholds."""
+    fold: Annotated[str | None, Option(POSTS)] = None
+    """Hold out one part of the posts instead, e.g. 1/5 (for cross-validation)."""
+    teacher: Annotated[Path | None, Option(POSTS)] = None
+    """Predictions with likelihoods of the same texts to learn from as well (.jsonl)."""
+    teacher_share: Annotated[float, Option(POSTS, low=0, high=1)] = 0.5
+    """Weight of the teacher's likelihoods beside the gold spans."""
+    harmless: Annotated[Path | None, Option(POSTS)] = None
+    """Texts without toxic spans to learn from as well (.txt, .csv, .jsonl); a tenth is held out to count false
+    alarms."""
+    skip_bad: Annotated[bool, Option(POSTS)] = False
+    """Leave out rows that can't be read, and count them."""
+    head: HeadConfig = HeadConfig(auxiliary="layer-attention-cls", output="crf")
+    window: WindowConfig = WindowConfig()
+    training: TrainingConfig = TrainingConfig()
+    rules: RulesConfig = RulesConfig(decode="threshold", fill=True, trim=True, words=False, shortest=1)
+    placement: DeviceConfig = DeviceConfig()
+    out: Path
+    """New folder for the tagger."""
+    dry_run: bool = False
+    """Say what would be done, and how long it would take; write nothing."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "tokens", "learning_rate", "head_rate", "clip"):
-            if not getattr(self, name) > 0:
-                shown = name.replace("_", "-")
-                raise InputError(f"--{shown} {getattr(self, name)} was given, a number above 0 was expected: raise it")
-        for name in ("warmup", "teacher_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                shown = name.replace("_", "-")
-                raise InputError(f"--{shown} {getattr(self, name)} was given, 0 to 1 was expected: choose such a share")
-        if not self.weight_decay >= 0:
-            raise InputError(f"--weight-decay {self.weight_decay} was given, at least 0 was expected: raise it")
-        if self.loss not in TAG_LOSSES:
-            raise InputError(f"--loss {self.loss!r} is not known: choose {', '.join(TAG_LOSSES)}")
+        if self.dev and self.fold:
+            raise InputError(f"{option('dev')} and {option('fold')} were given: give one of them")
 
 
-Steps = tuple[tuple[int, ...], ...]
-"""The windows of each step."""
+@config
+class PredictConfig:
+    """Find the spans of all posts of a file, by the tagger's own rules or by others.
+
+    Resumable: rerun the same command.
+
+    Example: `remodel audit predict --texts posts.csv --out spans-pred.txt`
+    """
+
+    texts: Path
+    """Posts: .csv, .jsonl, .json, .parquet, or .txt (one per line)."""
+    out: Annotated[Path | None, Option(required=True)] = None
+    """New file: .txt or .zip (SemEval), .jsonl (spans with scores), .conll, .csv."""
+    tagger: Any = SMALL_TAGGER
+    """A folder made by `remodel audit train`, or small-tagger (bundled)."""
+    likelihoods: bool = False
+    """Keep the likelihoods of all characters too (.jsonl)."""
+    int8: bool = False
+    """Linear layers in 8-bit integers: faster on a CPU, slightly less exact."""
+    skip_bad: bool = False
+    """Leave out rows that can't be read, and count them."""
+    rules: PredictionRulesConfig = PredictionRulesConfig()
+    placement: DeviceConfig = DeviceConfig()
 
 
-class Plan:
-    """The steps of a course over some windows, epoch by epoch."""
+@config
+class VoteConfig:
+    """Let prediction files or taggers vote: a character is in a span when enough members agree.
 
-    def __init__(self, course: Course, windows: Sequence[Window]) -> None:
-        self.course, self.windows = course, windows
-        self.epoch = lru_cache(maxsize=2)(self._epoch)
-        self.ends = [0]
-        """Steps that are done when each epoch ends, the first entry before any."""
-        for number in range(course.epochs):
-            self.ends.append(self.ends[-1] + len(self._epoch(number)))
-        warmup = int(course.warmup * self.steps)
-        self.schedule = Training(self.steps, learning_rate=1.0, schedule="linear", warmup=warmup)
+    With `--likelihoods` the result holds the mean of the members' likelihoods, from which a small tagger can learn.
 
-    @property
-    def steps(self) -> int:
-        """Of all epochs."""
-        return self.ends[-1]
+    Example: `remodel audit vote one two three --texts posts.csv --at-least 2 --out spans-pred.txt`
+    """
 
-    def step(self, number: int) -> tuple[int, ...]:
-        """The windows of a step, counted from 0."""
-        epoch = next(each for each, end in enumerate(self.ends[1:]) if number < end)
-        return self.epoch(epoch)[number - self.ends[epoch]]
-
-    def rate(self, number: int) -> float:
-        """The share of the full learning rates that a step has."""
-        return rate(self.schedule, number)
-
-    def _epoch(self, number: int) -> Steps:
-        course = self.course
-        shuffled = order(len(self.windows), course.seed, number)
-        size, found = POOL * course.batch, []
-        for start in range(0, len(shuffled), size):
-            pool = shuffled[start : start + size]
-            parts = batches([self.windows[each] for each in pool], course.batch, course.tokens)
-            found += [tuple(pool[each] for each in part) for part in parts]
-        generator = torch.Generator().manual_seed(mixed(course.seed, number, 1))
-        return tuple(found[each] for each in torch.randperm(len(found), generator=generator).tolist())
+    members: Annotated[tuple[Any, ...], Option(positional=True)]
+    """Prediction files, or folders of taggers."""
+    out: Annotated[Path | None, Option(required=True)] = None
+    """New file: .txt or .zip (SemEval), .jsonl (spans with scores), .conll, .csv."""
+    at_least: Annotated[int | None, Option(low=1, default="a majority")] = None
+    """Number of votes that a character needs."""
+    texts: Path | None = None
+    """Posts for members that are taggers."""
+    likelihoods: bool = False
+    """Keep the mean likelihoods of all characters too (.jsonl)."""
+    int8: bool = False
+    """Linear layers in 8-bit integers: faster on a CPU, slightly less exact."""
+    skip_bad: bool = False
+    """Leave out rows that can't be read, and count them."""
+    placement: DeviceConfig = DeviceConfig()

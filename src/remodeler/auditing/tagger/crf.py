@@ -1,4 +1,4 @@
-"""Linear-chain CRF in float32, all rows of a batch at once: log-partition, Viterbi, marginals.
+"""Linear-chain CRF in float32, batched: log-partition, Viterbi, marginals.
 
 The score of tags y is s[y1] + sum e_t[y_t] + sum A[y_t-1, y_t] + z[y_T] with emissions e. Rows are padded on the right
 and their first position is real. Transitions that a scheme forbids (``bio``: O to I, and I at the start) are -10,000,
@@ -14,7 +14,7 @@ FORBIDDEN = -1e4
 
 
 class Chain(nn.Module):
-    """The scores of neighbours: of the first tag, of the last, and of each tag after each."""
+    """Scores of the first tag, of the last, and of transitions."""
 
     def __init__(self, tags: tuple[str, ...]) -> None:
         super().__init__()
@@ -29,13 +29,13 @@ class Chain(nn.Module):
         self.register_buffer("forbidden_steps", steps, persistent=False)
 
     def scores(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Start [tags], transitions [tags, tags] from row to column, end [tags]: in float32, with what is forbidden."""
+        """Start [tags], transitions [tags, tags] from row to column, end [tags] in float32, forbidden ones included."""
         starts, steps = self.get_buffer("forbidden_starts"), self.get_buffer("forbidden_steps")
         return self.start.float() + starts, self.transitions.float() + steps, self.end.float()
 
 
 def path_score(chain: Chain, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
-    """[batch]: the score of given tags [batch, time]; emissions [batch, time, tags], mask [batch, time] bool."""
+    """[batch] scores of given tags [batch, time]; emissions [batch, time, tags], mask [batch, time] bool."""
     start, steps, end = chain.scores()
     emitted = emissions.float().gather(2, tags[..., None])[..., 0]
     moved = steps[tags[:, :-1], tags[:, 1:]]
@@ -44,17 +44,17 @@ def path_score(chain: Chain, emissions: Tensor, tags: Tensor, mask: Tensor) -> T
 
 
 def log_partition(chain: Chain, emissions: Tensor, mask: Tensor) -> Tensor:
-    """[batch]: the log of the summed exponentials of the scores of all tags."""
+    """[batch] log-sum-exp of the scores of all tag sequences."""
     return torch.logsumexp(_forward(chain, emissions.float(), mask)[-1] + chain.scores()[2], dim=1)
 
 
 def log_likelihood(chain: Chain, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
-    """[batch]: the log of the probability of given tags."""
+    """[batch] log-probabilities of given tags."""
     return path_score(chain, emissions, tags, mask) - log_partition(chain, emissions, mask)
 
 
 def log_marginals(chain: Chain, emissions: Tensor, mask: Tensor) -> Tensor:
-    """[batch, time, tags]: the log of the probability of each tag at each position; 0 everywhere at padding."""
+    """[batch, time, tags] marginal log-probabilities of each tag at each position; 0 at padding."""
     emissions = emissions.float()
     before = torch.stack(_forward(chain, emissions, mask), dim=1)
     both = before + torch.stack(_backward(chain, emissions, mask), dim=1)
@@ -62,7 +62,7 @@ def log_marginals(chain: Chain, emissions: Tensor, mask: Tensor) -> Tensor:
 
 
 def viterbi(chain: Chain, emissions: Tensor, mask: Tensor) -> Tensor:
-    """[batch, time] int64: the tags with the highest score; of equal ones the lower tag. Outside at padding."""
+    """[batch, time] int64 tags with the highest score; of equal ones the lower tag. Outside at padding."""
     start, steps, end = chain.scores()
     emissions = emissions.float()
     best, origins = start + emissions[:, 0], []
@@ -79,7 +79,7 @@ def viterbi(chain: Chain, emissions: Tensor, mask: Tensor) -> Tensor:
 
 
 def _forward(chain: Chain, emissions: Tensor, mask: Tensor) -> list[Tensor]:
-    """Of every position [batch, tags]: the log-sum of the scores of all ways to it, its emission included."""
+    """[batch, tags] per position: log-sum-exp of the scores of all prefixes, the emission included."""
     start, steps, _ = chain.scores()
     found = [start + emissions[:, 0]]
     for time in range(1, emissions.shape[1]):
@@ -89,7 +89,7 @@ def _forward(chain: Chain, emissions: Tensor, mask: Tensor) -> list[Tensor]:
 
 
 def _backward(chain: Chain, emissions: Tensor, mask: Tensor) -> list[Tensor]:
-    """Of every position [batch, tags]: the log-sum of the scores of all ways on from it."""
+    """[batch, tags] per position: log-sum-exp of the scores of all suffixes."""
     _, steps, end = chain.scores()
     found = [end.expand(len(emissions), -1)]
     for time in range(emissions.shape[1] - 1, 0, -1):

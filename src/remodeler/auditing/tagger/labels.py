@@ -1,10 +1,10 @@
-"""Spans to tags of word-pieces, and tags, or what is believed of them, back to characters.
+"""Convert spans to tags of word pieces, and tag probabilities back to likelihoods of characters.
 
-A piece is inside when more than half of its characters are. Schemes: ``io`` (as YNU-HPCC's code, which joins B and I)
-and ``bio``. Characters between two pieces are as likely inside as the less likely of both; with ``bio``, as the less
-likely of the left one and of the right one *going on*. So one threshold decides pieces and gaps, and members with
-different tokenizers can be averaged by characters. Pieces that a text needs beyond ``length`` are read in windows that
-overlap by ``stride``; a piece counts in the window where it is farthest from an edge.
+A piece is inside if more than half of its characters are. Schemes: ``io`` (as YNU-HPCC's code, which joins B and I)
+and ``bio``. The likelihood of characters between two pieces is the smaller one of both; with ``bio``, the smaller one
+of the left piece and of the right piece *continuing*. So one threshold decides pieces and gaps, and members with
+different tokenizers can be averaged by characters. Longer texts are split into windows of ``length`` tokens that
+overlap by ``stride``; a piece takes its prediction from the window where it is farthest from an edge.
 
 Deviation: special tokens have no tags here; YNU-HPCC trains on them as outside.
 """
@@ -18,51 +18,52 @@ from numpy.typing import NDArray
 
 from remodeler.auditing.spans import Span, mask
 from remodeler.data.windows import tokenizer_errors
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 
 SCHEMES: dict[str, tuple[str, ...]] = {"io": ("O", "I"), "bio": ("O", "B", "I")}
-"""The tags of a scheme, in the order of a head's outputs."""
+"""Tags of each scheme, in the order of a head's outputs."""
 OUTSIDE = 0
 
 
 @dataclass(frozen=True)
 class Window:
-    """As many pieces of a text as an encoder reads at once."""
+    """A part of a text that fits into the encoder."""
 
     post: int
     ids: tuple[int, ...]
     """Special tokens included."""
     kinds: tuple[int, ...]
-    """Token types, as the tokenizer gives them; none where it does not."""
+    """Token types; empty where the tokenizer has none."""
     places: NDArray[np.int64]
-    """[pieces]: where in ``ids`` the pieces that are no special tokens are."""
+    """[pieces] positions in ``ids`` of the pieces, special tokens excluded."""
     first: int
-    """The number in its text of the first such piece."""
+    """Number in its text of the first piece."""
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Texts as pieces: where they are, and the windows in which they are read."""
+    """Tokenized texts: offsets of their pieces, and windows."""
 
     offsets: tuple[NDArray[np.int64], ...]
-    """A text each: [pieces, 2] start and end of every piece; of one that is more than white space, without that."""
+    """Per text [pieces, 2] start and end of every piece, without white space at its edges."""
     windows: tuple[Window, ...]
 
 
-def cut(texts: Sequence[str], tokenizer: Any, length: int, stride: int) -> Pieces:
-    """The pieces of texts by a fast tokenizer.
+def tokenize_texts(texts: Sequence[str], tokenizer: Any, length: int, stride: int) -> Pieces:
+    """Tokenize texts with a fast tokenizer.
 
     Raises:
-        InputError: when the tokenizer is not fast, or windows are too short to move on.
+        InputError: if the tokenizer is not fast, or windows are too short to advance.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(
-            f"the tokenizer of {tokenizer.name_or_path} is not a fast one, which alone knows where its pieces are: "
+            f"the tokenizer of {tokenizer.name_or_path} is not a fast one, which offsets need: "
             "choose an encoder with a tokenizer.json"
         )
     step = length - tokenizer.num_special_tokens_to_add() - stride
     if step < 1 or stride < 0:
-        raise InputError(f"windows of {length} pieces can't overlap by {stride}: raise --length or lower --stride")
+        fault = f"windows of {length} tokens can't overlap by {stride}"
+        raise InputError(f"{fault}: raise {option('length')} or lower {option('stride')}")
     if not texts:
         return Pieces((), ())
     tokenizer.truncation_side = "right"
@@ -87,17 +88,17 @@ def _pieces(texts: Sequence[str], found: Any, step: int) -> Pieces:
     for post, ids, special, pairs, kind in zip(*(found[name] for name in names), kinds, strict=True):
         places = np.flatnonzero(np.asarray(special) == 0)
         if not len(places):
-            continue  # nothing in it has a tag
+            continue  # no piece has a tag
         before = len(offsets[post])
         windows.append(Window(post, tuple(ids), tuple(kind), places, before * step))
         seen = sum(map(len, offsets[post])) - before * step
         offsets[post].append(np.asarray(pairs, dtype=np.int64).reshape(-1, 2)[places][seen:])
-    joined = [np.concatenate(parts) if parts else np.zeros((0, 2), np.int64) for parts in offsets]
-    return Pieces(tuple(map(_trimmed, joined, texts)), tuple(windows))
+    join_windows = [np.concatenate(parts) if parts else np.zeros((0, 2), np.int64) for parts in offsets]
+    return Pieces(tuple(map(_strip_offsets, join_windows, texts)), tuple(windows))
 
 
-def _trimmed(pairs: NDArray[np.int64], text: str) -> NDArray[np.int64]:
-    """Without white space at the edges; a piece that is nothing else stays."""
+def _strip_offsets(pairs: NDArray[np.int64], text: str) -> NDArray[np.int64]:
+    """Strip white space from the edges of pieces; a piece of nothing else stays."""
     places = np.arange(len(text) + 1)
     solid = np.array([not letter.isspace() for letter in text], dtype=bool)
     after = np.where(np.append(solid, True), places, len(text))
@@ -112,7 +113,7 @@ def _trimmed(pairs: NDArray[np.int64], text: str) -> NDArray[np.int64]:
 
 
 def tags(spans: Sequence[Span], offsets: NDArray[np.int64], scheme: str) -> NDArray[np.int64]:
-    """[pieces]: the tag of every piece, as its place in the scheme."""
+    """[pieces] tags, as indices of the scheme."""
     starts, ends = offsets[:, 0], offsets[:, 1]
     length = max([0, *ends.tolist(), *(span.end for span in spans)])
     before = np.concatenate(([0], np.cumsum(mask(spans, length))))
@@ -125,7 +126,7 @@ def tags(spans: Sequence[Span], offsets: NDArray[np.int64], scheme: str) -> NDAr
 
 
 def _owners(spans: Sequence[Span], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[pieces]: the number of the span that has most characters of a piece; of any span, where none has some."""
+    """[pieces] number of the span that overlaps a piece most; of any span, where none does."""
     starts, ends = offsets[:, 0], offsets[:, 1]
     first = np.searchsorted([span.end for span in spans], starts, side="right")
     behind = np.searchsorted([span.start for span in spans], ends, side="left")
@@ -137,11 +138,11 @@ def _owners(spans: Sequence[Span], offsets: NDArray[np.int64]) -> NDArray[np.int
     return found
 
 
-def beliefs(values: NDArray[np.floating[Any]], offsets: NDArray[np.int64], scheme: str) -> NDArray[np.float64]:
-    """[pieces, tags]: how likely each tag is, by what is believed of every character (a teacher's probabilities).
+def soft_tags(values: NDArray[np.floating[Any]], offsets: NDArray[np.int64], scheme: str) -> NDArray[np.float64]:
+    """[pieces, tags] tag probabilities from likelihoods of characters (of a teacher).
 
-    A piece is as likely inside as its characters are on average; with ``bio`` it begins a span as far as the gap
-    before it, or the piece before it, is less likely than the piece.
+    The likelihood of a piece is the mean of its characters; with ``bio`` it begins a span to the extent that the gap
+    before it, or the piece before it, is less likely.
     """
     sums = np.concatenate(([0.0], np.cumsum(values, dtype=np.float64)))
     starts, ends = offsets[:, 0], offsets[:, 1]
@@ -151,15 +152,15 @@ def beliefs(values: NDArray[np.floating[Any]], offsets: NDArray[np.int64], schem
     before = np.concatenate(([0.0], inside[:-1]))
     lefts = np.concatenate(([0], ends[:-1]))
     gaps = np.array([values[a:b].min() if b > a else 1.0 for a, b in zip(lefts, starts, strict=True)])
-    goes_on = np.minimum(np.minimum(before, gaps), inside)
-    return np.stack([1 - inside, inside - goes_on, goes_on], axis=1)
+    continues = np.minimum(np.minimum(before, gaps), inside)
+    return np.stack([1 - inside, inside - continues, continues], axis=1)
 
 
 # Tags to characters ---------------------------------------------------------------------------------------------------
 
 
-def joined(pieces: Pieces, parts: Sequence[NDArray[np.floating[Any]]]) -> list[NDArray[np.float64]]:
-    """What windows say of their pieces, ``parts`` [pieces, tags] each, as one array a text."""
+def join_windows(pieces: Pieces, parts: Sequence[NDArray[np.floating[Any]]]) -> list[NDArray[np.float64]]:
+    """Join predictions of windows, ``parts`` [pieces, tags] each, into one array per text."""
     found = [np.zeros((len(pairs), part_width(parts))) for pairs in pieces.offsets]
     margins = [np.full(len(pairs), -1) for pairs in pieces.offsets]
     for window, part in zip(pieces.windows, parts, strict=True):
@@ -173,29 +174,29 @@ def joined(pieces: Pieces, parts: Sequence[NDArray[np.floating[Any]]]) -> list[N
 
 
 def part_width(parts: Sequence[NDArray[np.floating[Any]]]) -> int:
-    """Tags of a scheme, as arrays of beliefs have them."""
+    """Number of tags in arrays of tag probabilities."""
     return int(parts[0].shape[1]) if len(parts) else 2
 
 
 def likelihoods(
-    believed: NDArray[np.floating[Any]], offsets: NDArray[np.int64], length: int, fill: bool = True
+    tag_probabilities: NDArray[np.floating[Any]], offsets: NDArray[np.int64], length: int, fill: bool = True
 ) -> NDArray[np.float64]:
-    """[length]: how likely each character of a text is inside, by the beliefs [pieces, tags] in the tags of pieces.
+    """[length] likelihoods of characters to be inside, from tag probabilities [pieces, tags].
 
-    Without ``fill``, characters between pieces never are.
+    Without ``fill``, characters between pieces have likelihood 0.
     """
     values = np.zeros(length)
-    inside = believed[:, 1:].sum(1)
-    goes_on = believed[:, -1]
+    inside = tag_probabilities[:, 1:].sum(1)
+    continues = tag_probabilities[:, -1]
     for number, (start, end) in enumerate(offsets):
         values[start:end] = np.maximum(values[start:end], inside[number])
         if fill and number and (left := offsets[number - 1][1]) < start:
-            values[left:start] = min(inside[number - 1], goes_on[number])
+            values[left:start] = min(inside[number - 1], continues[number])
     return values
 
 
 def batches(windows: Sequence[Window], most: int, tokens: int) -> Iterator[list[int]]:
-    """The numbers of windows sorted by length, in batches of at most so many, and so many tokens with the padding."""
+    """Numbers of windows sorted by length, in batches of at most ``most`` windows and ``tokens`` padded tokens."""
     batch: list[int] = []
     for number in sorted(range(len(windows)), key=lambda each: len(windows[each].ids)):
         if batch and (len(batch) == most or (len(batch) + 1) * len(windows[number].ids) > tokens):

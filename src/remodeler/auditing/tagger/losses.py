@@ -1,7 +1,8 @@
-"""What training a tagger minimises, one function each: from log-probabilities of tags, and how likely each tag is.
+"""Losses of a tagger, from log-probabilities of tags and target probabilities.
 
-All take ``found`` and ``wanted`` [batch, time, tags] and ``mask`` [batch, time] bool, and return a scalar, the mean
-over the real pieces of a batch. ``wanted`` is one-hot for gold tags and soft for a teacher's.
+All take ``found`` (log-probabilities) and ``wanted`` (targets) [batch, time, tags] and ``mask`` [batch, time] bool, and
+return a scalar, the mean over the pieces of a batch without padding. ``wanted`` is one-hot for gold tags and soft for a
+teacher's.
 """
 
 from collections.abc import Callable
@@ -10,26 +11,26 @@ import torch
 from torch import Tensor
 
 GAMMA = 2.0
-"""How strongly focal loss turns away from what is sure already."""
+"""Focusing parameter of the focal loss."""
 SMOOTH = 1e-8
 
 TagLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def cross_entropy(found: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """Minus the log-probability of the wanted tags."""
+    """Negative log-probability of the target tags."""
     return -_mean((found * wanted).sum(-1), mask)
 
 
 def focal(found: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy times (1 - p) squared (Lin et al. 2017, equation 4): hard pieces count more."""
+    """Cross-entropy times (1 - p) squared (Lin et al. 2017, equation 4): hard pieces weigh more."""
     return -_mean((wanted * (1 - found.exp()) ** GAMMA * found).sum(-1), mask)
 
 
 def dice(found: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """1 minus the Dice coefficient of every tag, over the whole batch; the mean of the tags.
+    """Mean over tags of 1 minus the Dice coefficient, over the whole batch.
 
-    Deviation: YNU-HPCC's code takes a sigmoid for every tag, here the probabilities of all tags add up to 1.
+    Deviation: YNU-HPCC's code takes a sigmoid per tag, here the probabilities of all tags sum to 1.
     """
     real = mask[..., None]
     ours, theirs = found.exp() * real, wanted * real
@@ -38,7 +39,7 @@ def dice(found: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Over the real pieces."""
+    """Mean over pieces without padding."""
     return torch.where(mask, values, 0).sum() / mask.sum()
 
 

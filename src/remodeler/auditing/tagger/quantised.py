@@ -1,7 +1,7 @@
-"""Linear layers in 8-bit integers on a CPU: much less time, for a change in the second digit of likelihoods.
+"""Linear layers in 8-bit integers on a CPU: much faster, for a change in the second digit of likelihoods.
 
-Weights have a scale for each output, fixed once; what a layer reads has one scale a batch, found as it comes. So,
-unlike in float32, a text's likelihoods depend a little on the texts that are read with it. The kernels are torch's own.
+Weights have one static scale per output, activations one dynamic scale per batch. So, unlike in float32, likelihoods of
+a text depend slightly on the other texts of its batch. The kernels are torch's own.
 """
 
 import warnings
@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option
 
 LARGEST = 127
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with its weights in int8; reads and gives float32."""
+    """A linear layer with weights in int8; inputs and outputs are float32."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -32,33 +32,34 @@ class Int8Linear(nn.Module):
             self.packed: Any = torch.ops.quantized.linear_prepack(rounded, bias)
 
     def forward(self, given: Tensor) -> Tensor:
-        """As the layer that it stands for, up to rounding."""
+        """Output of the original layer, up to rounding."""
         # Activations in 7 bits: without VNNI the kernel adds products in 16 bits, which 8 would overflow.
         found: Tensor = torch.ops.quantized.linear_dynamic(given, self.packed, True)
         return found
 
 
 def quantise(model: nn.Module) -> None:
-    """Put int8 layers in the place of all linear ones inside a model, in place.
+    """Replace all linear layers of a model by int8 ones, in place.
 
     Raises:
-        InputError: when the model is not on a CPU, or this build of torch has no such kernels.
+        InputError: if the model is not on a CPU, or this build of torch has no such kernels.
     """
     device = next(model.parameters()).device
     if device.type != "cpu":
-        raise InputError(f"--int8 was given on {device}: it is for a CPU, leave it out")
+        raise InputError(f"{option('int8', True)} was given on {device}, but needs a CPU: leave it out")
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
                 try:
                     setattr(parent, name, Int8Linear(child))
                 except RuntimeError as error:
-                    raise InputError(f"--int8 can't be used here ({str(error)[:80]}): leave it out") from None
+                    fault = f"{option('int8', True)} can't be used here ({str(error)[:80]})"
+                    raise InputError(f"{fault}: leave it out") from None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Torch says that quantised tensors move to another package one day; the kernels are what is used."""
+    """Silence torch's deprecation of quantised tensors; only the kernels are used."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""What training a tagger found: how it scores on posts that were not learned from; and the words of page and card."""
+"""Results of training a tagger: its scores on development posts; and the words of its report and its card."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,39 +7,39 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from remodeler.auditing.results import CAUTION
-from remodeler.report.card import known_as, page
-from remodeler.report.card_data import inherited
-from remodeler.report.card_text import code, fenced, markdown
-from remodeler.report.figures import Values
-from remodeler.report.results import NULL, Results, Section
-from remodeler.report.sections import nonempty
-from remodeler.report.training import loss_curve
+from remodeler.reporting.card import known_as, page
+from remodeler.reporting.card_data import inherited
+from remodeler.reporting.card_text import code, fenced, markdown
+from remodeler.reporting.figures import Values
+from remodeler.reporting.results import NULL, Results, Section
+from remodeler.reporting.sections import nonempty
+from remodeler.reporting.training import loss_curve
 from remodeler.runs.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaggerResults(Results):
-    """Of ``remodel audit train``."""
+    """Results of ``remodel audit train``."""
 
     dev: Mapping[str, Values] = field(default_factory=dict)
-    """By part of the development posts F1, its standard error and their number."""
+    """F1, its standard error and the number of posts, by subset of the development posts."""
     epochs: Sequence[Values] = ()
-    """What each scored."""
+    """Loss curve at the end of each epoch, with its F1."""
     false_alarms: Values | None = field(default=None, metadata=NULL)
-    """In how many harmless texts that were not learned from something was found; None where none were held out."""
+    """Number of held-out harmless texts in which something was found; None where none were held out."""
     steps: int | None = None
     seconds: float | None = None
     parameters: int | None = None
     rules: Values | None = None
-    """How spans are made of likelihoods."""
+    """Rules that make spans of likelihoods."""
     command: str = ""
 
     def report_sections(self, record: Record, folder: Path) -> list[Section]:
-        """The training."""
+        """The loss curve."""
         return nonempty(loss_curve(folder))
 
     def card(self, record: Record) -> str:
-        """What the tagger was made of, what it scores, how it is used, and the warning that belongs to it."""
+        """How the tagger was made, its scores, its use, and its caveats."""
         encoder = known_as(record.options["encoder"])
         meta = ModelCardData(
             base_model=encoder,
@@ -55,8 +55,8 @@ class TaggerResults(Results):
         story = [
             _story(record, encoder),
             "",
-            f"Official F1 of SemEval-2021 task 5 on the {record.inputs['dev']['count']:,} posts by which epoch and "
-            "thresholds were chosen, so a little more than on others:",
+            f"Official F1 of SemEval-2021 task 5 on the {record.inputs['dev']['count']:,} development posts, which "
+            "chose the epoch and the thresholds, so slightly optimistic:",
             "",
             *markdown(["posts", "F1", "standard error", "count"], rows),
             "",
@@ -70,16 +70,17 @@ class TaggerResults(Results):
         alarms = self.false_alarms
         if not alarms:
             return []
-        words = f"found in {alarms['found']:,} of {alarms['texts']:,} harmless texts that it has not learned from"
-        return [f"False alarms: something was {words}.", ""]
+        found = f"{alarms['found']:,} of {alarms['texts']:,} held-out harmless texts"
+        return [f"False alarms: spans were found in {found}.", ""]
 
 
 def _story(record: Record, encoder: str) -> str:
-    """What the tagger is, and what it has learned from."""
-    head, teacher, inputs = record.options["head"], record.options["teacher"], record.inputs
+    """What the tagger is, and what it was trained on."""
+    options, inputs = record.options, record.inputs
+    teacher = options["teacher"]
     taught = f", taught by {code(Path(teacher).name)}" if teacher else ""
     clean = f" and {inputs['harmless']['count']:,} harmless texts" if "harmless" in inputs else ""
     return (
-        f"Finds toxic spans in texts: {code(encoder)} with {head['auxiliary']} features, {head['output']} output and "
-        f"tags {head['scheme'].upper()}, trained on {inputs['texts']['count']:,} posts{clean}{taught}."
+        f"Finds toxic spans in texts: {code(encoder)} with {options['auxiliary']} features, {options['output']} output "
+        f"and tags {options['scheme'].upper()}, trained on {inputs['texts']['count']:,} posts{clean}{taught}."
     )

@@ -1,7 +1,7 @@
-"""Rules: from how likely every character is inside to spans; and the thresholds that a development set likes best.
+"""Rules that make spans of likelihoods of characters, and the thresholds that score best on a development set.
 
-Post-processing as peers do it: white space at the ends of a run goes (the organisers' cleaner), a run may grow to whole
-words (Lone Pine), and short runs may go (the organisers' cleaner drops those of one or two characters).
+Post-processing as in related work: strip white space at the ends of a run (the organisers' cleaner), extend runs to
+whole words (Lone Pine), drop short runs (the organisers' cleaner drops those of one or two characters).
 """
 
 import re
@@ -11,55 +11,44 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from remodeler.auditing.spans import Likely, Span, of_mask
+from remodeler.auditing.spans import Likely, Span, from_mask
 from remodeler.auditing.statistics.scoring import scores
-from remodeler.errors import InputError
 
 WORD = re.compile(r"[\w'’]+")
-DECODERS = ("threshold", "viterbi")
 GRID = tuple(round(float(each), 2) for each in np.arange(0.2, 0.81, 0.02))
-"""Thresholds that are tried."""
+"""Candidate thresholds."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How spans are made of what is believed of characters."""
+    """How spans are made of likelihoods; a part of ``tagger.json``."""
 
     decode: str = "threshold"
-    """``threshold``, or ``viterbi``: the best tags as a whole, of which every character is sure."""
+    """``threshold``, or ``viterbi``: the most likely tag sequence, whose likelihoods are 0 and 1."""
     threshold: float = 0.5
-    """A character is inside when it is at least so likely."""
+    """Minimum likelihood of a character inside a span."""
     abstain: float = 0.0
-    """A text has no spans when none of its characters is so likely."""
+    """A text without a character of this likelihood has no spans."""
     fill: bool = True
-    """Characters between two pieces that are inside are inside."""
+    """Include characters between two pieces that are inside."""
     trim: bool = True
-    """White space at the ends of a run goes."""
+    """Strip white space at the ends of a run."""
     words: bool = False
-    """A run grows to the whole words that it touches."""
+    """Extend a run to whole words."""
     shortest: int = 1
-    """Characters that a run must have."""
-
-    def __post_init__(self) -> None:
-        if self.decode not in DECODERS:
-            raise InputError(f"--decode {self.decode!r} is not known: choose {', '.join(DECODERS)}")
-        for name in ("threshold", "abstain"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"--{name} {getattr(self, name)} was given, 0 to 1 was expected: choose such a number")
-        if self.shortest < 1:
-            raise InputError(f"--shortest {self.shortest} was given, at least 1 was expected: raise it")
+    """Minimum number of characters of a run."""
 
 
 def spans_of(likely: Likely, text: str, rules: Rules) -> list[Span]:
-    """The spans of a text; the score of one is the mean likelihood of its characters."""
+    """Spans of a text; their score is the mean likelihood of their characters."""
     marked = likely >= rules.threshold
     if not marked.any() or likely.max() < rules.abstain:
         return []
-    runs = of_mask(marked)
+    runs = from_mask(marked)
     if rules.words:
-        runs = of_mask(_grown(marked, text))
+        runs = from_mask(_extend_to_words(marked, text))
     if rules.trim:
-        runs = [_trimmed(run, text) for run in runs]
+        runs = [_strip(run, text) for run in runs]
     return [
         replace(run, score=round(float(likely[run.start : run.end].mean()), 4))
         for run in runs
@@ -67,23 +56,23 @@ def spans_of(likely: Likely, text: str, rules: Rules) -> list[Span]:
     ]
 
 
-def _grown(marked: NDArray[np.bool_], text: str) -> NDArray[np.bool_]:
+def _extend_to_words(marked: NDArray[np.bool_], text: str) -> NDArray[np.bool_]:
     grown = marked.copy()
     for word in WORD.finditer(text):
         grown[word.start() : word.end()] |= marked[word.start() : word.end()].any()
     return grown
 
 
-def _trimmed(run: Span, text: str) -> Span:
+def _strip(run: Span, text: str) -> Span:
     inside = text[run.start : run.end]
     start = run.start + len(inside) - len(inside.lstrip())
     return Span(start, max(start, run.end - (len(inside) - len(inside.rstrip()))))
 
 
-def tuned(likely: Sequence[Likely], texts: Sequence[str], gold: Sequence[Sequence[Span]], rules: Rules) -> Rules:
-    """The rules with the threshold and the abstention that together score best.
+def tune(likely: Sequence[Likely], texts: Sequence[str], gold: Sequence[Sequence[Span]], rules: Rules) -> Rules:
+    """Choose the threshold and the abstention that score best together.
 
-    Of equal ones, the least abstention, then the threshold nearest to a half. Viterbi has no thresholds.
+    Ties: the lowest abstention, then the threshold nearest to 0.5. Viterbi has no thresholds.
     """
     if rules.decode == "viterbi" or not texts:
         return rules
