@@ -127,6 +127,7 @@ CRITERIA: dict[str, Criterion] = {
     "relative-magnitude": relative_magnitude,
     "random": random,
 }
+"""The measures of importance by name."""
 ONE_PASS: frozenset[Criterion] = frozenset(
     {gradient, second_order, taylor, magnitude, block_influence, relative_magnitude, random}
 )
@@ -228,3 +229,4 @@ METHODS: dict[str, Method] = {
     ),
     "random": Method(random, iterative=False, summary="a seeded random order: the control"),
 }
+"""The methods that choose blocks and layers, by name."""
