@@ -11,15 +11,15 @@ prints a table of the rows that are there, with the spread over seeds.
 """
 
 import argparse
-import json
 import math
 import random
-import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+
+from common import Row, add_numbers, add_paths, new_parser, publish, read_rows, run_main, write_once
+from planted import GRADES, LEARNED, WORD, Pair, beginnings, damaged, planted, strange, tables
 
 from remodeler.alignment.baselines.job import train_baseline
 from remodeler.alignment.data.examples import answer_row, row_windows
@@ -31,15 +31,11 @@ from remodeler.alignment.reviser.difficulty import edit_distance
 from remodeler.alignment.reviser.reviser import label_probabilities, load_reviser, revise_pairs
 from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load
-from remodeler.cli.screen import table
 from remodeler.data.sources import read_texts
 from remodeler.generation.sampling import Sampling, complete
 from remodeler.model.logprobs import mean_nll
-from remodeler.runs.records import append_line, read_lines, write_json, write_text
+from remodeler.runs.records import append_line, read_lines, write_json
 
-GRADES = ("a few words", "a sentence", "everything")
-FEW = 3
-PROMPT_WORDS, RESPONSE_WORDS = 30, 18
 TEMPLATE = {
     "task": "Fix.",
     "prompt": "\nP: ",
@@ -47,60 +43,6 @@ TEMPLATE = {
     "revision": "\nV: ",
     "markers": {NONE: "0", MINOR: "1", MAJOR: "2"},
 }
-SENTENCE, WORD = re.compile(r"[^.!?]*[.!?]+[\"']?\s*"), re.compile(r"[A-Za-z]{3,}")
-
-Pair = tuple[str, str]
-Row = dict[str, Any]
-
-
-# The planted task -----------------------------------------------------------------------------------------------------
-
-
-def beginnings(stories: Sequence[str]) -> Iterator[Pair]:
-    """The first sentences of a story, and those that come next."""
-    for story in stories:
-        sentences = SENTENCE.findall(" ".join(story.split()))
-        prompt, response = "", ""
-        for sentence in sentences:
-            if len(prompt.split()) < PROMPT_WORDS:
-                prompt += sentence
-            elif len(response.split()) < RESPONSE_WORDS:
-                response += sentence
-        if len(response.split()) >= RESPONSE_WORDS and len(prompt.split()) < 2 * PROMPT_WORDS:
-            yield prompt.strip(), " " + response.strip()
-
-
-def turned(text: str) -> str:
-    """The letters of a word the other way round; where they read alike, as they are."""
-    return text[::-1]
-
-
-def damaged(text: str, grade: str, dice: random.Random) -> str:
-    """A text with damage of a grade."""
-    found = list(WORD.finditer(text))
-    if grade == GRADES[0]:
-        chosen = dice.sample(found, min(FEW, len(found)))
-    elif grade == GRADES[1]:
-        spans = [(each.start(), each.end()) for each in SENTENCE.finditer(text) if WORD.search(each.group())]
-        start, end = dice.choice(spans)
-        chosen = [each for each in found if start <= each.start() < end]
-    else:
-        chosen = found
-    for each in chosen:
-        text = text[: each.start()] + turned(each.group()) + text[each.end() :]
-    return text
-
-
-def planted(text: str, known: set[str]) -> float:
-    """Share of a text's words that are in no story, but are in one when they are turned round."""
-    words = [each.lower() for each in WORD.findall(text)]
-    return fmean(word not in known and turned(word) in known for word in words) if words else 0.0
-
-
-def strange(text: str, known: set[str]) -> float:
-    """Share of a text's words that are in no story, either way."""
-    words = [each.lower() for each in WORD.findall(text)]
-    return fmean(word not in known and turned(word) not in known for word in words) if words else 0.0
 
 
 # One seed -------------------------------------------------------------------------------------------------------------
@@ -125,10 +67,7 @@ class Bench:
         return {"epochs": epochs, "seed": self.seed, "device": self.given.device, **pace}
 
     def write(self, name: str, rows: Sequence[Row]) -> str:
-        path = self.folder / name
-        if not path.exists():
-            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-        return str(path)
+        return str(write_once(self.folder / name, rows))
 
     def triples(self, pairs: Sequence[Pair], salt: str) -> list[Row]:
         """Good and bad responses, a grade each in turn."""
@@ -152,7 +91,7 @@ def copier(bench: Bench) -> str:
         stories = beginnings(read_texts(bench.given.stories / "part_a.txt"))
         texts = [text.strip() for pair in stories for text in pair]
         rows = [{"prompt": f"\nR: {text}\nV: 2", "chosen": f"\n{text}", "rejected": "."} for text in texts]
-        write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+        write_once(file, rows)
         pace = {"epochs": bench.given.copying_epochs, "learning_rate": 2e-3, "seed": 1, "device": bench.given.device}
         train_baseline(bench.given.model, preferences=file, held_out_share=0.02, **pace, out=out)
     return str(out)
@@ -276,7 +215,7 @@ def arms(bench: Bench) -> Iterator[tuple[str, Row]]:
         found = evolved(bench, policy, place, times)
         rounds = [read_lines(found / f"round-{number}.jsonl") for number in (1, 2)]
         taken = sum(row["accepted"] for part in rounds for row in part)
-        yield f"evolved, {times}x prompts", measured(bench, str(found)) | {"learned from": taken}
+        yield f"evolved, {times}x prompts", measured(bench, str(found)) | {LEARNED: taken}
         if times == 1:
             gold = bench.triples(bench.gold[: math.ceil(taken / 0.95)], "gold")
             yield (
@@ -291,64 +230,34 @@ def arms(bench: Bench) -> Iterator[tuple[str, Row]]:
             yield "evolved without labels, 1x prompts", measured(bench, str(bare))
 
 
-def shown(rows: Sequence[Row]) -> None:
-    """Means over seeds with their spread."""
-    for title, first in (("The reviser on held-out responses", True), ("Policies on held-out prompts", False)):
-        own = [row for row in rows if (row["arm"] == "reviser") is first]
-        names = list(dict.fromkeys(row["arm"] for row in own))
-        keys = list(dict.fromkeys(key for row in own for key in row["figures"]))
-        cells = {
-            key: [_spread([r["figures"].get(key) for r in own if r["arm"] == name]) for name in names] for key in keys
-        }
-        if first:
-            table(title, ["", *names], [[key, *cells[key]] for key in keys])
-        else:
-            lines = [[name, *(cells[key][place] for key in keys)] for place, name in enumerate(names)]
-            table(title, ["", *keys], lines)
-
-
-def _spread(values: Sequence[float | None]) -> str:
-    found = [value for value in values if value is not None]
-    if not found:
-        return ""
-    middle = f"{fmean(found):.3f}" if max(found) < 10 else f"{fmean(found):.0f}"
-    return middle if len(found) == 1 else f"{middle} ({min(found):.3f} to {max(found):.3f})"
-
-
 def main() -> None:
     """Read the arguments, do what is not done, show what there is."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
+    parser = new_parser(__doc__)
+    add_paths(parser, "model", "out")
     parser.add_argument("--stories", type=Path, required=True, help="folder with part_a.txt and part_b.txt")
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--size", type=int, default=1000, help="triples of the reviser")
     parser.add_argument("--flawed", type=int, default=600, help="stories that the policy to be improved learned from")
     parser.add_argument("--prompts", type=int, default=150, help="prompts of an evolution, 1x")
-    parser.add_argument("--heldout", type=int, default=120)
-    parser.add_argument("--tokens", type=int, default=112)
+    add_numbers(parser, heldout=120, tokens=112, batch=16, learning_rate=5e-4, policy_batch=16, copies=0.5)
     parser.add_argument("--epochs", type=float, default=2.0, help="of the reviser")
     parser.add_argument("--warm-up-epochs", type=float, help="by default as many as --epochs")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--policy-rate", type=float, default=1e-4, help="learning rate of evolved policies")
-    parser.add_argument("--policy-batch", type=int, default=16)
     parser.add_argument("--copying-epochs", type=float, default=0.0, help="first teach the reviser's model to copy")
-    parser.add_argument("--copies", type=float, default=0.5)
     parser.add_argument("--difficulty", default="edit")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / "rows.jsonl"
-    rows = read_lines(path) if path.exists() else []
+    rows = read_rows(path)
     for seed in [] if given.table else given.seeds:
         done = {row["arm"]: row["figures"] for row in rows if row["seed"] == seed}
         for arm, figures in arms(Bench(given, seed)):
             if arm not in done:
                 append_line(path, {"seed": seed, "arm": arm, "figures": figures})
-    shown(read_lines(path) if path.exists() else [])
+    publish(given, dict(tables(read_rows(path))))
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -11,9 +11,11 @@ of the model's own likelihood. Rows are kept in OUT/rows.jsonl; the same command
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+from common import Row, add_numbers, add_paths, new_parser, publish, read_rows, run_main, write_once
+from measurements import Column, Table
 
 from remodeler.alignment.data.examples import answer_row
 from remodeler.alignment.data.preferences import Triple, read_preferences, split_prompts
@@ -21,11 +23,22 @@ from remodeler.alignment.reviser.calibration import roc_area_interval
 from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load
-from remodeler.cli.screen import note, table
-from remodeler.runs.records import append_line, load_record, read_lines, write_text
+from remodeler.cli.screen import note
+from remodeler.runs.records import append_line, load_record
 
-Row = dict[str, Any]
 HELD_OUT = 0.3
+AREA = "{value:.3f to}"
+COLUMNS = (
+    Column("set", "set"),
+    Column("learned", "learned", unit="triples"),
+    Column("heldout", "held out", unit="triples"),
+    Column("quality", "AUC of quality", AREA),
+    Column("length", "of length", AREA),
+    Column("likelihood", "of likelihood", AREA),
+    Column("labels right", "labels right", "{value:.1%}"),
+    Column("chance", "chance", "{value:.1%}"),
+    Column("calibration error", "calibration error", "{value:.3f}"),
+)
 
 
 def corrections(data: Path) -> Iterator[Row]:
@@ -75,8 +88,7 @@ def measured(given: argparse.Namespace, name: str, seed: int) -> Row:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "pairs.jsonl"
     if not file.exists():
-        rows = [cut(row, given.words) for row in SETS[name](given.data)]
-        write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+        write_once(file, [cut(row, given.words) for row in SETS[name](given.data)])
     how: Row = {"epochs": given.epochs, "learning_rate": given.learning_rate, "train_batch_size": 16, "seed": seed}
     if not (folder / "reviser").exists():
         how |= {"preferences": file, "held_out_share": HELD_OUT, "device": "cpu"}
@@ -99,41 +111,40 @@ def measured(given: argparse.Namespace, name: str, seed: int) -> Row:
     }
 
 
-def told(value: Row) -> str:
-    """An area with its interval."""
-    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+def table(rows: Sequence[Row]) -> Table:
+    """A line a set and seed."""
+    return Table(COLUMNS, tuple(row | _counts(row["triples"]) | _areas(row) for row in rows))
+
+
+def _counts(triples: Row) -> Row:
+    return {"learned": triples["train"], "heldout": triples["held out"]}
+
+
+def _areas(row: Row) -> Row:
+    """Areas under the curve with their intervals."""
+    parts = ("value", "low", "high")
+    return {key: {part: row[key][part] for part in parts} for key in ("quality", "length", "likelihood")}
 
 
 def main() -> None:
     """Measure what is missing, print what is there."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("model", "data", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser = new_parser(__doc__)
+    add_paths(parser, "model", "data", "out")
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[1])
-    parser.add_argument("--words", type=int, default=50)
-    parser.add_argument("--epochs", type=float, default=3.0)
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    add_numbers(parser, words=50, epochs=3.0, learning_rate=5e-4)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / "rows.jsonl"
-    rows = read_lines(path) if path.exists() else []
+    rows = read_rows(path)
     for seed in given.seeds:
         for name in given.sets:
             if not any((row["set"], row["seed"]) == (name, seed) for row in rows):
                 rows.append(measured(given, name, seed))
                 append_line(path, rows[-1])
-                note(f"{name}, seed {seed}: {told(rows[-1]['quality'])}")
-    cells = [
-        [row["set"], str(row["triples"]["train"]), str(row["triples"]["held out"])]
-        + [told(row[key]) for key in ("quality", "length", "likelihood")]
-        + [f"{row['labels right']:.1%}", f"{row['chance']:.1%}", f"{row['calibration error']:.3f}"]
-        for row in rows
-    ]
-    head = ["set", "learned", "held out", "AUC of quality", "of length", "of likelihood"]
-    head += ["labels right", "chance", "calibration error"]
-    table("", head, cells)
+                note(f"{name}, seed {seed}: AUC of quality {rows[-1]['quality']['value']:.3f}")
+    publish(given, {"sets": table(rows)})
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

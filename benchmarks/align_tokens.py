@@ -11,9 +11,6 @@ same texts; a figure is the median over texts, with the quartiles. What is carri
     python benchmarks/align_tokens.py FOLDER FOLDER ... --texts FILE --texts FILE --json figures.json
 """
 
-import argparse
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from align_tables import print_carried, print_maps, print_times
+from align_tables import tables
+from common import add_paths, new_parser, publish, run_main, timed
 from rapidfuzz.distance import Levenshtein
 from transformers import PreTrainedTokenizerFast
 
 from remodeler.cli.screen import note
 from remodeler.data.sources import sample
-from remodeler.errors import InputError
 from remodeler.fusion.counts import count, statistics_map
 from remodeler.fusion.cross_tokenizer import (
     align_bytes,
@@ -123,14 +120,10 @@ def walked(matrix: Any, columns: int, rows: int) -> list[list[int]]:
 # Time -----------------------------------------------------------------------------------------------------------------
 
 
-def timed(work: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
+def median_time(work: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
     """Seconds a call, the median of some, and what it gave."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        found = work()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds)), found
+    runs = [timed(work) for _ in range(repeats)]
+    return float(np.median([run.seconds for run in runs])), runs[-1].value
 
 
 def times(student: Side, teacher: Side, places: Sequence[int], tokenized: Times) -> Times:
@@ -143,7 +136,7 @@ def times(student: Side, teacher: Side, places: Sequence[int], tokenized: Times)
         works |= {"align_dp": partial(align_dp, *names), "bytes": partial(fresh, ours, theirs)}
         paths = {}
         for name, work in works.items():
-            seconds, paths[name] = timed(work, REPEATS if name == "bytes" else 1)
+            seconds, paths[name] = median_time(work, REPEATS if name == "bytes" else 1)
             found[name].append(seconds)
         if not paths["lists"] == paths["released"] == paths["align_dp"]:
             raise AssertionError(f"text {place}: the references and align_dp don't agree")
@@ -174,8 +167,8 @@ def tokenize(side: Side) -> Times:
     plain, whole = [], []
     for text in side.texts:
         given = {"add_special_tokens": False}
-        plain.append(timed(partial(side.tokenizer, [text], verbose=False, **given), 3)[0])
-        whole.append(timed(partial(cut, side.tokenizer, [text], **given), 3)[0])
+        plain.append(median_time(partial(side.tokenizer, [text], verbose=False, **given), 3)[0])
+        whole.append(median_time(partial(cut, side.tokenizer, [text], **given), 3)[0])
     return {f"{side.name} plain": plain, f"{side.name} cut": whole}
 
 
@@ -236,7 +229,7 @@ def mapped_tokens(student: Side, teacher: Side) -> dict[str, Any]:
     plain = np.array([part is not None for part in teacher.contents])
     rows = {}
     for name, make in maps.items():
-        seconds, mapping = timed(make)
+        seconds, mapping = median_time(make)
         begins = np.array([begun(student.contents, *each) for each in zip(teacher.contents, mapping, strict=True)])
         rows[name] = {"seconds": seconds}
         for kind, which in (("mapped", mapping >= 0), ("begins", begins)):
@@ -255,13 +248,13 @@ def begun(student: Sequence[bytes | None], whole: bytes | None, place: int) -> b
 
 def main() -> None:
     """Print the tables and write the figures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("folders", nargs="+", help="folders with a tokenizer.json")
     parser.add_argument("--texts", action="append", required=True)
     parser.add_argument("--samples", type=int, default=200, help="texts of each source")
     parser.add_argument("--shortest", type=int, default=1, help="characters; shorter texts are joined to this many")
     parser.add_argument("--timed", type=int, default=12, help="texts that the references are timed on, of each pair")
-    parser.add_argument("--json", type=Path)
+    add_paths(parser, "json", required=False)
     given = parser.parse_args()
     texts = [text for name in given.texts for text in joined(sample(name, given.samples).calibration, given.shortest)]
     loaded = {Path(each).name: PreTrainedTokenizerFast.from_pretrained(each) for each in given.folders}
@@ -278,15 +271,10 @@ def main() -> None:
         rows[-1] |= {"carried": carried(student, teacher), "maps": mapped_tokens(student, teacher)}
     print(f"{len(texts)} texts of {np.mean([len(text.encode()) for text in texts]):.0f} bytes on average, ", end="")
     print(f"{len(places)} of them timed; {', '.join(given.texts)}")
-    for show in (print_times, print_carried, print_maps):
-        show(rows)
+    publish(given, dict(tables(rows)))
     if given.json:
         write_json(given.json, {"texts": given.texts, "count": len(texts), "timed": len(places), "rows": rows})
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

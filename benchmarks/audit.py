@@ -8,24 +8,24 @@ with a batch of 16, in which posts are padded in the order in which they come.
     python benchmarks/audit.py --encoder MiniLM --texts tsd_trial.csv
 """
 
-import argparse
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
+from common import Timed, add_numbers, add_paths, in_turns, new_parser, publish, run_main
+from measurements import Column, Table
 from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
 
 from remodeler.auditing.formats.posts import read_posts
+from remodeler.auditing.tagger.config import HeadConfig
 from remodeler.auditing.tagger.files import TaggerSettings, new_tagger
-from remodeler.auditing.tagger.model import Head
 from remodeler.auditing.tagger.predict import find_spans
 from remodeler.auditing.tagger.quantised import quantise
 from remodeler.checkpoint.load import one_sentence
-from remodeler.cli.screen import table
 from remodeler.runs.records import versions, write_json
+
+KINDS = ("seconds", "processor")
 
 
 def ways(encoder: str, texts: list[str]) -> dict[str, Callable[[], Any]]:
@@ -38,7 +38,7 @@ def ways(encoder: str, texts: list[str]) -> dict[str, Callable[[], Any]]:
     plain = new_tagger(encoder, TaggerSettings(), 0, "cpu")
     small = new_tagger(encoder, TaggerSettings(), 0, "cpu")
     quantise(small.model.encoder)
-    rich = new_tagger(encoder, TaggerSettings(Head("layer-attention-cls", "crf")), 0, "cpu")
+    rich = new_tagger(encoder, TaggerSettings(HeadConfig(auxiliary="layer-attention-cls", output="crf")), 0, "cpu")
     return {
         "pipeline at its defaults": lambda: stock(texts),
         "pipeline, batch of 16": lambda: stock(texts, batch_size=16),
@@ -48,38 +48,42 @@ def ways(encoder: str, texts: list[str]) -> dict[str, Callable[[], Any]]:
     }
 
 
-def seconds(action: Callable[[], Any]) -> tuple[float, float]:
-    """Time on the clock, and of the processor."""
-    start, work = time.perf_counter(), time.process_time()
-    action()
-    return time.perf_counter() - start, time.process_time() - work
+COLUMNS = (
+    Column("way", ""),
+    Column("speed", "posts a second", "{value:.1f}", "1/s"),
+    Column("ratio", "ratio", "{value:.2f}", "times the pipeline at its defaults"),
+    Column("work", "ratio by work", "{value:.2f}", "times the pipeline at its defaults"),
+)
+
+
+def table(runs: Mapping[str, Sequence[Timed[Any]]], posts: int) -> Table:
+    """Medians of the runs, and ratios by the clock and by processor time."""
+    medians = {name: [median(getattr(run, kind) for run in each) for kind in KINDS] for name, each in runs.items()}
+    base = medians["pipeline at its defaults"]
+    rows = (
+        {"way": name, "speed": posts / clock, "ratio": base[0] / clock, "work": base[1] / work}
+        for name, (clock, work) in medians.items()
+    )
+    return Table(COLUMNS, tuple(rows), f"{posts} posts")
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--encoder", required=True)
-    parser.add_argument("--texts", type=Path, required=True)
-    for name, default in (("posts", 690), ("repeats", 5), ("threads", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--json", type=Path)
+    add_paths(parser, "texts")
+    add_numbers(parser, posts=690, repeats=5, threads=1)
+    add_paths(parser, "json", required=False)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     texts = read_posts(given.texts).texts[: given.posts]
-    measured = ways(given.encoder, texts)
-    for action in measured.values():
-        action()  # the first warms up
-    runs = [{name: seconds(action) for name, action in measured.items()} for _ in range(given.repeats)]
-    medians = {name: [float(np.median([run[name][kind] for run in runs])) for kind in (0, 1)] for name in measured}
-    base = medians["pipeline at its defaults"]
-    rows = [
-        [name, f"{len(texts) / clock:.1f}", f"{base[0] / clock:.2f}", f"{base[1] / work:.2f}"]
-        for name, (clock, work) in medians.items()
-    ]
-    table(f"{len(texts)} posts, {given.threads} threads", ["", "posts a second", "ratio", "ratio by work"], rows)
+    runs = in_turns(ways(given.encoder, texts), given.repeats, warm_up=1)
+    publish(given, {"speed": table(runs, len(texts))})
     if given.json:
-        write_json(given.json, {"posts": len(texts), "threads": given.threads, "runs": runs, "versions": versions()})
+        seconds = {name: [[getattr(run, kind) for kind in KINDS] for run in each] for name, each in runs.items()}
+        facts = {"posts": len(texts), "threads": given.threads, "versions": versions()}
+        write_json(given.json, facts | {"runs": seconds})
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

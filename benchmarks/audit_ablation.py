@@ -9,33 +9,48 @@ Seeds come in the outer loop, so that a table of fewer seeds is whole early; pro
     python benchmarks/audit_ablation.py --texts tsd_train.csv --dev tsd_trial.csv --encoder MiniLM --out OUT
 """
 
-import argparse
 import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common import (
+    Row,
+    add_numbers,
+    add_paths,
+    new_parser,
+    publish,
+    read_rows,
+    run_main,
+)
+from measurements import Column, Table
+
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.formats.predictions import Prediction, write_predictions
-from remodeler.auditing.tagger.auxiliary import AUXILIARIES
-from remodeler.auditing.tagger.config import Course
-from remodeler.auditing.tagger.model import OUTPUTS, Head
-from remodeler.auditing.tagger.train_job import Wish, train_tagger
-from remodeler.cli.screen import note, table
-from remodeler.runs.records import append_line, load_record, read_lines
+from remodeler.auditing.tagger.config import AUXILIARIES, OUTPUTS
+from remodeler.auditing.tagger.train_job import train_tagger
+from remodeler.cli.screen import note
+from remodeler.runs.records import append_line, load_record
 from remodeler.training.plan import order
 
-Row = dict[str, Any]
+COLUMNS = (
+    Column("auxiliary", "features"),
+    Column("output", "output"),
+    Column("f1", "F1", "{value:.4f}", missing=""),
+    Column("spread", "spread", "{value:.4f}", "standard deviation over seeds", missing=""),
+    Column("runs", "runs"),
+    Column("minutes", "minutes", "{value:.0f}", "min", missing=""),
+)
 
 
 def run(given: Any, auxiliary: str, output: str, seed: int) -> Row:
     """Train one tagger; its figures. The weights are not kept."""
     out = given.out / f"{auxiliary}-{output}-{seed}"
     if not out.exists():
-        course = Course(given.epochs, learning_rate=given.rate, head_rate=10 * given.rate, seed=seed)
-        wish = Wish(given.learned, given.encoder, given.dev, head=Head(auxiliary, output), course=course, device="cpu")
-        train_tagger(wish, out)
+        data = {"texts": given.learned, "dev": given.dev, "encoder": given.encoder}
+        pace = {"epochs": given.epochs, "learning_rate": given.rate, "head_rate": 10 * given.rate}
+        train_tagger(**data, **pace, auxiliary=auxiliary, output=output, seed=seed, out=out, device="cpu")
     results = load_record(out).results
     parts = {name.replace(" ", "_"): results["dev"][name]["f1"] for name in list(results["dev"])[:3]}
     told = {"auxiliary": auxiliary, "output": output, "seed": seed, "epochs": given.epochs, "rate": given.rate}
@@ -56,39 +71,38 @@ def learned(given: Any) -> Path:
     return path
 
 
-def cell(rows: Sequence[Row], auxiliary: str, output: str) -> list[str]:
+def cells(rows: Sequence[Row], auxiliary: str, output: str) -> Row:
     """Mean, spread, runs and minutes of a variant."""
     found = [row for row in rows if (row["auxiliary"], row["output"]) == (auxiliary, output)]
     values = [row["all_posts"] for row in found]
-    if not values:
-        return [auxiliary, output, "", "", "0", ""]
-    spread = f"{statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    minutes = statistics.mean(row["minutes"] for row in found)
-    return [auxiliary, output, f"{statistics.mean(values):.4f}", spread, str(len(values)), f"{minutes:.0f}"]
+    figures = {
+        "f1": statistics.mean(values) if values else None,
+        "spread": statistics.stdev(values) if len(values) > 1 else None,
+        "minutes": statistics.mean(row["minutes"] for row in found) if found else None,
+    }
+    return {"auxiliary": auxiliary, "output": output, "runs": len(values)} | figures
 
 
-def shown(rows: Sequence[Row]) -> None:
+def table(rows: Sequence[Row]) -> Table:
     """The table of what is there."""
-    cells = [cell(rows, auxiliary, output) for auxiliary in AUXILIARIES for output in OUTPUTS]
-    table("official F1 on the development posts", ["features", "output", "F1", "spread", "runs", "minutes"], cells)
+    found = tuple(cells(rows, auxiliary, output) for auxiliary in AUXILIARIES for output in OUTPUTS)
+    return Table(COLUMNS, found, "official F1 on the development posts")
 
 
 def main() -> None:
     """Train what is missing, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("texts", "dev", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser = new_parser(__doc__)
+    add_paths(parser, "texts", "dev", "out")
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--epochs", type=int, default=2)
+    add_numbers(parser, epochs=2, rate=1e-4)
     parser.add_argument("--posts", type=int)
-    parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--table", action="store_true", help="print only")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     given.learned = learned(given)
     path = given.out / "rows.jsonl"
-    rows: list[Row] = read_lines(path) if path.exists() else []
+    rows: list[Row] = read_rows(path)
     for seed in [] if given.table else given.seeds:
         for auxiliary in AUXILIARIES:
             for output in OUTPUTS:
@@ -98,8 +112,8 @@ def main() -> None:
                 append_line(path, rows[-1])
                 shutil.rmtree(given.out / f"{auxiliary}-{output}-{seed}")
                 note(f"{auxiliary}, {output}, seed {seed}: {rows[-1]['all_posts']:.4f}")
-    shown(rows)
+    publish(given, {"variants": table(rows)})
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -11,7 +11,6 @@ false alarm.
         --harmless harmless.jsonl --unseen unseen.jsonl --out OUT
 """
 
-import argparse
 import json
 import shutil
 from collections import Counter
@@ -20,23 +19,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import add_numbers, add_paths, new_parser, publish, run_main
+from measurements import Column, Table
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, ElectraConfig, ElectraModel, PreTrainedTokenizerFast
 
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.statistics.scoring import breakdown, scores
-from remodeler.auditing.tagger.config import Course
 from remodeler.auditing.tagger.files import load_tagger
-from remodeler.auditing.tagger.model import Head
 from remodeler.auditing.tagger.predict import find_spans
-from remodeler.auditing.tagger.train_job import Wish, train_tagger
+from remodeler.auditing.tagger.train_job import train_tagger
 from remodeler.checkpoint.load import one_sentence
-from remodeler.cli.screen import note, table
+from remodeler.cli.screen import note
 from remodeler.runs.folders import new_folder
 
-SIZES = (("pieces", 6000), ("width", 160), ("positions", 256), ("channels", 384), ("epochs", 5), ("seed", 1))
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+COLUMNS = (
+    Column("part", "posts"),
+    Column("f1", "F1", "{value:.4f}"),
+    Column("error", "error", "{value:.4f}", "standard error of F1"),
+)
 
 
 def cut_tokenizer(tokenizer: Any, texts: Sequence[str], size: int) -> tuple[PreTrainedTokenizerFast, list[int]]:
@@ -139,16 +143,11 @@ def megabytes(folder: Path) -> float:
 
 def main() -> None:
     """Cut, train, store, score."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("texts", "dev", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser = new_parser(__doc__)
+    add_paths(parser, "texts", "dev", "out")
     parser.add_argument("--encoder", required=True)
-    for name in ("teacher", "harmless", "unseen"):
-        parser.add_argument(f"--{name}", type=Path)
-    for name, default in SIZES:
-        parser.add_argument(f"--{name}", type=int, default=default)
-    for name, value in (("rate", 3e-4), ("share", 0.7)):
-        parser.add_argument(f"--{name}", type=float, default=value)
+    add_paths(parser, "teacher", "harmless", "unseen", required=False)
+    add_numbers(parser, pieces=6000, width=160, positions=256, channels=384, epochs=5, seed=1, rate=3e-4, share=0.7)
     parser.add_argument("--layers", type=int, nargs="+", default=[0, 1, 3])
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -157,16 +156,10 @@ def main() -> None:
         with new_folder(encoder) as work:
             cut_encoder(given, read_posts(given.texts).texts, work)
     if not out.exists():
-        course = Course(
-            epochs=given.epochs,
-            learning_rate=given.rate,
-            head_rate=10 * given.rate,
-            seed=given.seed,
-            teacher_share=given.share,
-        )
-        more = {"teacher": given.teacher, "harmless": given.harmless}
-        wish = Wish(given.texts, str(encoder), given.dev, **more, head=Head(), course=course, device="cpu")
-        train_tagger(wish, out)
+        data = {"texts": given.texts, "dev": given.dev, "teacher": given.teacher, "harmless": given.harmless}
+        pace = {"epochs": given.epochs, "learning_rate": given.rate, "head_rate": 10 * given.rate, "seed": given.seed}
+        plain = {"auxiliary": "none", "output": "linear", "teacher_share": given.share}
+        train_tagger(**data, **pace, **plain, encoder=str(encoder), out=out, device="cpu")
     small = given.out / "small"
     if not small.exists():
         with new_folder(small) as work:
@@ -179,8 +172,9 @@ def main() -> None:
         texts = read_posts(given.unseen).texts
         found = sum(map(bool, find_spans(load_tagger(small, "cpu"), texts)))
         note(f"{given.unseen}: something was found in {found:,} of {len(texts):,} texts")
-    table("", ["posts", "F1", "error"], [[name, f"{each.f1:.4f}", f"{each.error:.4f}"] for name, each in parts.items()])
+    rows = tuple({"part": name, "f1": each.f1, "error": each.error} for name, each in parts.items())
+    publish(given, {"scores": Table(COLUMNS, rows)})
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -8,62 +8,59 @@ command goes on. ``--list`` prints the command that makes each.
     python benchmarks/audit_vote.py --texts tsd_train.csv --dev tsd_trial.csv --encoder MiniLM --out OUT
 """
 
-import argparse
-from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from audit_folds import F1_COLUMNS, f1_cells
+from common import Row, add_paths, new_parser, publish, run_main
+from measurements import Column, Table
 
 from remodeler.auditing.formats.posts import Reading, read_posts
 from remodeler.auditing.formats.predictions import read_predictions
 from remodeler.auditing.spans import Span
-from remodeler.auditing.statistics.scoring import breakdown, score, scores
+from remodeler.auditing.statistics.scoring import score, scores
 from remodeler.auditing.statistics.voting import vote_all
-from remodeler.auditing.tagger.config import Course
-from remodeler.auditing.tagger.model import Head
-from remodeler.auditing.tagger.predict_job import How, predict_file
+from remodeler.auditing.tagger.predict_job import predict
 from remodeler.auditing.tagger.rules import Rules, spans_of, tune
-from remodeler.auditing.tagger.train_job import Wish, train_tagger
-from remodeler.cli.screen import note, table
+from remodeler.auditing.tagger.train_job import train_tagger
+from remodeler.cli.screen import note
 from remodeler.runs.records import load_record, write_json
 
-COMMON = {"learning_rate": 1e-4, "head_rate": 1e-3}
-MEMBERS: dict[str, tuple[Head, Course]] = {
-    "plain": (Head(), Course(epochs=3, seed=1, **COMMON)),
-    "attention-cls-crf": (Head("layer-attention-cls", "crf"), Course(epochs=2, seed=2, **COMMON)),
-    "cls-crf-bio": (Head("cls-add", "crf", "bio"), Course(epochs=1, seed=3, **COMMON)),
-    "attention-bio": (Head("layer-attention", "linear", "bio"), Course(epochs=2, seed=4, **COMMON)),
-    "last-crf": (Head("last-k", "crf"), Course(epochs=1, seed=5, **COMMON)),
+MEMBERS: dict[str, dict[str, Any]] = {
+    "plain": {"auxiliary": "none", "output": "linear", "scheme": "io", "epochs": 3, "seed": 1},
+    "attention-cls-crf": {
+        "auxiliary": "layer-attention-cls",
+        "output": "crf",
+        "scheme": "io",
+        "epochs": 2,
+        "seed": 2,
+    },
+    "cls-crf-bio": {"auxiliary": "cls-add", "output": "crf", "scheme": "bio", "epochs": 1, "seed": 3},
+    "attention-bio": {"auxiliary": "layer-attention", "output": "linear", "scheme": "bio", "epochs": 2, "seed": 4},
+    "last-crf": {"auxiliary": "last-k", "output": "crf", "scheme": "io", "epochs": 1, "seed": 5},
 }
+COLUMNS = (
+    Column("name", "on the development posts"),
+    *F1_COLUMNS,
+    Column("minutes", "minutes", "{value:.0f}", "min of training", missing=""),
+)
 
 
 def command(given: Any, name: str) -> str:
     """What makes a member on the command line."""
-    head, course = MEMBERS[name]
-    plain = {each.name: each.default for each in (*fields(Head), *fields(Course))}
-    options = {
-        "auxiliary": head.auxiliary,
-        "output": head.output,
-        "scheme": head.scheme,
-        **{each.name: getattr(course, each.name) for each in fields(Course)},
-    }
-    told = [f"--{key.replace('_', '-')} {value:g}" if isinstance(value, float) else f"--{key} {value}"
-            for key, value in options.items()
-            if key in ("auxiliary", "output", "scheme", "seed") or value != plain[key]]  # fmt: skip
     places = f"--texts {given.texts} --dev {given.dev} --encoder {given.encoder} --out {given.out / name}"
-    return f"remodel audit train {places} {' '.join(told)}"
+    return f"remodel audit train {places} {' '.join(f'--{key} {value}' for key, value in MEMBERS[name].items())}"
 
 
 def member(given: Any, name: str) -> dict[str, Any]:
     """Train a member and predict the development posts, unless it is there already; what its record says."""
-    head, course = MEMBERS[name]
     out, found = given.out / name, given.out / f"{name}.dev.jsonl"
     if not out.exists():
         note(command(given, name))
-        train_tagger(Wish(given.texts, given.encoder, given.dev, head=head, course=course, device="cpu"), out)
+        data = {"texts": given.texts, "dev": given.dev, "encoder": given.encoder}
+        train_tagger(**data, **MEMBERS[name], out=out, device="cpu")
     if not found.exists():
-        predict_file(given.dev, out, found, How(likelihoods=True, device="cpu"))
+        predict(texts=given.dev, tagger=out, out=found, likelihoods=True, device="cpu")
     return load_record(out).results
 
 
@@ -78,18 +75,15 @@ def votes(given: Any, names: list[str], dev: Reading) -> list[tuple[str, list[li
     return [*found, (f"mean likelihood, from {rules.threshold:g}", mean)]
 
 
-def line(name: str, predicted: list[list[Span]], dev: Reading, told: str = "") -> list[str]:
+def cells(name: str, predicted: list[list[Span]], dev: Reading, minutes: float | None = None) -> Row:
     """A row of the table."""
-    parts = breakdown(scores(predicted, dev.spans), dev.spans)
-    whole, some, none = (parts[key] for key in ("all posts", "with gold spans", "without gold spans"))
-    return [name, f"{whole.f1:.4f}", f"{whole.error:.4f}", f"{some.f1:.4f}", f"{none.f1:.4f}", told]
+    return {"name": name, **f1_cells(scores(predicted, dev.spans), dev.spans), "minutes": minutes}
 
 
 def main() -> None:
     """Train, vote, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("texts", "dev", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser = new_parser(__doc__)
+    add_paths(parser, "texts", "dev", "out")
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--members", nargs="+", default=list(MEMBERS), choices=list(MEMBERS))
     parser.add_argument("--list", action="store_true")
@@ -102,12 +96,12 @@ def main() -> None:
     for name in given.members:
         results = member(given, name)
         own = [list(row.spans) for row in read_predictions(given.out / f"{name}.dev.jsonl").rows]
-        rows.append(line(name, own, dev, f"{results['seconds'] / 60:.0f}"))
+        rows.append(cells(name, own, dev, results["seconds"] / 60))
     voted = votes(given, given.members, dev)
-    rows += [line(name, found, dev) for name, found in voted]
-    table("", ["on the development posts", "F1", "error", "with gold", "without", "minutes"], rows)
+    rows += [cells(name, found, dev) for name, found in voted]
+    publish(given, {"vote": Table(COLUMNS, tuple(rows))})
     write_json(given.out / "vote.json", {name: score(found, dev.spans).f1 for name, found in voted})
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

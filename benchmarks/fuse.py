@@ -14,46 +14,72 @@ import argparse
 import shutil
 import statistics
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from remodeler.checkpoint.load import load, read_tokenizer
-from remodeler.fusion.config import Wish
+from common import (
+    Row,
+    add_loading,
+    add_numbers,
+    add_paths,
+    load_float32,
+    new_parser,
+    publish,
+    read_rows,
+    run_main,
+    timed,
+)
+from measurements import Column, Table
+
+from remodeler.checkpoint.load import read_tokenizer
+from remodeler.fusion.config import FuseConfig, TargetConfig
 from remodeler.fusion.job import fuse_models
-from remodeler.fusion.prepare import prepared
-from remodeler.fusion.targets import Rules
-from remodeler.merging.config import Wish as MergeWish
-from remodeler.merging.job import merge_models
-from remodeler.merging.settings import parsed
-from remodeler.runs.records import append_line, load_record, read_lines
+from remodeler.fusion.prepare import prepare
+from remodeler.merging.job import merge
+from remodeler.runs.config import RunConfig
+from remodeler.runs.options import build
+from remodeler.runs.records import append_line, load_record
 
-MERGES: dict[str, tuple[str, dict[str, Any]]] = {
+MERGES: dict[str, tuple[str, Row]] = {
     "linear": ("linear", {}),
-    "ties": ("ties", {"density": [parsed("", "0.6")]}),
+    "ties": ("ties", {"density": "0.6"}),
     "varm": ("varm", {}),
-    "sce": ("sce", {"select": [parsed("", "0.1")]}),
-    "sce 1": ("sce", {"select": [parsed("", "1")]}),
+    "sce": ("sce", {"select": "0.1"}),
+    "sce 1": ("sce", {"select": "1"}),
 }
+WAYS = (
+    Column("way", "way"),
+    Column("after", "after", "{value:.4f}", "bits per byte"),
+    Column("spread", "spread", "{value:.4f}", "standard deviation over seeds"),
+    Column("gains", "better than text alone", "{value:+.4f}", "bits per byte, by seed", missing=""),
+)
+TEACHERS = (
+    Column("teacher", "teacher"),
+    Column("coverage", "positions", "{value:.1%}"),
+    Column("bits_per_byte", "bits per byte", "{value:.3f}"),
+    Column("weight", "counts", "{value:.1%}"),
+)
 
 
-def ways(wish: Wish, shares: Sequence[float]) -> Iterator[tuple[str, Wish]]:
+def ways(config: FuseConfig, shares: Sequence[float]) -> Iterator[tuple[str, FuseConfig]]:
     """Names of the ways, and what each asks for."""
-    yield "text", replace(wish, share=1.0)
-    yield "text again", replace(wish, share=1.0, run={**wish.run, "order": wish.seed + 100})
+    yield "text", replace(config, text_share=1.0)
+    yield "text again", replace(config, text_share=1.0, order_seed=config.seed + 100)
     for share in shares:
-        told = "" if len(shares) == 1 else f" {share:g}"
-        for teacher in wish.teachers:
-            pair = replace(wish, teachers=(teacher,), share=share)
-            yield f"pair {Path(teacher).name}{told}", pair
-            if other_tokenizer(wish.student, teacher, wish.trust_remote_code):
-                yield f"pair {Path(teacher).name} borders{told}", replace(pair, inside=False)
-                yield f"pair {Path(teacher).name} hybrid{told}", replace(pair, divergence="hybrid")
-        yield f"all{told}", replace(wish, share=share)
-        yield f"all by token{told}", replace(wish, share=share, rules=Rules(level="token"))
-        yield f"all next{told}", replace(wish, share=share, rules=Rules(unaligned="next"))
+        ending = "" if len(shares) == 1 else f" {share:g}"
+        shared = replace(config, text_share=share)
+        for teacher in config.teachers:
+            pair = replace(shared, teachers=(teacher,))
+            yield f"pair {Path(teacher).name}{ending}", pair
+            if other_tokenizer(config.student, teacher, config.loading.trust_remote_code):
+                borders = replace(pair.matching, inside=False)
+                yield f"pair {Path(teacher).name} borders{ending}", replace(pair, matching=borders)
+                yield f"pair {Path(teacher).name} hybrid{ending}", replace(pair, divergence="hybrid")
+        yield f"all{ending}", shared
+        yield f"all by token{ending}", replace(shared, target=TargetConfig(level="token"))
+        yield f"all next{ending}", replace(shared, target=TargetConfig(unaligned="next"))
 
 
 def other_tokenizer(student: str, teacher: str, trust: bool) -> bool:
@@ -62,119 +88,98 @@ def other_tokenizer(student: str, teacher: str, trust: bool) -> bool:
     return bool(one != two)
 
 
-def fused(name: str, wish: Wish, folder: Path, rows: Path, done: set[tuple[str, int]]) -> None:
+def fused(name: str, config: FuseConfig, folder: Path, rows: Path, done: set[tuple[str, int]]) -> None:
     """One way, once."""
-    if (name, wish.seed) in done:
+    if (name, config.seed) in done:
         return
-    out = folder / f"{name.replace(' ', '-')}-{wish.seed}"
+    out = folder / f"{name.replace(' ', '-')}-{config.seed}"
     shutil.rmtree(out, ignore_errors=True)
-    start = time.process_time()
-    fuse_models(wish, out)
+    run = timed(partial(fuse_models, replace(config, run=RunConfig(out=out))))
     results = load_record(out).results
     row = {
         "way": name,
-        "seed": wish.seed,
+        "seed": config.seed,
         "before": results["student"]["heldout_bits_per_byte"],
         "after": results["fused"]["heldout_bits_per_byte"],
-        "voices": results["voices"],
-        "processor": time.process_time() - start,
+        "teachers": results["teachers"],
+        "processor": run.processor,
     }
     append_line(rows, row)
-    print(f"{name}, seed {wish.seed}: {row['before']:.4f} -> {row['after']:.4f}", file=sys.stderr, flush=True)
+    print(f"{name}, seed {config.seed}: {row['before']:.4f} -> {row['after']:.4f}", file=sys.stderr, flush=True)
 
 
-def merged(wish: Wish, share: str, folder: Path, rows: Path, done: set[tuple[str, int]]) -> None:
+def merged(config: FuseConfig, share: str, folder: Path, rows: Path, done: set[tuple[str, int]]) -> None:
     """The pairs of a seed, merged in every way; and the control, text alone of two seeds merged."""
-    pairs = [f"pair-{Path(teacher).name}{share.replace(' ', '-')}-{wish.seed}" for teacher in wish.teachers]
+    pairs = [f"pair-{Path(teacher).name}{share.replace(' ', '-')}-{config.seed}" for teacher in config.teachers]
     ways = {f"merged {name}{share}": (pairs, *way) for name, way in MERGES.items()}
-    ways["merged texts"] = ([f"text-{wish.seed}", f"text-again-{wish.seed}"], "linear", {})
-    job = prepared(wish, wish.device)
-    for told, (parts, method, options) in ways.items():
-        if (told, wish.seed) in done:
+    ways["merged texts"] = ([f"text-{config.seed}", f"text-again-{config.seed}"], "linear", {})
+    inputs = prepare(config, config.loading.device)
+    for name, (parts, method, options) in ways.items():
+        if (name, config.seed) in done:
             continue
-        out = folder / f"{told.replace(' ', '-')}-{wish.seed}"
+        out = folder / f"{name.replace(' ', '-')}-{config.seed}"
         shutil.rmtree(out, ignore_errors=True)
-        base = None if method == "linear" else wish.student
-        merge_models(MergeWish(tuple(str(folder / part) for part in parts), base, method, options), out)
-        scores = job.scores(load(out, dtype="float32", device="cpu", trust_remote_code=wish.trust_remote_code))
-        append_line(rows, {"way": told, "seed": wish.seed, "after": scores["heldout_bits_per_byte"]})
+        base = None if method == "linear" else config.student
+        merge([folder / part for part in parts], base=base, method=method, **options, out=out)
+        scores = inputs.scores(load_float32(out, config.loading))
+        append_line(rows, {"way": name, "seed": config.seed, "after": scores["heldout_bits_per_byte"]})
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> Table:
     """Means and spread over the seeds, and the difference from the text alone, seed by seed."""
     plain = {row["seed"]: row["after"] for row in rows if row["way"] == "text"}
     before = next(row["before"] for row in rows if row["way"] == "text")
-    lines = [
-        f"Before: {before:.4f} bits per byte.",
-        "",
-        "| way | after | spread | better than text alone |",
-        "|---|---|---|---|",
-    ]
+    lines = []
     for way in dict.fromkeys(row["way"] for row in rows):
         values = {row["seed"]: row["after"] for row in rows if row["way"] == way}
         gains = [plain[seed] - value for seed, value in values.items() if seed in plain]
         spread = statistics.stdev(values.values()) if len(values) > 1 else 0.0
-        told = ", ".join(f"{gain:+.4f}" for gain in gains)
-        lines.append(f"| {way} | {statistics.mean(values.values()):.4f} | {spread:.4f} | {told} |")
-    return "\n".join(lines)
+        lines.append({"way": way, "after": statistics.mean(values.values()), "spread": spread, "gains": gains})
+    return Table(WAYS, tuple(lines), f"Before: {before:.4f} bits per byte.")
 
 
-def voices(rows: Sequence[dict[str, Any]]) -> str:
-    """What each voice had to say, in the first run that heard all."""
+def teachers(rows: Sequence[Row]) -> Table:
+    """What each teacher contributed, in the first run that had them all."""
     row = next(row for row in rows if row["way"].startswith("all"))
-    lines = ["| voice | positions | bits per byte | counts |", "|---|---|---|---|"]
-    for name, each in row["voices"].items():
-        told = f"{each['coverage']:.1%} | {each['bits_per_byte']:.3f} | {each['weight']:.1%}"
-        lines.append(f"| {Path(name).name} | {told} |")
-    return "\n".join(lines)
+    return Table(TEACHERS, tuple({"teacher": Path(name).name, **each} for name, each in row["teachers"].items()))
+
+
+def config_of(given: argparse.Namespace, seed: int) -> FuseConfig:
+    """What all ways of a seed share."""
+    names = ("student", "teachers", "texts", "samples", "length", "trust_remote_code", "family")
+    pace = {"steps": given.steps, "learning_rate": given.rate, "train_batch_size": given.batch, "evaluate_every": 0}
+    own = {name: getattr(given, name) for name in names}
+    store = given.out / "stores"
+    return build(FuseConfig, {**own, **pace, "seed": seed, "teacher_store": store, "device": "cpu"})
 
 
 def main() -> None:
     """Train, merge, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("student")
     parser.add_argument("--teachers", nargs="+", required=True)
     parser.add_argument("--texts", required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    add_paths(parser, "out")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--samples", type=int, default=250)
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    add_numbers(parser, samples=250, length=256, steps=200, batch=8, rate=1e-3)
     parser.add_argument("--shares", nargs="+", type=float, default=[0.9, 0.5])
-    parser.add_argument("--trust-remote-code", action="store_true")
-    parser.add_argument("--family")
+    add_loading(parser)
     parser.add_argument("--only", nargs="+", help="names of ways, or how they begin")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     rows = given.out / "rows.jsonl"
-    done = {(row["way"], row["seed"]) for row in (read_lines(rows) if rows.exists() else [])}
-    run = {"learning_rate": given.rate, "batch": given.batch, "evaluate_every": 0}
+    done = {(row["way"], row["seed"]) for row in read_rows(rows)}
     for seed in given.seeds:
-        wish = Wish(
-            given.student,
-            tuple(given.teachers),
-            given.texts,
-            given.samples,
-            length=given.length,
-            steps=given.steps,
-            seed=seed,
-            stores=given.out / "stores",
-            trust_remote_code=given.trust_remote_code,
-            family=given.family,
-            device="cpu",
-            run=run,
-        )
-        for name, each in ways(wish, given.shares):
+        config = config_of(given, seed)
+        for name, each in ways(config, given.shares):
             if given.only and not any(name.startswith(only) for only in given.only):
                 continue
             fused(name, each, given.out, rows, done)
         for share in given.shares:
-            merged(wish, "" if len(given.shares) == 1 else f" {share:g}", given.out, rows, done)
-    found = read_lines(rows)
-    print(f"{table(found)}\n\n{voices(found)}")
+            merged(config, "" if len(given.shares) == 1 else f" {share:g}", given.out, rows, done)
+    found = read_rows(rows)
+    publish(given, {"ways": table(found), "teachers": teachers(found)})
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -9,34 +9,45 @@ written is a row too, with the reason.
 The same command goes on: what is in the file is not done again.
 """
 
-import argparse
 import contextlib
 import io
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+
+from common import TESTS, Row, new_parser, publish, read_rows, run_main, timed
+from measurements import Column, Table
 
 from remodeler.errors import InputError
 from remodeler.exporting.job import export
-from remodeler.runs.records import append_line, load_record, read_lines
+from remodeler.runs.records import append_line, load_record
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(TESTS))
 
 from graphs import made, pruned
 from tiny import CAUSAL
 
 GONE = ["attention.1", "mlp.2"]
 TARGETS = ("onnx", "executorch")
-Row = dict[str, Any]
+COLUMNS = (
+    Column("family", "family"),
+    Column("to", "runtime"),
+    Column("difference", "difference", "{value:.1e}"),
+    Column("same", "greedy tokens the same", "{same} of {tokens}", missing=""),
+)
 
 
 def measured(name: str, target: str) -> Row:
     """One family in one runtime."""
-    begun = time.perf_counter()
+    run = timed(partial(exported, name, target))
+    return {"family": name, "to": target, **run.value, "seconds": round(run.seconds, 1)}
+
+
+def exported(name: str, target: str) -> Row:
+    """What the check of an export found, or why there is none."""
     with tempfile.TemporaryDirectory() as root:
         place = Path(root)
         model = pruned(made(name, place / "whole"), GONE, place / "pruned")
@@ -44,34 +55,31 @@ def measured(name: str, target: str) -> Row:
             with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
                 export(model.name, target, place / "graph")
             told = load_record(place / "graph").results
-            found = {key: told[key] for key in ("runtime", "difference", "same", "tokens")}
+            return {key: told[key] for key in ("runtime", "difference", "same", "tokens")}
         except InputError as error:
-            found = {"refused": str(error).replace(root, "")}
-    return {"family": name, "to": target, **found, "seconds": round(time.perf_counter() - begun, 1)}
+            return {"refused": str(error).replace(root, "")}
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as Markdown."""
-    lines = [
-        f"| {row['family']} | {row['to']} | "
-        + (
-            f"refused: {row['refused']} | |"
-            if "refused" in row
-            else f"{row['difference']:.1e} | {row['same']} of {row['tokens']} |"
-        )
-        for row in rows
-    ]
-    return "\n".join(["| family | runtime | difference | greedy tokens the same |", "|---|---|---|---|", *lines])
+def cells(row: Row) -> Row:
+    """A row of the table."""
+    same = None if "refused" in row else {"same": row["same"], "tokens": row["tokens"]}
+    told = f"refused: {row['refused']}" if "refused" in row else row["difference"]
+    return {"family": row["family"], "to": row["to"], "difference": told, "same": same}
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """All rows."""
+    return Table(COLUMNS, tuple(map(cells, rows)))
 
 
 def main() -> None:
     """Measure what is missing, print what is there."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--to", nargs="*", default=list(TARGETS), choices=TARGETS)
     parser.add_argument("--families", nargs="*", default=CAUSAL, choices=CAUSAL)
     parser.add_argument("--out", type=Path, default=Path("graphs.jsonl"))
     given = parser.parse_args()
-    rows = read_lines(given.out) if given.out.exists() else []
+    rows = read_rows(given.out)
     done = {(row["family"], row["to"]) for row in rows}
     for target in given.to:
         for name in given.families:
@@ -79,8 +87,8 @@ def main() -> None:
                 rows.append(measured(name, target))
                 append_line(given.out, rows[-1])
                 print(json.dumps(rows[-1]), flush=True)
-    print(table(rows))
+    publish(given, {"families": table(rows)})
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -6,12 +6,13 @@ stories, encyclopedias, web pages, answers. WikiText's marks of a tokenizer are 
     python benchmarks/harmless_texts.py stories.txt wiki.txt web.jsonl answers.json --each 600 --out harmless.jsonl
 """
 
-import argparse
 import json
 import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from common import add_numbers, add_paths, new_parser, run_main
 
 from remodeler.runs.folders import refuse_existing
 from remodeler.runs.records import append_lines
@@ -57,11 +58,10 @@ def passages(path: Path, count: int, chance: random.Random, shortest: int, longe
 
 def main() -> None:
     """Draw, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__, tables=False)
     parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    for name, default in (("each", 600), ("shortest", 4), ("longest", 60), ("seed", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    add_paths(parser, "out")
+    add_numbers(parser, each=600, shortest=4, longest=60, seed=1)
     given = parser.parse_args()
     refuse_existing(given.out)
     chance = random.Random(given.seed)
@@ -71,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

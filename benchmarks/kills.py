@@ -15,7 +15,6 @@ and speeds, and the pages in PAGES, which show them; a page has to be there all 
 The same command goes on: a verb whose row is in the file is not run again.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -31,10 +30,13 @@ from pathlib import Path
 from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
-TESTS = Path(__file__).resolve().parents[1] / "tests"
+
+from common import TESTS, new_parser, publish
+from measurements import Column, Table
+
 sys.path.insert(0, str(TESTS))
 
-from commands import EVOLVE, TEXTS  # noqa: E402 (it lies among the tests)
+from commands import EVOLVE, TEXTS
 
 TIMES = ("seconds", "prefill", "decode")
 PAGES = ("report.html", "README.md")
@@ -94,7 +96,7 @@ def imported() -> None:
     import remodeler.merging.job
     import remodeler.pruning.job
     import remodeler.recovery.job
-    import remodeler.report.page
+    import remodeler.reporting.page
 
     with contextlib.suppress(ImportError):
         import remodeler.exporting.gguf.job  # noqa: F401
@@ -245,20 +247,31 @@ def prepared() -> Iterator[None]:
         os.chdir("/")
 
 
-def table(rows: dict[str, Row]) -> str:
-    """The rows as Markdown."""
-    head = "| verb | whole run | kills | before, inside, after | results that differ | leftovers | failed |"
-    lines = [
-        f"| {verb} | {row.seconds:.1f} s | {row.kills} | {row.before}, {row.inside}, {row.after} | "
-        f"{len(row.differ)} | {len(row.leftovers)} | {len(row.failed)} |"
-        for verb, row in rows.items()
-    ]
-    return "\n".join([head, "|---|---|---|---|---|---|---|", *lines])
+COLUMNS = (
+    Column("verb", "verb"),
+    Column("seconds", "whole run", "{value:.1f} s", "s"),
+    Column("kills", "kills"),
+    Column("when", "before, inside, after", "{before}, {inside}, {after}", "kills"),
+    Column("differ", "results that differ"),
+    Column("leftovers", "leftovers"),
+    Column("failed", "failed"),
+)
+
+
+def table(rows: dict[str, Row]) -> Table:
+    """A line a verb."""
+    return Table(COLUMNS, tuple(_cells(verb, row) for verb, row in rows.items()))
+
+
+def _cells(verb: str, row: Row) -> dict[str, Any]:
+    when = {name: getattr(row, name) for name in ("before", "inside", "after")}
+    counts = {name: len(getattr(row, name)) for name in ("differ", "leftovers", "failed")}
+    return {"verb": verb, "seconds": row.seconds, "kills": row.kills, "when": when} | counts
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Kill, resume, compare, and write the table; 1 where something differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--kills", type=int, default=25, help="of every verb")
     parser.add_argument("--verbs", nargs="*", default=list(VERBS), choices=list(VERBS), help="by default all")
     parser.add_argument("--seed", type=int, default=42)
@@ -272,7 +285,7 @@ def main(words: Sequence[str] | None = None) -> int:
             rows[verb] = measured(VERBS[verb], given.kills, given.seed)
             place.write_text(json.dumps({name: asdict(row) for name, row in rows.items()}, indent=1) + "\n")
             print(verb, json.dumps(asdict(rows[verb])), flush=True)
-    print(table(rows))
+    publish(given, {"verbs": table(rows)})
     return int(any(row.differ or row.leftovers or row.failed for row in rows.values()))
 
 

@@ -28,15 +28,15 @@ from typing import Any
 
 import torch
 import yaml
+from common import DEMO, add_numbers, add_paths, new_parser, publish, run_main, spread
+from measurements import Column, Table
 from random_llama import tensors
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
 
-import remodeler
 from remodeler.model.files.shards import write_shards
 from remodeler.runs.records import versions, write_json
 
-DEMO = Path(remodeler.__file__).parent / "demo_model"
 METHODS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "linear": ([], {"weight": 1.0}),
     "ties": (["--density", "0.2"], {"weight": 1.0, "density": 0.2}),
@@ -45,6 +45,15 @@ METHODS: dict[str, tuple[list[str], dict[str, Any]]] = {
 }
 """Our options, and mergekit's parameters."""
 MODELS = 6
+COLUMNS = (
+    Column("what", ""),
+    Column("seconds", "seconds", "{value:.1f}", "s"),
+    Column("processor", "processor", "{value:.1f}", "s"),
+    Column("speed", "read, GB/s", "{value:.2f}", "GB/s", missing=""),
+    Column("resident", "resident, MiB", "{value:,.0f}", "MiB"),
+    Column("anonymous", "anonymous, MiB", "{value:,.0f}", "MiB"),
+)
+RATIOS = (Column("what", ""), Column("ratio", "times as long", "{value:.2f}"))
 
 
 @dataclass(frozen=True)
@@ -201,58 +210,48 @@ def rounds(arguments: argparse.Namespace) -> list[Run]:
 # Tables ---------------------------------------------------------------------------------------------------------------
 
 
-def table(runs: Sequence[Run], bytes_read: int) -> str:
-    """Medians with their range, and ratios."""
+def tables(runs: Sequence[Run], model: int) -> dict[str, Table]:
+    """Medians with their range, and ratios; ``model``: bytes of one model."""
     by_name: dict[str, list[Run]] = {}
     for run in runs:
         by_name.setdefault(run.what, []).append(run)
-    lines = ["| | seconds | processor | read, GB/s | resident, MiB | anonymous, MiB |", "|---|---|---|---|---|---|"]
-    for name, each in by_name.items():
-        seconds = sorted(run.seconds for run in each)
-        middle = statistics.median(seconds)
-        speed = "" if name.endswith("start") else f"{bytes_read / middle / 1e9:.2f}"
-        peaks = [max(run.resident for run in each), max(run.anonymous for run in each)]
-        lines.append(
-            f"| {name} | {middle:.1f} [{seconds[0]:.1f}, {seconds[-1]:.1f}] | "
-            f"{statistics.median(run.processor for run in each):.1f} | {speed} | {peaks[0]:,.0f} | {peaks[1]:,.0f} |"
-        )
-    return "\n".join([*lines, "", *ratios(by_name)])
+    rows = tuple(cells(name, each, MODELS * model) for name, each in by_name.items())
+    caption = f"{MODELS} models of {model / 1e9:.2f} GB"
+    return {"times": Table(COLUMNS, rows, caption), "ratios": Table(RATIOS, tuple(ratios(by_name)))}
 
 
-def ratios(by_name: dict[str, list[Run]]) -> list[str]:
+def cells(name: str, runs: Sequence[Run], bytes_read: int) -> dict[str, Any]:
+    """What all runs of a command took."""
+    seconds = [run.seconds for run in runs]
+    speed = None if name.endswith("start") else bytes_read / statistics.median(seconds) / 1e9
+    times = {"seconds": spread(seconds), "processor": statistics.median(run.processor for run in runs)}
+    peaks = {kind: max(getattr(run, kind) for run in runs) for kind in ("resident", "anonymous")}
+    return {"what": name, **times, "speed": speed, **peaks}
+
+
+def ratios(by_name: dict[str, list[Run]]) -> Iterator[dict[str, Any]]:
     """Round by round, then the median."""
-
-    def ratio(one: str, two: str) -> str:
-        values = sorted(a.seconds / b.seconds for a, b in zip(by_name[one], by_name[two], strict=True))
-        return f"{statistics.median(values):.2f} [{values[0]:.2f}, {values[-1]:.2f}]"
-
     methods = [name.removeprefix("remodeler ") for name in by_name if name.startswith("remodeler ")]
-    lines = [
-        f"- {each}: mergekit takes {ratio(f'mergekit {each}', f'remodeler {each}')} times as long" for each in methods
-    ]
+    pairs = [(f"{each}: mergekit", f"mergekit {each}", f"remodeler {each}") for each in methods]
     if "remodeler linear" in by_name:
-        for copy in ("read all, write one", "copy all"):
-            lines.append(f"- linear takes {ratio('remodeler linear', copy)} times as long as to {copy}")
-    return lines
+        pairs += [(f"linear, than to {copy}", "remodeler linear", copy) for copy in ("read all, write one", "copy all")]
+    for what, one, two in pairs:
+        values = [a.seconds / b.seconds for a, b in zip(by_name[one], by_name[two], strict=True)]
+        yield {"what": what, "ratio": spread(values)}
 
 
 def main() -> None:
     """Measure, print, and write the runs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--mergekit", required=True, help="its mergekit-yaml")
     parser.add_argument("--folder", type=Path, required=True, help="where checkpoints and results go")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--layers", type=int, default=24)
-    parser.add_argument("--width", type=int, default=1024)
-    parser.add_argument("--inner", type=int, default=2816)
-    parser.add_argument("--words", type=int, default=32000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path)
+    add_numbers(parser, layers=24, width=1024, inner=2816, words=32000, rounds=3, threads=torch.get_num_threads())
+    add_paths(parser, "json", required=False)
     arguments = parser.parse_args()
     runs = rounds(arguments)
     model = sum(file.stat().st_size for file in (arguments.folder / "models" / "m1").glob("*.safetensors"))
-    print(f"{MODELS} models of {model / 1e9:.2f} GB\n\n{table(runs, MODELS * model)}")
+    publish(arguments, tables(runs, model))
     if arguments.json:
         settings = {key: str(value) for key, value in vars(arguments).items()}
         write_json(
@@ -261,4 +260,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from common import read_rows
 from quality import Setup
 
 from remodeler.checkpoint.load import fingerprint
@@ -25,7 +26,7 @@ from remodeler.pruning.search.loop import Search, prune
 from remodeler.pruning.search.refine import refine
 from remodeler.pruning.search.strategies import SCANS
 from remodeler.pruning.width.width import thin
-from remodeler.runs.records import append_line, drop_torn_line, read_lines
+from remodeler.runs.records import append_line
 from remodeler.runs.removals import REMOVALS_FILE, Header, Step, blocks_of, copy_steps, read_log
 from remodeler.runs.units import Block
 
@@ -213,8 +214,7 @@ def metered(file: Path) -> Callable[[int], None]:
 
 def spent(file: Path, steps: float = math.inf) -> Cost:
     """The time of the first steps."""
-    drop_torn_line(file)
-    lines = [line for line in read_lines(file) if line["step"] <= steps]
+    lines = [line for line in read_rows(file) if line["step"] <= steps]
     return Cost(sum(line["seconds"] for line in lines), sum(line["cpu"] for line in lines))
 
 

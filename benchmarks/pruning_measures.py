@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
+from common import Row, load_float32
 from pruning_arms import Found
 from quality import SAMPLES, Setup, cut
 
-from remodeler.checkpoint.load import Checkpoint, load
+from remodeler.checkpoint.load import Checkpoint
 from remodeler.checkpoint.save import save_pruned
 from remodeler.data.questions import read_questions
 from remodeler.data.sources import sample
@@ -38,7 +38,6 @@ CLEAR = 2.0
 """Standard errors above chance that the intact model must be, for its pruned ones to be asked too."""
 BEFORE, OTHERS, NEAREST = 3, 3, 12
 """Of a question made of text: sentences shown, wrong answers, and how many of like length those are drawn from."""
-Row = dict[str, Any]
 
 
 # ---- model and texts -------------------------------------------------------------------------------------------------
@@ -46,8 +45,7 @@ Row = dict[str, Any]
 
 def prepare(model: str, given: argparse.Namespace) -> Setup:
     """Load a model and cut its windows: calibration text of one length, the same held-out text at several."""
-    chosen = {"family": given.family, "trust_remote_code": given.trust_remote_code}
-    checkpoint = load(model, dtype="float32", device="cpu", **chosen)
+    checkpoint = load_float32(model, given)
     calibration = cut(checkpoint, sample(given.calibrate, SAMPLES).calibration, given.length, given.windows)
     texts = sample(given.held_out, SAMPLES).heldout
     lengths = sorted({128, given.length, min(2048, checkpoint.context or 2048)})

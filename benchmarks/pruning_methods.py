@@ -12,21 +12,30 @@ Every finished row is a line of ``OUT/rows.jsonl`` (of ``answers.jsonl``, of ``s
 ``OUT/paths``: killed, the same command goes on. Without a model, the tables of what is there are printed.
 
     python benchmarks/pruning_methods.py MODEL ... --calibrate FILE --held-out FILE --out OUT [--arms NAME ...]
-    python benchmarks/pruning_methods.py --out OUT --plot docs/methods.svg
+    python benchmarks/pruning_methods.py --out OUT --plot docs/benchmarks/methods.svg
 """
 
 import argparse
 import statistics
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+from common import (
+    Row,
+    add_loading,
+    add_numbers,
+    add_paths,
+    new_parser,
+    publish,
+    read_rows,
+    run_main,
+    timed,
+)
 from pruning_arms import Arm, State, arms
 from pruning_measures import (
-    Row,
     above_chance,
     answers,
     found_again,
@@ -38,7 +47,7 @@ from pruning_measures import (
     window_losses,
     written,
 )
-from pruning_tables import page, plot
+from pruning_tables import models, plot, tables
 from quality import SAMPLES, Setup
 
 from remodeler.checkpoint.sizes import memory
@@ -48,7 +57,7 @@ from remodeler.errors import InputError
 from remodeler.model.blocks import bypassed
 from remodeler.model.logprobs import mean_nll
 from remodeler.pruning.search.budget import share
-from remodeler.runs.records import append_line, drop_torn_line, read_lines
+from remodeler.runs.records import append_line
 
 ROWS, POINTS, ANSWERS, SPEED = "rows.jsonl", "points.jsonl", "answers.jsonl", "speed.jsonl"
 
@@ -72,11 +81,8 @@ class Book:
 
     def rows(self, file: str) -> list[Row]:
         """What is there of this model and text."""
-        path = self.given.out / file
-        if not path.exists():
-            return []
-        drop_torn_line(path)
-        return [row for row in read_lines(path) if (row["model"], row["text"]) == (self.setup.model, self.text)]
+        rows = read_rows(self.given.out / file)
+        return [row for row in rows if (row["model"], row["text"]) == (self.setup.model, self.text)]
 
     def row(self, file: str, key: Row) -> Row | None:
         """A finished row."""
@@ -99,16 +105,11 @@ def dense(book: Book) -> Row:
     if known:
         return known
     setup = book.setup
-    wall, cpu = map(min, zip(*(_pass_cost(setup) for _ in range(3)), strict=True))
-    row = key | {"pass_seconds": wall, "pass_cpu": cpu, "share": 0.0, "primary": book.primary}
+    runs = [timed(partial(mean_nll, setup.checkpoint.anatomy, setup.calibration)) for _ in range(3)]
+    cost = {"pass_seconds": min(run.seconds for run in runs), "pass_cpu": min(run.processor for run in runs)}
+    row = key | cost | {"share": 0.0, "primary": book.primary}
     row |= {"layers": len(setup.checkpoint.anatomy.sites)} | memory(setup.checkpoint)
     return book.keep(ROWS, row | held_out(setup, setup.checkpoint))
-
-
-def _pass_cost(setup: Setup) -> tuple[float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    mean_nll(setup.checkpoint.anatomy, setup.calibration)
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def pruned(book: Book, arm: Arm, ratio: float) -> Row:
@@ -212,7 +213,7 @@ def time_all(book: Book) -> None:
 
 def options() -> argparse.ArgumentParser:
     """What can be asked for."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--calibrate", default="python", metavar="SOURCE")
     parser.add_argument("--held-out", default="python", metavar="SOURCE")
@@ -225,10 +226,9 @@ def options() -> argparse.ArgumentParser:
         "--tasks", nargs="+", default=[], metavar="FILE", help="of questions, beside those made of text"
     )
     parser.add_argument("--speed", action="store_true", help="measure the speed of the models found so far")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--family", help="row of the family table that remote code looks like")
-    parser.add_argument("--trust-remote-code", action="store_true")
-    parser.add_argument("--out", type=Path, required=True)
+    add_numbers(parser, threads=1)
+    add_loading(parser)
+    add_paths(parser, "out")
     parser.add_argument("--plot", type=Path, help=".svg or .png: the curves of the first model")
     return parser
 
@@ -241,15 +241,12 @@ def main() -> None:
     for model in given.models:
         book = Book(prepare(model, given), given)
         (time_all if given.speed else ask_all if given.ask else search_all)(book)
-    if not given.models:
-        print("\n".join(page(given.out)))
+    for found in models(given.out) if not given.models else ():
+        print(f"\n### {found.name}")
+        publish(given, dict(tables(found)), found.name)
     if given.plot:
         plot(given.out, given.plot)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

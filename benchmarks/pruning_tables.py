@@ -2,23 +2,23 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import Row, read_rows, spread
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
-from quality_tables import gap, short, shown
+from measurements import NONE, Column, Table, number_text
+from quality_tables import GAP, ORDER, columns_of, gap, percent, short
 
-from remodeler.report.plots import CYCLE, MARKERS, MID_GREY
-from remodeler.runs.records import read_lines
+from remodeler.reporting.plots import CYCLE, MARKERS, MID_GREY
 
 REFERENCE = "blockpruner"
 HEADLINE = 0.25
 """The ratio of the summary."""
 SEEDS = "random"
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,11 @@ class Model:
 
 def models(folder: Path) -> list[Model]:
     """What is there."""
-    rows, answers, speeds = (_read(folder / f"{name}.jsonl") for name in ("rows", "answers", "speed"))
+    rows, answers, speeds = (read_rows(folder / f"{name}.jsonl") for name in ("rows", "answers", "speed"))
     names = dict.fromkeys(row["model"] for row in rows)
     return [
         Model(name, [row for row in rows if row["model"] == name], *_keyed(name, answers, speeds)) for name in names
     ]
-
-
-def _read(path: Path) -> list[Row]:
-    return read_lines(path) if path.exists() else []
 
 
 def _keyed(name: str, *kinds: Sequence[Row]) -> Iterator[dict[tuple[Any, ...], Row]]:
@@ -78,64 +74,75 @@ def _key(row: Row) -> tuple[Any, ...]:
     return tuple(row[part] for part in ("arm", "seed", "ratio"))
 
 
-def page(folder: Path) -> Iterator[str]:
-    """All tables, as Markdown."""
-    for model in models(folder):
-        yield f"\n### {model.name}\n"
-        yield from summary(model, HEADLINE, False)
-        if model.arms(True):
-            yield "\nVariants:\n"
-            yield from summary(model, HEADLINE, True)
-        yield from details(model)
+def tables(model: Model) -> Iterator[tuple[str, Table]]:
+    """All tables of a model."""
+    yield "summary", summary(model, HEADLINE, False)
+    if model.arms(True):
+        yield "variants", summary(model, HEADLINE, True)
+    yield from details(model)
 
 
 # ---- one ratio -------------------------------------------------------------------------------------------------------
 
 
-Column = tuple[str, Callable[[Model, list[Row]], str]]
+Cell = Callable[[Model, list[Row]], Any]
 
 
-def summary(model: Model, ratio: float, variants: bool) -> Iterator[str]:
+def summary(model: Model, ratio: float, variants: bool) -> Table:
     """One line a method at one ratio."""
     columns = list(_columns(model, ratio))
-    yield f"| method | {' | '.join(name for name, _ in columns)} |"
-    yield "|---" * (len(columns) + 1) + "|"
-    for arm in [*([] if variants else ["dense"]), *model.arms(variants)]:
-        rows = [intact(model)] if arm == "dense" else model.pick(arm, ratio)
-        cells = [cell(model, rows) for _, cell in columns] if rows else [unreached(model, arm, ratio)]
-        yield f"| {arm} | {' | '.join(cells)} |"
+    names = [*([] if variants else ["dense"]), *model.arms(variants)]
+    heads = (Column("method", "method"), *(column for column, _ in columns))
+    rows = tuple(_summary_cells(model, name, ratio, columns) for name in names)
+    return Table(heads, rows, "Variants:" if variants else "")
+
+
+def _summary_cells(model: Model, arm: str, ratio: float, columns: Sequence[tuple[Column, Cell]]) -> Row:
+    """A line; it ends behind the reason where the ratio was not reached."""
+    rows = [intact(model)] if arm == "dense" else model.pick(arm, ratio)
+    if not rows:
+        return {"method": arm, columns[0][0].key: unreached(model, arm, ratio)}
+    return {"method": arm} | {column.key: cell(model, rows) for column, cell in columns}
 
 
 def intact(model: Model) -> Row:
     """The intact model as a method that removes nothing."""
-    return model.dense | {"unit": "–", "cpu": 0.0, "exact": model.dense["losses"][model.dense["primary"]]}
+    return model.dense | {"unit": None, "cpu": 0.0, "exact": model.dense["losses"][model.dense["primary"]]}
 
 
-def _columns(model: Model, ratio: float) -> Iterator[Column]:
+def _columns(model: Model, ratio: float) -> Iterator[tuple[Column, Cell]]:
     tasks = dict.fromkeys(name for row in model.answers.values() if row["arm"] != "dense" for name in row["tasks"])
-    yield "unit", lambda _, rows: rows[0]["unit"]
-    yield "removed", lambda _, rows: f"{statistics.fmean(row['share'] for row in rows):.1%}"
-    yield "parameters", lambda _, rows: spread([row["parameters"] for row in rows], 0)
+    exact, above = f"at {ratio:.0%}", f"loss above {REFERENCE}'s at {ratio:.0%}"
+    yield Column("unit", "unit"), lambda _, rows: rows[0]["unit"]
+    yield Column("share", "removed", "{value:.1%}"), lambda _, rows: statistics.fmean(row["share"] for row in rows)
+    yield Column("parameters", "parameters", "{value:~0}"), lambda _, rows: middle(row["parameters"] for row in rows)
     for length in model.lengths:
         yield (
-            f"perplexity, {length}",
-            lambda _, rows, length=length: spread([row["perplexity"][length] for row in rows]),
+            Column(f"perplexity {length}", f"perplexity, {length}", "{value:~2}"),
+            lambda _, rows, length=length: middle(row["perplexity"][length] for row in rows),
         )
-    yield f"at {ratio:.0%}", lambda _, rows: at_exactly(rows)
-    yield f"loss above {REFERENCE}'s at {ratio:.0%}", lambda each, rows: "; ".join(gaps(each, rows, ratio))
+    yield Column("exact", exact, "{value:~2}", "perplexity"), lambda _, rows: at_exactly(rows)
+    yield Column("above", above, GAP, "nats per token"), lambda each, rows: gaps(each, rows, ratio)
     for task in tasks:
-        yield task.replace("_", " "), lambda each, rows, task=task: accuracy(each, rows, task)
+        yield (
+            Column(task, task.replace("_", " "), "{acc:.3f} ± {acc_stderr:.3f}", "accuracy"),
+            lambda each, rows, task=task: accuracy(each, rows, task),
+        )
     if model.speeds:
-        yield "decode", lambda each, rows: multiple(each, rows, "decode")
-    yield "KV bytes", lambda _, rows: spread([row["kv_bytes_per_token"] for row in rows], 0)
-    yield "passes", lambda each, rows: spread([row["cpu"] / each.dense["pass_cpu"] for row in rows], 0)
-    yield "CPU, s", lambda _, rows: spread([row["cpu"] for row in rows], 0)
+        yield DECODE, lambda each, rows: multiple(each, rows, "decode")
+    yield Column("kv", "KV bytes", "{value:~0}", "B"), lambda _, rows: middle(row["kv_bytes_per_token"] for row in rows)
+    yield PASSES, lambda each, rows: middle(row["cpu"] / each.dense["pass_cpu"] for row in rows)
+    yield Column("cpu", "CPU, s", "{value:~0}", "s"), lambda _, rows: middle(row["cpu"] for row in rows)
+
+
+DECODE = Column("decode", "decode", "{value:~2}", "the intact model's speed")
+PASSES = Column("passes", "passes", "{value:~0}", "passes over the calibration text, by processor time")
 
 
 def unreached(model: Model, arm: str, ratio: float) -> str:
     """Why a cell is empty."""
     found = [row["why"] for row in model.rows if (row["arm"], row["ratio"]) == (arm, ratio) and "why" in row]
-    return f"not reachable ({found[0]})" if found else "–"
+    return f"not reachable ({found[0]})" if found else NONE
 
 
 def exact_loss(rows: Sequence[Row]) -> float:
@@ -143,84 +150,90 @@ def exact_loss(rows: Sequence[Row]) -> float:
     return statistics.median(statistics.fmean(row["exact"]) for row in rows) if rows else math.inf
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
+def middle(values: Iterable[float]) -> Any:
     """A figure; of several seeds the median and the range."""
-    text = shown(statistics.median(values), digits)
-    return f"{text} [{shown(min(values), digits)}, {shown(max(values), digits)}]" if len(values) > 1 else text
+    return spread(list(values))
 
 
-def at_exactly(rows: Sequence[Row]) -> str:
+def at_exactly(rows: Sequence[Row]) -> Any:
     """Perplexity at exactly the ratio."""
-    return spread([math.exp(statistics.fmean(row["exact"])) for row in rows])
+    return middle(math.exp(statistics.fmean(row["exact"])) for row in rows)
 
 
-def gaps(model: Model, rows: Sequence[Row], ratio: float) -> Iterator[str]:
+def gaps(model: Model, rows: Sequence[Row], ratio: float) -> list[Row] | None:
     """Differences of the same windows, each seed's."""
     against = model.pick(REFERENCE, ratio)
-    for row in rows:
-        yield gap(row["exact"], against[0]["exact"]) if against and row["arm"] != REFERENCE else "–"
+    if not against or rows[0]["arm"] == REFERENCE:
+        return None
+    return [gap(row["exact"], against[0]["exact"]) for row in rows]
 
 
-def accuracy(model: Model, rows: Sequence[Row], task: str) -> str:
+def accuracy(model: Model, rows: Sequence[Row], task: str) -> Any:
     """Share of questions answered right, and its standard error."""
     found = [model.answers[_key(row)]["tasks"][task] for row in rows if _key(row) in model.answers]
     if len(found) == 1:
-        return f"{found[0]['acc']:.3f} ± {found[0]['acc_stderr']:.3f}"
-    return spread([each["acc"] for each in found], 3) if found else "–"
+        return {part: found[0][part] for part in ("acc", "acc_stderr")}
+    return {"acc": middle(each["acc"] for each in found), "cell": "{acc:.3f}"} if found else None
 
 
-def multiple(model: Model, rows: Sequence[Row], kind: str) -> str:
+def multiple(model: Model, rows: Sequence[Row], kind: str) -> Any:
     """Speed as a multiple of the intact model's."""
     found = [model.speeds[_key(row)][kind] for row in rows if _key(row) in model.speeds]
-    return spread(found) if found else "–"
+    return middle(found) if found else None
 
 
 # ---- all ratios ------------------------------------------------------------------------------------------------------
 
 
-def details(model: Model) -> Iterator[str]:
+def details(model: Model) -> Iterator[tuple[str, Table]]:
     """Every ratio: perplexity, at the sizes reached and at exactly the ratio; losses against the reference; orders."""
     primary = model.dense["primary"]
-    whole = shown(model.dense["perplexity"][primary], 2)
-    yield f"\nPerplexity, windows of {primary} tokens (parameters removed) / at exactly the ratio; intact {whole}:\n"
-    yield from by_ratio(model, lambda rows: _sized(rows, primary))
-    yield f"\nLoss above {REFERENCE}'s at exactly the ratio, nats a token ± 2 standard errors:\n"
-    yield from by_ratio(model, lambda rows: "; ".join(gaps(model, rows, rows[0]["ratio"])))
+    whole = number_text(model.dense["perplexity"][primary], "~2")
+    sizes = f"Perplexity, windows of {primary} tokens (parameters removed) / at exactly the ratio; intact {whole}:"
+    yield "perplexity", by_ratio(model, lambda rows: _sized(rows, primary), SIZED, sizes)
+    above = f"Loss above {REFERENCE}'s at exactly the ratio, nats a token ± 2 standard errors:"
+    yield "loss", by_ratio(model, lambda rows: gaps(model, rows, rows[0]["ratio"]), GAP, above)
     if model.speeds:
-        yield "\nDecoding, times the intact model's speed (prefill); KV bytes a token:\n"
-        yield from by_ratio(model, lambda rows: _speed(model, rows))
-    yield "\nRemoval order, to the largest ratio:\n"
-    yield from orders(model)
+        speeds = "Decoding, times the intact model's speed (prefill); KV bytes a token:"
+        yield "decoding", by_ratio(model, lambda rows: _speed(model, rows), SPEED, speeds)
+    yield "orders", Table((), tuple(orders(model)), "Removal order, to the largest ratio:", ORDER)
 
 
-def by_ratio(model: Model, cell: Callable[[list[Row]], str]) -> Iterator[str]:
+SIZED = "{perplexity:~2} ({share:.1%}) / {exact:~2}"
+SPEED = "{decode:~2} ({prefill:~2}); {kv:~0}"
+
+
+def by_ratio(model: Model, cell: Callable[[list[Row]], Any], pattern: str, caption: str) -> Table:
     """A table with a column a ratio."""
-    yield f"| method | {' | '.join(f'{ratio:.0%}' for ratio in model.ratios)} |"
-    yield "|---" * (len(model.ratios) + 1) + "|"
+    columns = columns_of(model.ratios, pattern, "")
+    rows = []
     for arm in [*model.arms(False), *model.arms(True)]:
         found = {ratio: model.pick(arm, ratio) for ratio in model.ratios}
-        cells = [cell(rows) if rows else unreached(model, arm, ratio) for ratio, rows in found.items()]
-        yield f"| {arm} | {' | '.join(cells)} |"
+        cells = {percent(k): cell(each) if each else unreached(model, arm, k) for k, each in found.items()}
+        rows.append({"method": arm} | cells)
+    return Table(columns, tuple(rows), caption)
 
 
-def _sized(rows: Sequence[Row], length: str) -> str:
+def _sized(rows: Sequence[Row], length: str) -> Row:
     removed = statistics.fmean(row["share"] for row in rows)
-    return f"{spread([row['perplexity'][length] for row in rows])} ({removed:.1%}) / {at_exactly(rows)}"
+    return {"perplexity": middle(row["perplexity"][length] for row in rows), "share": removed} | {
+        "exact": at_exactly(rows)
+    }
 
 
-def _speed(model: Model, rows: Sequence[Row]) -> str:
-    caches = spread([row["kv_bytes_per_token"] for row in rows], 0)
-    return f"{multiple(model, rows, 'decode')} ({multiple(model, rows, 'prefill')}); {caches}"
+def _speed(model: Model, rows: Sequence[Row]) -> Row:
+    caches = middle(row["kv_bytes_per_token"] for row in rows)
+    return {kind: multiple(model, rows, kind) for kind in ("decode", "prefill")} | {"kv": caches}
 
 
-def orders(model: Model) -> Iterator[str]:
+def orders(model: Model) -> Iterator[Row]:
     """What every method removed."""
     for arm in [*model.arms(False), *model.arms(True)]:
         found = [row for ratio in model.ratios for row in model.pick(arm, ratio)]
         if found and arm != SEEDS:
             longest = max(found, key=lambda row: row["share"])
-            blocks = ", ".join(map(short, longest["removed"])) or "no block"
-            yield f"- {arm} ({longest['share']:.1%}): {blocks}"
+            blocks = list(map(short, longest["removed"])) or ["no block"]
+            yield {"method": arm, "share": longest["share"], "blocks": blocks}
 
 
 # ---- plot ------------------------------------------------------------------------------------------------------------

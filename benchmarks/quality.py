@@ -16,7 +16,6 @@ command goes on.
 
 import argparse
 import math
-import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +23,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quality_tables import page, plot
+from common import (
+    DEMO,
+    Row,
+    add_loading,
+    add_numbers,
+    add_paths,
+    load_float32,
+    new_parser,
+    publish,
+    read_rows,
+    run_main,
+)
+from quality_tables import plot, tables
 
-import remodeler
-from remodeler.checkpoint.load import Checkpoint, fingerprint, load
+from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
@@ -40,16 +50,14 @@ from remodeler.pruning.methods import METHODS, Method
 from remodeler.pruning.search.budget import share, upto
 from remodeler.pruning.search.candidates import longest_path
 from remodeler.pruning.search.loop import Search, prune
-from remodeler.runs.records import append_line, drop_torn_line, read_lines
+from remodeler.runs.records import append_line
 from remodeler.runs.removals import Header, Step, blocks_of, read_log
 from remodeler.runs.units import Block, name
 
-DEMO = str(Path(remodeler.__file__).parent / "demo_model")
 SAMPLES = 400
 """Texts that the windows are cut from."""
 GROUP = 4
 """Windows scored together: losses are kept by group, so that two models can be compared in pairs."""
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -117,8 +125,7 @@ def _count(checkpoint: Checkpoint, pieces: Sequence[str], length: int) -> int:
 
 def prepare(model: str, given: argparse.Namespace) -> Setup:
     """Load a model and cut its windows; the held-out part of a source is disjoint from its calibration part."""
-    chosen = {"family": given.family, "trust_remote_code": given.trust_remote_code}
-    checkpoint = load(model, dtype="float32", device="cpu", **chosen)
+    checkpoint = load_float32(model, given)
     calibration = cut(checkpoint, sample(given.calibrate, SAMPLES).calibration, given.length, given.windows)
     held_out = {
         Path(source).name: cut(checkpoint, sample(source, SAMPLES).heldout, given.length, given.held_out_windows)
@@ -203,10 +210,8 @@ def wanted(
 
 def measure(setup: Setup, given: argparse.Namespace) -> None:
     """Write the rows of a model that are not there yet."""
-    file, known = given.out / "rows.jsonl", {}
-    if file.exists():
-        drop_torn_line(file)
-        known = {key(row): row for row in read_lines(file)}
+    file = given.out / "rows.jsonl"
+    known = {key(row): row for row in read_rows(file)}
     dense = Searched(Arm("dense", BLOCKS.method), {}, [])
     found = list(paths(setup, given.ratios, given.out / "paths" / setup.model))
     for method, ratio, path, exact in [("dense", 0.0, dense, 0.0), *wanted(setup, found, given.ratios)]:
@@ -239,18 +244,15 @@ def _complete(setup: Setup, text: str, path: Searched, steps: Sequence[Step] | N
 
 def main() -> None:
     """Measure what is missing, then print the tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("models", nargs="*", metavar="MODEL", default=[DEMO])
+    parser = new_parser(__doc__)
+    parser.add_argument("models", nargs="*", metavar="MODEL", default=[str(DEMO)])
     parser.add_argument("--calibrate", default="python", metavar="SOURCE")
     parser.add_argument("--held-out", nargs="+", default=["python"], metavar="SOURCE")
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.15, 0.25, 0.35])
     parser.add_argument("--windows", type=int, default=24, help="of calibration text")
-    parser.add_argument("--held-out-windows", type=int, default=32)
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--family", help="row of the family table that remote code looks like")
-    parser.add_argument("--trust-remote-code", action="store_true")
-    parser.add_argument("--out", type=Path, required=True)
+    add_numbers(parser, held_out_windows=32, length=256, threads=1)
+    add_loading(parser)
+    add_paths(parser, "out")
     parser.add_argument("--plot", type=Path, help=".svg or .png: the curves of the last model on its first text")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -258,15 +260,12 @@ def main() -> None:
     for model in given.models:
         setup = prepare(model, given)
         measure(setup, given)
-        rows = [row for row in read_lines(given.out / "rows.jsonl") if row["model"] == setup.model]
-        print("\n".join(page(rows)), flush=True)
+        rows = [row for row in read_rows(given.out / "rows.jsonl") if row["model"] == setup.model]
+        print(f"\n## {setup.model}")
+        publish(given, dict(tables(rows)), setup.model)
     if given.plot:
         plot(rows, Path(given.held_out[0]).name, given.plot)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

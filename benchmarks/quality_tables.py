@@ -6,46 +6,68 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from remodeler.report.plots import plot_tradeoff
+from common import Row, spread
+from measurements import Column, Table
+
+from remodeler.reporting.plots import plot_tradeoff
 
 METHODS = ("blockpruner", "size-weighted", "one-shot", "layer", "random", "mlp", "blockpruner*")
 ORDERED = ("blockpruner", "size-weighted", "one-shot", "layer", "mlp")
 COLUMNS = (0.15, 0.25, 0.35)
-MEASURES = (("perplexity", "perplexity (parameters removed)", 2), ("bits_per_byte", "bits per byte", 3))
+MEASURES = (
+    ("perplexity", "perplexity (parameters removed)", "{value:~2} ({share:.1%})"),
+    ("bits_per_byte", "bits per byte", "{value:~3}"),
+)
+GAP = "{gap:+.3f} ± {error:.3f}"
+ORDER = "{method} ({share:.1%}): {blocks}"
 REFERENCE = "blockpruner"
 MATCHED = "blockpruner*"
 OUTSIDE = ("mlp", MATCHED)
 """Explanations, not contestants: never the best of a column."""
-Row = dict[str, Any]
 
 
-def page(rows: Sequence[Row]) -> Iterator[str]:
-    """All tables of one model, as Markdown."""
-    yield f"\n## {rows[0]['model']}"
+def tables(rows: Sequence[Row]) -> Iterator[tuple[str, Table]]:
+    """All tables of one model."""
     for text in dict.fromkeys(row["text"] for row in rows):
         yield from text_tables([row for row in rows if row["text"] == text])
-    yield from orders(rows)
+    yield "orders", Table((), tuple(orders(rows)), "Removal order:", line=ORDER)
 
 
-def text_tables(rows: Sequence[Row]) -> Iterator[str]:
+def text_tables(rows: Sequence[Row]) -> Iterator[tuple[str, Table]]:
     """Perplexity, bits per byte and paired differences on one text."""
-    dense = pick(rows, "dense", 0.0)[0]
-    columns = [ratio for ratio in COLUMNS if pick(rows, REFERENCE, ratio)]
-    names = [f"{ratio:.0%}" for ratio in columns]
-    for measure, words, digits in MEASURES:
-        yield f"\n{rows[0]['text']}, {dense['tokens']:,} scored tokens: {words}\n"
-        cells = {method: [cell(rows, method, ratio, measure) for ratio in columns] for method in METHODS}
-        yield from table(["dense", *names], {name: [shown(dense[measure], digits), *cells[name]] for name in METHODS})
-    yield f"\n{rows[0]['text']}: loss above blockpruner's, nats a token ± 2 standard errors\n"
-    yield from table(names, {name: [difference(rows, name, ratio) for ratio in columns] for name in METHODS[1:-1]})
+    dense, text = pick(rows, "dense", 0.0)[0], rows[0]["text"]
+    ratios, name = [ratio for ratio in COLUMNS if pick(rows, REFERENCE, ratio)], Path(text).stem
+    for measure, words, cell in MEASURES:
+        caption = f"{text}, {dense['tokens']:,} scored tokens: {words}"
+        columns = columns_of(ratios, cell, words, Column("dense", "dense", cell.partition(" ")[0], words))
+        cells = tuple(
+            {"method": method, "dense": dense[measure], **figures(rows, method, ratios, measure)} for method in METHODS
+        )
+        yield f"{name}-{measure.replace('_', '-')}", Table(columns, cells, caption)
+    caption = f"{text}: loss above blockpruner's, nats a token ± 2 standard errors"
+    gaps = tuple(
+        {"method": name} | {percent(ratio): difference(rows, name, ratio) for ratio in ratios} for name in METHODS[1:-1]
+    )
+    yield f"{name}-loss", Table(columns_of(ratios, GAP, "nats per token"), gaps, caption)
 
 
-def table(columns: Sequence[str], rows: dict[str, list[str]]) -> Iterator[str]:
-    """A Markdown table, a row a method."""
-    yield f"| method | {' | '.join(columns)} |"
-    yield "|---" * (len(columns) + 1) + "|"
-    for method, cells in rows.items():
-        yield f"| {method} | {' | '.join(cells)} |"
+def columns_of(ratios: Sequence[float], cell: str, unit: str, *more: Column) -> tuple[Column, ...]:
+    """A method a line, a ratio a column."""
+    return (
+        Column("method", "method"),
+        *more,
+        *(Column(percent(ratio), percent(ratio), cell, unit) for ratio in ratios),
+    )
+
+
+def percent(ratio: float) -> str:
+    """A ratio as the name of its column."""
+    return f"{ratio:.0%}"
+
+
+def figures(rows: Sequence[Row], method: str, ratios: Sequence[float], measure: str) -> Row:
+    """Cells of a method by ratio."""
+    return {percent(ratio): cell(rows, method, ratio, measure) for ratio in ratios}
 
 
 def pick(rows: Sequence[Row], method: str, ratio: float) -> list[Row]:
@@ -53,25 +75,17 @@ def pick(rows: Sequence[Row], method: str, ratio: float) -> list[Row]:
     return [row for row in rows if row["method"] == method and row["ratio"] == ratio]
 
 
-def cell(rows: Sequence[Row], method: str, ratio: float, measure: str) -> str:
-    """A figure, the best of its column in bold; mean and range over seeds."""
+def cell(rows: Sequence[Row], method: str, ratio: float, measure: str) -> Any:
+    """A figure with what was removed, the best of its column marked; mean and range over seeds."""
     found = pick(rows, method, ratio)
     if not found:
-        return "–"
+        return None
     if found[0]["perplexity"] is None:
         return f"not reached (at most {found[0]['share']:.1%})"
-    figures = [row[measure] for row in found]
-    digits = 2 if measure == "perplexity" else 3
-    text = shown(statistics.fmean(figures), digits)
-    if len(figures) > 1:
-        text += f" [{shown(min(figures), digits)}, {shown(max(figures), digits)}]"
-    text = f"**{text}**" if method in best(rows, ratio) else text
-    return f"{text} ({statistics.fmean(row['share'] for row in found):.1%})" if measure == "perplexity" else text
-
-
-def shown(value: float, digits: int) -> str:
-    """A figure with decimals where they say something."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.{digits}f}"
+    figure = spread([row[measure] for row in found], statistics.fmean)
+    if method in best(rows, ratio):
+        figure = (figure if isinstance(figure, dict) else {"value": figure}) | {"best": True}
+    return {"value": figure, "share": statistics.fmean(row["share"] for row in found)}
 
 
 def best(rows: Sequence[Row], ratio: float) -> list[str]:
@@ -84,30 +98,28 @@ def best(rows: Sequence[Row], ratio: float) -> list[str]:
     return [method for method, mean in means.items() if math.isclose(mean, min(means.values()), rel_tol=1e-6)]
 
 
-def difference(rows: Sequence[Row], method: str, ratio: float) -> str:
+def difference(rows: Sequence[Row], method: str, ratio: float) -> list[Row] | None:
     """Mean difference of the losses of the same windows: each seed's from blockpruner's, the layers' from its star."""
     against = pick(rows, MATCHED if method == "layer" else REFERENCE, ratio)
     found = pick(rows, method, ratio)
     if not found or not against or None in (found[0]["perplexity"], against[0]["perplexity"]):
-        return "–"
-    return "; ".join(gap(row["losses"], against[0]["losses"]) for row in found)
+        return None
+    return [gap(row["losses"], against[0]["losses"]) for row in found]
 
 
-def gap(mine: Sequence[float], theirs: Sequence[float]) -> str:
+def gap(mine: Sequence[float], theirs: Sequence[float]) -> Row:
     """Mean and two standard errors of paired differences."""
     gaps = [a - b for a, b in zip(mine, theirs, strict=True)]
-    error = statistics.stdev(gaps) / math.sqrt(len(gaps))
-    return f"{statistics.fmean(gaps):+.3f} ± {2 * error:.3f}"
+    return {"gap": statistics.fmean(gaps), "error": 2 * statistics.stdev(gaps) / math.sqrt(len(gaps))}
 
 
-def orders(rows: Sequence[Row]) -> Iterator[str]:
+def orders(rows: Sequence[Row]) -> Iterator[Row]:
     """What every method removed on the way to the largest ratio, in order."""
-    yield "\nRemoval order:\n"
     for method in ORDERED:
         found = [row for row in rows if row["method"] == method and row.get("removed")]
         if found:
             longest = max(found, key=lambda row: row["share"])
-            yield f"- {method} ({longest['share']:.1%}): {', '.join(map(short, longest['removed']))}"
+            yield {"method": method, "share": longest["share"], "blocks": list(map(short, longest["removed"]))}
 
 
 def short(unit: str) -> str:

@@ -12,7 +12,6 @@ counted as the sweep makes them, one for each block and window.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +19,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import Row, add_loading, add_numbers, add_paths, load_float32, new_parser, publish, run_main
+from measurements import Column, Table
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from remodeler.checkpoint.load import load
 from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.data.windows import IGNORED, Windows
-from remodeler.errors import InputError
 from remodeler.evaluation.metrics import model_windows
 from remodeler.pruning.search.candidates import candidates
-from remodeler.pruning.search.racing import PIECE, Table, race
+from remodeler.pruning.search.racing import PIECE, race
+from remodeler.pruning.search.racing import Table as Losses
 from remodeler.runs.records import write_json
 from remodeler.runs.units import Block, Unit
 
@@ -55,14 +55,13 @@ class Step:
 
 def measure(given: argparse.Namespace) -> list[Step]:
     """An exact search, as a race that nobody leaves."""
-    chosen: dict[str, Any] = {"family": given.family, "trust_remote_code": given.trust_remote_code}
-    checkpoint = load(given.model, dtype="float32", device="cpu", **chosen)
+    checkpoint = load_float32(given.model, given)
     texts = sample(given.texts, given.samples).calibration
     windows = model_windows(checkpoint, texts, given.length)
     removed: list[Block] = []
     steps = []
     for _ in range(given.steps):
-        memory: list[Table] = []
+        memory: list[Losses] = []
         units = candidates(checkpoint.anatomy, "block", "free", removed)
         race(checkpoint.anatomy, windows, removed, units, error=0, memory=memory)
         steps.append(Step(units, memory[0].losses))
@@ -122,7 +121,7 @@ class Replayed:
 
 def search(steps: Sequence[Step], windows: Windows, error: float, seed: int, remember: bool) -> tuple[int, int]:
     """Races of one search: block evaluations, and wrong steps."""
-    memory: list[Table] = []
+    memory: list[Losses] = []
     count = wrong = 0
     for step in steps:
         removed = [unit[0] for unit in steps[0].units if unit not in step.units]
@@ -135,7 +134,7 @@ def search(steps: Sequence[Step], windows: Windows, error: float, seed: int, rem
     return count, wrong
 
 
-def check(steps: Sequence[Step], errors: Sequence[float], orders: int) -> list[dict[str, Any]]:
+def check(steps: Sequence[Step], errors: Sequence[float], orders: int) -> list[Row]:
     """For every error, with and without memory: how many evaluations are saved, and how many removals are wrong."""
     count, _, pieces = steps[0].losses.shape
     ids = torch.arange(count)[:, None].expand(count, pieces * PIECE)
@@ -153,37 +152,46 @@ def check(steps: Sequence[Step], errors: Sequence[float], orders: int) -> list[d
     return rows
 
 
+COLUMNS = (
+    Column("error", "error asked for", "{value:g}"),
+    Column("memory", "memory"),
+    Column("exact", "× fewer evaluations than exact", "{value:.2f}"),
+    Column("plain", "than plain", "{value:.2f}"),
+    Column("wrong", "wrong removals a search", "{share:.3f} ({count} in {searches})"),
+)
+
+
+def table(rows: Sequence[Row], caption: str) -> Table:
+    """A line for each error, with and without memory."""
+    return Table(COLUMNS, tuple(row | {"memory": _memory(row), "wrong": _wrong(row)} for row in rows), caption)
+
+
+def _memory(row: Row) -> str:
+    return "yes" if row["memory"] else "no"
+
+
+def _wrong(row: Row) -> Row:
+    return {"share": row["wrong"] / row["searches"], "count": row["wrong"], "searches": row["searches"]}
+
+
 def main() -> None:
     """Print the table and write the figures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("model", nargs="?")
     parser.add_argument("--texts", default="python")
-    parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--orders", type=int, default=100)
+    add_numbers(parser, samples=256, length=512, steps=12, orders=100)
     parser.add_argument("--errors", type=float, nargs="*", default=[0.01, 0.1, 1.0, 3.0])
     parser.add_argument("--tables", type=Path, help="what was measured: read where it exists, else written")
-    parser.add_argument("--family")
-    parser.add_argument("--trust-remote-code", action="store_true")
-    parser.add_argument("--json", type=Path)
+    add_loading(parser)
+    add_paths(parser, "json", required=False)
     given = parser.parse_args()
     steps = kept(given.tables) if given.tables and given.tables.exists() else measure(given)
     rows = check(steps, given.errors, given.orders)
-    print(f"{len(steps)} steps, {len(steps[0].losses)} windows of {steps[0].losses.shape[2]} pieces\n")
-    print("| error asked for | memory | × fewer evaluations than exact | than plain | wrong removals a search |")
-    print("|---|---|---|---|---|")
-    for row in rows:
-        share = f"{row['wrong'] / row['searches']:.3f} ({row['wrong']} in {row['searches']})"
-        remembers = "yes" if row["memory"] else "no"
-        print(f"| {row['error']:g} | {remembers} | {row['exact']:.2f} | {row['plain']:.2f} | {share} |")
+    windows, _, pieces = steps[0].losses.shape
+    publish(given, {"errors": table(rows, f"{len(steps)} steps, {windows} windows of {pieces} pieces")})
     if given.json:
         write_json(given.json, {"model": given.model, "rows": rows})
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

@@ -16,23 +16,33 @@ goes on.
 
 import argparse
 import statistics
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import (
+    DEMO,
+    Row,
+    add_numbers,
+    add_paths,
+    load_float32,
+    new_parser,
+    publish,
+    read_rows,
+    run_main,
+    timed,
+)
+from measurements import Column, Table
 
-import remodeler
-from remodeler.checkpoint.load import Checkpoint, fingerprint, load
+from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.checkpoint.save import save_pruned
 from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
-from remodeler.errors import InputError
 from remodeler.evaluation.metrics import model_windows
 from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.pruning.config import Budget
@@ -41,14 +51,13 @@ from remodeler.pruning.search.loop import Search, prune
 from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.methods import Recipe, recipe_of
 from remodeler.runs.options import build
-from remodeler.runs.records import append_line, drop_torn_line, read_lines
+from remodeler.runs.records import append_line
 from remodeler.runs.removals import blocks_of
 from remodeler.training.adapters import adapted, everything
 from remodeler.training.loop import train
 from remodeler.training.losses import Loss, cross_entropy, distillation, teacher
 
-DEMO = str(Path(remodeler.__file__).parent / "demo_model")
-WAYS: dict[str, dict[str, Any]] = {
+WAYS: dict[str, Row] = {
     "lora": {"method": "lora"},
     "full": {"method": "full"},
     "distill": {"method": "distill", "text_share": 0.0},
@@ -56,17 +65,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "distill-10": {"method": "distill", "text_share": 0.0, "top_k": 10},
     "distill-lora": {"method": "distill", "text_share": 0.0, "adapters": True},
 }
+"""``distill``: the teacher's predictions alone; ``half``: as much of the text's loss; ``distill-10``: ten tokens."""
+RATES = {"lora": 1e-3, "full": 3e-4, "distill": 3e-4, "half": 3e-4, "distill-10": 3e-4, "distill-lora": 1e-3}
 
 
-def recipe(way: str) -> Recipe:
+def recipe_for(way: str) -> Recipe:
     """The recipe of a row."""
     teacher = {"teacher": "given"} if WAYS[way]["method"] == "distill" else {}
     return recipe_of(build(RecoverConfig, {"model": "given", **teacher, **WAYS[way]}))
-
-
-"""``distill``: the teacher's predictions alone; ``half``: as much of the text's loss; ``distill-10``: ten tokens."""
-RATES = {"lora": 1e-3, "full": 3e-4, "distill": 3e-4, "half": 3e-4, "distill-10": 3e-4, "distill-lora": 1e-3}
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Setup:
 
 def prepare(model: str, given: argparse.Namespace) -> Setup:
     """Load a model and cut its windows: three texts that share nothing."""
-    dense = load(model, dtype="float32", device="cpu")
+    dense = load_float32(model)
     source, held = given.texts, given.held_out or given.texts
     calibration = sample(source, given.samples).calibration
     taken = set(calibration)
@@ -140,22 +146,22 @@ def trainable(recipe: Recipe, student: Checkpoint, seed: int) -> AbstractContext
 def run(setup: Setup, way: str, rate: float, ratio: float, seed: int, given: argparse.Namespace) -> Row:
     """Train one model one way."""
     place = pruned(setup, ratio, given.out / "models")
-    student, chosen = load(place, dtype="float32", device="cpu"), recipe(way)
+    student, recipe = load_float32(place), recipe_for(way)
     row: Row = {"model": setup.model, "way": way, "rate": rate, "ratio": ratio, "seed": seed, "steps": given.steps}
     row |= {"batch": given.batch, "length": given.length, "parameters": student.anatomy.parameters()}
     row["dense"], row["pruned"] = (perplexity(mean_nll(each.anatomy, setup.heldout)) for each in (setup.dense, student))
     folder = given.out / "runs" / "-".join(str(row[key]) for key in ("model", "way", "rate", "ratio", "seed", "steps"))
-    plan = chosen.training(
+    plan = recipe.training(
         len(setup.training), given.steps, seed=seed, evaluate_every=max(1, given.steps // 4), save_minutes=1.0
     )
     plan = replace(plan, learning_rate=rate, batch=given.batch)
-    start = time.process_time()
-    with trainable(chosen, student, seed):
-        lines = train(student.anatomy, loss_of(chosen, setup.dense), setup.training, plan, folder, row, setup.heldout)
-        row["processor_seconds"] = time.process_time() - start
+    loss = loss_of(recipe, setup.dense)
+    with trainable(recipe, student, seed):
+        trained = timed(partial(train, student.anatomy, loss, setup.training, plan, folder, row, setup.heldout))
+        row["processor_seconds"] = trained.processor
         row["recovered"] = perplexity(mean_nll(student.anatomy, setup.heldout))
         row["calibration"] = perplexity(mean_nll(student.anatomy, setup.calibration))
-    row["curve"] = [[line["step"], perplexity(line["heldout"])] for line in lines if "heldout" in line]
+    row["curve"] = [[line["step"], perplexity(line["heldout"])] for line in trained.value if "heldout" in line]
     return row
 
 
@@ -176,29 +182,44 @@ def wanted(given: argparse.Namespace) -> Iterator[tuple[int, float, str, float]]
     yield from ((seed, ratio, way, rates[way]) for seed in given.seeds for ratio in given.ratios for way in given.ways)
 
 
-def page(rows: Sequence[Row]) -> Iterator[str]:
-    """A table of one model: mean over seeds, and each seed where there are several."""
-    yield f"\n## {rows[0]['model']}: {rows[0]['steps']} steps of {rows[0]['batch']} windows of {rows[0]['length']}\n"
-    names = ["removed", "way", "rate", "unpruned", "pruned", "recovered", "came back", "in a quarter", "CPU minutes"]
-    yield from (f"| {' | '.join(names)} |", "|---" * len(names) + "|")
-    for name in dict.fromkeys((row["ratio"], row["way"], row["rate"]) for row in rows):
-        same = [row for row in rows if (row["ratio"], row["way"], row["rate"]) == name]
-        shares = [came_back(row, row["recovered"]) for row in same]
-        early = statistics.fmean(came_back(row, row["curve"][1][1]) for row in same)
-        each = f" ({', '.join(f'{share:.0%}' for share in shares)})" if len(shares) > 1 else ""
-        figures = [statistics.fmean(row[key] for row in same) for key in ("dense", "pruned", "recovered")]
-        minutes = statistics.fmean(row["processor_seconds"] for row in same) / 60
-        cells = [f"{name[0]:.0%}", name[1], f"{name[2]:g}", *(f"{value:.2f}" for value in figures)]
-        cells += [f"{statistics.fmean(shares):.0%}{each}", f"{early:.0%}", f"{minutes:.1f}"]
-        yield f"| {' | '.join(cells)} |"
+COLUMNS = (
+    Column("model", "model"),
+    Column("ratio", "removed", "{value:.0%}"),
+    Column("way", "way"),
+    Column("rate", "rate", "{value:g}"),
+    Column("dense", "unpruned", "{value:.2f}", "perplexity"),
+    Column("pruned", "pruned", "{value:.2f}", "perplexity"),
+    Column("recovered", "recovered", "{value:.2f}", "perplexity"),
+    Column("came_back", "came back", "{value:.0%}", "share of the lost perplexity"),
+    Column("early", "in a quarter", "{value:.0%}", "share of the lost perplexity"),
+    Column("minutes", "CPU minutes", "{value:.1f}", "min"),
+)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """A line a way: mean over seeds, and each seed where there are several."""
+    caption = f"{rows[0]['steps']} steps of {rows[0]['batch']} windows of {rows[0]['length']}"
+    names = dict.fromkeys((row["ratio"], row["way"], row["rate"]) for row in rows)
+    same = ([row for row in rows if (row["ratio"], row["way"], row["rate"]) == name] for name in names)
+    return Table(COLUMNS, tuple(map(cells, same)), caption)
+
+
+def cells(same: Sequence[Row]) -> Row:
+    """The runs of a way that differ in their seeds."""
+    shares = [came_back(row, row["recovered"]) for row in same]
+    mean = statistics.fmean(shares)
+    each: Any = {"mean": mean, "each": shares, "cell": "{mean:.0%} ({each:.0%})"} if len(shares) > 1 else mean
+    figures = {key: statistics.fmean(row[key] for row in same) for key in ("dense", "pruned", "recovered")}
+    figures["early"] = statistics.fmean(came_back(row, row["curve"][1][1]) for row in same)
+    figures["minutes"] = statistics.fmean(row["processor_seconds"] for row in same) / 60
+    name = {key: same[0][key] for key in ("model", "ratio", "way", "rate")}
+    return name | figures | {"came_back": each}
 
 
 def measure(model: str, given: argparse.Namespace) -> list[Row]:
     """The rows of a model: those that are there, and those that were missing."""
     file = given.out / "rows.jsonl"
-    if file.exists():
-        drop_torn_line(file)
-    known = {tuple(row[key] for key in KEYS): row for row in (read_lines(file) if file.exists() else [])}
+    known = {tuple(row[key] for key in KEYS): row for row in read_rows(file)}
     setup, found = prepare(model, given), []
     note(f"{setup.model}: {len(setup.training)} windows to train on, {len(setup.heldout)} held out")
     for seed, ratio, way, rate in wanted(given):
@@ -215,8 +236,8 @@ def measure(model: str, given: argparse.Namespace) -> list[Row]:
 
 def main() -> None:
     """Measure what is missing, then print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("model", nargs="?", default=DEMO)
+    parser = new_parser(__doc__)
+    parser.add_argument("model", nargs="?", default=str(DEMO))
     parser.add_argument("--texts", default="python", metavar="SOURCE")
     parser.add_argument("--held-out", metavar="SOURCE")
     parser.add_argument(
@@ -226,22 +247,15 @@ def main() -> None:
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.25, 0.35])
     parser.add_argument("--ways", nargs="+", default=["lora", "full", "distill"], choices=list(WAYS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--length", type=int, default=128)
+    add_numbers(parser, steps=200, batch=8, length=128, threads=1)
     parser.add_argument("--rate", nargs="*", default=[], metavar="WAY=RATE")
     parser.add_argument("--pilot", nargs="*", type=float, default=[], metavar="RATE", help="try these on one seed")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
+    add_paths(parser, "out")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
-    print("\n".join(page(measure(given.model, given))), flush=True)
+    publish(given, {"ways": table(measure(given.model, given))})
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

@@ -8,21 +8,31 @@ told, and so is the time of the processor, which other work on the machine distu
     python benchmarks/runtimes.py --folder DIR [--vllm VENV/bin/python] [--repeats 7]
 """
 
-import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import (
+    Row,
+    Timed,
+    add_numbers,
+    add_paths,
+    in_turns,
+    load_float32,
+    new_parser,
+    publish,
+    run_main,
+    timed,
+)
+from measurements import Column, Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from remodeler.checkpoint.load import load
 from remodeler.checkpoint.save import save_pruned
 from remodeler.exporting.gguf.job import export_gguf
 from remodeler.runs.units import Block
@@ -35,7 +45,7 @@ GONE = [
 """Eight of 32 blocks, as searches take them: from the middle, attentions and MLPs of different layers."""
 FORMS = {"dense": None, "pruned": "packed", "zeroed": "portable"}
 Times = dict[str, list[dict[str, float]]]
-Run = Callable[[], tuple[float, float, float, float]]
+Run = Callable[[], dict[str, float]]
 
 
 def models(folder: Path, hidden: int, layers: int) -> dict[str, Path]:
@@ -49,7 +59,7 @@ def models(folder: Path, hidden: int, layers: int) -> dict[str, Path]:
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(places["dense"])
         word_pieces(places["dense"])
-    source = load(places["dense"], dtype="float32", device="cpu")
+    source = load_float32(places["dense"])
     for name, form in FORMS.items():
         if form and not places[name].exists():
             places[name].mkdir()
@@ -70,41 +80,32 @@ def word_pieces(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>").save_pretrained(folder)
 
 
-def clocked(action: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds on the wall, and of the processor."""
-    wall, processor = time.perf_counter(), time.process_time()
-    action()
-    return time.perf_counter() - wall, time.process_time() - processor
+def phases(prefill: Timed[Any], decode: Timed[Any]) -> dict[str, float]:
+    """Seconds of the two phases of a run, on the clock and of the processor."""
+    seconds = {"prefill": prefill.seconds, "decode": decode.seconds}
+    return seconds | {"prefill processor": prefill.processor, "decode processor": decode.processor}
 
 
-def in_turns(runs: Mapping[str, Run], repeats: int) -> Times:
-    """Every variant once, again and again; the first round is not counted."""
-    found: Times = {name: [] for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            values = run()
-            if turn:
-                names = ("prefill", "prefill processor", "decode", "decode processor")
-                found[name].append(dict(zip(names, values, strict=True)))
-    return found
+def measured(runs: Mapping[str, Run], repeats: int) -> Times:
+    """Every variant in turns; the first round is not counted."""
+    return {name: [run.value for run in found] for name, found in in_turns(runs, repeats, warm_up=1).items()}
 
 
 def transformers_run(place: Path, new: int) -> Run:
     """Prompt and decoding, by hand: no generation code between."""
-    model = load(place, dtype="float32", device="cpu").model
+    model = load_float32(place).model
     ids = torch.arange(PROMPT)[None] % 8000
 
     @torch.no_grad()
-    def run() -> tuple[float, float, float, float]:
-        outputs: list[Any] = []
-        first = clocked(lambda: outputs.append(model(ids, use_cache=True, logits_to_keep=1)))
-        cache = outputs[0].past_key_values
+    def run() -> dict[str, float]:
+        prefill = timed(lambda: model(ids, use_cache=True, logits_to_keep=1))
+        cache = prefill.value.past_key_values
 
         def steps() -> None:
             for number in range(new):
                 model(ids[:, number : number + 1], past_key_values=cache, use_cache=True)
 
-        return *first, *clocked(steps)
+        return phases(prefill, timed(steps))
 
     return run
 
@@ -119,14 +120,14 @@ def llama_cpp_run(path: Path, new: int, threads: int) -> Run:
     )  # fmt: skip
     ids = [number % 8000 for number in range(PROMPT)]
 
-    def run() -> tuple[float, float, float, float]:
+    def run() -> dict[str, float]:
         model.reset()
 
         def steps() -> None:
             for number in range(new):
                 model.eval([100 + number])
 
-        return *clocked(lambda: model.eval(ids)), *clocked(steps)
+        return phases(timed(lambda: model.eval(ids)), timed(steps))
 
     return run
 
@@ -172,45 +173,56 @@ def vllm_times(python: str, places: Mapping[str, Path], new: int, repeats: int, 
     return found
 
 
-def table(runtimes: Mapping[str, Times], shares: Mapping[str, float], new: int) -> str:
+COLUMNS = (
+    Column("runtime", "runtime"),
+    Column("model", "model"),
+    Column("weights", "weights", "{value:.1%}", "share of the dense model's"),
+    *(
+        column
+        for part in ("prefill", "decode")
+        for column in (
+            Column(part, f"{part}, tokens/s", "{value:,.0f to}", "tokens/s"),
+            Column(f"{part} times", "times", "{value:.2f}", "the dense model's speed"),
+            Column(f"{part} processor", "processor", "{value:.2f}", "by processor time", missing=""),
+        )
+    ),
+)
+
+
+def table(runtimes: Mapping[str, Times], shares: Mapping[str, float], new: int) -> Table:
     """Tokens a second, median and spread, and how many times the dense model's; by the clock and by the processor."""
-    head = (
-        "runtime",
-        "model",
-        "weights",
-        "prefill, tokens/s",
-        "times",
-        "processor",
-        "decode, tokens/s",
-        "times",
-        "processor",
+    rows = (
+        {"runtime": runtime, "model": name, "weights": shares[name]} | speeds(found, times["dense"], new)
+        for runtime, times in runtimes.items()
+        for name, found in times.items()
     )
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for runtime, times in runtimes.items():
-        for name, rows in times.items():
-            cells = [f"{shares[name]:.1%}"]
-            for part, count in (("prefill", PROMPT), ("decode", new)):
-                values, base = [row[part] for row in rows], [row[part] for row in times["dense"]]
-                ratio = [statistics.median(each[f"{part} processor"] for each in times[key]) for key in ("dense", name)]
-                speed = count / statistics.median(values)
-                cells.append(f"{speed:,.0f} ({count / max(values):,.0f} to {count / min(values):,.0f})")
-                cells.append(f"{statistics.median(base) / statistics.median(values):.2f}")
-                cells.append(f"{ratio[0] / ratio[1]:.2f}" if ratio[1] else "")
-            lines.append(f"| {runtime} | {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return Table(COLUMNS, tuple(rows))
+
+
+def speeds(found: Sequence[Row], dense: Sequence[Row], new: int) -> Row:
+    """Both phases of a variant beside the dense model's."""
+    cells: Row = {}
+    for part, count in (("prefill", PROMPT), ("decode", new)):
+        values, middles = [row[part] for row in found], {}
+        for kind in (part, f"{part} processor"):
+            middles[kind] = [statistics.median(row[kind] for row in rows) for rows in (dense, found)]
+        base, mine = middles[part]
+        cells[part] = {"value": count / mine, "low": count / max(values), "high": count / min(values)}
+        cells[f"{part} times"] = base / mine
+        base, mine = middles[f"{part} processor"]
+        cells[f"{part} processor"] = base / mine if mine else None
+    return cells
 
 
 def main() -> None:
     """Make, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--hidden", type=int, default=1024)
-    parser.add_argument("--layers", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser = new_parser(__doc__)
+    add_paths(parser, "folder")
+    add_numbers(parser, hidden=1024, layers=16, repeats=7)
     parser.add_argument("--new", type=int, default=32, help="tokens decoded")
     parser.add_argument("--runtimes", nargs="*", default=list(RUNTIMES), choices=RUNTIMES)
     parser.add_argument("--vllm", help="Python of an environment with vLLM and this package")
-    parser.add_argument("--json", type=Path)
+    add_paths(parser, "json", required=False)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     places = models(given.folder, given.hidden, given.layers)
@@ -220,21 +232,21 @@ def main() -> None:
     runtimes: dict[str, Times] = {}
     if "transformers" in given.runtimes:
         runs = {name: transformers_run(at, given.new) for name, at in places.items()}
-        runtimes["transformers, f32"] = in_turns(runs, given.repeats)
+        runtimes["transformers, f32"] = measured(runs, given.repeats)
     if "llama.cpp" in given.runtimes:
         files = {name: given.folder / f"{name}.gguf" for name in places}
         for name, path in files.items():
             if not path.exists():
-                export_gguf(load(places[name], dtype="float32", device="cpu"), path, "f16", None)
+                export_gguf(load_float32(places[name]), path, "f16", None)
         runs = {name: llama_cpp_run(path, given.new, threads) for name, path in files.items()}
-        runtimes["llama.cpp, f16"] = in_turns(runs, given.repeats)
+        runtimes["llama.cpp, f16"] = measured(runs, given.repeats)
     if given.vllm and "vllm" in given.runtimes:
         runtimes["vLLM, f32"] = vllm_times(given.vllm, places, given.new, given.repeats, given.folder)
     if given.json:
         given.json.write_text(json.dumps(runtimes, indent=1))
-    print(table(runtimes, shares, given.new))
+    publish(given, {"speed": table(runtimes, shares, given.new)})
     print(f"{threads} threads, {given.repeats} turns; prompt of {PROMPT}, {given.new} tokens decoded", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -8,14 +8,16 @@ last bit of a product may differ with the shape of a batch, and a token with it 
     python benchmarks/sampling.py --model ../shared/models/stories12l --texts ../shared/data/tinystories/part_a.txt
 """
 
-import argparse
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
+from common import Timed, add_numbers, add_paths, in_turns, new_parser, publish, run_main
+from measurements import Column, Table
 
 from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.data.sources import read_texts
@@ -23,6 +25,13 @@ from remodeler.generation.decoding import Choice, continued
 from remodeler.runs.records import versions, write_json
 
 Rows = list[list[int]]
+ALONE = "generate, one at a time"
+COLUMNS = (
+    Column("way", ""),
+    Column("speed", "tokens a second", "{value:,.0f}", "tokens/s"),
+    Column("ratio", "ours are so many times as fast", "{value:.2f}"),
+    Column("same", "the same tokens as one at a time", "{same} of {prompts}", "completions"),
+)
 
 
 def ours(checkpoint: Checkpoint, prompts: Rows, new: int, size: int) -> Rows:
@@ -52,57 +61,42 @@ def read_prompts(checkpoint: Checkpoint, path: Path, count: int, words: int) -> 
     return sorted((list(checkpoint.tokenizer(start)["input_ids"]) for start in starts[:count]), key=len)
 
 
-def seconds(action: Callable[[], Rows]) -> tuple[float, Rows]:
-    """How long an action takes, and what it gives."""
-    start = time.perf_counter()
-    found = action()
-    return time.perf_counter() - start, found
-
-
-def medians(runs: Sequence[dict[str, float]], tokens: int) -> dict[str, float]:
-    """Tokens a second of each way."""
-    return {name: tokens / float(np.median([run[name] for run in runs])) for name in runs[0]}
+def table(runs: Mapping[str, Sequence[Timed[Rows]]], tokens: int) -> Table:
+    """Tokens a second of each way, by the median run, and how many completions are the same."""
+    speeds = {name: tokens / median(run.seconds for run in each) for name, each in runs.items()}
+    alone = runs[ALONE][0].value
+    rows = []
+    for name, speed in speeds.items():
+        same = sum(one == two for one, two in zip(runs[name][0].value, alone, strict=True))
+        row = {"way": name, "speed": speed, "ratio": speeds["ours"] / speed}
+        rows.append(row | {"same": {"same": same, "prompts": len(alone)}})
+    return Table(COLUMNS, tuple(rows))
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--texts", type=Path, required=True)
-    for name, default in (("prompts", 64), ("words", 8), ("new", 64), ("size", 64), ("repeats", 3), ("threads", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--json", type=Path)
+    add_paths(parser, "texts")
+    add_numbers(parser, prompts=64, words=8, new=64, size=64, repeats=3, threads=1)
+    add_paths(parser, "json", required=False)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     checkpoint = load(given.model, device="cpu")
     prompts = read_prompts(checkpoint, given.texts, given.prompts, given.words)
     ways: dict[str, Callable[[], Rows]] = {
-        "ours": lambda: ours(checkpoint, prompts, given.new, given.size),
-        "generate, same batch": lambda: generate(checkpoint, prompts, given.new, given.size),
-        "generate, one at a time": lambda: generate(checkpoint, prompts, given.new, 1),
+        "ours": partial(ours, checkpoint, prompts, given.new, given.size),
+        "generate, same batch": partial(generate, checkpoint, prompts, given.new, given.size),
+        ALONE: partial(generate, checkpoint, prompts, given.new, 1),
     }
     generate(checkpoint, prompts[:2], 2, 2)
-    runs = [{name: seconds(way) for name, way in ways.items()} for _ in range(given.repeats)]
-    speeds = medians([{name: run[name][0] for name in ways} for run in runs], len(prompts) * given.new)
-    one, two, three = (runs[0][name][1] for name in ways)
-    same = {
-        "ours = one at a time": sum(a == b for a, b in zip(one, three, strict=True)),
-        "generate's batch = one at a time": sum(a == b for a, b in zip(two, three, strict=True)),
-    }
-    for name, speed in speeds.items():
-        print(f"{name:26} {speed:8.0f} tokens/s   {speeds['ours'] / speed:.2f}")
-    print(*(f"{name}: {count} of {len(prompts)}" for name, count in same.items()), sep="\n")
+    runs = in_turns(ways, given.repeats)
+    publish(given, {"speed": table(runs, len(prompts) * given.new)})
     if given.json:
-        write_json(
-            given.json,
-            {
-                "speeds": speeds,
-                "same": same,
-                "options": {name: str(value) for name, value in vars(given).items()},
-                **versions(),
-            },
-        )
+        options = {name: str(value) for name, value in vars(given).items()}
+        seconds = {name: [run.seconds for run in each] for name, each in runs.items()}
+        write_json(given.json, {"seconds": seconds, "options": options, **versions()})
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -1,4 +1,4 @@
-"""The loops that the search is measured against, and how much work each does.
+"""The loops that the search is measured against, how much work each does, and what a measurement needs.
 
 - ``plain``: for every candidate, take it out and run the whole model; log-sum-exp in chunks.
 - ``official``: the loop of BlockPruner's released code (``utils.evaluate_ppl``) on today's transformers: full logits,
@@ -9,14 +9,16 @@
 Each returns the mean negative log-likelihood a token, in nats, without each candidate.
 """
 
+from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from remodeler.checkpoint.load import Checkpoint
 from remodeler.data.windows import Windows
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.layerwise import order
@@ -24,6 +26,32 @@ from remodeler.model.logprobs import mean_nll
 from remodeler.model.minibatches import device_of
 from remodeler.pruning.criteria.sweep import sweep
 from remodeler.runs.units import Block, Unit
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure; all that a fresh process needs."""
+
+    model: str
+    family: str | None
+    trust_remote_code: bool
+    texts: str
+    samples: int
+    windows: int | None
+    length: int | None
+    steps: int
+    threads: int
+
+    @classmethod
+    def from_options(cls, given: Namespace, **more: Any) -> "Request":
+        """The options of a script that have the names of the fields, and others."""
+        found = vars(given) | more
+        return cls(**{part.name: found[part.name] for part in fields(cls)})
+
+    def window(self, checkpoint: Checkpoint) -> int:
+        """Tokens of a window: as asked for, or what the model reads at once."""
+        return self.length or min(2048, checkpoint.context or 2048)
+
 
 Loop = Callable[[Anatomy, Windows, Sequence[Block], Sequence[Unit], int], list[float]]
 

@@ -22,16 +22,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import DEMO, Row, add_numbers, add_paths, new_parser, publish, run_main, status_bytes
+from measurements import Column, Table
 from random_llama import tensors
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
 
-import remodeler
 from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.checkpoint.save import save_pruned
 from remodeler.data.windows import IGNORED, Windows
@@ -39,12 +40,11 @@ from remodeler.model.blocks import bypassed
 from remodeler.model.files.shards import write_shards
 from remodeler.model.logprobs import mean_nll
 from remodeler.model.streaming import streamed
+from remodeler.pruning.config import Budget
 from remodeler.pruning.criteria.sweep import sweep
-from remodeler.pruning.search.budget import Budget
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.runs.records import read_json, versions, write_json
 
-DEMO = Path(remodeler.__file__).parent / "demo_model"
 SHAPE: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -153,7 +153,7 @@ def limited(given: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     search = Search(checkpoint.anatomy, windows, Budget(remove=1), size=given.size, on_step=_progress, progress=_listen)
     steps = prune(search)
-    phases["perplexity of the intact model, and one step"] = _phase(start, weights.read)
+    phases[STEP] = _phase(start, weights.read)
     figures = {
         "limit": limit,
         "layers_on_disk": layer_bytes(checkpoint),
@@ -193,45 +193,62 @@ def _listen(share: float, words: str) -> None:
 
 def peaks() -> dict[str, int]:
     """Peak address space and peak resident memory of this process, in bytes."""
-    lines = (line.split() for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
-    kilobytes = {line[0].rstrip(":"): int(line[1]) for line in lines if line[0] in ("VmPeak:", "VmHWM:")}
-    return {"peak_address_space": kilobytes["VmPeak"] * 1024, "peak_resident": kilobytes["VmHWM"] * 1024}
+    return {"peak_address_space": status_bytes("VmPeak"), "peak_resident": status_bytes("VmHWM")}
 
 
 # The page -------------------------------------------------------------------------------------------------------------
 
 
-def page(small: dict[str, Any], large: dict[str, Any]) -> Iterator[str]:
-    """The figures as a table."""
-    yield "| | candidates | mini-batches | layers on disk | read, streamed | read, offloaded loop | ratio |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
-    step = large["phases"]["perplexity of the intact model, and one step"]["bytes_read"] - large["layers_on_disk"]
-    for name, row, streamed_read, offloaded in (
-        (f"{small['model']}, both counted", small, small["streamed_read"], small["offloaded_read"]),
-        ("7B shape, offloaded computed", large, step, large["offloaded_formula"]),
-    ):
-        cells = [row["candidates"], row["mini_batches"]]
-        cells += [f"{value / 1e9:,.3f} GB" for value in (row["layers_on_disk"], streamed_read, offloaded)]
-        yield f"| {name} | {' | '.join(map(str, cells))} | {offloaded / streamed_read:.0f} |"
-    yield ""
-    limit, space, resident = (large[key] / 2**30 for key in ("limit", "peak_address_space", "peak_resident"))
-    yield f"Limit {limit:.2f} GiB of address space: peak {space:.2f} GiB, resident {resident:.2f} GiB."
-    for name, phase in large["phases"].items():
-        yield f"- {name}: {phase['seconds']:.0f} s, {phase['bytes_read'] / 1e9:.1f} GB read"
+STEP = "perplexity of the intact model, and one step"
+COLUMNS = (
+    Column("what", ""),
+    Column("candidates", "candidates"),
+    Column("mini_batches", "mini-batches"),
+    Column("disk", "layers on disk", "{value:,.3f} GB", "GB"),
+    Column("streamed", "read in a step, streamed", "{value:,.3f} GB", "GB"),
+    Column("offloaded", "read by the offloaded loop", "{value:,.3f} GB", "GB"),
+    Column("ratio", "ratio", "{value:.0f}"),
+)
+PHASES = (
+    Column("phase", ""),
+    Column("seconds", "seconds", "{value:.0f}", "s"),
+    Column("read", "read, GB", "{value:.1f}", "GB"),
+    Column("space", "peak of address space, GiB", "{value:.2f}", "GiB"),
+    Column("resident", "resident, GiB", "{value:.2f}", "GiB"),
+)
+
+
+def tables(small: Row, large: Row) -> Iterator[tuple[str, Table]]:
+    """Bytes read both ways, and the phases of the limited process."""
+    step = large["phases"][STEP]["bytes_read"] - large["layers_on_disk"]
+    both = _bytes(f"`{small['model']}`, both counted", small, small["streamed_read"], small["offloaded_read"])
+    shape = _bytes("7B shape, the loop's computed", large, step, large["offloaded_formula"])
+    yield "bytes-read", Table(COLUMNS, (both, shape))
+    limit = f"Limit: {large['limit'] / 2**30:.2f} GiB of address space"
+    yield "phases", Table(PHASES, tuple(_phases(large["phases"])), limit)
+
+
+def _bytes(what: str, row: Row, streamed_read: int, offloaded: int) -> Row:
+    sizes = {"disk": row["layers_on_disk"], "streamed": streamed_read, "offloaded": offloaded}
+    counts = {key: row[key] for key in ("candidates", "mini_batches")}
+    return {"what": what, **counts, **{k: v / 1e9 for k, v in sizes.items()}, "ratio": offloaded / streamed_read}
+
+
+def _phases(phases: Mapping[str, Row]) -> Iterator[Row]:
+    for name, phase in phases.items():
+        peak = {"space": phase["peak_address_space"] / 2**30, "resident": phase["peak_resident"] / 2**30}
+        yield {"phase": name, "seconds": phase["seconds"], "read": phase["bytes_read"] / 1e9, **peak}
 
 
 def main() -> None:
     """Write the checkpoint, start the limited process, print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "stream7b")
-    parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"])
-    parser.add_argument("--windows", type=int, default=4)
-    parser.add_argument("--length", type=int, default=8)
     parser.add_argument("--size", type=int, default=2, help="windows a mini-batch")
     parser.add_argument("--limit", type=float, default=4.0, help="GiB of address space")
-    parser.add_argument("--threads", type=int, default=2)
+    add_numbers(parser, layers=SHAPE["num_hidden_layers"], windows=4, length=8, threads=2)
     parser.add_argument("--no-save", dest="save", action="store_false", help="search only")
-    parser.add_argument("--json", type=Path)
+    add_paths(parser, "json", required=False)
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.inside:
@@ -243,10 +260,10 @@ def main() -> None:
     inside = given.folder / "figures.json"
     subprocess.run([sys.executable, __file__, *sys.argv[1:], "--inside", str(inside)], check=True)
     large = read_json(inside)
-    print("\n".join(page(small, large)))
+    publish(given, dict(tables(small, large)))
     if given.json:
         write_json(given.json, {"versions": versions(), "small": small, "large": large})
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -14,38 +14,44 @@ weights, not a trained model. Only the race is run, for two steps; the others' e
     python benchmarks/whole_search.py MODEL --texts FILE --windows 24 --length 256 --steps 2 --depths 6 12 24 48
 """
 
-import argparse
 import copy
-import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
 
 import torch
-from prune_search import DEMO, machine, status
+from common import (
+    DEMO,
+    Row,
+    add_loading,
+    add_numbers,
+    add_paths,
+    forget_peak,
+    in_fresh_processes,
+    load_float32,
+    machine_line,
+    new_parser,
+    publish,
+    run_main,
+    status_bytes,
+)
 from race_check import evaluations
-from search_loops import official, plain
+from search_loops import LOOPS, Request
+from search_tables import depth_table, search_table
 
-from remodeler.checkpoint.load import Checkpoint, load
+from remodeler.checkpoint.load import Checkpoint
 from remodeler.cli.screen import note
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
-from remodeler.errors import InputError
 from remodeler.evaluation.metrics import model_windows
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.model.minibatches import batch_size
 from remodeler.model.tracing import probe, trace
 from remodeler.packed import first
-from remodeler.pruning.criteria.sweep import sweep
 from remodeler.pruning.search.candidates import candidates
-from remodeler.pruning.search.racing import Table
+from remodeler.pruning.search.racing import Table as Losses
 from remodeler.pruning.search.strategies import SCANS
 from remodeler.runs.records import versions, write_json
 from remodeler.runs.units import Block, Unit
@@ -53,21 +59,6 @@ from remodeler.runs.units import Block, Unit
 Scan = Callable[[Anatomy, Windows, list[Block], list[Unit]], Unit]
 """Finds the unit that goes next."""
 ERROR = 0.01
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to measure; all that a fresh process needs."""
-
-    model: str
-    family: str | None
-    trust: bool
-    texts: str
-    samples: int
-    windows: int | None
-    length: int | None
-    steps: int
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -92,9 +83,8 @@ class Run:
 def prepare(request: Request) -> Setup:
     """The same in every process."""
     torch.set_num_threads(request.threads)
-    chosen: dict[str, Any] = {"family": request.family, "trust_remote_code": request.trust}
-    checkpoint = load(request.model, dtype="float32", device="cpu", **chosen)
-    length = request.length or min(2048, checkpoint.context or 2048)
+    checkpoint = load_float32(request.model, request)
+    length = request.window(checkpoint)
     texts = sample(request.texts, request.samples)
     parts = [model_windows(checkpoint, each, length)[: request.windows] for each in (texts.calibration, texts.heldout)]
     return Setup(checkpoint.anatomy, *parts)
@@ -116,16 +106,13 @@ def by_loss(loop: Callable[..., list[float]]) -> Scan:
 
 def by_scan(name: str, steps: int) -> Scan:
     """What ``remodel prune --search`` runs, with its default error for the whole search."""
-    memory: list[Table] = []
+    memory: list[Losses] = []
 
     def scan(anatomy: Anatomy, windows: Windows, removed: list[Block], units: list[Unit]) -> Unit:
         scores = SCANS[name](anatomy, windows, removed, units, error=ERROR / steps, memory=memory).importance
         return min(scores, key=lambda unit: scores[unit])
 
     return scan
-
-
-LOOPS = {"plain": plain, "official": official, "sweep": sweep}
 
 
 def scan_of(name: str, steps: int) -> Scan:
@@ -160,24 +147,16 @@ def search(setup: Setup, name: str, steps: int) -> Run:
 def peak(request: Request, name: str) -> int:
     """Bytes of the process at the peak of the first step."""
     setup = prepare(replace(request, windows=min(8, request.windows or 8)))
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
+    forget_peak()
     search(setup, name, 1)
-    return status("VmHWM")
+    return status_bytes("VmHWM")
 
 
-def peaks(request: Request, names: Sequence[str]) -> dict[str, int]:
-    """Each in a fresh process; nothing where the system is not Linux."""
-    if sys.platform != "linux":
-        return {}
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        return {name: pool.submit(peak, request, name).result() for name in names}
-
-
-def compare(request: Request, names: Sequence[str], repeats: int) -> list[dict[str, Any]]:
+def compare(request: Request, names: Sequence[str], repeats: int) -> list[Row]:
     """A row for each scan; the first is what the others are compared with."""
     setup = prepare(request)
     runs = [search(setup, name, request.steps) for _ in range(repeats) for name in names]
-    memory = peaks(request, names)
+    memory = in_fresh_processes(peak, request, names)
     rows = []
     for name in names:
         mine = [run for run in runs if run.scan == name]
@@ -210,10 +189,10 @@ def deepened(checkpoint: Checkpoint, depth: int) -> Anatomy:
     return trace(model, family, probe(family, torch.device("cpu")))
 
 
-def depths(request: Request, wanted: Sequence[int]) -> list[dict[str, Any]]:
+def depths(request: Request, wanted: Sequence[int]) -> list[Row]:
     """Block evaluations a window of the first steps, by depth."""
     torch.set_num_threads(request.threads)
-    checkpoint = load(request.model, dtype="float32", device="cpu", family=request.family)
+    checkpoint = load_float32(request.model, request)
     setup = prepare(request)
     rows = []
     for depth in wanted:
@@ -230,64 +209,27 @@ def depths(request: Request, wanted: Sequence[int]) -> list[dict[str, Any]]:
     return rows
 
 
-# ---- the page --------------------------------------------------------------------------------------------------------
-
-
-def page(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The table of whole searches, as Markdown."""
-    base = rows[0]
-    yield f"| search | seconds | × {base['scan']} | block evaluations | × fewer | peak, MiB | removals | held out |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for row in rows:
-        seconds = statistics.median(row["seconds"])
-        faster = statistics.median(base["seconds"]) / seconds
-        same = sum(a == b for a, b in zip(row["removed"], base["removed"], strict=True))
-        order = "the same" if same == len(row["removed"]) else f"{same} of {len(row['removed'])} in place"
-        fewer = base["evaluations"] / row["evaluations"]
-        memory = f"{row['peak'] / 2**20:.0f}" if row["peak"] else ""
-        cells = [f"{seconds:.1f}", f"{faster:.2f}", f"{row['evaluations']:,}", f"{fewer:.2f}", memory, order]
-        yield f"| {row['scan']} | {' | '.join(cells)} | {row['held_out']:.3f} |"
-
-
-def depth_page(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """The table of depths."""
-    yield "| layers | perplexity | plain | sweep | race | plain / race | sweep / race |"
-    yield "|---|---|---|---|---|---|---|"
-    for row in rows:
-        counts = " | ".join(f"{row[name]:,}" for name in ("plain", "sweep", "race"))
-        ratios = f"{row['plain'] / row['race']:.1f} | {row['sweep'] / row['race']:.1f}"
-        yield f"| {row['layers']} | {row['perplexity']:.2f} | {counts} | {ratios} |"
-
-
 def main() -> None:
     """Print the tables and write the figures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("model", nargs="?", default=str(DEMO))
     parser.add_argument("--texts", default="python")
-    parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--windows", type=int)
     parser.add_argument("--length", type=int)
-    parser.add_argument("--steps", type=int, default=12)
+    add_numbers(parser, samples=256, steps=12, repeats=1, threads=2)
     parser.add_argument("--scans", nargs="+", default=["plain", "official", "sweep", "race", "propose"])
     parser.add_argument("--depths", type=int, nargs="+")
-    parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--family")
-    parser.add_argument("--trust-remote-code", action="store_true")
-    parser.add_argument("--json", type=Path)
+    add_loading(parser)
+    add_paths(parser, "json", required=False)
     given = parser.parse_args()
-    names = ("model", "family", "trust_remote_code", "texts", "samples", "windows", "length", "steps", "threads")
-    request = Request(*(getattr(given, name) for name in names))
+    request = Request.from_options(given)
     rows = depths(request, given.depths) if given.depths else compare(request, given.scans, given.repeats)
-    print(machine(given.threads), *(depth_page(rows) if given.depths else page(rows)), sep="\n")
+    print(machine_line())
+    publish(given, {"depths": depth_table(rows)} if given.depths else {"searches": search_table(rows)})
     if given.json:
-        facts = {"machine": machine(given.threads), "versions": versions(), "request": asdict(request)}
+        facts = {"machine": machine_line(), "versions": versions(), "request": asdict(request)}
         write_json(given.json, facts | {"rows": rows})
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 IMPORTED = (
-    *("pytest", "torch.distributed", "remodeler.cli.app", "remodeler.report.page", "tiny"),
+    *("pytest", "torch.distributed", "remodeler.cli.app", "remodeler.reporting.page", "tiny"),
     *("remodeler.pruning.job", "remodeler.recovery.job", "remodeler.fusion.job", "remodeler.alignment.evolution.job"),
     *("transformers.models.llama.modeling_llama", "matplotlib.pyplot", "datasets", "peft"),
 )

@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from remodeler.report.page import render
-from remodeler.report.results import Results
+from remodeler.reporting.page import render
+from remodeler.reporting.results import Results
 from remodeler.runs.records import Record, append_lines
 
 VOID = {"meta", "br", "col", "link", "img", "input", "hr"}

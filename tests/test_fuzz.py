@@ -31,7 +31,7 @@ from remodeler.exporting.gguf.file import read_gguf
 from remodeler.exporting.removals import gone_after, read_removals
 from remodeler.merging.files import tensor_places
 from remodeler.merging.from_mergekit import read_merge
-from remodeler.report.card_data import inherited
+from remodeler.reporting.card_data import inherited
 from remodeler.runs.records import load_record, read_json
 from remodeler.runs.removals import read_log
 from remodeler.runs.runlog import RunLog

@@ -1,6 +1,5 @@
 """A command that is killed at any moment and given again ends in the same bytes; benchmarks/kills.py does it often."""
 
-import importlib
 import json
 import shlex
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 from commands import EVOLVE, TEXTS, invoke
 from prepared import prepare
 from remodeler.runs import job as runs_job
-from remodeler.runs.folders import remove_scratch, tidy
+from remodeler.runs.folders import remove_scratch
 from remodeler.runs.records import load_record
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "kills.py"
@@ -54,23 +53,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def died(work: Path, begun: str, *folders: str) -> None:
+def died(folder: Path, *names: str) -> None:
     """Tidying that is killed half-way."""
-    tidy(work, begun, *folders[:1])
-    raise SystemExit(77)
-
-
-def died_in_a_job(folder: Path, *names: str) -> None:
-    """The same of what :mod:`remodeler.runs.job` runs."""
     remove_scratch(folder, *names[:1])
     raise SystemExit(77)
-
-
-def kill_while_it_tidies(job: Any, patch: pytest.MonkeyPatch) -> None:
-    if hasattr(job, "tidy"):
-        patch.setattr(job, "tidy", died)
-    else:
-        patch.setattr(runs_job, "remove_scratch", died_in_a_job)
 
 
 @pytest.mark.parametrize("module", TIDIED)
@@ -79,15 +65,14 @@ def test_what_is_killed_while_it_tidies_is_not_made_again(
 ) -> None:
     """All was written by then; the same command only takes out the rest, and gives the folder its name."""
     monkeypatch.chdir(place)
-    job, out = importlib.import_module(module), place / module.replace(".", "-")
+    out = place / module.replace(".", "-")
     words = shlex.split(f"{TIDIED[module]} --out {out.name}")
     with monkeypatch.context() as patch:
-        kill_while_it_tidies(job, patch)
+        patch.setattr(runs_job, "remove_scratch", died)
         assert invoke(words).exit_code == 77
     assert not out.exists()
     with monkeypatch.context() as patch:
-        work = "_work" if hasattr(job, "_work") else "_complete"
-        patch.setattr(job, "train" if "auditing" in module else work, again)
+        patch.setattr(runs_job, "_worked", again)
         made = invoke(words)
     assert made.exit_code == 0, made.output
     assert (out / "record.json").exists()
@@ -104,7 +89,7 @@ def test_what_another_run_left_is_not_taken_for_ones_own(place: Path, monkeypatc
     monkeypatch.chdir(place)
     command, out = TIDIED["remodeler.recovery.job"], place / "other"
     with monkeypatch.context() as patch:
-        patch.setattr(runs_job, "remove_scratch", lambda folder, *_: died_in_a_job(folder))
+        patch.setattr(runs_job, "remove_scratch", lambda folder, *_: died(folder))
         assert invoke(shlex.split(f"{command} --out other")).exit_code == 77
     assert list((place / "other.partial" / "training").glob("step-*"))
     made = invoke(shlex.split(f"{command.replace('--steps 2', '--steps 3')} --out other"))

@@ -409,8 +409,8 @@ JUDGE: list[Fault] = [
     ("broken.jsonl", "is not valid JSON"),
     ("outputs.json", "outputs.json holds no preference"),
     ("outputs.json --against outputs.json", "need a judge"),
-    ("+ --against broken.json", "is not valid JSON"),
-    ("+ --against others.json", "no instruction in common"),
+    ("outputs.json --against broken.json --judge model", "is not valid JSON"),
+    ("outputs.json --against others.json --judge model", "no instruction in common"),
     *models("outputs.json --against outputs.json --judge {}"),
     ("+ --by magic", "--by 'magic' is unknown"),
     ("+ --by reviser", "model has no reviser.json"),
@@ -581,7 +581,7 @@ TABLE: dict[str, Verb] = {
     "align run": Verb(
         "model", f"{PAIRS} --prompts prompts.txt --template template.json --max-new-tokens 8 {OUT} {CPU}", WHOLE
     ),
-    "align revise": Verb("--responses answered.jsonl --reviser reviser", f"{OUT} {CPU}", REVISE),
+    "align revise": Verb("", f"--responses answered.jsonl --reviser reviser {OUT} {CPU}", REVISE),
     "align answer": Verb("model", f"--questions prompts.txt --max-new-tokens 4 --out out.json {CPU}", ANSWER),
     "align judge": Verb("outputs.json --against outputs.json --judge model", CPU, JUDGE),
     "align compare": Verb("model", f"{PAIRS} --max-new-tokens 4 {OUT} {CPU}", COMPARE),

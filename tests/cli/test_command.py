@@ -41,6 +41,8 @@ class Verb:
     """Who teaches."""
     names: Annotated[tuple[str, ...], Option("Amount", read=listed)] = ()
     """Names, separated by commas."""
+    kinds: Annotated[tuple[str, ...], Option("Amount", read=listed)] = ("inside", "outside")
+    """Kinds, separated by commas."""
     weight: Annotated[tuple[Any, ...], Option("Amount", low=0, read=share, repeated=True, default="1")] = ()
     """How much each counts."""
     start: Annotated[Path | None, Option("Amount", flags=("--from",))] = None
@@ -71,6 +73,12 @@ def test_words_become_a_config() -> None:
         start=Path("log.jsonl"),
     )
     assert called("m", "--out", "o") == Verb(model="m", out=Path("o"))
+    assert called("m", "--out", "o", "--kinds", "outside").kinds == ("outside",)
+
+
+def test_defaults_are_not_typed_where_pydantic_checks_what_is() -> None:
+    pytest.importorskip("pydantic")
+    assert called("m", "--out", "o").kinds == ("inside", "outside")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +118,14 @@ def test_help_says_what_the_config_says(capsys: pytest.CaptureFixture[str]) -> N
     add_command(app, "do", Verb, lambda _: None)
     app(["do", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for words in ("Do it.", "How deep. [default: all of it]", "[default: 25%]", "--protect --no-protect", "--from"):
+    for words in (
+        "Do it.",
+        "How deep. [default: all of it]",
+        "[default: 25%]",
+        "[default: inside,outside]",
+        "--protect --no-protect",
+        "--from",
+    ):
         assert words in text
     assert "How much each counts. [default: 1]" in text
     assert "Arguments" in text

@@ -22,7 +22,7 @@ from remodeler.recovery.config import METHODS as NAMES
 from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.job import given_back, recover_model, source_command
 from remodeler.recovery.methods import METHODS, recipe_of
-from remodeler.report import page
+from remodeler.reporting import page
 from remodeler.runs.folders import partial
 from remodeler.runs.options import build
 from remodeler.runs.records import Record, load_record, read_lines, save_record

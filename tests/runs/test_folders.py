@@ -11,7 +11,17 @@ import torch
 from safetensors.torch import save_file
 
 from remodeler.errors import InputError
-from remodeler.runs.folders import MARK, clear, new_folder, only_one, refuse_existing, tidy, whole
+from remodeler.runs.folders import (
+    DESCRIBED,
+    MARK,
+    is_described,
+    mark_described,
+    new_folder,
+    only_one,
+    refuse_existing,
+    remove_scratch,
+    resume,
+)
 from remodeler.runs.records import Record, append_line, read_lines, save_record
 
 
@@ -98,40 +108,47 @@ def test_weights_have_the_mode_of_any_new_file(mask: int, tmp_path: Path) -> Non
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors", "parts"]
 
 
-def test_a_folder_is_whole_once_tidying_has_begun_and_for_the_same_options_only(tmp_path: Path) -> None:
+def test_a_folder_is_described_once_that_was_said_and_for_the_same_options_only(tmp_path: Path) -> None:
     (tmp_path / "training").mkdir()
-    (tmp_path / "training" / "log.jsonl").write_text("")
     options = {"steps": 3, "out": "there"}
-    assert not whole(tmp_path / "nowhere", "log.jsonl", options)
-    assert not whole(tmp_path, "training/log.jsonl", options)
+    assert not is_described(tmp_path / "nowhere", options)
+    assert not is_described(tmp_path, options)
     save_record(tmp_path, Record("fuse", options, {}, 0))
-    assert not whole(tmp_path, "training/log.jsonl", options)
-    tidy(tmp_path, "training/log.jsonl")
-    assert (tmp_path / "training").is_dir()
-    assert whole(tmp_path, "training/log.jsonl", options)
-    assert not whole(tmp_path, "training/log.jsonl", options | {"steps": 4})
-    tidy(tmp_path, "training/log.jsonl", "training")
-    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+    assert not is_described(tmp_path, options), "a kill between the record and the page"
+    mark_described(tmp_path)
+    assert is_described(tmp_path, options)
+    assert not is_described(tmp_path, options | {"steps": 4})
+    remove_scratch(tmp_path, "training", "nothing")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [DESCRIBED, "record.json"]
 
 
 def test_the_work_stays_but_not_that_of_a_run_that_was_killed_while_it_tidied(tmp_path: Path) -> None:
     """Its folders may be in pieces, and nothing says any more whose they are."""
     (tmp_path / "training").mkdir()
-    (tmp_path / "training" / "log.jsonl").write_text("")
     (tmp_path / "training" / "step-3").mkdir()
     save_record(tmp_path, Record("fuse", {"steps": 3}, {}, 0))
-    clear(tmp_path, "training/log.jsonl", ("training",))
+    resume(tmp_path, ("training",))
     assert [path.name for path in tmp_path.iterdir()] == ["training"], "a kill while the result was written"
     save_record(tmp_path, Record("fuse", {"steps": 3}, {}, 0))
-    tidy(tmp_path, "training/log.jsonl")
-    clear(tmp_path, "training/log.jsonl", ("training",))
+    mark_described(tmp_path)
+    resume(tmp_path, ("training",))
     assert not list(tmp_path.iterdir())
 
 
 HOLD = """
 import sys
 from pathlib import Path
-from remodeler.runs.folders import new_folder
+from remodeler.runs.folders import (
+    DESCRIBED,
+    MARK,
+    is_described,
+    mark_described,
+    new_folder,
+    only_one,
+    refuse_existing,
+    remove_scratch,
+    resume,
+)
 with new_folder(Path(sys.argv[1]), keep=True) as work:
     (work / "work").write_text("half")
     print("holds", flush=True)

@@ -12,7 +12,7 @@ from remodeler.errors import InputError
 from remodeler.evaluation.config import EvaluateConfig
 from remodeler.evaluation.job import evaluate_models
 from remodeler.evaluation.results import EvaluateResults
-from remodeler.report import page
+from remodeler.reporting import page
 from remodeler.runs.options import build
 from remodeler.runs.streams import LastingStream, visible
 

@@ -16,14 +16,14 @@ from remodeler.training.config import OPTIMIZATION, AdapterConfig, MemoryConfig,
 
 DATA, LABELS, ROUNDS, FILTERS, WARM_UP = "Data", "Labels", "Rounds", "Filters", "Warm-up"
 MEASURES = ("gain", "perplexity", "edit")
-"""Of how much a response has to change: see :mod:`remodeler.alignment.reviser.difficulty`."""
+"""Measures of how much a response has to change: see :mod:`remodeler.alignment.reviser.difficulty`."""
 INTERNAL, EXTERNAL = "internal", "external"
 ROUND_KINDS = (INTERNAL, EXTERNAL)
 REVISER, POLICY = "reviser", "policy"
 """Folders that the whole alignment writes."""
 EPOCHS, BATCH_SIZE, WARMUP, RANK, ALPHA = 2.0, 32, 0.03, 32, 32.0
 SCHEDULE: Schedule = "cosine"
-"""Of training, unless something else is asked for."""
+"""Defaults of training."""
 ReviserLike = Any
 """A folder that ``remodel align train-reviser`` wrote, its hub id, or a loaded
 :class:`~remodeler.alignment.reviser.reviser.Reviser`."""
@@ -58,7 +58,7 @@ class PreferenceConfig(PreferenceSource):
 
 @config
 class LabelConfig:
-    """How much a response has to change: NONE, MINOR or MAJOR."""
+    """Labels of how much a response has to change: NONE, MINOR or MAJOR."""
 
     template: Annotated[Path | None, Option(LABELS)] = None
     """JSON file with other words around prompt and response."""
@@ -88,7 +88,7 @@ class WarmUpConfig:
 
 @config
 class PaceConfig(OptimizationConfig):
-    """How long and how fast a phase trains."""
+    """Length and speed of a phase of training."""
 
     learning_rate: Annotated[
         float | None, Option(OPTIMIZATION, above=0, default="2e-5; adapters 2e-4; dpo and orpo 1e-6")
@@ -98,7 +98,7 @@ class PaceConfig(OptimizationConfig):
 
 @config
 class TrainingConfig:
-    """How a phase trains: each reviser, and the policy of each round."""
+    """Training of a phase: of each reviser, and of the policy of each round."""
 
     optimization: PaceConfig = PaceConfig(epochs=EPOCHS, train_batch_size=BATCH_SIZE, schedule=SCHEDULE, warmup=WARMUP)
     memory: MemoryConfig = MemoryConfig()
@@ -137,7 +137,7 @@ class EvolutionConfig:
 
 @config
 class FilterConfig:
-    """What must be true of an answer before a policy learns from it."""
+    """Conditions that an answer must meet before a policy learns from it."""
 
     min_quality: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.5
     """Minimum quality of an answer that is kept as it is."""
@@ -146,7 +146,7 @@ class FilterConfig:
     major_confidence: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.5
     """Minimum probability of the label MAJOR."""
     quality_slack: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.0
-    """How far the quality of a revision may be below that of the answer."""
+    """Maximum drop in quality from an answer to its revision."""
     shortest: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.3
     """Minimum length of a revision, relative to the answer's."""
     longest: Annotated[float, Option(FILTERS, low=1)] = 3.0

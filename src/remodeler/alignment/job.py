@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AlignResults:
-    """What an alignment found: of the reviser, and of the policy that it guided."""
+    """Results of the reviser, and of the policy that it guided."""
 
     reviser: ReviserResults
     policy: EvolveResults

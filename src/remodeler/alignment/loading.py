@@ -1,4 +1,4 @@
-"""How an alignment loads its models: as they are used, or as they train; what is loaded already is taken as it is."""
+"""Load the models of an alignment, to use or to train them; one that is loaded already is taken as it is."""
 
 import copy
 from typing import Any

@@ -17,7 +17,7 @@ from remodeler.alignment.config import ALPHA, BATCH_SIZE, EPOCHS, RANK, SCHEDULE
 from remodeler.alignment.data.examples import TokenRow, row_windows, token_weights, weighted_loss
 from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.errors import option
-from remodeler.report.figures import short
+from remodeler.reporting.figures import short
 from remodeler.runs import processes
 from remodeler.runs.folders import partial
 from remodeler.runs.progress import duration, progress_bar
@@ -36,7 +36,7 @@ HELD_OUT_ROWS = 32
 """Held-out rows that the loss curve is measured on."""
 FULL_RATE, LORA_RATE = 2e-5, 2e-4
 REMEDY = f"{option('micro_batch_size', 1)} or {option('adapters', True)}"
-"""What takes less memory."""
+"""Options that take less memory."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def train_phase(
 
 
 def provenance(work: Path) -> dict[str, Any]:
-    """What a record says of any model that phases made: how it is loaded, and by which command it came."""
+    """Facts on record about a model that phases trained: how it is loaded, and the command that made it."""
     form = "packed" if (work / "packed.py").exists() else "stock"
     loading = {"form": form, "auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"}
     return loading | {"command": command_line()}

@@ -1,4 +1,4 @@
-"""What an alignment writes down of its options: in the record of a result, and in what an unfinished folder is of."""
+"""Options of an alignment on disk: in the record of a result, and in the identity of an unfinished run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from remodeler.runs.options import flat, specs
 from remodeler.runs.runlog import RunLog
 
 RUN = "run.jsonl"
-"""Says what an unfinished folder belongs to."""
+"""Holds the identity of an unfinished run."""
 LOADING = tuple(spec.name for spec in specs(LoadConfig))
 """Options that change no result beyond rounding."""
 FREE = ("out", "batch_size", "save_minutes", *LOADING)
@@ -25,7 +25,7 @@ def record_options(config: Any) -> dict[str, Any]:
 
 
 def identity(config: Any, free: Sequence[str] = ()) -> dict[str, Any]:
-    """What tells a run from others: all options but those that may change when it is resumed."""
+    """Identity of a run: all options but those that may change when it is resumed."""
     given = record_options(config)
     return {"model": config.source.name} | {name: value for name, value in given.items() if name not in (*FREE, *free)}
 

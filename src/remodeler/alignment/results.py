@@ -1,15 +1,15 @@
-"""What the pages and cards of several alignment verbs share: texts that were revised, word by word, and a caution."""
+"""Parts of pages and cards that several alignment verbs share: revised texts, word by word, and a caution."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from remodeler.report.figures import Values, decimal, number
-from remodeler.report.results import Section
+from remodeler.reporting.figures import Values, decimal, number
+from remodeler.reporting.results import Section
 
 TAGS = ("alignment", "self-evolution", "remodeler")
 CAUTION = (
-    "A reviser's score is no judge of truth: it knows what it learned from its preferences, and a policy that is "
-    "trained on what it likes inherits its mistakes. Read answers before you rely on a score."
+    "A reviser's score does not measure truth: it reflects the preferences that it was trained on, and a policy that "
+    "it guided inherits its mistakes. Read answers before you rely on a score."
 )
 HERE = "alignment/templates"
 MOST = 100
@@ -28,7 +28,7 @@ def score_or_count(value: Any) -> str:
 
 
 def revised_texts(rows: Sequence[Values]) -> Section | None:
-    """What changed in texts that a reviser has read, word by word."""
+    """Changes in texts that a reviser has read, word by word."""
     changed = [row for row in rows if row.get("difference") and _before_and_after(row)[0] != _before_and_after(row)[1]]
     values = {"texts": [_text(row) for row in changed[:MOST]], "changed": len(changed), "all": len(rows)}
     return Section(f"{HERE}/texts.html.jinja", values) if changed else None

@@ -21,7 +21,7 @@ from remodeler.auditing.spans import Detector
 from remodeler.auditing.statistics.counting import AuditedText, compare_sides, frequent_words, side_figures, tally
 from remodeler.checkpoint.config import ModelLike
 from remodeler.generation.config import SamplingConfig
-from remodeler.report.page import write_result
+from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, flat, signed, specs
 from remodeler.runs.progress import progress_bar

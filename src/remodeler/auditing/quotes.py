@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from remodeler.report.figures import Values
-from remodeler.report.results import Section
+from remodeler.reporting.figures import Values
+from remodeler.reporting.results import Section
 
 MOST_QUOTES, AROUND = 200, 160
 """Number of texts, and of characters on either side of a span."""

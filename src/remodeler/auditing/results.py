@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from remodeler.auditing.quotes import quotes
-from remodeler.report.card import known_as
-from remodeler.report.card_text import code, fenced, markdown, plain
-from remodeler.report.figures import (
+from remodeler.reporting.card import known_as
+from remodeler.reporting.card_text import code, fenced, markdown, plain
+from remodeler.reporting.figures import (
     Tile,
     Values,
     between,
@@ -23,9 +23,9 @@ from remodeler.report.figures import (
     shifted,
     signed,
 )
-from remodeler.report.plots import intervals_svg
-from remodeler.report.results import PLACED, Results, Section, title_of
-from remodeler.report.sections import caution, log_lines, nonempty
+from remodeler.reporting.plots import intervals_svg
+from remodeler.reporting.results import PLACED, Results, Section, title_of
+from remodeler.reporting.sections import caution, log_lines, nonempty
 from remodeler.runs.records import Record
 
 CAUTION = (

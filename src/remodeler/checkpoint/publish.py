@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, not in __all__
 
 from remodeler.errors import InputError, one_line
-from remodeler.report.figures import size
+from remodeler.reporting.figures import size
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from remodeler.model.logprobs import vocabulary
 from remodeler.model.minibatches import device_of
 from remodeler.model.streaming import streamed
 from remodeler.model.tracing import same_inputs
-from remodeler.report.figures import short, size
+from remodeler.reporting.figures import short, size
 from remodeler.runs.folders import free_space, partial
 
 logger = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from remodeler.fusion.config import FuseConfig
 from remodeler.merging.config import MergeConfig
 from remodeler.pruning.config import CutConfig, PruneConfig
 from remodeler.recovery.config import RecoverConfig
-from remodeler.report.config import ReportConfig
+from remodeler.reporting.config import ReportConfig
 from remodeler.runs.records import disk_refusal, os_error
 from remodeler.runs.streams import lasting_streams
 

@@ -109,7 +109,8 @@ def _place(spec: Spec) -> Place:
 
 
 def _typed_default(spec: Spec) -> Any:
-    return None if spec.option.read and not isinstance(spec.default, str | tuple) else spec.default
+    kept = isinstance(spec.default, str) or spec.option.repeated or spec.option.read is None
+    return spec.default if kept else None
 
 
 def _typed(spec: Spec) -> Any:

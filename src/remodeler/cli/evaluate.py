@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from remodeler.evaluation.config import EvaluateConfig
 
 if TYPE_CHECKING:
-    from remodeler.report.results import Results
+    from remodeler.reporting.results import Results
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -18,8 +18,8 @@ def evaluate(config: EvaluateConfig) -> None:
 def show_table(results: "Results", title: str = "") -> None:
     """What was measured, on the terminal."""
     from remodeler.cli.screen import note, table
-    from remodeler.report.cliff import warning_line
-    from remodeler.report.figures import comparison, written
+    from remodeler.reporting.cliff import warning_line
+    from remodeler.reporting.figures import comparison, written
 
     drawn = comparison(results.figures())
     if drawn:

@@ -9,7 +9,7 @@ def merge(config: MergeConfig) -> None:
     """Merge, and say how much each model counts and where the result is."""
     with publish_later(config.run):
         from remodeler.merging.job import merge_models
-        from remodeler.report.figures import size
+        from remodeler.reporting.figures import size
 
         results = merge_models(config)
         if results is None:

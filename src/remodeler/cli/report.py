@@ -1,14 +1,14 @@
 """The verbs ``remodel report`` and ``remodel publish``."""
 
 from remodeler.checkpoint.config import PublishConfig
-from remodeler.report.config import ReportConfig
+from remodeler.reporting.config import ReportConfig
 
 
 def report(config: ReportConfig) -> None:
     """Write the page, and say where it is."""
     from remodeler.cli.results import results_of
     from remodeler.cli.screen import say
-    from remodeler.report.together import write_together
+    from remodeler.reporting.together import write_together
 
     say(str(write_together(config.folders, config.out, results_of)))
 

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from remodeler.errors import InputError
-from remodeler.report.results import Results
+from remodeler.reporting.results import Results
 from remodeler.runs.records import Record
 
 RESULTS = {
@@ -50,6 +50,6 @@ def report(folders: Sequence[Path | str], out: Path | str = "remodel-report.html
     Raises:
         InputError: for a folder without a record, or one that can't be shown, or a page that is there already.
     """
-    from remodeler.report.together import write_together
+    from remodeler.reporting.together import write_together
 
     return write_together(list(map(Path, folders)), Path(out), results_of)

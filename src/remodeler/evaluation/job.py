@@ -11,8 +11,8 @@ from remodeler.evaluation.config import EvaluateConfig
 from remodeler.evaluation.metrics import evaluation_texts, measure
 from remodeler.evaluation.results import EvaluateResults
 from remodeler.model.logprobs import vocabulary
-from remodeler.report.cliff import guessing_warning
-from remodeler.report.page import write_result
+from remodeler.reporting.cliff import guessing_warning
+from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, flat, recorded, signed
 from remodeler.runs.records import Record, load_record, versions

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from remodeler.report.figures import Measured, Values, by_name
-from remodeler.report.results import PLACED, Results, Section, title_of
-from remodeler.report.sections import comparison_table, nonempty
+from remodeler.reporting.figures import Measured, Values, by_name
+from remodeler.reporting.results import PLACED, Results, Section, title_of
+from remodeler.reporting.sections import comparison_table, nonempty
 from remodeler.runs.records import Record
 
 

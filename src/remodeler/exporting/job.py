@@ -19,9 +19,9 @@ from remodeler.exporting.decilm.write import refuse, write_nemotron
 from remodeler.exporting.graph.job import TARGETS as GRAPHS
 from remodeler.exporting.graph.job import announce, ready, write_graph
 from remodeler.exporting.results import ExportResults
-from remodeler.report.cliff import risen, stored_warning, usable_steps, warning, warning_line
-from remodeler.report.figures import Values
-from remodeler.report.page import write_record_and_card
+from remodeler.reporting.cliff import risen, stored_warning, usable_steps, warning, warning_line
+from remodeler.reporting.figures import Values
+from remodeler.reporting.page import write_record_and_card
 from remodeler.runs.folders import new_folder, refuse_existing
 from remodeler.runs.options import build, flat, recorded, signed
 from remodeler.runs.records import (

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from huggingface_hub import ModelCardData
 
 from remodeler.exporting.snippets import CODE, NAMES
-from remodeler.report.card import known_as, page, warned
-from remodeler.report.card_text import code, fenced
-from remodeler.report.figures import Values
-from remodeler.report.results import Results, source
+from remodeler.reporting.card import known_as, page, warned
+from remodeler.reporting.card_text import code, fenced
+from remodeler.reporting.figures import Values
+from remodeler.reporting.results import Results, source
 from remodeler.runs.records import Record
 
 

@@ -26,8 +26,8 @@ from remodeler.fusion.targets import FusedTargets, summarize
 from remodeler.fusion.teacher_predictions import TeacherPredictions
 from remodeler.fusion.teachers import predict, predict_own
 from remodeler.model.logprobs import vocabulary
-from remodeler.report.cliff import result_warning
-from remodeler.report.page import write_result
+from remodeler.reporting.cliff import result_warning
+from remodeler.reporting.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, flat, recorded, signed

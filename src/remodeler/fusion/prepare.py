@@ -29,7 +29,7 @@ from remodeler.fusion.corpus import (
 )
 from remodeler.model.families import FAMILIES
 from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity, vocabulary
-from remodeler.report.figures import short
+from remodeler.reporting.figures import short
 from remodeler.runs.options import recorded
 from remodeler.runs.progress import duration
 from remodeler.training.adapters import Lora

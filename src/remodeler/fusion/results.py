@@ -6,13 +6,13 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from remodeler.report.card import known_as, loading_lines, measurements, page, warned
-from remodeler.report.card_data import inherited
-from remodeler.report.card_text import code, markdown
-from remodeler.report.figures import Measured, Values, change, decimal, number
-from remodeler.report.results import PLACED, Results, Section, stages
-from remodeler.report.sections import comparison_table, loading_code, nonempty
-from remodeler.report.training import loss_curve
+from remodeler.reporting.card import known_as, loading_lines, measurements, page, warned
+from remodeler.reporting.card_data import inherited
+from remodeler.reporting.card_text import code, markdown
+from remodeler.reporting.figures import Measured, Values, change, decimal, number
+from remodeler.reporting.results import PLACED, Results, Section, stages
+from remodeler.reporting.sections import comparison_table, loading_code, nonempty
+from remodeler.reporting.training import loss_curve
 from remodeler.runs.records import Record
 
 TAGS = ("knowledge-fusion", "distillation", "remodeler")

@@ -29,7 +29,7 @@ from remodeler.merging.tokens import reorder_embeddings
 from remodeler.merging.verification import Verification, has_tokenizer, verify
 from remodeler.model.families import FAMILIES
 from remodeler.model.files.open_files import OpenFiles
-from remodeler.report.page import write_result
+from remodeler.reporting.page import write_result
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, recorded, signed

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from remodeler.errors import InputError
-from remodeler.report.card_data import YAML_ERRORS
+from remodeler.reporting.card_data import YAML_ERRORS
 
 MERGE_KEY = "tag:yaml.org,2002:merge"
 

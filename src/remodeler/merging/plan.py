@@ -27,7 +27,7 @@ from remodeler.merging.tokens import (
     common_vocabulary,
     warn_of_mismatched_vocabularies,
 )
-from remodeler.report.figures import size as format_size
+from remodeler.reporting.figures import size as format_size
 from remodeler.runs.options import recorded
 
 logger = logging.getLogger(__name__)

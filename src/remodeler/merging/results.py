@@ -7,12 +7,12 @@ from pathlib import Path, PurePath
 
 from huggingface_hub import ModelCardData
 
-from remodeler.report.card import known_as, loading_lines, page
-from remodeler.report.card_text import code, markdown, plain
-from remodeler.report.figures import Values, decimal, number
-from remodeler.report.plots import shares_svg
-from remodeler.report.results import NULL, PLACED, Results, Section, title_of
-from remodeler.report.sections import figure, loading_code, log_lines, nonempty
+from remodeler.reporting.card import known_as, loading_lines, page
+from remodeler.reporting.card_text import code, markdown, plain
+from remodeler.reporting.figures import Values, decimal, number
+from remodeler.reporting.plots import shares_svg
+from remodeler.reporting.results import NULL, PLACED, Results, Section, title_of
+from remodeler.reporting.sections import figure, loading_code, log_lines, nonempty
 from remodeler.runs.records import Record
 
 MERGE_FILE = "merge.jsonl"

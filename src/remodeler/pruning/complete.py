@@ -17,8 +17,8 @@ from remodeler.pruning.pipeline import Outcome
 from remodeler.pruning.results import PruneResults
 from remodeler.pruning.search.budget import removals
 from remodeler.pruning.width.width import WIDTH_METHODS
-from remodeler.report.cliff import Point, cut_command, path_warning, result_warning
-from remodeler.report.page import write_result
+from remodeler.reporting.cliff import Point, cut_command, path_warning, result_warning
+from remodeler.reporting.page import write_result
 from remodeler.runs.records import Record, command_line, versions
 from remodeler.runs.removals import REMOVALS_FILE, read_log
 from remodeler.runs.units import name

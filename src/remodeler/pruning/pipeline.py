@@ -17,7 +17,7 @@ from remodeler.pruning.config import PruneConfig
 from remodeler.pruning.search.loop import Search, begin, keep, prune
 from remodeler.pruning.search.refine import refine
 from remodeler.pruning.width.width import WIDTH_METHODS, Thinned, thin
-from remodeler.report.figures import short
+from remodeler.reporting.figures import short
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import read_json, write_json
 from remodeler.runs.removals import REMOVALS_FILE, WIDTHS_FILE, Header, Step, blocks_of

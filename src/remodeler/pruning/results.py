@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remodeler.report.card import known_as, measurements, model_card, warned
-from remodeler.report.card_text import code
-from remodeler.report.figures import Measured, Values
-from remodeler.report.pruned import TAGS, Removals, cost, removals, removed_blocks
-from remodeler.report.results import PLACED, Results, Section, source, stages
-from remodeler.report.sections import comparison_table, figure, loading_code, nonempty
-from remodeler.report.steps import importances, narrowed, step_rows, tradeoff, width_map
+from remodeler.reporting.card import known_as, measurements, model_card, warned
+from remodeler.reporting.card_text import code
+from remodeler.reporting.figures import Measured, Values
+from remodeler.reporting.pruned import TAGS, Removals, cost, removals, removed_blocks
+from remodeler.reporting.results import PLACED, Results, Section, source, stages
+from remodeler.reporting.sections import comparison_table, figure, loading_code, nonempty
+from remodeler.reporting.steps import importances, narrowed, step_rows, tradeoff, width_map
 from remodeler.runs.records import Record
 from remodeler.runs.removals import REMOVALS_FILE, LogLine, read_log_lines
 

@@ -18,8 +18,8 @@ from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.methods import recipe_of, recipe_record
 from remodeler.recovery.prepare import Inputs, Scores, announce, prepare
 from remodeler.recovery.results import PERPLEXITY, RecoverResults
-from remodeler.report.cliff import cut_command, result_warning, stored_warning
-from remodeler.report.page import write_result
+from remodeler.reporting.cliff import cut_command, result_warning, stored_warning
+from remodeler.reporting.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, flat, signed

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remodeler.report.card import known_as, measurements, model_card, warned
-from remodeler.report.card_text import code
-from remodeler.report.figures import Measured, Values, decimal, number
-from remodeler.report.pruned import TAGS, Removals, cost, removals, removed_blocks
-from remodeler.report.results import NULL, PLACED, Results, Section, source, stages
-from remodeler.report.sections import comparison_table, loading_code, nonempty
-from remodeler.report.training import loss_curve
+from remodeler.reporting.card import known_as, measurements, model_card, warned
+from remodeler.reporting.card_text import code
+from remodeler.reporting.figures import Measured, Values, decimal, number
+from remodeler.reporting.pruned import TAGS, Removals, cost, removals, removed_blocks
+from remodeler.reporting.results import NULL, PLACED, Results, Section, source, stages
+from remodeler.reporting.sections import comparison_table, loading_code, nonempty
+from remodeler.reporting.training import loss_curve
 from remodeler.runs.records import Record
 
 PERPLEXITY = "heldout_perplexity"

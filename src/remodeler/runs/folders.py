@@ -105,33 +105,6 @@ def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
                 raise
 
 
-def whole(work: Path, begun: str, options: Mapping[str, Any]) -> bool:
-    """Whether an unfinished folder lacks nothing but its name, since :func:`tidy` was killed in it.
-
-    It has a record of a run with the same options, and no file ``begun``, which is there while there is work to do.
-    """
-    return _tidied(work, begun) and bool(read_json(work / RECORD_FILE)["options"] == json.loads(to_json(options)))
-
-
-def clear(work: Path, begun: str, but: Sequence[str]) -> None:
-    """Remove what a kill left while a result was written; the work itself, ``but``, stays.
-
-    Not that of another run which was killed while it tidied: it may be in pieces, and nothing says whose it is.
-    """
-    empty(work, () if _tidied(work, begun) else but)
-
-
-def _tidied(work: Path, begun: str) -> bool:
-    return (work / RECORD_FILE).exists() and not (work / begun).exists()
-
-
-def tidy(work: Path, begun: str, *folders: str) -> None:
-    """Take out of a finished folder what only the work needed. ``begun`` goes first: a kill later loses nothing."""
-    (work / begun).unlink(missing_ok=True)
-    for name in folders:
-        shutil.rmtree(work / name, ignore_errors=True)
-
-
 def is_described(work: Path, options: Mapping[str, Any]) -> bool:
     """Whether an unfinished folder lacks nothing but its name: a run with the same options was described in it."""
     return (work / DESCRIBED).exists() and bool(

@@ -199,11 +199,6 @@ def command_line() -> str:
     return shell_line(["remodel", *sys.argv[1:]])
 
 
-def options_of(wish: Any) -> dict[str, Any]:
-    """A wish, a dataclass, as a record holds it."""
-    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(wish).items()}
-
-
 def digest(texts: Iterable[str]) -> str:
     """SHA-256 of texts in their order."""
     return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from remodeler.alignment.config import PreferenceConfig
 from remodeler.alignment.data.preferences import Triple, pair_answers, read_preferences, split_prompts
-from remodeler.alignment.data.shapes import SHAPES, Ranked, pairs
+from remodeler.alignment.data.shapes import SHAPES, RankedAnswers, read_pairs
 from remodeler.data.chat import BadRow
 from remodeler.errors import InputError, counted
 
@@ -289,10 +289,10 @@ def test_any_conversation_is_read_exactly_or_not_at_all(
     roles = ("User", "Assistant")
     prompt = stem[0] if len(stem) == 1 else "\n\n".join(f"{roles[n % 2]}: {text}" for n, text in enumerate(stem))
     for row in (whole, whole | {"prompt": apart["prompt"]}):
-        found = pairs(row)
+        found = read_pairs(row)
         assert (found.prompt, [text for text, _ in found.answers]) == (prompt, list(answers))
     if not all(answer.lstrip().startswith(stem[-1].strip()) for answer in answers):
-        assert pairs(apart) == found
+        assert read_pairs(apart) == found
     other = [*stem[:-1], stem[-1] + "!"]
     for row in (
         whole | {"rejected": forms[1](talk(*other, answers[1]))},
@@ -300,12 +300,12 @@ def test_any_conversation_is_read_exactly_or_not_at_all(
         whole | {"chosen": forms[0](talk(*stem))},
     ):
         with pytest.raises(BadRow):
-            pairs(row)
+            read_pairs(row)
 
 
 def test_a_score_that_is_no_number_says_nothing_of_a_pair() -> None:
     row = SHAPED["pairs"] | {"score_chosen": float("nan"), "score_rejected": 9.0}
-    assert [text for text, _ in pairs(row).answers] == ["because", "dunno"]
+    assert [text for text, _ in read_pairs(row).answers] == ["because", "dunno"]
     with pytest.raises(BadRow, match="a score that is a number"):
         SHAPES["scored"][1]({"instruction": "why?", "completions": [{"response": "a", "score": float("nan")}] * 2})
 
@@ -316,7 +316,7 @@ def test_an_answer_that_alone_begins_with_its_prompt_is_one(tmp_path: Path) -> N
 
 
 def test_the_best_answer_meets_the_others_the_worst_first() -> None:
-    row = Ranked("p", (("c", 3.0), ("a", 9.0), ("b", 8.5), ("d", 1.0)))
+    row = RankedAnswers("p", (("c", 3.0), ("a", 9.0), ("b", 8.5), ("d", 1.0)))
     assert [each.rejected for each in pair_answers(row, None, 0.0)] == ["d", "c", "b"]
     assert [each.rejected for each in pair_answers(row, 1, 0.0)] == ["d"]
     assert [each.rejected for each in pair_answers(row, None, 1.0)] == ["d", "c"]

@@ -30,7 +30,7 @@ from remodeler.alignment.reviser.train import train_reviser
 from remodeler.checkpoint.load import load
 from remodeler.errors import InputError
 from remodeler.generation.sampling import Sampling
-from remodeler.report import page
+from remodeler.reporting import page
 from remodeler.runs.folders import partial
 from remodeler.runs.options import build
 from remodeler.runs.records import load_record, read_lines
@@ -434,20 +434,3 @@ def test_policies_stand_in_one_table_whose_figures_are_those_of_the_definitions(
         tuned["answer_characters"],
         base["answer_characters"],
     ]
-
-
-def test_one_command_makes_reviser_and_policy_and_goes_on(models: dict[str, Path], tmp_path: Path) -> None:
-    out = tmp_path / "aligned"
-    given = ["align", "run", str(models["policy"]), "--preferences", str(models["rows"]), "--prompts"]
-    given += [str(models["prompts"]), "--template", str(models["template"]), "--out", str(out)]
-    given += ["--device", "cpu", "--learning-rate", "1e-2", "--train-batch-size", "8", "--rounds", "internal"]
-    given += ["--max-new-tokens", "12"]
-    refused = invoke([*given, "--min-quality", "1"])
-    assert "accepted none" in refused.stderr
-    first = (out / "reviser" / "model.safetensors").read_bytes()
-    other = invoke([*given, "--seed", "3"])
-    assert "made with other options" in other.stderr
-    done = invoke([*given, "--min-quality", "0", "--min-confidence", "0"])
-    assert done.exit_code == 0, done.output
-    assert (out / "reviser" / "model.safetensors").read_bytes() == first
-    assert load_record(out / "policy").inputs["reviser"]["name"] == str(out / "reviser")

@@ -36,7 +36,7 @@ from remodeler.checkpoint.sizes import announce_training_space, memory
 from remodeler.data.chat_templates import RefusedPromptError
 from remodeler.errors import InputError, counted, option
 from remodeler.model.logprobs import mean_nll, perplexity
-from remodeler.report.page import write_result
+from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, signed
 from remodeler.runs.records import Record, load_record, versions
@@ -54,7 +54,7 @@ LENGTH = 2048
 
 @dataclass(frozen=True)
 class BaselineInputs:
-    """What a baseline is trained from."""
+    """Model and preferences that a baseline is trained from."""
 
     config: BaselineConfig
     data: Preferences
@@ -74,7 +74,7 @@ Method = Callable[[BaselineInputs, Path], Path]
 
 
 def train_sft(inputs: BaselineInputs, work: Path) -> Path:
-    """Fine-tuning on the better answers; worse ones are not looked at."""
+    """Fine-tuning on the better answers; worse ones are not used."""
     config = inputs.config
     policy, chat = inputs.load(config.source.model), config.chat
     data = TrainingSet(_rows(policy, inputs.data.train, chat), _rows(policy, inputs.data.heldout, chat))

@@ -1,27 +1,27 @@
-"""What training on preferences found: the policy before and after; and the words of its page and its card."""
+"""Results of training on preferences: the policy before and after, and the words of its page and card."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from remodeler.alignment.results import TAGS
-from remodeler.report.card import known_as, model_card
-from remodeler.report.card_text import code
-from remodeler.report.figures import Measured, Values
-from remodeler.report.results import PLACED, Results, Section, source, stages
-from remodeler.report.sections import comparison_table, loading_code, nonempty
-from remodeler.report.training import loss_curve
+from remodeler.reporting.card import known_as, model_card
+from remodeler.reporting.card_text import code
+from remodeler.reporting.figures import Measured, Values
+from remodeler.reporting.results import PLACED, Results, Section, source, stages
+from remodeler.reporting.sections import comparison_table, loading_code, nonempty
+from remodeler.reporting.training import loss_curve
 from remodeler.runs.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineResults(Results):
-    """Of ``remodel align baseline``."""
+    """Results of ``remodel align baseline``."""
 
     student: Values = field(default_factory=dict, metadata=PLACED)
     fused: Values = field(default_factory=dict, metadata=PLACED)
     """The same policy, trained."""
     triples: Values = field(default_factory=dict)
-    """How many were learned from, held out and left out."""
+    """Number of triples trained on, held out and left out."""
     form: str = ""
     auto_class: str = field(default="AutoModelForCausalLM", metadata=PLACED)
     pipeline_tag: str = "text-generation"

@@ -48,7 +48,7 @@ def end_token(checkpoint: Checkpoint) -> int:
 
 
 def text_ids(checkpoint: Checkpoint, text: str) -> list[int]:
-    """A text without special tokens."""
+    """Token ids of a text without special tokens."""
     with tokenizer_errors(checkpoint.tokenizer):
         return list(checkpoint.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
@@ -57,22 +57,22 @@ def text_ids(checkpoint: Checkpoint, text: str) -> list[int]:
 
 
 def context_ids(checkpoint: Checkpoint, template: Template, prompt: str, response: str) -> list[int]:
-    """What a reviser reads."""
+    """Token ids that a reviser reads."""
     return prompt_ids(checkpoint, template.fill(prompt, response))
 
 
 def revision_ids(checkpoint: Checkpoint, text: str) -> list[int]:
-    """A revision, on a line of its own, and its end."""
+    """Token ids of a revision, on a line of its own, and of its end."""
     return [*text_ids(checkpoint, f"\n{text}"), end_token(checkpoint)]
 
 
 def label_ids(checkpoint: Checkpoint, template: Template, label: str) -> list[int]:
-    """The tokens of a label."""
+    """Token ids of a label."""
     return text_ids(checkpoint, template.markers[label])
 
 
 def all_label_ids(checkpoint: Checkpoint, template: Template) -> list[tuple[int, ...]]:
-    """Those of all labels, in their order.
+    """Token ids of all labels, in their order.
 
     Raises:
         InputError: when one begins as another ends, so that their probabilities would not exclude each other.
@@ -128,7 +128,7 @@ def row_windows(checkpoint: Checkpoint, rows: Sequence[TokenRow]) -> Windows:
 
 
 def token_weights(rows: Sequence[TokenRow], label_weight: float) -> Tensor:
-    """What each scored token counts: [rows, longest] float32; all together as much as there are scored tokens."""
+    """Weight of each scored token: [rows, longest] float32; they sum to the number of scored tokens."""
     found = torch.zeros(len(rows), max(len(row.ids) for row in rows))
     for place, row in enumerate(rows):
         first, text = row.start - 1, len(row.ids) - row.start - row.label
@@ -139,7 +139,7 @@ def token_weights(rows: Sequence[TokenRow], label_weight: float) -> Tensor:
 
 
 def weighted_loss(counts: Tensor) -> Loss:
-    """Cross-entropy of which every token counts as much as :func:`token_weights` says."""
+    """Cross-entropy with the weights of :func:`token_weights`."""
 
     def loss(anatomy: Anatomy, batch: Batch) -> Tensor:
         length = batch.inputs["input_ids"].shape[1]

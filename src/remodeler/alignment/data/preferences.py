@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 
-from remodeler.alignment.data.shapes import EMPTY, SHAPES, Ranked
+from remodeler.alignment.data.shapes import EMPTY, SHAPES, RankedAnswers
 from remodeler.data.chat import BadRow, refuse_beside
 from remodeler.data.prompts import rows
 from remodeler.errors import InputError, LeftOut, counted
 from remodeler.runs.records import digest
 
 SAME, REPEATED, LEVEL, LONG = ("both sides the same", "repeated", "no better answer", "longer than the context")
-"""Why something was left out."""
+"""Reasons for which triples are left out."""
 SHAPELESS = "a row without the keys of a preference"
 MOST = 4
 """Reasons that a sentence names."""
@@ -28,7 +28,7 @@ LEAST = 2
 
 @dataclass(frozen=True)
 class Triple:
-    """What was asked, the better answer and the worse one."""
+    """A prompt, the better answer and the worse one."""
 
     prompt: str
     chosen: str
@@ -105,7 +105,7 @@ def _unknown_shape(source: str, number: int, row: object) -> str:
     return f"row {number} of {source} has {given}: one of these was expected: {wanted}"
 
 
-def pair_answers(row: Ranked, pairs: int | None, gap: float) -> list[Triple]:
+def pair_answers(row: RankedAnswers, pairs: int | None, gap: float) -> list[Triple]:
     """Pair the best answer of a row with the worse ones, the worst first."""
     best, top = max(row.answers, key=lambda each: each[1])
     worse = sorted((each for each in row.answers if each[1] < top and top - each[1] >= gap), key=lambda each: each[1])

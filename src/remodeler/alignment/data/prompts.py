@@ -19,7 +19,7 @@ RESPONSES = ("response", "output", "answer", "completion", "original_output")
 
 @dataclass(frozen=True)
 class Response:
-    """What was asked and what was answered, and the row it stands in, from 0."""
+    """A prompt, its response, and the row that holds them, from 0."""
 
     prompt: str
     response: str
@@ -60,7 +60,7 @@ def _prompts(source: str, dropped: LeftOut) -> Iterator[str]:
 
 
 def _left_out(dropped: Mapping[str, int]) -> str:
-    """What was left out, where anything was."""
+    """Counts of rows that were left out, if any."""
     return f" (left out: {counted(dropped, MOST)}; known names are {', '.join(KEYS)})" if any(dropped.values()) else ""
 
 
@@ -92,7 +92,7 @@ def read_responses(source: str, dropped: LeftOut | None = None) -> list[Response
 
 
 def _prompt_and_response(row: Any) -> tuple[str, str]:
-    """What is asked, and the answer: beside it, or at the end of a conversation."""
+    """Prompt and response: beside it, or at the end of a conversation."""
     with _naming("no prompt"):
         prompt = asks(row)
         if not prompt.strip():
@@ -123,7 +123,7 @@ def _answer(value: Any) -> str:
 
 @contextmanager
 def _naming(lack: str) -> Iterator[None]:
-    """The reason, behind what the row lacks."""
+    """Put what a row lacks before the reason."""
     try:
         yield
     except BadRow as reason:

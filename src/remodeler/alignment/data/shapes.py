@@ -2,7 +2,7 @@
 
 A shape is a row of ``SHAPES``: the keys that tell it, and its reader. The first whose keys a row has is taken. A side
 is an answer alone, or a conversation that ends in one; what stands before the answer has to be the same on both sides,
-and has to be the row's prompt where it has one. Anything else is no pair, and says why.
+and has to be the row's prompt where it has one. Anything else is not a pair, and the reason is counted.
 """
 
 import math
@@ -50,7 +50,7 @@ REPEATS = "answers that begin with their prompt"
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedAnswers:
     """A prompt with answers, and how good each is: higher is better."""
 
     prompt: str
@@ -65,28 +65,28 @@ class Side:
     answer: str
 
 
-def _pair(prompt: str, better: str, worse: str, scores: tuple[float, float] = (math.inf, 0.0)) -> Ranked:
-    return Ranked(prompt, ((better, scores[0]), (worse, scores[1])))
+def _pair(prompt: str, better: str, worse: str, scores: tuple[float, float] = (math.inf, 0.0)) -> RankedAnswers:
+    return RankedAnswers(prompt, ((better, scores[0]), (worse, scores[1])))
 
 
 # Two sides ------------------------------------------------------------------------------------------------------------
 
 
-def pairs(row: Row) -> Ranked:
+def read_pairs(row: Row) -> RankedAnswers:
     """{chosen, rejected}, and the prompt beside them under any usual name, or in both of them before the answer."""
     chosen, rejected = (messages_of(row[key]) for key in ("chosen", "rejected"))
     key = next((key for key in ASKED if row.get(key) is not None and row[key] != []), None)
-    found = _transcribed(row[key] if key else None, chosen, rejected)
+    found = _read_transcripts(row[key] if key else None, chosen, rejected)
     if found is None:
         sides = _side(chosen), _side(rejected)
-        prompt = with_system(row, _joined(_given(row, key), sides))
+        prompt = with_system(row, _common_prompt(_row_prompt(row, key), sides))
         _refuse_repeated(prompt[-1].text, sides)
         found = as_prompt(prompt), sides[0].answer, sides[1].answer
     return _pair(*found, _scores(row))
 
 
 def _scores(row: Row) -> tuple[float, float]:
-    """What a row says of its sides, where it says it of both; the better one has to be the chosen one."""
+    """Scores of both sides, where a row has them; the chosen one must not be the lower."""
     found = next((pair for pair in SCORES if all(_finite(row.get(key)) is not None for key in pair)), None)
     if found is None:
         return math.inf, 0.0
@@ -96,7 +96,7 @@ def _scores(row: Row) -> tuple[float, float]:
     return better, worse
 
 
-def _given(row: Row, key: str | None) -> Talk | None:
+def _row_prompt(row: Row, key: str | None) -> Talk | None:
     """The prompt that a row has beside its two sides."""
     if key is None:
         return None
@@ -127,9 +127,9 @@ def _side(value: Any) -> Side:
     return Side(turns[:-1], turns[-1].text)
 
 
-def _joined(given: Talk | None, sides: tuple[Side, Side]) -> Talk:
+def _common_prompt(given: Talk | None, sides: tuple[Side, Side]) -> Talk:
     """The one prompt that both answers belong to."""
-    wholes = [_whole(given, side.before) for side in sides]
+    wholes = [_prompt_before(given, side.before) for side in sides]
     known = [each for each in wholes if each]
     if not known:
         raise BadRow(BROKEN)
@@ -140,8 +140,8 @@ def _joined(given: Talk | None, sides: tuple[Side, Side]) -> Talk:
     return known[0]
 
 
-def _whole(given: Talk | None, before: Talk) -> Talk:
-    """What an answer answers: the row's prompt, what stands before the answer, or the one in front of the other."""
+def _prompt_before(given: Talk | None, before: Talk) -> Talk:
+    """The prompt of an answer: that of the row, or the turns before the answer."""
     if not before:
         return given or ()
     if given is None or not as_prompt(given).strip():
@@ -172,44 +172,44 @@ def _refuse_repeated(prompt: str, sides: tuple[Side, Side]) -> None:
 # Transcripts ----------------------------------------------------------------------------------------------------------
 
 
-def _transcribed(prompt: Any, chosen: Any, rejected: Any) -> tuple[str, str, str] | None:
-    """Prompt and answers of two transcripts, or of two answers to one; None where there is none."""
+def _read_transcripts(prompt: Any, chosen: Any, rejected: Any) -> tuple[str, str, str] | None:
+    """Prompt and answers of two transcripts, or of two answers to one; None for other rows."""
     if not isinstance(chosen, str) or not isinstance(rejected, str):
         return None
     if isinstance(prompt, str) and OPEN.match(prompt):
-        return _behind(prompt, chosen, rejected)
+        return _read_continuations(prompt, chosen, rejected)
     whole = [WHOLE.match(text) is not None for text in (chosen, rejected)]
     if prompt is not None and not any(whole):
         return None
-    found = _transcripts(chosen, rejected)
-    if prompt is not None and prompt_of(prompt).strip() not in (found[0], *_questions(_talk(chosen))):
+    found = _split_transcripts(chosen, rejected)
+    if prompt is not None and prompt_of(prompt).strip() not in (found[0], *_questions(_parse_transcript(chosen))):
         raise BadRow(OTHER)
     return found
 
 
-def _transcripts(chosen: str, rejected: str) -> tuple[str, str, str]:
+def _split_transcripts(chosen: str, rejected: str) -> tuple[str, str, str]:
     """Two that begin alike and end in an answer each: HH-RLHF."""
-    one, two = _talk(chosen), _talk(rejected)
+    one, two = _parse_transcript(chosen), _parse_transcript(rejected)
     if not beginning_alike(one[:-1], two[:-1]):
         raise BadRow(ALIKE)
     if len(one) < 2:
         raise BadRow(BROKEN)
-    return _raw(chosen[: chosen.rfind(TURN)]), one[-1].text, two[-1].text
+    return _without_marks(chosen[: chosen.rfind(TURN)]), one[-1].text, two[-1].text
 
 
-def _talk(text: str) -> Talk:
+def _parse_transcript(text: str) -> Talk:
     """A transcript as turns; the last is the assistant's."""
     before, *parts = SPEAKS.split(text)
     if before.strip() or not parts:
         raise BadRow(BROKEN)
     spoken = zip(parts[::2], parts[1::2], strict=True)
-    turns = tuple(Turn(USER if who == "Human" else ASSISTANT, text_of(said).strip()) for who, said in spoken)
+    turns = tuple(Turn(USER if speaker == "Human" else ASSISTANT, text_of(words).strip()) for speaker, words in spoken)
     if turns[-1].role != ASSISTANT:
         raise BadRow(EMPTY)
     return turns
 
 
-def _behind(prompt: str, chosen: str, rejected: str) -> tuple[str, str, str]:
+def _read_continuations(prompt: str, chosen: str, rejected: str) -> tuple[str, str, str]:
     """A transcript up to its answer, and two answers, alone or both with the transcript before them."""
     start = prompt.strip()
     repeats = [text.strip().startswith(start) for text in (chosen, rejected)]
@@ -218,10 +218,10 @@ def _behind(prompt: str, chosen: str, rejected: str) -> tuple[str, str, str]:
     answers = [text_of(text).strip().removeprefix(start).strip() for text in (chosen, rejected)]
     if any(SPEAKS.search(text) for text in answers):
         raise BadRow("an answer with further turns")
-    return _raw(start[: start.rfind(TURN)]), answers[0], answers[1]
+    return _without_marks(start[: start.rfind(TURN)]), answers[0], answers[1]
 
 
-def _raw(talk: str) -> str:
+def _without_marks(talk: str) -> str:
     """A transcript without the mark in front of its first question."""
     return text_of(talk).strip().removeprefix(HUMAN.strip()).strip()
 
@@ -229,34 +229,34 @@ def _raw(talk: str) -> str:
 # Other shapes ---------------------------------------------------------------------------------------------------------
 
 
-def corrections(row: Row) -> Ranked:
+def read_corrections(row: Row) -> RankedAnswers:
     """{question, answer, correction}, as Aligner has them."""
     return _pair(prompt_of(row["question"]), text_of(row["correction"]), text_of(row["answer"]))
 
 
-def revised_outputs(row: Row) -> Ranked:
+def read_revised_outputs(row: Row) -> RankedAnswers:
     """{instruction, original_output, output}, as Aligner's files for AlpacaEval have them."""
     return _pair(as_prompt(instruction_of(row)), text_of(row["output"]), text_of(row["original_output"]))
 
 
-def ranked(row: Row) -> Ranked:
+def read_ranked(row: Row) -> RankedAnswers:
     """{prompt, answers: [{answer, rank}]}, as Nectar has them: rank 1 is the best."""
     prompt = prompt_of(row["prompt"])
     if prompt.startswith(f"{HUMAN} ") and prompt.count(f"{HUMAN} ") == 1:
         prompt = prompt.removeprefix(f"{HUMAN} ").removesuffix("Assistant: ").strip()
-    found = _listed(row["answers"], "answer")
-    return Ranked(prompt, tuple((text, -_number(each.get("rank"), "rank")) for each, text in found))
+    found = _read_answers(row["answers"], "answer")
+    return RankedAnswers(prompt, tuple((text, -_number(each.get("rank"), "rank")) for each, text in found))
 
 
-def scored(row: Row) -> Ranked:
+def read_scored(row: Row) -> RankedAnswers:
     """{instruction, completions: [{response, overall_score}]}, as UltraFeedback has them."""
-    found = _listed(row["completions"], "response")
+    found = _read_answers(row["completions"], "response")
     scores = [each.get("overall_score", each.get("score")) for each, _ in found]
     prompt = as_prompt(with_system(row, instruction_of(row)))
-    return Ranked(prompt, tuple((text, _number(s, "score")) for (_, text), s in zip(found, scores, strict=True)))
+    return RankedAnswers(prompt, tuple((text, _number(s, "score")) for (_, text), s in zip(found, scores, strict=True)))
 
 
-def _listed(value: Any, key: str) -> list[tuple[Row, str]]:
+def _read_answers(value: Any, key: str) -> list[tuple[Row, str]]:
     """Answers with what is known of each."""
     if not isinstance(value, list | tuple):
         raise BadRow(f"{kind(value)} where a list of answers was expected")
@@ -283,13 +283,13 @@ def _finite(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
-SHAPES: dict[str, tuple[tuple[str, ...], Callable[[Row], Ranked]]] = {
-    "pairs": (("prompt", "chosen", "rejected"), pairs),
-    "conversations": (("conversations", "chosen", "rejected"), pairs),
-    "ranked": (("prompt", "answers"), ranked),
-    "scored": (("instruction", "completions"), scored),
-    "corrections": (("question", "answer", "correction"), corrections),
-    "revised outputs": (("instruction", "original_output", "output"), revised_outputs),
-    "both sides": (("chosen", "rejected"), pairs),
+SHAPES: dict[str, tuple[tuple[str, ...], Callable[[Row], RankedAnswers]]] = {
+    "pairs": (("prompt", "chosen", "rejected"), read_pairs),
+    "conversations": (("conversations", "chosen", "rejected"), read_pairs),
+    "ranked": (("prompt", "answers"), read_ranked),
+    "scored": (("instruction", "completions"), read_scored),
+    "corrections": (("question", "answer", "correction"), read_corrections),
+    "revised outputs": (("instruction", "original_output", "output"), read_revised_outputs),
+    "both sides": (("chosen", "rejected"), read_pairs),
 }
-"""How a row is recognised, and how it is read."""
+"""By shape, the keys by which a row is recognised, and its reader."""

@@ -1,4 +1,4 @@
-"""What a reviser reads and writes: four labelled sections, and a label in front of its revision.
+"""Format of a reviser's input and output: four labelled sections, and a label in front of its revision.
 
 Aligner was trained with one template and is deployed with another. So the template is kept in ``reviser.json`` beside
 the weights, with its digest, and nothing else is ever used with them.
@@ -27,15 +27,15 @@ class Template:
     response: str = "\n\n### Response:\n"
     revision: str = "\n\n### Revision:\n"
     markers: Mapping[str, str] = field(default_factory=lambda: {label: label for label in LABELS})
-    """How each label is written."""
+    """Spelling of each label."""
 
     def fill(self, prompt: str, response: str) -> str:
-        """What the reviser reads."""
+        """Fill in a prompt and a response: the text that a reviser reads."""
         return f"{self.task}{self.prompt}{prompt}{self.response}{response}{self.revision}"
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What must not stand in a text: the section marks, and markers that are words of their own."""
+        """Texts that must not occur in an answer: the section marks."""
         return tuple(each.strip() for each in (self.prompt, self.response, self.revision) if each.strip())
 
     def digest(self) -> str:

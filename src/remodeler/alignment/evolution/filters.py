@@ -1,6 +1,6 @@
-"""What must be true of an answer before a policy learns from it: one function each, True where it is not.
+"""Filters of the answers that a policy learns from: one function each, True for an answer that is rejected.
 
-``FILTERS`` is in the order in which they are asked; the first that refuses gives the reason that is written down.
+``FILTERS`` is in the order in which they are applied; the first that rejects an answer gives the reason on record.
 """
 
 from collections.abc import Callable
@@ -15,18 +15,18 @@ GRAM = 4
 
 @dataclass(frozen=True)
 class Candidate:
-    """An answer, and what it was made into."""
+    """An answer, and its revision where it has one."""
 
     prompt: str
     answer: str
     text: str
-    """What would be learned: the answer itself, or its revision."""
+    """Text that would be learned: the answer itself, or its revision."""
     ended: bool
     """``text`` came to its end by itself."""
     label: str | None
-    """None where no label was asked for."""
+    """None where labels are not used."""
     probabilities: tuple[float, ...] | None
-    """Of the answer; None where the reviser could not read it."""
+    """Label probabilities of the answer; None where the reviser could not read it."""
     after: float | None
     """Quality of a revision."""
 
@@ -42,7 +42,7 @@ class Candidate:
 
     @property
     def confidence(self) -> float:
-        """Of its label; 1 without one."""
+        """Probability of its label; 1 without one."""
         if self.label is None or self.probabilities is None:
             return 1.0
         return self.probabilities[LABELS.index(self.label)]
@@ -99,5 +99,5 @@ FILTERS: dict[str, Filter] = {
 
 
 def rejection(each: Candidate, filters: FilterConfig, template: Template) -> str | None:
-    """Why an answer is not learned from; None where it is."""
+    """The reason why an answer is not learned from; None where it is."""
     return next((reason for reason, rejects in FILTERS.items() if rejects(each, filters, template)), None)

@@ -40,7 +40,7 @@ from remodeler.alignment.reviser.reviser import quality
 from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import fingerprint
 from remodeler.errors import option
-from remodeler.report.page import write_result
+from remodeler.reporting.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, signed
@@ -138,7 +138,7 @@ def _evolve(inputs: EvolutionInputs, work: Path) -> list[Path]:
 
 
 def _share_rows(inputs: EvolutionInputs, policy: ModelLike, number: int, folder: Path) -> list[Row]:
-    """What the first process gathers, in all of them; all refuse a round in which nothing was accepted."""
+    """Gather rows in the first process, for all; all refuse a round in which nothing was accepted."""
     found: list[list[Row]] = []
 
     def gather() -> None:

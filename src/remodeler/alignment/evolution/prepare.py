@@ -1,4 +1,4 @@
-"""An evolution looked at and made ready: policy, reviser and prompts, before anything is answered."""
+"""Load and check policy, reviser and prompts of an evolution, before anything is answered."""
 
 import logging
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvolutionInputs:
-    """What a policy evolves with."""
+    """Policy, prompts and reviser of an evolution."""
 
     config: EvolveConfig
     shards: tuple[tuple[str, ...], ...]
@@ -41,12 +41,12 @@ class EvolutionInputs:
     weights: str
     """Fingerprint of the first policy."""
     size: dict[str, Any]
-    """Of the first policy, in memory and on disk."""
+    """Size of the first policy, in memory and on disk."""
     device: torch.device
 
     @property
     def sampling(self) -> Sampling:
-        """How the policy answers."""
+        """Sampling of the policy's answers."""
         return self.config.sampling.sampling(self.config.training.seed)
 
     def load(self, policy: ModelLike) -> Checkpoint:
@@ -63,14 +63,14 @@ class EvolutionInputs:
 
 
 def prepare(config: EvolveConfig, device: str) -> EvolutionInputs:
-    """Look at policy, reviser and prompts; refuse what can't work."""
+    """Check policy, reviser and prompts; refuse what can't work."""
     place = pick_device(device)
     open_reviser(config.reviser, config.source, place)
     return prepare_policy(config, place)
 
 
 def prepare_policy(config: EvolveConfig, place: torch.device) -> EvolutionInputs:
-    """Look at the policy, and divide the prompts by rounds; the reviser is not looked at."""
+    """Check the policy, and divide the prompts by rounds; the reviser is not checked."""
     training_precision(config.training.memory.precision, place)  # refuses what the device can't do
     policy = load_for_training(config.source, config.source.model, place, config.training.everything)
     if policy.anatomy.family.task != "causal":

@@ -1,4 +1,4 @@
-"""What an evolution found: its rounds, and what the policy says between them; and the words of its page and card."""
+"""Results of an evolution: its rounds, measurements between them, and the words of its page and card."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,12 +7,12 @@ from typing import Any
 
 from remodeler.alignment.data.template import LABELS
 from remodeler.alignment.results import CAUTION, TAGS, revised_texts, score_or_count, share_of
-from remodeler.report.card import known_as, model_card
-from remodeler.report.card_text import code, markdown
-from remodeler.report.figures import Tile, Values, decimal
-from remodeler.report.results import PLACED, Results, Section, source
-from remodeler.report.sections import caution, loading_code, log_lines, nonempty, table
-from remodeler.report.training import loss_curve
+from remodeler.reporting.card import known_as, model_card
+from remodeler.reporting.card_text import code, markdown
+from remodeler.reporting.figures import Tile, Values, decimal
+from remodeler.reporting.results import PLACED, Results, Section, source
+from remodeler.reporting.sections import caution, loading_code, log_lines, nonempty, table
+from remodeler.reporting.training import loss_curve
 from remodeler.runs.records import Record
 
 NARROW = 6
@@ -26,20 +26,20 @@ Table = tuple[list[str], list[list[str]]]
 
 @dataclass(frozen=True, kw_only=True)
 class EvolveResults(Results):
-    """Of ``remodel align evolve``."""
+    """Results of ``remodel align evolve``."""
 
     policy: Values = field(default_factory=dict, metadata=PLACED)
-    """Its size, which no page shows."""
+    """Size of the first policy, which no page shows."""
     rounds: Sequence[Values] = field(metadata=PLACED)
     looks: Sequence[Values] = field(default=(), metadata=PLACED)
-    """What the policy said before the first round and after each, to prompts that were set aside."""
+    """Measurements before the first round and after each, on prompts that were set aside."""
     form: str = ""
     auto_class: str = field(default="AutoModelForCausalLM", metadata=PLACED)
     pipeline_tag: str = "text-generation"
     command: str = ""
 
     def lead(self, record: Record, folder: Path) -> str:
-        """How many answers were learned from."""
+        """Number of answers learned from, in a sentence."""
         accepted, prompts = (sum(each[key] for each in self.rounds) for key in ("accepted", "prompts"))
         return f"{accepted:,} of {prompts:,} answers were learned from." if self.rounds else ""
 
@@ -51,7 +51,7 @@ class EvolveResults(Results):
         return [Tile("Quality of answers", f"{qualities[-1]:.3f}", f"from {qualities[0]:.3f}, by the reviser")]
 
     def report_sections(self, record: Record, folder: Path) -> list[Section]:
-        """The rounds, what the policy said between them, what changed, and the training."""
+        """The rounds, measurements between them, changes, and the training."""
         return nonempty(
             table("Round by round", ROUND, self._rounds()),
             table("Before and after, on prompts set aside", LOOK, self._looks()),

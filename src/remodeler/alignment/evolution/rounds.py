@@ -41,7 +41,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class RoundTask:
-    """What a round works with."""
+    """Prompts and settings of a round."""
 
     kind: str
     prompts: Sequence[str]
@@ -129,7 +129,7 @@ def _best_answer(
 ) -> int:
     """The answer of highest quality, the first of several, of those that could be learned; without labels the first.
 
-    An answer that is empty, or that was cut off and is not going to be revised, is taken only if there is no other.
+    An answer that is empty, or that was cut off and is not going to be revised, is chosen only if there is no other.
     """
 
     def rank(place: int) -> tuple[bool, float]:

@@ -1,8 +1,8 @@
 """Policies side by side on preferences that none has learned from: evolved, fine-tuned, by DPO, by ORPO.
 
-What better answers cost a policy; in how many pairs it holds the better one likelier (log-probability of the whole
-answer, as DPO has it); and what it answers itself: how long, whether it comes to an end, and what a reviser thinks of
-it. All policies answer with the same random numbers.
+Measured are the perplexity of better answers; the share of pairs whose better answer has the higher log-probability
+(of the whole answer, as DPO has it); and the policy's own answers: their length, how many end, and their quality by a
+reviser. All policies answer with the same random numbers.
 """
 
 import logging
@@ -36,7 +36,7 @@ from remodeler.checkpoint.sizes import memory
 from remodeler.errors import InputError, counted, option
 from remodeler.generation.sampling import completions
 from remodeler.model.logprobs import bits_per_byte, perplexity
-from remodeler.report.page import write_result
+from remodeler.reporting.page import write_result
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, signed
@@ -51,17 +51,17 @@ POLICIES = "policies.jsonl"
 
 @dataclass(frozen=True)
 class CompareInputs:
-    """What policies are compared on."""
+    """The pairs that policies are compared on."""
 
     config: CompareConfig
     triples: tuple[Triple, ...]
     dropped: dict[str, int]
-    """How many were left out, by reason."""
+    """Number of pairs left out, by reason."""
     device: torch.device
 
     @property
     def header(self) -> dict[str, Any]:
-        """What tells this comparison from others."""
+        """Identity of this comparison: all options that change a figure."""
         left_out = ("out", "batch_size", *LOADING)
         options = {name: value for name, value in record_options(self.config).items() if name not in left_out}
         return {"pairs": triples_digest(self.triples), **options}
@@ -155,7 +155,7 @@ def _work(inputs: CompareInputs, folder: Path) -> CompareResults:
 
 
 def _likelihoods(policy: Checkpoint, triples: Sequence[Triple], chat: bool) -> dict[str, float]:
-    """What better answers cost, and how often they are likelier."""
+    """Perplexity of better answers, and the share of pairs whose better answer is likelier."""
     rows = [answer_row(policy, each.prompt, text, chat) for each in triples for text in (each.chosen, each.rejected)]
     _refuse_long(policy, rows)
     sums = [mean * (len(row.ids) - row.start) for mean, row in zip(mean_logprobs(policy, rows), rows, strict=True)]
@@ -180,7 +180,7 @@ def _refuse_long(policy: Checkpoint, rows: Sequence[TokenRow]) -> None:
 
 
 def _answers(inputs: CompareInputs, policy: Checkpoint, path: Path) -> dict[str, float]:
-    """What the policy answers to the prompts itself."""
+    """Length, ends and quality of the policy's own answers."""
     config = inputs.config
     prompts = list(dict.fromkeys(each.prompt for each in inputs.triples))
     sampling, size = config.decoding.sampling(config.seed), config.decoding.batch_size

@@ -54,7 +54,7 @@ class JudgeConfig:
     judge: Annotated[Any, Option(JUDGE)] = None
     """A local model or a reviser, which judges the outputs."""
     by: Annotated[str, Option(JUDGE, JUDGES)] = "likelihood"
-    """What the judge prefers by: likelihood (of a model), or reviser (its quality)."""
+    """Criterion of the judge: likelihood (of a model), or reviser (its quality)."""
     out: Path | None = None
     """New file for the annotations, in AlpacaEval's format."""
     loading: LoadConfig = LoadConfig()

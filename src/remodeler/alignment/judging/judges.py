@@ -6,7 +6,7 @@ stand beside it; the length-controlled rate needs a file from the hub and is lef
 ratings are read from the judge's text; a text without one does not count, as there.
 
 A judge is any function (prompt, first, second) -> float, above 0 where the first is better. ``JUDGES`` makes one of a
-local model: which answer it holds likelier, by the mean log-probability of a token.
+local model: it prefers the answer with the higher mean log-probability per token.
 """
 
 import math
@@ -30,12 +30,12 @@ from remodeler.runs.records import to_json, write_json, write_text
 
 DRAW = 1.5
 RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
-"""Of an MT-Bench judge: the first that is found."""
+"""Patterns of an MT-Bench judge's rating, in the order in which they are tried."""
 
 
 @dataclass(frozen=True)
 class WinRate:
-    """How often a model is preferred to a baseline, in percent."""
+    """Win rate of a model against a baseline, in percent."""
 
     value: float
     error: float
@@ -226,7 +226,7 @@ def mean_ratings(path: Path) -> dict[str, float]:
 
 
 def likelihood_judge(model: Checkpoint, chat: bool = False) -> Judge:
-    """A local model prefers the answer that it holds likelier, by the mean log-probability of a token."""
+    """Prefer the answer with the higher mean log-probability per token under a local model."""
 
     def judge(prompt: str, first: str, second: str) -> float:
         one, two = mean_logprobs(model, [answer_row(model, prompt, each, chat) for each in (first, second)])
@@ -236,7 +236,7 @@ def likelihood_judge(model: Checkpoint, chat: bool = False) -> Judge:
 
 
 def quality_judge(reviser: Reviser) -> Judge:
-    """A reviser prefers the answer of higher quality; it is no fair judge of a policy that it guided."""
+    """Prefer the answer of higher quality by a reviser, which is not a fair judge of a policy that it guided."""
 
     def judge(prompt: str, first: str, second: str) -> float:
         one, two = label_probabilities(reviser, [(prompt, first), (prompt, second)])

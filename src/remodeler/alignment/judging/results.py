@@ -1,18 +1,18 @@
-"""What holding policies against each other found: one table of all; and the words of its page."""
+"""Results of comparing policies: one table of all, and the words of its page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from remodeler.report.figures import Measured, Values, by_name
-from remodeler.report.results import PLACED, Results, Section, title_of
-from remodeler.report.sections import comparison_table, nonempty
+from remodeler.reporting.figures import Measured, Values, by_name
+from remodeler.reporting.results import PLACED, Results, Section, title_of
+from remodeler.reporting.sections import comparison_table, nonempty
 from remodeler.runs.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareResults(Results):
-    """Of ``remodel align compare``."""
+    """Results of ``remodel align compare``."""
 
     of_models = True
 

@@ -1,4 +1,4 @@
-"""Whether a reviser's probabilities mean what they say, and whether they tell good answers from bad ones.
+"""Calibration of a reviser's label probabilities, and how well its quality separates good answers from bad ones.
 
 Reliability (Guo et al. 2017, arXiv 1706.04599, equation 5): predictions in bins of equal width by their confidence; in
 each the share that was right should be the mean confidence. The expected calibration error is the mean gap, weighted by

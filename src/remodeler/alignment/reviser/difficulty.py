@@ -1,4 +1,4 @@
-"""How much a response has to change, and the labels that follow.
+"""Difficulty: how much a response has to change, and the labels that follow from it.
 
 Three measures by the warm-up reviser: ``gain``, how much likelier it holds the better answer than a copy (nats per
 token); ``perplexity`` of the better answer; and ``edit``, the word edit distance between the two, from 0 to 1.
@@ -31,7 +31,7 @@ MOST = 700.0
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How much the rejected answer of a triple has to change."""
+    """Difficulty of revising the rejected answer of a triple, by each measure."""
 
     gain: float
     perplexity: float
@@ -94,7 +94,7 @@ def _label(found: Difficulty, rule: LabelConfig, limit: float) -> str:
 
 
 def label_counts(examples: Sequence[LabelledExample]) -> dict[str, int]:
-    """How many there are of each label."""
+    """Number of examples by label."""
     return dict(Counter(each.label for each in examples))
 
 

@@ -1,4 +1,4 @@
-"""What a reviser is trained from, loaded and looked at before anything is trained."""
+"""Load and check what a reviser is trained from, before anything is trained."""
 
 import logging
 from collections import Counter
@@ -37,7 +37,7 @@ LENGTH = 2048
 
 @dataclass(frozen=True)
 class ReviserInputs:
-    """What a reviser is trained from."""
+    """Model and preferences that a reviser is trained from."""
 
     config: ReviserConfig
     model: Checkpoint
@@ -108,7 +108,7 @@ def _fitting_triples(
 
 
 def warm_up_training(config: ReviserConfig) -> TrainingConfig:
-    """How the warm-up reviser trains: as the adaptive one, for epochs of its own."""
+    """Training of the warm-up reviser: as of the adaptive one, for epochs of its own."""
     pace = replace(config.training.optimization, epochs=config.warm_up.warm_up_epochs, steps=None)
     return replace(config.training, optimization=pace)
 

@@ -1,4 +1,4 @@
-"""What training a reviser found, and what it made of responses; and the words of their pages and of the card."""
+"""Results of training a reviser and of revising responses, and the words of their pages and of the card."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,13 +6,13 @@ from pathlib import Path
 
 from remodeler.alignment.data.template import LABELS
 from remodeler.alignment.results import CAUTION, HERE, TAGS, revised_texts, share_of
-from remodeler.report.card import known_as, model_card
-from remodeler.report.card_text import code, markdown
-from remodeler.report.figures import Tile, Values, between
-from remodeler.report.plots import reliability_svg
-from remodeler.report.results import PLACED, Results, Section, source, stored_as
-from remodeler.report.sections import caution, loading_code, log_lines, nonempty
-from remodeler.report.training import loss_curve
+from remodeler.reporting.card import known_as, model_card
+from remodeler.reporting.card_text import code, markdown
+from remodeler.reporting.figures import Tile, Values, between
+from remodeler.reporting.plots import reliability_svg
+from remodeler.reporting.results import PLACED, Results, Section, source, stored_as
+from remodeler.reporting.sections import caution, loading_code, log_lines, nonempty
+from remodeler.reporting.training import loss_curve
 from remodeler.runs.records import Record
 
 REVISIONS_FILE = "revisions.jsonl"
@@ -20,17 +20,17 @@ REVISIONS_FILE = "revisions.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class ReviserResults(Results):
-    """Of ``remodel align train-reviser``."""
+    """Results of ``remodel align train-reviser``."""
 
     reviser: Values = field(default_factory=dict, metadata=PLACED)
     """Its size, which no page shows."""
     triples: Values = field(default_factory=dict)
-    """How many were learned from, held out and left out."""
+    """Number of triples trained on, held out and left out."""
     labels: Values = field(default_factory=dict)
     """The threshold between them, and how many there are of each."""
     agreement: Mapping[str, float] = field(default_factory=dict, metadata=stored_as("agreement of measures"))
     calibration: Values = field(metadata=PLACED)
-    """How right and how sure it is about held-out labels."""
+    """Accuracy and calibration on held-out labels."""
     separation: Values = field(metadata=PLACED)
     """In which share of held-out pairs the better answer has the higher score."""
     losses: Values = field(default_factory=dict)
@@ -41,7 +41,7 @@ class ReviserResults(Results):
     command: str = ""
 
     def lead(self, record: Record, folder: Path) -> str:
-        """How right it is."""
+        """Accuracy in a sentence."""
         seen = self.calibration
         return (
             f"{share_of(seen['accuracy'])} of {seen['examples']:,} held-out labels are right, and the better answer "
@@ -49,10 +49,10 @@ class ReviserResults(Results):
         )
 
     def tiles(self) -> list[Tile]:
-        """How right, how sure, and how well it tells better from worse."""
+        """Accuracy, calibration error, and how well quality separates better answers from worse ones."""
         seen = self.calibration
         value, _, spread = between(self.separation, share_of).partition(" ")
-        chance = f"the commonest alone: {share_of(seen['chance'])}"
+        chance = f"the most common label alone: {share_of(seen['chance'])}"
         return [
             Tile("Held-out labels that are right", share_of(seen["accuracy"]), chance),
             Tile("Expected calibration error", f"{seen['calibration_error']:.3f}", "0 is calibrated"),
@@ -60,7 +60,7 @@ class ReviserResults(Results):
         ]
 
     def report_sections(self, record: Record, folder: Path) -> list[Section]:
-        """How sure and how right it is, and its training."""
+        """Calibration, and the training."""
         return nonempty(
             reliability(self.calibration),
             caution(CAUTION),
@@ -69,12 +69,12 @@ class ReviserResults(Results):
         )
 
     def card(self, record: Record) -> str:
-        """What the reviser was made of, how right it is, and how it is used."""
+        """Base model and preferences, accuracy, and use."""
         base, seen, apart = source(record), self.calibration, self.separation
         known, data = known_as(base), known_as(record.inputs["preferences"]["name"])
         rows = [
             ["held-out labels that are right", f"{seen['accuracy']:.1%}"],
-            ["the commonest label alone", f"{seen['chance']:.1%}"],
+            ["the most common label alone", f"{seen['chance']:.1%}"],
             ["expected calibration error", f"{seen['calibration_error']:.3f}"],
             ["better answer has the higher score", f"{apart['value']:.1%} ({apart['low']:.1%} to {apart['high']:.1%})"],
         ]
@@ -95,10 +95,10 @@ class ReviserResults(Results):
 
 @dataclass(frozen=True, kw_only=True)
 class ReviseResults(Results):
-    """Of ``remodel align revise``."""
+    """Results of ``remodel align revise``."""
 
     labels: Mapping[str, int]
-    """How many responses have each."""
+    """Number of responses by label."""
     changed: int
     not_ended: int | None = field(default=None, metadata=stored_as("not ended"))
     characters: float | None = None
@@ -107,11 +107,11 @@ class ReviseResults(Results):
     command: str = ""
 
     def lead(self, record: Record, folder: Path) -> str:
-        """How many responses were changed."""
+        """Number of responses changed, in a sentence."""
         return f"{self.changed:,.0f} of {sum(self.labels.values()):,} responses were changed."
 
     def report_sections(self, record: Record, folder: Path) -> list[Section]:
-        """What changed, word by word."""
+        """Changes, word by word."""
         rows = [{**row, "of": ""} for row in log_lines(folder / REVISIONS_FILE)[1:]]
         return nonempty(caution(CAUTION) if rows else None, revised_texts(rows))
 

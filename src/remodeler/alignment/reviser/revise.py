@@ -28,7 +28,7 @@ from remodeler.alignment.reviser.reviser import (
 from remodeler.alignment.reviser.scoring import map_resumably
 from remodeler.checkpoint.load import fingerprint, pick_device
 from remodeler.errors import LeftOut, counted, option
-from remodeler.report.page import write_result
+from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, signed
 from remodeler.runs.progress import progress_bar

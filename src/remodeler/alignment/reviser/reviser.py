@@ -44,7 +44,7 @@ class Reviser:
     checkpoint: Checkpoint
     template: Template
     marks: tuple[tuple[int, ...], ...]
-    """Tokens of the labels."""
+    """Token ids of the labels."""
 
     @property
     def name(self) -> str:
@@ -59,14 +59,14 @@ class Reviser:
 
 @dataclass(frozen=True)
 class Revision:
-    """What a reviser made of a response."""
+    """A response as a reviser labelled and revised it."""
 
     label: str
     probabilities: tuple[float, ...]
-    """Of NONE, MINOR, MAJOR."""
+    """Probabilities of NONE, MINOR and MAJOR."""
     text: str
     ended: bool
-    """By itself, not by the limit; a copy always is."""
+    """Whether it ended by itself, not by the limit; a copy always does."""
 
     @property
     def confidence(self) -> float:
@@ -75,7 +75,7 @@ class Revision:
 
 
 def quality(probabilities: Sequence[float]) -> float:
-    """How good a response is held to be, from 0 to 1: p(NONE) and half of p(MINOR)."""
+    """Quality of a response, from 0 to 1: p(NONE) + p(MINOR) / 2."""
     return float(probabilities[0] + probabilities[1] / 2)
 
 
@@ -191,7 +191,7 @@ def revise_pairs(
         known: [pairs, labels].
         tokens: at most so many per revision, and no more than the context leaves.
         size: texts per forward pass.
-        force: never copy: where NONE is likeliest, the likelier of the other two is taken. A control without labels.
+        force: never copy: where NONE is the most likely label, the likelier of the other two is taken (a control).
     """
     open_labels = known.copy()
     if force:

@@ -1,4 +1,4 @@
-"""How likely a model holds texts and labels: in batches of like lengths, the same whatever was done before."""
+"""Log-probabilities of texts and labels, in batches of similar lengths; the same wherever a run was resumed."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from remodeler.runs.runlog import RunLog
 CHUNK = 64
 """Items that are worked on, and written, together: what a kill costs at most."""
 CACHED_TOKENS = 2048
-"""Of a batch on a CPU."""
+"""Tokens per batch on a CPU."""
 
 
 def map_resumably(
@@ -67,7 +67,7 @@ def mean_logprobs(checkpoint: Checkpoint, rows: Sequence[TokenRow]) -> list[floa
     """Mean log-probability of the scored tokens of every row, in nats.
 
     Raises:
-        InputError: where it is no number.
+        InputError: where it is not a number.
     """
     found = [0.0] * len(rows)
     for places in batch_places(checkpoint, [len(row.ids) for row in rows]):

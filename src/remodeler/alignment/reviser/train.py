@@ -33,7 +33,7 @@ from remodeler.alignment.reviser.scoring import map_resumably
 from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.checkpoint.sizes import memory
-from remodeler.report.page import write_result
+from remodeler.reporting.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, signed

@@ -7,13 +7,13 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from remodeler.auditing.results import CAUTION
-from remodeler.report.card import known_as, page
-from remodeler.report.card_data import inherited
-from remodeler.report.card_text import code, fenced, markdown
-from remodeler.report.figures import Values
-from remodeler.report.results import NULL, Results, Section
-from remodeler.report.sections import nonempty
-from remodeler.report.training import loss_curve
+from remodeler.reporting.card import known_as, page
+from remodeler.reporting.card_data import inherited
+from remodeler.reporting.card_text import code, fenced, markdown
+from remodeler.reporting.figures import Values
+from remodeler.reporting.results import NULL, Results, Section
+from remodeler.reporting.sections import nonempty
+from remodeler.reporting.training import loss_curve
 from remodeler.runs.records import Record
 
 

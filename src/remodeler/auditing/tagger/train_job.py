@@ -23,7 +23,7 @@ from remodeler.auditing.tagger.predict import find_spans, predict
 from remodeler.auditing.tagger.results import TaggerResults
 from remodeler.auditing.tagger.rules import Rules
 from remodeler.auditing.tagger.train import Examples, step_seconds, train, training_examples
-from remodeler.report.page import write_result
+from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
 from remodeler.runs.options import build, flat, signed
 from remodeler.runs.progress import duration, progress_bar
