@@ -49,9 +49,11 @@ DECISIONS = ("step", "removed", "restored", "importance", "perplexity", "paramet
 
 READ = "--texts ../inputs/texts.jsonl --samples 8 --length 16 --device cpu"
 DEMO = "--texts python --samples 4 --length 128 --device cpu"
+EXACT = "--search exact"
+"""The default when all searches were exact; since then it is a race where the method removes by perplexity."""
 ALIGN = (
     "align run ../inputs/model --preferences ../inputs/pairs.jsonl --prompts ../inputs/prompts.txt "
-    "--template ../inputs/template.json --tokens 8 --epochs 1 --min-quality 0 --min-confidence 0 --device cpu"
+    "--template ../inputs/template.json --epochs 1 --min-quality 0 --min-confidence 0 --device cpu"
 )
 LIMIT = 900
 """Seconds that a command may take."""
@@ -70,10 +72,10 @@ class Job:
 
 
 JOBS: Mapping[str, Job] = {
-    "prune": Job("pruned", (f"prune ../inputs/demo --remove 3 {DEMO}",)),
+    "prune": Job("pruned", (f"prune ../inputs/demo --remove 3 {EXACT} {DEMO}",)),
     "prune, race": Job("raced", (f"prune ../inputs/model --remove 3 --search race {READ}",)),
-    "prune, refine": Job("refined", (f"prune ../inputs/model --remove 3 --method random --refine {READ}",)),
-    "prune, width": Job("narrow", (f"prune ../inputs/model --then width --ratio 25% {READ}",)),
+    "prune, refine": Job("refined", (f"prune ../inputs/model --remove 3 --method random --refine {EXACT} {READ}",)),
+    "prune, width": Job("narrow", (f"prune ../inputs/model --then width --ratio 25% {EXACT} {READ}",)),
     "prune, taylor": Job("taylor", (f"prune ../inputs/model --method shortened-llama --no-protect --remove 1 {READ}",)),
     "cut": Job("cut", (f"cut ./pruned/{REMOVALS} ../inputs/demo --remove 2 --device cpu",), "prune"),
     "recover": Job("recovered", (f"recover ./narrow --teacher ../inputs/model --steps 3 {READ}",), "prune, width"),
@@ -89,7 +91,7 @@ JOBS: Mapping[str, Job] = {
     "audit predict, spans": Job("spans.txt", ("audit predict --texts ../inputs/posts.csv --device cpu",)),
     "audit predict, scores": Job("scores.jsonl", ("audit predict --texts ../inputs/posts.csv --device cpu",)),
     "export": Job("pruned.gguf", ("export ./pruned --to gguf --store f16",), "prune"),
-    "align run": Job("aligned", (ALIGN.replace("--tokens", "--max-new-tokens"), ALIGN)),
+    "align run": Job("aligned", (f"{ALIGN} --max-new-tokens 8", f"{ALIGN} --tokens 8")),
 }
 
 

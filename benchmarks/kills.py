@@ -41,7 +41,7 @@ from commands import EVOLVE, TEXTS
 TIMES = ("seconds", "prefill", "decode")
 PAGES = ("report.html", "README.md")
 VERBS = {
-    "prune": f"prune model --remove 4 {TEXTS} --batch-size 1 --out out",
+    "prune": f"prune model --remove 4 --search exact {TEXTS} --batch-size 1 --out out",
     "prune, race": f"prune model --remove 4 --search race --error 0.1 {TEXTS} --batch-size 1 --out out",
     "prune, then width": f"prune model --then width --ratio 25% {TEXTS} --out out",
     "recover": f"recover pruned --teacher model --method distill --steps 20 {TEXTS} --out out",

@@ -24,7 +24,7 @@ from remodeler.pruning.search.budget import share, within
 from remodeler.pruning.search.candidates import longest_path
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.pruning.search.refine import refine
-from remodeler.pruning.search.strategies import SCANS
+from remodeler.pruning.search.strategies import STRATEGIES
 from remodeler.pruning.width.width import thin
 from remodeler.runs.records import append_line
 from remodeler.runs.removals import REMOVALS_FILE, Header, Step, blocks_of, copy_steps, read_log
@@ -94,7 +94,7 @@ class Way:
         """The search to a ratio."""
         anatomy, method = setup.checkpoint.anatomy, self.method
         budget = Budget(ratio=ratio)
-        return Search(anatomy, setup.calibration, budget, method, method.unit, seed=self.seed, scan=self.scan)
+        return Search(anatomy, setup.calibration, budget, method, method.unit, seed=self.seed, strategy=self.scan)
 
 
 def searched(name: str, way: Way, setup: Setup, ratio: float, folder: Path) -> Found:
@@ -233,7 +233,7 @@ def ways() -> Iterator[tuple[str, Way, bool]]:
     for criterion in ("js-released", "kl", "norm", "angular"):
         yield f"finercut {criterion}", Way(_measured_by("finercut", criterion)), True
     yield "shortgpt relative-magnitude", Way(_measured_by("shortgpt", "relative-magnitude")), True
-    for scan in SCANS:
+    for scan in STRATEGIES:
         yield f"blockpruner {scan}", Way(METHODS["blockpruner"], scan), True
 
 

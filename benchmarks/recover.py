@@ -132,10 +132,10 @@ def _share(setup: Setup, removed: Sequence[Any]) -> float:
 
 def loss_of(recipe: Recipe, dense: Checkpoint) -> Loss:
     """What a way minimises."""
-    lesson = recipe.lesson
-    if lesson is None:
+    distill = recipe.distill
+    if distill is None:
         return cross_entropy
-    return distillation(teacher(dense.anatomy, lesson.k, lesson.temperature), lesson.share, lesson.temperature)
+    return distillation(teacher(dense.anatomy, distill.k, distill.temperature), distill.share, distill.temperature)
 
 
 def trainable(recipe: Recipe, student: Checkpoint, seed: int) -> AbstractContextManager[Any]:

@@ -21,7 +21,7 @@ from measurements import Column, Table
 
 from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.data.sources import read_texts
-from remodeler.generation.decoding import Choice, continued
+from remodeler.generation.decoding import Choice, continue_prompts
 from remodeler.runs.records import versions, write_json
 
 Rows = list[list[int]]
@@ -38,7 +38,7 @@ def ours(checkpoint: Checkpoint, prompts: Rows, new: int, size: int) -> Rows:
     """Tokens that come after prompts, batch by batch."""
     draws = np.zeros((size, new), dtype=np.int64)
     parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
-    made = [continued(checkpoint.model, part, Choice(0), draws[: len(part)], []) for part in parts]
+    made = [continue_prompts(checkpoint.model, part, Choice(0), draws[: len(part)], []) for part in parts]
     return [list(each.ids) for part in made for each in part]
 
 

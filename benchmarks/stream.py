@@ -39,7 +39,7 @@ from remodeler.data.windows import IGNORED, Windows
 from remodeler.model.blocks import bypassed
 from remodeler.model.files.shards import write_shards
 from remodeler.model.logprobs import mean_nll
-from remodeler.model.streaming import streamed
+from remodeler.model.streaming import streamed_weights
 from remodeler.pruning.config import Budget
 from remodeler.pruning.criteria.sweep import sweep
 from remodeler.pruning.search.loop import Search, prune
@@ -96,7 +96,7 @@ def layer_bytes(checkpoint: Checkpoint) -> int:
 
 def read_by(checkpoint: Checkpoint) -> Any:
     """The streamed weights of a checkpoint, with what was read of them."""
-    weights = streamed(checkpoint.model)
+    weights = streamed_weights(checkpoint.model)
     assert weights is not None
     return weights
 

@@ -52,7 +52,7 @@ from remodeler.model.tracing import probe, trace
 from remodeler.packed import first
 from remodeler.pruning.search.candidates import candidates
 from remodeler.pruning.search.racing import Table as Losses
-from remodeler.pruning.search.strategies import SCANS
+from remodeler.pruning.search.strategies import STRATEGIES
 from remodeler.runs.records import versions, write_json
 from remodeler.runs.units import Block, Unit
 
@@ -109,7 +109,7 @@ def by_scan(name: str, steps: int) -> Scan:
     memory: list[Losses] = []
 
     def scan(anatomy: Anatomy, windows: Windows, removed: list[Block], units: list[Unit]) -> Unit:
-        scores = SCANS[name](anatomy, windows, removed, units, error=ERROR / steps, memory=memory).importance
+        scores = STRATEGIES[name](anatomy, windows, removed, units, error=ERROR / steps, memory=memory).importance
         return min(scores, key=lambda unit: scores[unit])
 
     return scan

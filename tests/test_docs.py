@@ -176,7 +176,7 @@ def test_a_guide_has_its_parts(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     start = text.partition("\n## ")[0]
     assert start.count("\nremodel ") >= 3
-    assert text.count("<!-- python api -->") == start.count("<!-- python api -->") == 1
+    assert text.count("\nimport remodeler as rm\n") == start.count("\nimport remodeler as rm\n") == 1
     titles = re.findall(r"^## (.*)$", prose(page), re.MULTILINE)
     assert "How to choose" in titles
     assert titles[-2:] == ["Errors", "Limitations"]

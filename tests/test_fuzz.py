@@ -31,7 +31,7 @@ from remodeler.exporting.gguf.file import read_gguf
 from remodeler.exporting.removals import gone_after, read_removals
 from remodeler.merging.files import tensor_places
 from remodeler.merging.from_mergekit import read_merge
-from remodeler.reporting.card_data import inherited
+from remodeler.reporting.card_data import inherited_metadata
 from remodeler.runs.records import load_record, read_json
 from remodeler.runs.removals import read_log
 from remodeler.runs.runlog import RunLog
@@ -126,7 +126,7 @@ READERS: list[tuple[str, Read]] = [
     ("removals.jsonl", read_log),
     ("removals.jsonl", lambda path: gone_after(read_removals(path), None)),
     ("merge.yml", read_merge),
-    ("README.md", lambda path: inherited(path.parent)),
+    ("README.md", lambda path: inherited_metadata(path.parent)),
     ("record.json", lambda path: load_record(path.parent)),
     ("record.json", read_json),
     ("journal.jsonl", lambda path: RunLog(path).resume({"of": 1})),

@@ -72,7 +72,7 @@ def test_what_is_killed_while_it_tidies_is_not_made_again(
         assert invoke(words).exit_code == 77
     assert not out.exists()
     with monkeypatch.context() as patch:
-        patch.setattr(runs_job, "_worked", again)
+        patch.setattr(runs_job, "_work", again)
         made = invoke(words)
     assert made.exit_code == 0, made.output
     assert (out / "record.json").exists()

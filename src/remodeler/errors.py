@@ -52,7 +52,7 @@ class LeftOut(Counter[str]):
         self.first[str(reason)] = min(row, self.first.get(str(reason), row))
 
 
-def counted(dropped: Mapping[str, int], most: int | None = None) -> str:
+def count_reasons(dropped: Mapping[str, int], most: int | None = None) -> str:
     """How much was left out for which reason, in words; the commonest ``most`` reasons where that is given."""
     rows = dropped.first if isinstance(dropped, LeftOut) else {}
     found = sorted((reason, count) for reason, count in dropped.items() if count)

@@ -68,7 +68,7 @@ class Packing(TypedDict):
     auto_map: NotRequired[dict[str, str]]  # of a source that came with its own modelling code
 
 
-class Nothing(nn.Module):
+class NoOp(nn.Module):
     """Stands where a block was and adds nothing to the residual stream."""
 
     def __init__(self, outputs: list[str | None] | None, stream: int | None) -> None:
@@ -98,7 +98,7 @@ def strip(layer: nn.Module, names: BranchNames) -> None:
     """Take one block out of a layer, with the norms that only it uses."""
     for path in [*names["norms"], *names["modules"][:-1]]:
         set_module(layer, path, nn.Identity())
-    set_module(layer, names["modules"][-1], Nothing(names["outputs"], names["stream"]))
+    set_module(layer, names["modules"][-1], NoOp(names["outputs"], names["stream"]))
 
 
 def shorter(parameter: torch.Tensor, shape: Iterable[int]) -> torch.Tensor:

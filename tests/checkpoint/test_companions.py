@@ -9,7 +9,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from remodeler.checkpoint import repositories
 from remodeler.checkpoint.companions import copy_companions
-from remodeler.checkpoint.repositories import BESIDE, downloaded, folder_of
+from remodeler.checkpoint.repositories import BESIDE, download, folder_of
 
 COPIED = (
     *("tokenizer.json", "tokenizer.model.v3", "qwen.tiktoken", "additional_chat_templates/tools.jinja", "tekken.json"),
@@ -42,7 +42,7 @@ def test_what_is_copied_or_read_is_downloaded_and_no_other_weights() -> None:
 
 def test_a_folder_stands_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repositories, "snapshot_download", None)
-    assert folder_of(str(tmp_path), None, ("*.json",)) == downloaded(str(tmp_path)) == tmp_path
+    assert folder_of(str(tmp_path), None, ("*.json",)) == download(str(tmp_path)) == tmp_path
 
 
 def test_files_of_a_hub_id_are_looked_for_here_or_fetched_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

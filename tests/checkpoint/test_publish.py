@@ -12,7 +12,9 @@ import pytest
 
 from commands import invoke
 from remodeler.checkpoint.publish import files, publish, refuse_unpublishable
+from remodeler.cli.result import publish_later
 from remodeler.errors import InputError
+from remodeler.runs.config import RunConfig
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -114,6 +116,19 @@ def test_a_verb_asks_before_it_loads_anything(tmp_path: Path) -> None:
     ended = invoke(asked)
     assert ended.exit_code == 2
     assert "no name on the hub" in ended.stderr
+
+
+@pytest.mark.parametrize(("rank", "count"), [("0", 1), ("1", 0)])
+def test_of_several_processes_the_first_publishes(
+    rank: str, count: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[Path, str]] = []
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("remodeler.checkpoint.publish.refuse_unpublishable", lambda name: None)
+    monkeypatch.setattr("remodeler.checkpoint.publish.publish", lambda *given: sent.append(given) or "sent")
+    with publish_later(RunConfig(out=folder, push_to_hub="me/small")):
+        assert sent == []
+    assert sent == [(folder, "me/small")] * count
 
 
 @pytest.mark.parametrize(("name", "words"), [("small", "names no owner"), ("a/b/c", "no name on the hub")])

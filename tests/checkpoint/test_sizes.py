@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from remodeler.checkpoint import sizes
 from remodeler.checkpoint.load import load
-from remodeler.checkpoint.sizes import announce_space, announce_training_space, memory, sizes_in_words, stored
+from remodeler.checkpoint.sizes import announce_space, announce_training_space, memory, sizes_in_words, stored_size
 from remodeler.errors import InputError
 from remodeler.runs.folders import existing_parent, free_space, refuse_existing
 from tiny import tiny_model, tiny_tokenizer
@@ -52,7 +52,7 @@ def test_what_is_in_memory_is_told_where_it_differs(halves: Path) -> None:
 def test_a_file_that_is_not_loaded_does_not_count(halves: Path, tmp_path: Path) -> None:
     shutil.copytree(halves, tmp_path / "more")
     save_file({"other": torch.zeros(10_000)}, tmp_path / "more" / "other.safetensors")
-    assert stored(load(tmp_path / "more", device="cpu")) == stored(load(halves, device="cpu"))
+    assert stored_size(load(tmp_path / "more", device="cpu")) == stored_size(load(halves, device="cpu"))
 
 
 def test_a_model_of_the_hub_is_measured_in_its_cache(
@@ -64,8 +64,8 @@ def test_a_model_of_the_hub_is_measured_in_its_cache(
     (place / "refs" / "main").write_text("0123")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     found = replace(load(halves, dtype="float32", device="cpu"), name="org/halves")
-    assert stored(found).bytes == bytes_in(halves)
-    assert stored(found).dtype == torch.bfloat16
+    assert stored_size(found).bytes == bytes_in(halves)
+    assert stored_size(found).dtype == torch.bfloat16
 
 
 def test_space_is_that_of_the_disk_of_the_result(

@@ -1,12 +1,14 @@
 """A command is made of a config: its flags, its help, and messages that name flags where the library names fields."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from cyclopts import App
 
-from remodeler.cli.command import add_command, flagged
+from remodeler.cli.command import add_command, flagged, with_flags
+from remodeler.cli.screen import messages_as_notes
 from remodeler.errors import InputError, option
 from remodeler.runs.options import Option, config, listed, share, specs
 
@@ -117,7 +119,7 @@ def test_help_says_what_the_config_says(capsys: pytest.CaptureFixture[str]) -> N
     app = App(name="remodel", result_action="return_value")
     add_command(app, "do", Verb, lambda _: None)
     app(["do", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for words in (
         "Do it.",
         "How deep. [default: all of it]",
@@ -145,3 +147,11 @@ def test_several_models_are_given_one_after_the_other() -> None:
     app(["do", "a", "b", "--out", "o"])
     app(["do", "--out", "o"])
     assert [each.models for each in made] == [("a", "b"), ()]
+
+
+def test_what_the_library_notes_names_flags_too(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("remodeler.somewhere")
+    with messages_as_notes():
+        with_flags(Verb, lambda: logger.warning("add %s", option("method", "other")))
+        logger.warning("add %s", option("method", "other"))
+    assert capsys.readouterr().err == "add --method other\nadd `method='other'`\n"

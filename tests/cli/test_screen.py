@@ -9,7 +9,7 @@ from remodeler.cli import screen
 from remodeler.cli.screen import messages_as_notes, note, say, table
 from remodeler.runs import progress, terminal
 from remodeler.runs.progress import progress_bar
-from remodeler.runs.streams import spelled
+from remodeler.runs.streams import spell
 from terminals import MARKUP, stream_of, written
 
 logger = logging.getLogger("remodeler.somewhere")
@@ -57,7 +57,7 @@ def test_a_message_stands_above_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_terminal_gets_only_characters_that_it_has(
     encoding: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert spelled("\N{MINUS SIGN}5 é 東", encoding) == shown
+    assert spell("\N{MINUS SIGN}5 é 東", encoding) == shown
     stream = stream_of(encoding)
     monkeypatch.setattr(sys, "stdout", stream)
     table("", ["", "\N{MINUS SIGN}5 é 東"], [["rows", "1"]])

@@ -10,9 +10,16 @@ from hypothesis import strategies as st
 from remodeler.alignment.data.prompts import read_prompts, read_responses
 from remodeler.alignment.data.shapes import SHAPES
 from remodeler.data.chat import BadRow, Turn, text_of
-from remodeler.data.conversations import answered, as_prompt, conversation_of, learned_from, question, system_in_user
+from remodeler.data.conversations import (
+    as_prompt,
+    conversation_of,
+    learned_from,
+    question,
+    require_answer,
+    system_in_user,
+)
 from remodeler.data.prompts import asks
-from remodeler.errors import InputError, LeftOut, counted
+from remodeler.errors import InputError, LeftOut, count_reasons
 
 ASKED, SAID = Turn("user", "Which river?"), Turn("assistant", "The Rhine.")
 USER = {"role": "user", "content": "Which river?"}
@@ -49,7 +56,7 @@ SAME: dict[str, Any] = {
 
 @pytest.mark.parametrize("row", SAME.values(), ids=list(SAME))
 def test_every_form_gives_the_same_turns(row: dict[str, Any]) -> None:
-    assert answered(conversation_of(row)) == (ASKED, SAID)
+    assert require_answer(conversation_of(row)) == (ASKED, SAID)
 
 
 def said(*messages: Any, **more: Any) -> dict[str, Any]:
@@ -108,7 +115,7 @@ NONE: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize(("row", "reason"), NONE.values(), ids=list(NONE))
 def test_what_is_no_conversation_says_why(row: Any, reason: str) -> None:
     with pytest.raises(BadRow, match=reason):
-        answered(conversation_of(row))
+        require_answer(conversation_of(row))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +261,7 @@ def test_prompts_that_ask_nothing_are_left_out_and_counted(tmp_path: Any) -> Non
     assert dropped == {"a message without text (its content is null)": 2, "nothing is asked": 1, "an empty prompt": 1}
     told = "2 (a message without text (its content is null); row 2 first), 1 (an empty prompt; row 5), "
     told += "1 (nothing is asked; row 4)"
-    assert counted(dropped) == told
+    assert count_reasons(dropped) == told
     with pytest.raises(InputError, match=r"has no prompts .left out: 1 .a message without text"):
         read_prompts(file_of(tmp_path / "q.jsonl", bad))
 
@@ -283,9 +290,9 @@ def test_reasons_are_told_the_commonest_first() -> None:
     dropped = LeftOut()
     for row, reason in enumerate(["a", "b", "b", "c", "d"], 1):
         dropped.add(reason, row)
-    assert counted(dropped) == "1 (a; row 1), 2 (b; row 2 first), 1 (c; row 4), 1 (d; row 5)"
-    assert counted(dropped, 2) == "2 (b; row 2 first), 1 (a; row 1), 2 (for other reasons)"
-    assert counted({}) == "nothing"
+    assert count_reasons(dropped) == "1 (a; row 1), 2 (b; row 2 first), 1 (c; row 4), 1 (d; row 5)"
+    assert count_reasons(dropped, 2) == "2 (b; row 2 first), 1 (a; row 1), 2 (for other reasons)"
+    assert count_reasons({}) == "nothing"
 
 
 # Anything at all ------------------------------------------------------------------------------------------------------
@@ -327,7 +334,7 @@ def counts_or_reads(read: Any, row: Any) -> None:
 @QUICK
 @given(row=JSON | st.fixed_dictionaries({"messages": MESSAGES}))
 def test_any_row_is_a_conversation_or_says_why_not(row: Any) -> None:
-    counts_or_reads(lambda row: answered(conversation_of(row)), row)
+    counts_or_reads(lambda row: require_answer(conversation_of(row)), row)
     counts_or_reads(asks, row)
     counts_or_reads(text_of, row)
 

@@ -5,7 +5,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from remodeler.data.windows import IGNORED, Windows, masked, seq2seq, windows
+from remodeler.data.windows import IGNORED, Windows, mask_tokens, seq2seq, windows
 from remodeler.errors import InputError
 
 START, END, PAD = 0, 1, 2
@@ -174,7 +174,7 @@ def test_a_slice_of_windows_is_windows(tokenizer: PreTrainedTokenizerFast) -> No
 @pytest.mark.parametrize("every", [1, 3, 7, 1000])
 def test_every_token_is_masked_in_exactly_one_copy(tokenizer: PreTrainedTokenizerFast, every: int) -> None:
     plain = windows(STORIES, tokenizer, 1000, packing="per-text")
-    made = masked(plain, END, every, special_ids={START, PAD})
+    made = mask_tokens(plain, END, every, special_ids={START, PAD})
     assert made.attention is not None
     scored = made.targets != IGNORED
     assert (made.ids[scored] == END).all()
@@ -190,8 +190,8 @@ def test_every_token_is_masked_in_exactly_one_copy(tokenizer: PreTrainedTokenize
 def test_special_tokens_are_masked_unless_named_and_padding_never(tokenizer: PreTrainedTokenizerFast) -> None:
     plain = windows(STORIES, tokenizer, 1000, packing="per-text")
     assert plain.attention is not None
-    assert masked(plain, END).tokens == plain.attention.sum()
-    assert masked(plain, END, special_ids=[START]).tokens == plain.tokens
+    assert mask_tokens(plain, END).tokens == plain.attention.sum()
+    assert mask_tokens(plain, END, special_ids=[START]).tokens == plain.tokens
 
 
 def test_the_decoder_predicts_the_second_half_of_each_text(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -230,4 +230,4 @@ def test_windows_that_can_not_be_made(tokenizer: PreTrainedTokenizerFast) -> Non
     with pytest.raises(InputError, match="'tight' is not a packing"):
         windows(STORIES, tokenizer, 8, packing="tight")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="0 copies"):
-        masked(windows(STORIES, tokenizer, 8), END, every=0)
+        mask_tokens(windows(STORIES, tokenizer, 8), END, every=0)

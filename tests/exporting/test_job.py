@@ -27,7 +27,7 @@ from remodeler.exporting.gguf import job as gguf_job
 from remodeler.exporting.gguf.check import logits
 from remodeler.exporting.gguf.job import TEXTS, export_gguf, prune_gguf
 from remodeler.exporting.gguf.model import rope_factors
-from remodeler.exporting.gguf.plan import Sizes, planned
+from remodeler.exporting.gguf.plan import Sizes, plan_layers
 from remodeler.exporting.gguf.tensors import order
 from remodeler.exporting.gguf.tokens import token_keys
 from remodeler.exporting.job import export
@@ -105,7 +105,7 @@ def said(checkpoint: Checkpoint) -> np.ndarray:
 
 def test_where_deci_needs_a_stand_in() -> None:
     sizes = Sizes("llama", dict.fromkeys(range(4), 8), dict.fromkeys(range(4), 2), dict.fromkeys(range(4), 64), False)
-    plan = planned([Row(None, 0), Row(1, None), Row(None, 2), Row(3, None)], sizes)
+    plan = plan_layers([Row(None, 0), Row(1, None), Row(None, 2), Row(3, None)], sizes)
     assert plan.arch == "deci"
     assert [(each.heads, each.kv_heads, each.channels) for each in plan.layers] == [
         (1, 1, 64),
@@ -113,11 +113,11 @@ def test_where_deci_needs_a_stand_in() -> None:
         (0, 0, 64),
         (8, 2, 32),
     ]
-    assert planned([Row(0, 0), Row(1, 2)], sizes).arch == "llama", "an ordinary model with fewer layers"
+    assert plan_layers([Row(0, 0), Row(1, 2)], sizes).arch == "llama", "an ordinary model with fewer layers"
     with pytest.raises(InputError, match="an output of its own"):
-        planned([Row(0, None)], replace(sizes, arch="qwen3"))
+        plan_layers([Row(0, None)], replace(sizes, arch="qwen3"))
     with pytest.raises(InputError, match="this is gemma2"):
-        planned([Row(0, 0)], replace(sizes, arch="gemma2"))
+        plan_layers([Row(0, 0)], replace(sizes, arch="gemma2"))
 
 
 def test_turning_rows_there_and_back() -> None:
@@ -438,7 +438,7 @@ def test_a_file_that_says_something_else_is_not_kept(
     def wrong(*arguments: Any) -> Any:
         raise InputError("the file gives other logits")
 
-    monkeypatch.setattr(gguf_job, "tried", lambda wanted: True)
+    monkeypatch.setattr(gguf_job, "can_check", lambda wanted: True)
     monkeypatch.setattr(gguf_job, "_against_torch", wrong)
     with pytest.raises(InputError, match="other logits"):
         export_gguf(llama, tmp_path / "out.gguf", "f16", None)

@@ -19,7 +19,7 @@ from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.checkpoint.save import save_pruned
 from remodeler.errors import InputError
 from remodeler.exporting.decilm import runtimes as runtime_check
-from remodeler.exporting.decilm.runtimes import check, compared, runtimes
+from remodeler.exporting.decilm.runtimes import check, compare, runtimes
 from remodeler.exporting.decilm.write import write_nemotron
 from remodeler.exporting.vllm_plugin import BACKEND, EXPERTS, packed_names
 from remodeler.runs.units import Block
@@ -117,10 +117,10 @@ def answer_of(model: Checkpoint, prompts: list[list[int]], steps: int) -> dict[s
 def test_a_runtime_that_computes_the_same_is_believed_and_another_is_not() -> None:
     model, other = tiny_checkpoint("llama"), tiny_checkpoint("llama", 1)
     prompts = [[5, 9, 3, 44], [8, 8]]
-    told = compared(model, prompts, answer_of(model, prompts, 8), "this one 1.0")
+    told = compare(model, prompts, answer_of(model, prompts, 8), "this one 1.0")
     assert told.difference < 1e-6
     assert (told.tokens, told.same) == (16, 16)
-    assert compared(model, prompts, answer_of(other, prompts, 8), "another").difference > 0.01
+    assert compare(model, prompts, answer_of(other, prompts, 8), "another").difference > 0.01
 
 
 @torch.no_grad()
@@ -130,7 +130,7 @@ def test_a_runtime_that_goes_wrong_only_behind_the_prompt_is_not_believed() -> N
     prompts = [[5, 9, 3, 44]]
     answer = answer_of(model, prompts, 8)
     answer["chosen"][0][4] = (answer["chosen"][0][4] + 1) % 300
-    told = compared(model, prompts, answer, "this one")
+    told = compare(model, prompts, answer, "this one")
     assert told.difference > 0.001
     assert told.same < told.tokens
 

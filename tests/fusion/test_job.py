@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from commands import invoke
 from forks import COMMAND, pair, said
-from remodeler.checkpoint.load import load
+from remodeler.checkpoint.load import fingerprint, load
 from remodeler.data.chat import ASSISTANT, USER, Turn
 from remodeler.data.windows import IGNORED
 from remodeler.errors import InputError, LeftOut
@@ -37,7 +37,7 @@ from remodeler.runs.folders import partial
 from remodeler.runs.records import load_record, read_lines
 from remodeler.training.losses import divergence, ranks, reverse_divergence, taught
 from remodeler.training.state import CURVE_FILE
-from remodeler.training.teacher_store import Store, between, filled, stored
+from remodeler.training.teacher_store import Store, between, fill, read_from
 from tiny import tiny_model, tiny_tokenizer
 from tiny_tokenizers import pieces as sentence_pieces
 
@@ -133,7 +133,7 @@ def hand_made(
     store = Store(folder / name, ours.windows, {"k": 2, "vocabulary": 300, "name": name})
     ids = torch.tensor([[best, best + 1]] * count)
     top = TopK(ids, torch.tensor([[0.7, 0.2]] * count).log(), torch.full((count,), math.log(0.1)))
-    filled(store, lambda start, stop: (top, {"gold": -torch.tensor(losses)}), lambda share, words: None)
+    fill(store, lambda start, stop: (top, {"gold": -torch.tensor(losses)}), lambda share, words: None)
     found = np.arange(count) if rows is None else np.array(rows)
     return TeacherPredictions(name, store, (found,), None, torch.tensor(losses), (0,), ours.bytes)
 
@@ -335,6 +335,19 @@ def test_a_killed_fusion_goes_on_to_the_same_weights(
     assert one == two
 
 
+def test_loaded_models_are_fused_as_their_folders_are_and_stay_as_they_were(
+    models: list[Path], texts: Path, tmp_path: Path
+) -> None:
+    student, *teachers = (load(folder, device="cpu") for folder in models)
+    before = fingerprint(student.model)
+    fuse(**asked(models, texts, steps=2), out=tmp_path / "paths")
+    fuse(**asked(models, texts, steps=2, student=student, teachers=teachers), out=tmp_path / "loaded")
+    one, two = (tmp_path / name / "model.safetensors" for name in ("paths", "loaded"))
+    assert one.read_bytes() == two.read_bytes()
+    assert fingerprint(student.model) == before
+    assert load_record(tmp_path / "loaded").options["teachers"] == [str(folder) for folder in models[1:]]
+
+
 def test_two_processes_write_what_one_writes(models: list[Path], texts: Path, tmp_path: Path) -> None:
     """The mini-batches of a step are shared out, and so are the shards of predictions."""
     given = ["fuse", str(models[0]), "--teachers", str(models[1]), "--teachers", str(models[2]), "--texts", str(texts)]
@@ -497,4 +510,4 @@ def test_a_position_takes_42_bytes_and_2_for_what_came(models: list[Path], texts
 
 def test_the_store_is_a_teacher_for_training(two: tuple[TokenizedTexts, list[TeacherPredictions]]) -> None:
     _, teachers = two
-    assert callable(stored(teachers[0].store))
+    assert callable(read_from(teachers[0].store))

@@ -13,7 +13,7 @@ from remodeler.checkpoint.load import load
 from remodeler.checkpoint.save import save_pruned
 from remodeler.errors import InputError
 from remodeler.generation import decoding
-from remodeler.generation.decoding import Choice, Continued, continued, mixed, nucleus, pick, waits
+from remodeler.generation.decoding import Choice, Continued, continue_prompts, nucleus, pick, split_mix64, waits
 from remodeler.runs.units import Block
 from tiny import CAUSAL, VOCABULARY, tiny_checkpoint, tiny_model
 
@@ -49,7 +49,7 @@ def likeliest(model: Any, prompt: list[int], came: tuple[int, ...]) -> tuple[lis
 @pytest.mark.parametrize("name", CAUSAL)
 def test_a_ragged_batch_gives_what_each_row_alone_makes_likeliest(name: str) -> None:
     model, rows = doubled(name), prompts()
-    found = continued(model, rows, GREEDY, numbers(len(rows)), [])
+    found = continue_prompts(model, rows, GREEDY, numbers(len(rows)), [])
     for each, prompt in zip(found, rows, strict=True):
         ids, logprob = likeliest(model, prompt, each.ids)
         assert list(each.ids) == ids
@@ -59,7 +59,7 @@ def test_a_ragged_batch_gives_what_each_row_alone_makes_likeliest(name: str) -> 
 
 def test_greedy_equals_generate() -> None:
     model, rows = doubled("llama"), prompts()
-    for each, prompt in zip(continued(model, rows, GREEDY, numbers(len(rows)), []), rows, strict=True):
+    for each, prompt in zip(continue_prompts(model, rows, GREEDY, numbers(len(rows)), []), rows, strict=True):
         wanted = model.generate(
             torch.tensor([prompt]), do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW, pad_token_id=0
         )
@@ -69,11 +69,11 @@ def test_greedy_equals_generate() -> None:
 @pytest.mark.parametrize("choice", [GREEDY, Choice(), Choice(0.7, 0.8)])
 def test_neither_the_batch_nor_the_order_changes_a_row(choice: Choice) -> None:
     model, rows, keys = doubled("llama"), prompts(), numbers(len(LENGTHS))
-    together = continued(model, rows, choice, keys, [5])
-    alone = [continued(model, [row], choice, keys[n : n + 1], [5])[0] for n, row in enumerate(rows)]
-    backwards = continued(model, rows[::-1], choice, keys[::-1].copy(), [5])[::-1]
+    together = continue_prompts(model, rows, choice, keys, [5])
+    alone = [continue_prompts(model, [row], choice, keys[n : n + 1], [5])[0] for n, row in enumerate(rows)]
+    backwards = continue_prompts(model, rows[::-1], choice, keys[::-1].copy(), [5])[::-1]
     assert [each.ids for each in together] == [each.ids for each in alone] == [each.ids for each in backwards]
-    other = continued(model, rows, choice, numbers(len(rows), seed=1), [5])
+    other = continue_prompts(model, rows, choice, numbers(len(rows), seed=1), [5])
     assert (together == other) is (choice == GREEDY), "other numbers, other tokens"
 
 
@@ -83,14 +83,14 @@ def test_pruned_models_and_a_shrinking_cache(form: str, tmp_path: Any, monkeypat
     save_pruned(tiny_checkpoint("mistral"), gone, tmp_path / "model", form)
     model, rows = load(tmp_path / "model", device="cpu").model.double(), prompts()
     assert (model.config.model_type == "mistral") is (form == "stock")
-    stops = continued(model, rows, GREEDY, numbers(len(rows), 40), [])
+    stops = continue_prompts(model, rows, GREEDY, numbers(len(rows), 40), [])
     ends = {each.ids[place] for each, place in zip(stops, (3, 7, 20, 5, 30), strict=True)}
-    whole = continued(model, rows, GREEDY, numbers(len(rows), 40), list(ends))
+    whole = continue_prompts(model, rows, GREEDY, numbers(len(rows), 40), list(ends))
     monkeypatch.setattr(decoding, "CHECK", 1)
     sizes: list[int] = []
     select = decoding.Batch.part
     monkeypatch.setattr(decoding.Batch, "part", lambda self, rows: sizes.append(len(self.done)) or select(self, rows))
-    assert continued(model, rows, GREEDY, numbers(len(rows), 40), list(ends)) == [
+    assert continue_prompts(model, rows, GREEDY, numbers(len(rows), 40), list(ends)) == [
         Continued(each.ids, each.ended, pytest.approx(each.logprob, abs=1e-5)) for each in whole
     ]
     assert len(set(sizes)) > 1, "the batch became smaller"
@@ -104,7 +104,7 @@ def test_logits_that_are_no_numbers_are_refused() -> None:
     with torch.no_grad():
         model.get_submodule("model.norm").weight.fill_(math.nan)
     with pytest.raises(InputError, match="no numbers"):
-        continued(model, prompts(), GREEDY, numbers(5), [])
+        continue_prompts(model, prompts(), GREEDY, numbers(5), [])
 
 
 # One token ------------------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def random_keys(count: int, seed: int = 0) -> Tensor:
 def test_the_generator_is_splitmix64() -> None:
     states = torch.tensor(1234567) + decoding.GOLDEN * torch.arange(1, 4)
     published = (6457827717110365317, 3203168211198807973, 9817491932198370423)
-    assert [number % 2**64 for number in mixed(states).tolist()] == list(published)
+    assert [number % 2**64 for number in split_mix64(states).tolist()] == list(published)
 
 
 def test_waiting_times_are_exponential_and_independent() -> None:

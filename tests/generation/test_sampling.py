@@ -14,7 +14,7 @@ from remodeler.checkpoint.load import Checkpoint
 from remodeler.errors import InputError
 from remodeler.generation import sampling
 from remodeler.generation.config import SamplingConfig
-from remodeler.generation.decoding import Choice, continued
+from remodeler.generation.decoding import Choice, continue_prompts
 from remodeler.generation.sampling import (
     Completion,
     Sampling,
@@ -107,7 +107,7 @@ def test_a_kill_at_any_line_changes_nothing(
         path.write_bytes(whole[:cut])
         assert completions(path, {"model": "a"}, checkpoint, PROMPTS, HOW, 3, silent) == wanted
         assert path.read_bytes() == whole
-    monkeypatch.setattr(sampling, "continued", None)  # nothing is made again
+    monkeypatch.setattr(sampling, "continue_prompts", None)  # nothing is made again
     assert completions(tmp_path / "whole.jsonl", {"model": "a"}, checkpoint, PROMPTS, HOW, 3, silent) == wanted
 
 
@@ -171,7 +171,7 @@ def test_ends_are_those_of_the_tokenizer_and_of_the_model(checkpoint: Checkpoint
     assert sorted(ends(other)) == [2, 7]
     free = complete(checkpoint, PROMPTS, Sampling(40, 0))
     prompt = read(checkpoint, PROMPTS[:1], HOW)
-    came = continued(checkpoint.model, prompt, Choice(0), keys(0, [(0, 0)], 6), [])[0]
+    came = continue_prompts(checkpoint.model, prompt, Choice(0), keys(0, [(0, 0)], 6), [])[0]
     other.model.double().generation_config.eos_token_id = came.ids[5]
     found = complete(other, PROMPTS, Sampling(40, 0))[0]
     assert found.ended

@@ -34,7 +34,7 @@ def test_what_changes_the_meaning_of_weights_is_said(
 ) -> None:
     plan_merge(pair(tmp_path, **fields))
     words = " ".join(messages.text.split())
-    assert f"differ, the result has what {tmp_path}/one says: {told}" in words
+    assert f"differ, the result has the values of {tmp_path}/one: {told}" in words
 
 
 def test_what_changes_nothing_is_not_said(tmp_path: Path, messages: pytest.LogCaptureFixture) -> None:

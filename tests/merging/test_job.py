@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from merges import tensors, written
+from remodeler.checkpoint.load import load
 from remodeler.errors import InputError
 from remodeler.merging import stream
 from remodeler.merging.files import create_files, lay_out, tensor_places
@@ -108,8 +109,24 @@ def test_another_merge_in_the_way_is_told_apart(
     with pytest.raises(KeyboardInterrupt):
         merge((family[1], family[2]), out=tmp_path / "out")
     monkeypatch.undo()
+    left = {path.name: path.read_bytes() for path in partial(tmp_path / "out").iterdir()}
     with pytest.raises(InputError, match="a merge of another models, method, options"):
         merge((family[1], family[2]), base=family[0], method="ties", out=tmp_path / "out")
+    assert left == {path.name: path.read_bytes() for path in partial(tmp_path / "out").iterdir()}
+
+
+def test_loaded_models_are_merged_as_their_folders_are(family: list[str], tmp_path: Path) -> None:
+    base, *models = (load(folder, device="cpu") for folder in family)
+    assert merge(models, base=base, method="ties", density=0.5, out=tmp_path / "loaded")
+    merge(family[1:], base=family[0], method="ties", density=0.5, out=str(tmp_path / "paths"))
+    one, two = (tmp_path / name / "model.safetensors" for name in ("loaded", "paths"))
+    assert one.read_bytes() == two.read_bytes()
+    assert load_record(tmp_path / "loaded").options["models"] == family[1:]
+
+
+def test_a_result_needs_a_place(family: list[str]) -> None:
+    with pytest.raises(InputError, match="`out` must be given"):
+        merge(family[1:])
 
 
 def test_tied_embeddings_are_merged_and_written_once(tmp_path: Path) -> None:

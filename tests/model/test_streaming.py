@@ -62,7 +62,7 @@ def both(folder: Path, name: str, **options: Any) -> tuple[Checkpoint, Checkpoin
 
 
 def weights_of(checkpoint: Checkpoint) -> streaming.Weights:
-    weights = streaming.streamed(checkpoint.model)
+    weights = streaming.streamed_weights(checkpoint.model)
     assert weights is not None
     return weights
 

@@ -8,14 +8,14 @@ from commands import SMALL, run
 from remodeler.checkpoint.forms import FORMS
 from remodeler.pruning import config
 from remodeler.pruning.methods import CRITERIA, METHODS, name_of
-from remodeler.pruning.search.strategies import SCANS
+from remodeler.pruning.search.strategies import STRATEGIES
 from remodeler.pruning.width.width import WIDTH_METHODS
 from remodeler.runs.records import load_record
 
 WAYS = {
     **{f"method {name}": ["--method", name, "--remove", 1, "--no-protect"] for name in METHODS},
     **{f"criterion {name}": ["--criterion", name, "--remove", 1] for name in CRITERIA},
-    **{f"search {name}": ["--search", name, "--remove", 1] for name in SCANS},
+    **{f"search {name}": ["--search", name, "--remove", 1] for name in STRATEGIES},
     **{f"method {name}": ["--method", name, "--ratio", "10%"] for name in WIDTH_METHODS},
     **{f"then {name}": ["--then", name, "--ratio", "30%"] for name in WIDTH_METHODS},
     "uniform": ["--method", "hybrid-grained", "--uniform", "--ratio", "10%"],
@@ -43,7 +43,7 @@ def test_help_names_what_the_tables_hold() -> None:
     assert tuple(METHODS) == config.METHODS
     assert tuple(CRITERIA) == config.CRITERIA
     assert tuple(WIDTH_METHODS) == config.WIDTH_METHODS
-    assert ("auto", "exact", *SCANS) == config.SEARCHES
+    assert ("auto", "exact", *STRATEGIES) == config.SEARCHES
     assert ("auto", *FORMS) == config.FORMS
 
 

@@ -307,8 +307,8 @@ def test_settings_go_where_they_belong() -> None:
     asked = {"method": "distill", "teacher": "t", "adapters": True, "top_k": 5, "rank": 4, "train_batch_size": 8}
     recipe = recipe_of(build(RecoverConfig, {"model": "m", **asked}))
     assert recipe.lora
-    assert recipe.lesson
-    assert (recipe.lesson.k, recipe.lora.rank, recipe.batch, recipe.lesson.share) == (5, 4, 8, 0.5)
+    assert recipe.distill
+    assert (recipe.distill.k, recipe.lora.rank, recipe.batch, recipe.distill.share) == (5, 4, 8, 0.5)
     assert recipe_of(build(RecoverConfig, {"model": "m", "adapters": False})).lora is None
 
 

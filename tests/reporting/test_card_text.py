@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from remodeler.merging.results import distinct, shares_by_layer
 from remodeler.pruning.results import PruneResults
 from remodeler.reporting.card import loading_lines, page
-from remodeler.reporting.card_data import inherited
+from remodeler.reporting.card_data import inherited_metadata
 from remodeler.reporting.card_text import code, fenced, markdown, plain
 from remodeler.reporting.plots import figure_name, shares_svg, tradeoffs_svg
 from remodeler.runs.records import Record, load_record, read_lines, save_record
@@ -79,7 +79,7 @@ def test_the_lines_that_load_adapters_are_python_for_any_name() -> None:
 
 def test_a_source_card_that_is_no_yaml_gives_nothing(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: [mit\n---\n")
-    assert inherited(tmp_path) == {}
+    assert inherited_metadata(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_a_source_card_that_is_no_yaml_gives_nothing(tmp_path: Path) -> None:
 )
 def test_a_source_card_is_read_as_the_hub_reads_it(tmp_path: Path, card_of_source: str, kept: dict[str, Any]) -> None:
     (tmp_path / "README.md").write_bytes(card_of_source.encode())
-    assert inherited(tmp_path) == kept
+    assert inherited_metadata(tmp_path) == kept
 
 
 def test_of_a_source_card_only_the_head_is_read(tmp_path: Path) -> None:
     with (tmp_path / "README.md").open("wb") as file:
         file.write(b"---\nlicense: mit\n---\n")
         file.truncate(2**40)
-    assert inherited(tmp_path) == {"license": "mit"}
+    assert inherited_metadata(tmp_path) == {"license": "mit"}
 
 
 def test_figures_show_any_name_and_drop_none() -> None:

@@ -18,9 +18,9 @@ from remodeler.reporting.cliff import (
     cliff,
     cut_command,
     guessing_warning,
+    is_ruined,
     path_warning,
     result_warning,
-    ruined,
     stored_warning,
     usable_steps,
     warning_line,
@@ -65,7 +65,7 @@ def test_worse_than_blind_guessing_is_of_no_use() -> None:
     curve = [250.0, 260.0, 299.0, 320.0]
     assert usable_steps(curve) is None
     assert usable_steps(curve, vocabulary=300) == 2
-    assert ruined([310.0, 320.0], 300) is False, "a model that only guessed before lost nothing"
+    assert is_ruined([310.0, 320.0], 300) is False, "a model that only guessed before lost nothing"
 
 
 def test_what_is_left_at_the_stop_is_of_use_itself() -> None:

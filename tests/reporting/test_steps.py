@@ -10,9 +10,9 @@ from remodeler.reporting.steps import (
     chosen_step,
     curve_points,
     known_blocks,
-    narrowed,
     removal_steps,
     step_rows,
+    steps_with_widths,
     width_map,
 )
 from remodeler.runs.records import Record
@@ -73,7 +73,7 @@ def test_heads_and_channels_are_the_last_step_and_the_model() -> None:
     pruned = {"perplexity": 6.6, "parameters": 120}
     results = {"removed": ["mlp.1"], "widths": {"mlp.0": [3, 4]}, "pruned": pruned}
     page = page_of(Record("prune", {}, {}, 0, {}, results), PruneResults, removals=LOG)
-    whole = narrowed(LOG, 1, {"mlp.0": [3, 4]}, pruned)
+    whole = steps_with_widths(LOG, 1, {"mlp.0": [3, 4]}, pruned)
     assert [(row["step"], row["removed"], row["chosen"]) for row in step_rows(whole, 2)] == [
         ("0", "", False),
         ("1", "mlp.1", False),
@@ -81,7 +81,7 @@ def test_heads_and_channels_are_the_last_step_and_the_model() -> None:
     ]
     assert re.findall(r'class="chosen"><th scope="row">(\d)</th><td>([^<]*)', page) == [("2", "heads and channels")]
     assert "40.0% removed, perplexity 6.6" in page
-    assert narrowed(LOG, 1, None, {}) == LOG
+    assert steps_with_widths(LOG, 1, None, {}) == LOG
 
 
 def test_widths_are_shown_by_layer() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from remodeler.cli.results import results_of
 from remodeler.errors import InputError
-from remodeler.reporting.together import entries, measured, memory, names, render, write_together
+from remodeler.reporting.together import entries, measured_checkpoints, memory, names, render, write_together
 from remodeler.runs.records import Record, save_record
 
 ASKED = {"context": 8000, "batch": 2}
@@ -56,7 +56,7 @@ def test_names_are_as_long_as_they_must_be(folders: list[Path]) -> None:
 
 
 def test_a_source_is_listed_once_and_every_result_after_it(folders: list[Path]) -> None:
-    assert [name for name, _ in measured(entries(folders, results_of))] == [
+    assert [name for name, _ in measured_checkpoints(entries(folders, results_of))] == [
         "source",
         "a/blocks",
         "b/blocks",
@@ -66,7 +66,7 @@ def test_a_source_is_listed_once_and_every_result_after_it(folders: list[Path]) 
 
 
 def test_memory_is_that_of_weights_and_cache(folders: list[Path]) -> None:
-    row = memory(measured(entries(folders, results_of)))[1]
+    row = memory(measured_checkpoints(entries(folders, results_of)))[1]
     assert (row["weights"], row["cache"]) == (3200, 1000)
     assert row["cache_text"] == "4.10 MB"
 

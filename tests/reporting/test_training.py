@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from remodeler.reporting.training import points, smoothed, summary, thinned
+from remodeler.reporting.training import points, smooth, summary, thinned
 
 LINES = [{"step": 0, "heldout": 2.0}] + [{"step": step, "loss": 3.0 - step / 100} for step in range(1, 61)]
 
@@ -17,11 +17,11 @@ def test_points_are_the_lines_that_have_both() -> None:
 
 def test_smoothing_starts_at_the_curve_and_leaves_a_level_one_alone() -> None:
     level = [(step, 2.5) for step in range(90)]
-    assert [value for _, value in smoothed(level)] == pytest.approx([2.5] * 90)
-    steps = smoothed([(0, 4.0), *((step, 2.0) for step in range(1, 90))])
+    assert [value for _, value in smooth(level)] == pytest.approx([2.5] * 90)
+    steps = smooth([(0, 4.0), *((step, 2.0) for step in range(1, 90))])
     assert steps[0] == (0, 4.0)
     assert 2.0 < steps[5][1] < 3.0
-    assert smoothed([(0, 4.0), (1, 2.0)]) == [(0, 4.0), (1, 2.0)], "a short run is shown as it is"
+    assert smooth([(0, 4.0), (1, 2.0)]) == [(0, 4.0), (1, 2.0)], "a short run is shown as it is"
 
 
 def test_a_long_curve_is_thinned_to_its_end() -> None:

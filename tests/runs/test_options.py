@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from remodeler.errors import InputError
-from remodeler.runs.options import Option, build, config, flat, listed, share, signed, specs
+from remodeler.runs.options import Option, build, config, flat, listed, share, specs, with_signature
 
 
 @config
@@ -137,14 +137,14 @@ def test_a_function_lacks_what_only_the_command_shows() -> None:
         steps: int = 1
         show: Annotated[bool, Option(command_only=True)] = False
 
-    @signed(Own)
+    @with_signature(Own)
     def run(**options: Any) -> None: ...
 
     assert list(inspect.signature(run).parameters) == ["steps"]
 
 
 def test_a_function_shows_the_options_of_its_config() -> None:
-    @signed(Outer)
+    @with_signature(Outer)
     def run(model: Any, **options: Any) -> int:
         return len(options)
 

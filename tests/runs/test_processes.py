@@ -31,4 +31,4 @@ def test_two_processes_write_the_same_as_one(tmp_path: Path) -> None:
 
 def test_a_process_alone_is_the_first_and_shares_with_nobody() -> None:
     assert (processes.rank(), processes.world(), processes.first()) == (0, 1, True)
-    assert processes.shared({"a": 1}) == {"a": 1}
+    assert processes.from_first({"a": 1}) == {"a": 1}

@@ -32,3 +32,13 @@ def test_the_lines_of_a_log_are_whole(tmp_path: Path) -> None:
     log.path.write_text('{"run": 1}\n{"row": 1}\n{"row"')
     assert log.lines() == [{"run": 1}, {"row": 1}]
     assert log.path.read_text() == '{"run": 1}\n{"row": 1}\n'
+
+
+def test_what_differs_from_a_log_is_found_without_a_change(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "log.jsonl")
+    assert log.mismatches({"model": "a"}) == []
+    assert not log.path.exists()
+    log.path.write_text('{"model": "a", "labels": ["x"]}\n{"row"')
+    assert log.mismatches({"model": "a", "labels": ("x",)}) == []
+    assert log.mismatches({"model": "b", "seed": 1}) == ["model", "seed", "labels"]
+    assert log.path.read_text().endswith('{"row"')

@@ -24,7 +24,7 @@ from remodeler.training import state as training_state
 from remodeler.training.adapters import Lora, adapted, everything, linear_layers, merge
 from remodeler.training.loop import train
 from remodeler.training.losses import cross_entropy
-from remodeler.training.plan import Training, drawn, order, rate, trimmed
+from remodeler.training.plan import Training, drawn, order, rate, trim
 from remodeler.training.state import CURVE_FILE, Learner, latest
 from tiny import tiny_anatomy, tiny_windows
 
@@ -63,9 +63,9 @@ def test_epochs_are_whole_and_follow_each_other() -> None:
 
 def test_columns_of_padding_are_cut_off() -> None:
     ids, real = torch.arange(6).reshape(2, 3), torch.tensor([[1, 0, 0], [1, 1, 0]])
-    cut = trimmed(Windows(ids, ids, real))
+    cut = trim(Windows(ids, ids, real))
     assert cut.ids.tolist() == [[0, 1], [3, 4]]
-    assert trimmed(WINDOWS) is WINDOWS
+    assert trim(WINDOWS) is WINDOWS
 
 
 @pytest.mark.parametrize(("name", "value"), [("steps", 0), ("batch", -1), ("schedule", "up"), ("precision", "fp8")])

@@ -15,7 +15,7 @@ from remodeler.model.minibatches import to_batch
 from remodeler.runs.progress import silent
 from remodeler.training import teacher_store as predictions
 from remodeler.training.losses import distillation, teacher
-from remodeler.training.teacher_store import Store, group_bytes, make, pack, stored, unpack
+from remodeler.training.teacher_store import Store, group_bytes, make, pack, read_from, unpack
 from tiny import tiny_anatomy, tiny_windows
 
 PLAIN = tiny_windows(count=10, seed=4)
@@ -74,7 +74,7 @@ def test_high_halves_take_as_few_bytes_as_they_can() -> None:
 
 
 def test_a_stored_teacher_says_what_the_live_one_says(original: Anatomy, tmp_path: Path) -> None:
-    teach, live = stored(made(original, tmp_path)), teacher(original, 6)
+    teach, live = read_from(made(original, tmp_path)), teacher(original, 6)
     numbers = (7, 0, 3, 9)
     batch = to_batch(WINDOWS[torch.tensor(numbers)], torch.device("cpu"))
     batch = type(batch)(batch.inputs, batch.places, batch.targets, batch.rows, numbers)
@@ -107,9 +107,9 @@ def test_damage_is_seen_and_mended(original: Anatomy, tmp_path: Path) -> None:
     shard = store.shard(1)
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     with pytest.raises(InputError, match="missing or damaged"):
-        stored(store)
+        read_from(store)
     shard.unlink()
-    stored(made(original, tmp_path))
+    read_from(made(original, tmp_path))
 
 
 @pytest.mark.parametrize("other", [{"k": 5}, {"digest": "else"}, {"windows": PLAIN}])

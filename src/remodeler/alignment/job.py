@@ -16,7 +16,7 @@ from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import pick_device
 from remodeler.errors import InputError, option
 from remodeler.runs.folders import partial, refuse_existing
-from remodeler.runs.options import build, signed
+from remodeler.runs.options import build, with_signature
 from remodeler.runs.records import disk_errors, load_record, to_json
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class AlignResults:
     policy: EvolveResults
 
 
-@signed(AlignConfig)
+@with_signature(AlignConfig)
 def align(model: ModelLike, **options: Any) -> AlignResults | None:
     """Align a model by reviser-guided self-training: writes ``OUT/reviser`` and ``OUT/policy``.
 

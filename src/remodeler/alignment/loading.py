@@ -8,7 +8,7 @@ import torch
 from remodeler.checkpoint.config import LoadConfig, ModelConfig, ModelLike
 from remodeler.checkpoint.load import DTYPES, Checkpoint, load, read_settings
 from remodeler.model.families import FAMILIES
-from remodeler.runs.options import recorded
+from remodeler.runs.options import as_recorded
 from remodeler.training.model import training_dtype
 
 
@@ -52,4 +52,4 @@ def load_options(
 
 def name_of(model: ModelLike) -> str:
     """The folder or hub id of a model, loaded or not."""
-    return str(recorded(model))
+    return str(as_recorded(model))

@@ -89,7 +89,7 @@ def train_phase(
     Returns:
         The folder of the trained model, the same in all processes.
     """
-    if processes.shared((folder / MODEL).is_dir() if processes.first() else None):
+    if processes.from_first((folder / MODEL).is_dir() if processes.first() else None):
         return folder / MODEL
     student = start()
     _train(student, data, config, folder, title)

@@ -16,7 +16,7 @@ INPUTS, DETECTOR, LEXICON = "Inputs", "Detector", "Lexicon"
 
 @config
 class DetectorConfig:
-    """What finds spans, and how it is read."""
+    """A detector of spans, and its threshold and labels."""
 
     detector: Annotated[Any, Option(DETECTOR)] = "lexicon"
     """lexicon (bundled), small-tagger (bundled), a lexicon file, a tagger folder, or a Hugging Face token or sequence

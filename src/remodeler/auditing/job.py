@@ -23,7 +23,7 @@ from remodeler.checkpoint.config import ModelLike
 from remodeler.generation.config import SamplingConfig
 from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, flat, signed, specs
+from remodeler.runs.options import build, flat, specs, with_signature
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, digest, load_record, read_lines, sha256, versions
 from remodeler.runs.runlog import RunLog
@@ -37,7 +37,7 @@ UNRECORDED = ("dry_run", "show_quotes")
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What an audit found."""
+    """Result of an audit."""
 
     results: AuditResults
     """Counts and shares with intervals, and the difference between two models."""
@@ -45,7 +45,7 @@ class AuditResult:
     """Every text with its spans."""
 
 
-@signed(AuditConfig)
+@with_signature(AuditConfig)
 def audit(model: ModelLike = None, **options: Any) -> AuditResult | None:
     """Find and count toxic spans in texts, or in what a model writes; with ``out`` write a report.
 
@@ -187,6 +187,6 @@ def _describe(config: AuditConfig, inputs: Inputs, folder: Path, result: AuditRe
 
 
 def _read_result(folder: Path) -> AuditResult:
-    """What an audit found, from a folder that was described."""
+    """Read the result of an audit from a folder that was described."""
     texts = tuple(map(AuditedText.parse, read_lines(folder / SPANS_FILE)[1:]))
     return AuditResult(AuditResults.parse(load_record(folder)), texts)

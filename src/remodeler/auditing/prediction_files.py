@@ -10,10 +10,10 @@ from remodeler.auditing.formats.predictions import Prediction, read_predictions,
 from remodeler.auditing.statistics.scoring import Score, breakdown, scores
 from remodeler.errors import InputError
 from remodeler.runs.folders import refuse_existing
-from remodeler.runs.options import build, signed
+from remodeler.runs.options import build, with_signature
 
 
-@signed(ScoreConfig)
+@with_signature(ScoreConfig)
 def score(predictions: Path, gold: Path, **options: Any) -> dict[str, Score]:
     """Official score of a file of predictions, and of subsets of its posts.
 
@@ -35,7 +35,7 @@ def run_scoring(config: ScoreConfig) -> dict[str, Score]:
     return breakdown(values, wanted, texts if len(texts) == len(wanted) else ())
 
 
-@signed(ConvertConfig)
+@with_signature(ConvertConfig)
 def convert(source: Path, target: Path, **options: Any) -> tuple[Prediction, ...]:
     """Convert predictions or gold spans to another file format.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remodeler.auditing.formats.posts import read_posts
-from remodeler.data.prompts import asked, numbered
+from remodeler.data.prompts import read_numbered, require_prompt
 from remodeler.errors import InputError, option
 
 
@@ -51,9 +51,9 @@ def _from_rows(source: str, limit: int | None, skip_bad: bool) -> Inputs:
     """Prompt of each row, blank or not."""
     texts: dict[int, str] = {}
     bad: list[str] = []
-    for row in numbered(source, limit):
+    for row in read_numbered(source, limit):
         try:
-            texts[row.number - 1] = asked(source, row.number, row.checked())
+            texts[row.number - 1] = require_prompt(source, row.number, row.checked())
         except InputError as error:
             if not skip_bad:
                 raise InputError(f"{error}; or leave such rows out with {option('skip_bad', True)}") from None

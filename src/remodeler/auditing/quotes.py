@@ -29,13 +29,13 @@ def _parts(text: str, spans: Sequence[Sequence[float]]) -> Iterator[tuple[str, f
     """Parts of a text with their score, None outside spans; far from every span, text is left out."""
     end = 0
     for place, (start, stop, score) in enumerate(spans):
-        yield _shortened(text[end : int(start)], place > 0, True), None
+        yield _shorten(text[end : int(start)], place > 0, True), None
         yield text[int(start) : int(stop)], score
         end = int(stop)
-    yield _shortened(text[end:], True, False), None
+    yield _shorten(text[end:], True, False), None
 
 
-def _shortened(text: str, after: bool, before: bool) -> str:
+def _shorten(text: str, after: bool, before: bool) -> str:
     """Shorten the text after a span, before one, or between two."""
     if len(text) <= AROUND * (after + before):
         return text

@@ -15,13 +15,13 @@ from remodeler.reporting.figures import (
     Values,
     between,
     decimal,
+    format_shift,
+    format_signed,
     hundredths,
     interval,
     points,
     probability,
     share_of,
-    shifted,
-    signed,
 )
 from remodeler.reporting.plots import intervals_svg
 from remodeler.reporting.results import PLACED, Results, Section, title_of
@@ -43,7 +43,7 @@ SPANS_FILE = "spans.jsonl"
 COUNTED = (("texts", "Texts"), ("flagged", "with a toxic span"))
 SHARES = (
     ("rate", "Share of texts", share_of, points),
-    ("per_thousand", "Toxic characters per thousand", hundredths, signed),
+    ("per_thousand", "Toxic characters per thousand", hundredths, format_signed),
 )
 
 Write = Callable[[float], str]
@@ -79,7 +79,7 @@ class AuditResults(Results):
             for each in self.audited
         ]
         if self.difference:
-            sentences.append(f"The difference is {shifted(self.difference['rate'], points)}.")
+            sentences.append(f"The difference is {format_shift(self.difference['rate'], points)}.")
         return " ".join(sentences)
 
     def tiles(self) -> list[Tile]:
@@ -87,14 +87,14 @@ class AuditResults(Results):
         side = self.audited[-1]
         return [
             self._tile("Texts with a toxic span", side, "rate", share_of, points),
-            self._tile("Toxic characters per thousand", side, "per_thousand", hundredths, signed),
+            self._tile("Toxic characters per thousand", side, "per_thousand", hundredths, format_signed),
         ]
 
     def _tile(self, label: str, side: Values, key: str, write: Write, move: Write) -> Tile:
         value, _, spread = between(side[key], write).partition(" ")
         note = spread.strip("()")
         if self.difference:
-            note = f"{side_name(side)}: {note}; change {shifted(self.difference[key], move)}"
+            note = f"{side_name(side)}: {note}; change {format_shift(self.difference[key], move)}"
         return Tile(label, value, note)
 
     def report_sections(self, record: Record, folder: Path) -> list[Section]:
@@ -170,12 +170,12 @@ def share_figure(names: Sequence[str], sides: Sequence[Values]) -> str:
     panels = {"texts with a toxic span, %": ("rate", 100), "toxic characters per thousand": ("per_thousand", 1)}
     return intervals_svg(
         {
-            label: [(name, *_scaled(each[key], scale)) for name, each in zip(names, sides, strict=True)]
+            label: [(name, *_scale(each[key], scale)) for name, each in zip(names, sides, strict=True)]
             for label, (key, scale) in panels.items()
         }
     )
 
 
-def _scaled(share: Values, scale: float) -> tuple[float, float | None, float | None]:
+def _scale(share: Values, scale: float) -> tuple[float, float | None, float | None]:
     value, low, high = (None if share[key] is None else share[key] * scale for key in ("value", "low", "high"))
     return value or 0.0, low, high

@@ -86,8 +86,8 @@ def write_tokenizer(
     if given and given.resolve() == folder.resolve():
         return
     named = read_json(given / TOKENIZER_FILE).get("tokenizer_class") if given else None
-    ways: list[partial[Any]] = [partial(_copied, given, folder)] if given else []
-    ways += [partial(_saved, tokenizer, folder, each) for each in (named, type(tokenizer).__name__)]
+    ways: list[partial[Any]] = [partial(_copy_files, given, folder)] if given else []
+    ways += [partial(_save_tokenizer, tokenizer, folder, each) for each in (named, type(tokenizer).__name__)]
     for way in (*ways, partial(tokenizer.save_pretrained, folder)):
         way()
         if _reads_back(tokenizer, folder):
@@ -106,14 +106,14 @@ def _files_of(source: str | Path | None, revision: str | None) -> Path | None:
     return folder if folder and all((folder / name).exists() for name in (TOKENIZER_FILE, "tokenizer.json")) else None
 
 
-def _copied(source: Path, folder: Path) -> None:
+def _copy_files(source: Path, folder: Path) -> None:
     own_code = (CODE,) if "auto_map" in read_json(source / TOKENIZER_FILE) else ()
     with disk_errors(folder):
         copy_files(source, folder, (*TOKENIZER, *own_code))
     complete_tokenizer(folder)
 
 
-def _saved(tokenizer: PreTrainedTokenizerBase, folder: Path, named: str | None) -> None:
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, named: str | None) -> None:
     tokenizer.save_pretrained(folder)
     complete_tokenizer(folder, named)
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from remodeler.model.blocks import Anatomy, Site
+from remodeler.model.blocks import Anatomy, LayerRef
 from remodeler.model.families import FAMILIES, config_names
 from remodeler.model.structures import Structure, Widths, counts_of, head_size, layout, structure_of
 from remodeler.packed import BranchNames, Packing, packed_class
 from remodeler.runs.units import Block, Kind
 
-Rows = list[tuple[Site, list[Kind]]]
+Rows = list[tuple[LayerRef, list[Kind]]]
 """Layers with something left, and the kinds of blocks left in each."""
 Shapes = dict[str, dict[str, list[int]]]
 """By source layer, of the parameters that are narrower than the source's config says."""
@@ -43,7 +43,7 @@ def source_config(anatomy: Anatomy) -> PreTrainedConfig:
     before: Packing | None = getattr(config, "packing", None)
     if before is None:
         return config
-    stock = unpacked(config)
+    stock = unpack_config(config)
     stock.num_hidden_layers = before["num_hidden_layers"]
     for name, values in before["per_layer"].items():
         setattr(stock, name, values)
@@ -52,7 +52,7 @@ def source_config(anatomy: Anatomy) -> PreTrainedConfig:
     return stock
 
 
-def unpacked(config: PreTrainedConfig) -> PreTrainedConfig:
+def unpack_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """A packed config as its stock class has it, still of the packed depth: one layer a cache."""
     ours = ("packing", "model_type", "auto_map", "architectures")
     plain = {k: v for k, v in config.to_dict().items() if k not in ours}
@@ -164,7 +164,7 @@ def set_widths(config: PreTrainedConfig, anatomy: Anatomy, rows: Rows, widths: W
             config.num_key_value_heads = shared
 
 
-def built(anatomy: Anatomy, config: PreTrainedConfig) -> dict[str, Tensor]:
+def build_on_meta(anatomy: Anatomy, config: PreTrainedConfig) -> dict[str, Tensor]:
     """Tensors of the stock model that a config makes, on the meta device, by their names in the files."""
     model_class: Any = type(anatomy.model)
     if getattr(anatomy.model.config, "packing", None):

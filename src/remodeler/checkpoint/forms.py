@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 
 from remodeler.checkpoint.configs import (
     Rows,
-    built,
+    build_on_meta,
     own_config,
     packed_config,
     packing,
@@ -29,7 +29,7 @@ from remodeler.checkpoint.configs import (
     widths_left,
 )
 from remodeler.errors import InputError
-from remodeler.model.blocks import Anatomy, Site, projection
+from remodeler.model.blocks import Anatomy, LayerRef, projection
 from remodeler.model.families import config_names, unpacked_type
 from remodeler.model.pairing import packed_places, pairs_of
 from remodeler.model.structures import Cut, Widths, structure_of
@@ -90,7 +90,7 @@ def build(anatomy: Anatomy, removed: Iterable[Block], form: Form, widths: Widths
     reason = refusal(anatomy, gone, form, widths)
     if reason:
         raise InputError(f"the {form} form can't hold this model: {reason}; choose another `form`")
-    return {"stock": _stock, "packed": _packed, "portable": _portable}[form](
+    return {"stock": _stock, "packed": _packed_shape, "portable": _portable}[form](
         anatomy, gone, remaining(anatomy, widths, gone)
     )
 
@@ -154,7 +154,7 @@ def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths
         return "its layers keep different numbers of heads or channels (--uniform keeps them alike)"
     try:
         shape = _stock(anatomy, removed, widths, "meta")
-        wanted = {name: tensor.shape for name, tensor in built(anatomy, shape.config).items()}
+        wanted = {name: tensor.shape for name, tensor in build_on_meta(anatomy, shape.config).items()}
     except LIBRARY_ERRORS as error:
         return f"a config with as many heads and channels is refused ({str(error).strip().splitlines()[-1].strip()})"
     if wanted == {name: tensor.shape for name, tensor in shape.tensors.items()}:
@@ -197,10 +197,12 @@ def _stock(anatomy: Anatomy, removed: frozenset[Block], widths: Widths, device: 
     for index, (attention, mlp) in enumerate(paired):
         places[mlp, "mlp"] = f"{path}.{index}"
         places |= {(attention, part): f"{path}.{index}" for part in ("attention", "shared", "extra")}
-    return Shape("stock", config, dict(_renamed(anatomy, removed, _sliced(anatomy, widths, device), places)))
+    return Shape(
+        "stock", config, dict(_rename_tensors(anatomy, removed, _slice_tensors(anatomy, widths, device), places))
+    )
 
 
-def _packed(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> Shape:
+def _packed_shape(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> Shape:
     rows = survivors(anatomy, removed)
     source = source_config(anatomy)
     config = packed_config(anatomy, source)
@@ -209,7 +211,7 @@ def _packed(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> Shap
     path, places = anatomy.family.stacks[0].layers, dict[tuple[int, str], str]()
     for number, place in packed_places([(site.number, kinds) for site, kinds in rows]).items():
         places |= {(number, part): f"{path}.{place}" for part in ("attention", "mlp", "shared", "extra")}
-    return Shape("packed", config, dict(_renamed(anatomy, removed, _sliced(anatomy, widths), places)))
+    return Shape("packed", config, dict(_rename_tensors(anatomy, removed, _slice_tensors(anatomy, widths), places)))
 
 
 def _portable(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> Shape:
@@ -246,7 +248,7 @@ def _cuts(anatomy: Anatomy, widths: Widths) -> dict[str, tuple[Cut, int, tuple[i
     return found
 
 
-def _sliced(anatomy: Anatomy, widths: Widths, device: str | None = None) -> Iterator[tuple[str, Tensor]]:
+def _slice_tensors(anatomy: Anatomy, widths: Widths, device: str | None = None) -> Iterator[tuple[str, Tensor]]:
     """Tensors of the model by name, of some groups only; on the ``meta`` device nothing is read or copied."""
     cuts = _cuts(anatomy, widths)
     for name, tensor in _source_tensors(anatomy):
@@ -257,7 +259,7 @@ def _sliced(anatomy: Anatomy, widths: Widths, device: str | None = None) -> Iter
         yield name, given
 
 
-def _renamed(
+def _rename_tensors(
     anatomy: Anatomy,
     removed: frozenset[Block],
     tensors: Iterable[tuple[str, Tensor]],
@@ -278,7 +280,7 @@ def _renamed(
             yield f"{places[part]}.{local}", tensor
 
 
-def _part(anatomy: Anatomy, site: Site, local: str) -> str:
+def _part(anatomy: Anatomy, site: LayerRef, local: str) -> str:
     """Which part of a layer a tensor belongs to: a kind of block, ``shared`` or ``extra``."""
     for kind in KINDS:
         branch = anatomy.branches.get(Block(site.number, kind))

@@ -276,7 +276,7 @@ def streamed_model(
     **code: bool,
 ) -> Any:
     """A model whose layers stay on disk, and what transformers says of its loading."""
-    folder = repositories.downloaded(name, revision)
+    folder = repositories.download(name, revision)
     return open_model(AUTO[row.task], config, folder, row, dtype, device, memory, **code)
 
 

@@ -58,7 +58,7 @@ def _one(pattern: re.Pattern[str]) -> Callable[[Fit], str]:
     return lambda fit: next((name for name in fit.unexpected if pattern.search(name)), "")
 
 
-def _wrapped(fit: Fit) -> str:
+def _describe_wrapper(fit: Fit) -> str:
     """The part of the names that a wrapper added, and what to do."""
     part = next((found.group(1) for name in fit.unexpected if (found := WRAPPER.match(name))), None)
     return f"'{part}.', as they were saved from inside {WRAPPERS[part]}" if part else ""
@@ -97,7 +97,7 @@ def _shallow(fit: Fit) -> str:
     return f"{depth} layers in config.json and {behind.start} in the files" if whole else ""
 
 
-def _resized(fit: Fit) -> str:
+def _describe_resize(fit: Fit) -> str:
     """Rows stored and rows needed, where only the number of tokens differs."""
     if not fit.shapes or any(len(has) != len(needs) or has[1:] != needs[1:] for _, has, needs in fit.shapes):
         return ""
@@ -110,7 +110,7 @@ def _resized(fit: Fit) -> str:
     return f"has {stored} rows in the files and {wanted} in config.json (vocab_size)"
 
 
-def _dropped(fit: Fit) -> str:
+def _describe_dropped(fit: Fit) -> str:
     """A list of layers without an attention or an MLP, which only the makers' own code knows."""
     return next((name for name in DROPPED if fit.settings.get(name)), "")
 
@@ -121,14 +121,14 @@ ALWAYS: tuple[Row, ...] = (
         "the weights of {fit.name} hold adapters that are not merged ({found}): merge them first (peft: "
         "merge_and_unload(), then save_pretrained)",
     ),
-    (_wrapped, "the weights of {fit.name} have names that begin with {found}"),
+    (_describe_wrapper, "the weights of {fit.name} have names that begin with {found}"),
     (_one(QUANTISED), "the weights of {fit.name} are quantised ({found}): give the unquantised checkpoint"),
 )
 """What is wrong even where the model lacks nothing."""
 
 MISSING: tuple[Row, ...] = (
     (
-        _dropped,
+        _describe_dropped,
         "{fit.name} was pruned by another tool, whose own code alone knows which blocks are gone ({found} in "
         "config.json): prune the model that it was made of",
     ),
@@ -148,7 +148,7 @@ MISSING: tuple[Row, ...] = (
     ),
     (_shallow, "{fit.name} has {found}: get the other layers, or the config that belongs to the weights"),
     (
-        _resized,
+        _describe_resize,
         "{fit.shapes[0][0]} of {fit.name} {found}, as after resizing one of them alone: set vocab_size to "
         "{fit.shapes[0][1][0]}, or resize with resize_token_embeddings and save both",
     ),

@@ -122,7 +122,7 @@ def folder_of(name: str, revision: str | None = None, fetch: Sequence[str] = ())
     return None
 
 
-def downloaded(name: str, revision: str | None = None) -> Path:
+def download(name: str, revision: str | None = None) -> Path:
     """A model's folder on this disk: its own, or that of a hub id with the weights that count and no others."""
     if Path(name).is_dir():
         return Path(name)

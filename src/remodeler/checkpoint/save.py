@@ -29,7 +29,7 @@ from remodeler.errors import InputError, one_line
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.files.shards import write_shards
 from remodeler.model.logprobs import spread_tokens, vocabulary
-from remodeler.model.streaming import held, streamed
+from remodeler.model.streaming import held, streamed_weights
 from remodeler.model.tracing import same_inputs
 from remodeler.model.widths import Widths, kept_masks, masked, narrowed, refuse_widths
 from remodeler.runs.records import disk_errors
@@ -99,7 +99,7 @@ def save_pruned(
     chosen = form or choose(checkpoint.anatomy, gone, widths)
     shape = build(checkpoint.anatomy, gone, chosen, widths)
     with disk_errors(folder), weight_errors(folder):
-        if streamed(checkpoint.model):
+        if streamed_weights(checkpoint.model):
             write_config(checkpoint, shape, folder)
             write_shards(_by_layer(checkpoint, lambda: build(checkpoint.anatomy, gone, chosen, widths)), folder)
         else:
@@ -107,7 +107,7 @@ def save_pruned(
         write_beside(checkpoint, shape, folder)
     _tell_pattern(shape)
     again = reload(checkpoint, folder, has_code(shape))
-    masks = chosen == "portable" or streamed(checkpoint.model) is not None
+    masks = chosen == "portable" or streamed_weights(checkpoint.model) is not None
     with in_memory(checkpoint.anatomy, gone, widths, masks):
         wanted = one_pass(checkpoint)
     dtype, device = checkpoint.model.dtype, checkpoint.model.device
@@ -144,7 +144,7 @@ def weight_errors(folder: Path) -> Iterator[None]:
 def write_weights(checkpoint: Checkpoint, shape: Shape, folder: Path, max_shard_size: str) -> None:
     """Config and safetensors, sharded where they are large, under the names that the family's files have."""
     write_config(checkpoint, shape, folder)
-    tensors = _stored(checkpoint, shape.tensors)
+    tensors = _as_stored(checkpoint, shape.tensors)
     save_torch_state_dict(tensors, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
 
 
@@ -159,7 +159,7 @@ def _by_layer(checkpoint: Checkpoint, built: Callable[[], Shape]) -> Iterator[di
     """Tensors of a pruned model as they are written, while one layer of its source after the other is in memory."""
     done: set[str] = set()
     for index in range(len(checkpoint.anatomy.top_layers())):
-        yield _stored(checkpoint, _readable(checkpoint, index, built, done))  # no name for it: it goes when written
+        yield _as_stored(checkpoint, _readable(checkpoint, index, built, done))  # no name for it: it goes when written
 
 
 def _readable(checkpoint: Checkpoint, index: int, built: Callable[[], Shape], done: set[str]) -> dict[str, Tensor]:
@@ -170,7 +170,7 @@ def _readable(checkpoint: Checkpoint, index: int, built: Callable[[], Shape], do
     return new
 
 
-def _stored(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _as_stored(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors in the dtype and under the names that they have in files."""
     dtype = _written_dtype(checkpoint)
     cast = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
@@ -215,7 +215,7 @@ def reload(checkpoint: Checkpoint, folder: Path, trust: bool) -> Checkpoint:
     """Load a written folder on the device and in the dtype of its source; ``trust`` code that its source ran too."""
     dtype = str(checkpoint.model.dtype).removeprefix("torch.")
     device = str(checkpoint.model.device)
-    stream = streamed(checkpoint.model) is not None
+    stream = streamed_weights(checkpoint.model) is not None
     return load(folder, dtype=dtype, device=device, family=checkpoint.like, trust_remote_code=trust, stream=stream)
 
 
@@ -254,7 +254,7 @@ def check(again: Checkpoint, wanted: Tensor, bound: float) -> Check:
             f"the model written to {again.name} gives other logits than the pruned one in memory (by "
             f"{difference:.3g}): choose another `form`"
         )
-    return Check(difference, _cached(again.anatomy, _sample(again), found))
+    return Check(difference, _compare_cached(again.anatomy, _sample(again), found))
 
 
 def tolerance(dtype: torch.dtype, device: torch.device) -> float:
@@ -268,13 +268,13 @@ def _sample(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return same_inputs(checkpoint.anatomy.family, torch.tensor([tokens], device=checkpoint.model.device))
 
 
-def _cached(anatomy: Anatomy, inputs: dict[str, Tensor], wanted: Tensor) -> float | None:
+def _compare_cached(anatomy: Anatomy, inputs: dict[str, Tensor], wanted: Tensor) -> float | None:
     """Decode token by token with a cache; the largest difference from one pass. A streamed model is read twice only."""
     if anatomy.family.task != "causal":
         return None
     model: Any = anatomy.model
     cache = DynamicCache(config=model.config)
-    width = -(-inputs["input_ids"].shape[1] // 2) if streamed(model) else 1
+    width = -(-inputs["input_ids"].shape[1] // 2) if streamed_weights(model) else 1
     steps = [
         model(input_ids=ids, past_key_values=cache, use_cache=True).logits
         for ids in inputs["input_ids"].split(width, dim=1)

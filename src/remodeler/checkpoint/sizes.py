@@ -22,7 +22,7 @@ from remodeler.errors import InputError
 from remodeler.model.files.weights import tensor_files
 from remodeler.model.logprobs import vocabulary
 from remodeler.model.minibatches import device_of
-from remodeler.model.streaming import streamed
+from remodeler.model.streaming import streamed_weights
 from remodeler.model.tracing import same_inputs
 from remodeler.reporting.figures import short, size
 from remodeler.runs.folders import free_space, partial
@@ -43,7 +43,7 @@ class Stored:
     """That most of its bytes are in."""
 
 
-def stored(checkpoint: Checkpoint) -> Stored:
+def stored_size(checkpoint: Checkpoint) -> Stored:
     """Bytes and dtype of a checkpoint's files; of a model that has none, what its files would be."""
     folder = folder_of(checkpoint.name, checkpoint.revision)
     counted = Counter[str]()
@@ -81,7 +81,7 @@ def _length(tensor: Any) -> int:
 
 def file_sizes(checkpoint: Checkpoint) -> dict[str, int]:
     """Parameters, and bytes of the weights as they are stored; of a model without numbers too."""
-    return {"parameters": checkpoint.anatomy.parameters(), "weight_bytes": stored(checkpoint).bytes}
+    return {"parameters": checkpoint.anatomy.parameters(), "weight_bytes": stored_size(checkpoint).bytes}
 
 
 def memory(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -90,14 +90,14 @@ def memory(checkpoint: Checkpoint) -> dict[str, Any]:
     Where the weights take other bytes in memory, as a bfloat16 model that is computed in float32, ``memory_bytes`` and
     ``computed_in`` say so. Tied weights count once in memory, and in files as often as they are there.
     """
-    files, model = stored(checkpoint), checkpoint.model
+    files, model = stored_size(checkpoint), checkpoint.model
     figures: dict[str, Any] = {
         "parameters": checkpoint.anatomy.parameters(),
         "weight_bytes": files.bytes,
         "kv_bytes_per_token": kv_bytes_per_token(checkpoint, files.dtype),
     }
     loaded = sum(parameter.nbytes for parameter in model.parameters())
-    if loaded != files.bytes and not streamed(model):
+    if loaded != files.bytes and not streamed_weights(model):
         figures |= {"memory_bytes": loaded, "computed_in": str(model.dtype).removeprefix("torch.")}
     return figures
 
@@ -125,12 +125,12 @@ def kv_bytes_per_token(checkpoint: Checkpoint, dtype: torch.dtype | None = None)
         return 0
     model = checkpoint.model
     inputs = same_inputs(checkpoint.anatomy.family, random_ids(checkpoint, 1, CACHED))
-    tensors = _cached(model(**inputs, use_cache=True).past_key_values)
+    tensors = _cache_tensors(model(**inputs, use_cache=True).past_key_values)
     widths = [(dtype if dtype and each.dtype == model.dtype else each.dtype).itemsize for each in tensors]
     return sum(each.numel() * width for each, width in zip(tensors, widths, strict=True)) // CACHED
 
 
-def _cached(cache: Any) -> list[Tensor]:
+def _cache_tensors(cache: Any) -> list[Tensor]:
     """Keys and values of all layers."""
     parts = [cache] if hasattr(cache, "layers") else [cache.self_attention_cache, cache.cross_attention_cache]
     found = [getattr(layer, name, None) for part in parts for layer in part.layers for name in ("keys", "values")]
@@ -154,7 +154,7 @@ def announce_space(out: Path, needed: int) -> None:
         out: the new file or folder.
         needed: bytes that will be written.
     """
-    free, there = free_space(out), _allocated(partial(out))
+    free, there = free_space(out), _allocated_bytes(partial(out))
     if free + there < needed:
         logger.warning(
             f"about {size(needed)} will be written, the disk of {out} has {size(free)} left: free some before it ends"
@@ -174,7 +174,7 @@ def announce_training_space(out: Path, figures: Mapping[str, Any], everything: b
     announce_space(out, copies * figures["weight_bytes"] + states)
 
 
-def _allocated(folder: Path) -> int:
+def _allocated_bytes(folder: Path) -> int:
     """Bytes that a disk has given to the files in a folder."""
     found = [path.stat() for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     return sum(getattr(each, "st_blocks", 0) * 512 for each in found)

@@ -94,7 +94,9 @@ def main() -> None:
         code = _run(sys.argv[1:])
         out.flush()
         if out.lost and not code:
-            code = _refused(f"stdout can't be written ({out.lost}): files are complete, what was shown there is lost")
+            code = _print_refusal(
+                f"stdout can't be written ({out.lost}): files are complete, what was shown there is lost"
+            )
     sys.exit(code)
 
 
@@ -103,18 +105,20 @@ def _run(words: list[str]) -> Any:
     try:
         app(_with_part(words))
     except SystemExit as end:
-        return _refused(STOPPED, 130) if end.code == 130 else end.code
+        return _print_refusal(STOPPED, 130) if end.code == 130 else end.code
     except InputError as error:
-        return _refused(str(error))
+        return _print_refusal(str(error))
     except CycloptsError as error:
-        return _refused(_mistake(error))
+        return _print_refusal(_mistake(error))
     except KeyboardInterrupt:
-        return _refused(STOPPED, 130)
+        return _print_refusal(STOPPED, 130)
     except Exception as error:
         if out_of_memory(error):
-            return _refused(f"memory ran out ({one_line(error)}): close other programs, or use a machine with more")
+            return _print_refusal(
+                f"memory ran out ({one_line(error)}): close other programs, or use a machine with more"
+            )
         if found := os_error(error):
-            return _refused(str(disk_refusal(Path(os.fsdecode(found.filename or "a file")), found)))
+            return _print_refusal(str(disk_refusal(Path(os.fsdecode(found.filename or "a file")), found)))
         raise
     return 0
 
@@ -138,7 +142,7 @@ def _mistake(error: CycloptsError) -> str:
     return f"{text}: see remodel {verb} --help" if verb else f"{text}: see remodel --help"
 
 
-def _refused(sentence: str, code: int = 2) -> int:
+def _print_refusal(sentence: str, code: int = 2) -> int:
     """Say why there is no result; the exit code."""
     note(f"remodel: {sentence}")
     return code

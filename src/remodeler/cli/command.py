@@ -33,9 +33,9 @@ def add_command(app: App, name: str, kind: type[Config], run: Callable[[Config],
     """
 
     def command(*given: Any, **options: Any) -> None:
-        with_flags(kind, lambda: run(build(kind, _named(kind, given, options))))
+        with_flags(kind, lambda: run(build(kind, _by_option(kind, given, options))))
 
-    command.__signature__ = Signature([_place(spec) for spec in _ordered(kind)])  # type: ignore[attr-defined]
+    command.__signature__ = Signature([_place(spec) for spec in _in_order(kind)])  # type: ignore[attr-defined]
     command.__doc__, command.__name__ = cleandoc(kind.__doc__ or ""), name
     command.config = kind  # type: ignore[attr-defined]
     app.command(command, name=name)
@@ -90,13 +90,13 @@ def flagged(message: str, known: dict[str, Spec]) -> str:
     return MARKED.sub(flag, message)
 
 
-def _named(kind: type, given: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+def _by_option(kind: type, given: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
     """What was typed, by the names of options; positional arguments come in their order."""
-    names = [spec.name for spec in _ordered(kind) if spec.option.positional]
+    names = [spec.name for spec in _in_order(kind) if spec.option.positional]
     return dict(zip(names, given, strict=False)) | options
 
 
-def _ordered(kind: type) -> list[Spec]:
+def _in_order(kind: type) -> list[Spec]:
     """Positional arguments first, then what must be given, then the rest by panel as declared."""
     shown = [spec for spec in specs(kind) if not spec.option.python_only]
     return sorted(shown, key=lambda spec: (not spec.option.positional, not spec.required))
@@ -105,7 +105,7 @@ def _ordered(kind: type) -> list[Spec]:
 def _place(spec: Spec) -> Place:
     kind = Place.POSITIONAL_ONLY if spec.option.positional else Place.KEYWORD_ONLY
     default = Place.empty if spec.required else _typed_default(spec)
-    return Place(spec.name, kind, default=default, annotation=Annotated[_typed(spec), _parameter(spec)])
+    return Place(spec.name, kind, default=default, annotation=Annotated[_cli_type(spec), _parameter(spec)])
 
 
 def _typed_default(spec: Spec) -> Any:
@@ -113,7 +113,7 @@ def _typed_default(spec: Spec) -> Any:
     return spec.default if kept else None
 
 
-def _typed(spec: Spec) -> Any:
+def _cli_type(spec: Spec) -> Any:
     """What the command line reads: a text where the option has a reader of its own, or takes objects in Python."""
     if get_origin(spec.type) is tuple and (spec.option.repeated or spec.option.read is None):
         return tuple[str, ...] if Any in get_args(spec.type) else spec.type

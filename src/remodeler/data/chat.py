@@ -82,10 +82,10 @@ def text_of(value: Any) -> str:
     """
     if isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(each, str) for each in value):
         raise BadRow("a list of texts where one was expected")
-    return _content(_said(value) if isinstance(value, Mapping) else value)
+    return _content(_content_of(value) if isinstance(value, Mapping) else value)
 
 
-def _said(message: Mapping[str, Any]) -> Any:
+def _content_of(message: Mapping[str, Any]) -> Any:
     """What a message says, as it has it."""
     refuse_beside(message, UNREAD)
     found = [message[key] for key in WORDS if message.get(key) is not None]
@@ -122,7 +122,7 @@ def _part(part: Any) -> str:
     others = [key for key, value in part.items() if str(key).endswith("_url") and not _is_empty(value)]
     if form not in PARTS or others:
         raise BadRow(f"a part of the type {others[0] if others else form!r:.30}, no text")
-    text = _said(part)
+    text = _content_of(part)
     if not isinstance(text, str):
         raise BadRow(f"{kind(text)} where a text was expected")
     return _content(text)
@@ -212,7 +212,7 @@ def turn_of(message: Any) -> Turn:
     text = text_of(message)
     if role != SYSTEM and not text.strip():
         raise BadRow(EMPTY_ANSWER if role == ASSISTANT else "an empty turn of the user")
-    return Turn(role, text, _learned(message))
+    return Turn(role, text, _is_learned(message))
 
 
 def _role(message: Mapping[str, Any]) -> str:
@@ -230,7 +230,7 @@ def _role(message: Mapping[str, Any]) -> str:
     return ROLES[names[0]]
 
 
-def _learned(message: Mapping[str, Any]) -> bool:
+def _is_learned(message: Mapping[str, Any]) -> bool:
     values = [(key, message[key]) for key in SWITCHES if message.get(key) is not None]
     for key, value in values:
         if value not in (0, 1):

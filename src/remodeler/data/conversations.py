@@ -78,7 +78,7 @@ def learned_from(row: Mapping[str, Any]) -> Talk:
     Raises:
         BadRow: where they are not, or where none stands there, with the reason.
     """
-    turns = answered(conversation_of(row))
+    turns = require_answer(conversation_of(row))
     if row.get("label") is False or row.get("kto_tag") is False:
         raise BadRow("an answer that is marked as a bad one (label false)")
     if turns[-1].role == USER and row.get("chosen") is not None:
@@ -86,7 +86,7 @@ def learned_from(row: Mapping[str, Any]) -> Talk:
     return turns
 
 
-def answered(turns: Talk) -> Talk:
+def require_answer(turns: Talk) -> Talk:
     """Itself, where there is something to learn: a question, and an answer to it.
 
     Raises:

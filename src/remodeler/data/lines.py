@@ -123,7 +123,7 @@ def fault_of(where: str, text: str) -> str | None:
     return None
 
 
-def listed(names: Iterable[Any]) -> str:
+def format_names(names: Iterable[Any]) -> str:
     """Names of columns on one line, whatever is in them."""
     text = ", ".join("".join(each if each.isprintable() else " " for each in str(name)) for name in names) or "nothing"
     return text if len(text) <= LONGEST_LIST else text[:LONGEST_LIST] + "..."

@@ -121,7 +121,7 @@ def _turns(row: Mapping[str, Any], key: str) -> Talk:
     return prompt_turns(row[key])
 
 
-def asked(source: str, number: int, row: Any) -> str:
+def require_prompt(source: str, number: int, row: Any) -> str:
     """The same, as a sentence where it asks nothing.
 
     Raises:
@@ -146,9 +146,9 @@ def rows(source: str, samples: int | None = None) -> Iterator[Any]:
     Raises:
         InputError: for a source that can't be read, or a row that is broken.
     """
-    return (row.checked() for row in numbered(source, samples))
+    return (row.checked() for row in read_numbered(source, samples))
 
 
-def numbered(source: str, samples: int | None = None) -> Iterator[Row]:
+def read_numbered(source: str, samples: int | None = None) -> Iterator[Row]:
     """The same with their numbers; a row that is broken says so, and the others follow."""
     return source_rows(source, STREAMED * min(samples or MANY, MANY))

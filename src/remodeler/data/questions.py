@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remodeler.data.lines import listed, short, whole_text
+from remodeler.data.lines import format_names, short, whole_text
 from remodeler.data.rows import json_rows
 from remodeler.errors import InputError
 
@@ -67,7 +67,7 @@ def _form(path: Path, row: Row) -> Callable[[Row], Question]:
         if all(any(key in row for key in need.split("|")) for need in needs.split()):
             return _choices if convert is _boolq and not row.keys().isdisjoint(CHOICES) else convert
     known = "; ".join(needs.replace(" ", ", ") for needs, _ in FORMS)
-    raise InputError(f"{path} has rows with {listed(row)}: give one of these forms: {known}")
+    raise InputError(f"{path} has rows with {format_names(row)}: give one of these forms: {known}")
 
 
 def _question(path: Path, number: int, row: Row, convert: Callable[[Row], Question]) -> Question:
@@ -91,10 +91,10 @@ def _choices(row: Row) -> Question:
     ask = prompt.startswith("Question:") and "Answer:" not in prompt
     about = [_text(row, key).rstrip() for key in ABOUT if "question" in row and row.get(key) is not None]
     prompt = "\n".join([*filter(None, about), prompt.rstrip()])
-    return Question(prompt + "\nAnswer:" * ask, choices, _agreed(row, choices))
+    return Question(prompt + "\nAnswer:" * ask, choices, _agreed_answer(row, choices))
 
 
-def _agreed(row: Row, choices: list[str]) -> int:
+def _agreed_answer(row: Row, choices: list[str]) -> int:
     """The right choice; where a row says it more than once, all have to say the same."""
     named = {key: _gold(row[key], choices) for key in ("gold", "label", "answer") if row.get(key) is not None}
     if len({*named.values()}) > 1:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.data.hub import hub_rows, on_hub
-from remodeler.data.lines import Row, decoded_lines, fault_of, listed, refuse_missing, short, text_lines
+from remodeler.data.lines import Row, decoded_lines, fault_of, format_names, refuse_missing, short, text_lines
 from remodeler.data.strict_json import BEHIND, BLANK, BREAKS_OFF, elements, parse_json
 from remodeler.errors import InputError, one_line
 
@@ -67,14 +67,14 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             return
         except csv.Error as error:
             number += 1
-            yield Row(number, fault=f"{_where(path, number, line, reader.line_num)} {_told(error)}")
+            yield Row(number, fault=f"{_where(path, number, line, reader.line_num)} {_explain(error)}")
             continue
         if cells and not (len(names) > len(cells) == 1 and not cells[0].strip()):
             number += 1
             yield _csv_row(f"row {number} of {path} (line {line})", number, names, cells)
 
 
-def _told(error: csv.Error) -> str:
+def _explain(error: csv.Error) -> str:
     if "new-line character" in str(error):
         return "has a carriage return outside of quotes: quote the text that it is in"
     return f"has broken quotes ({error}): quote texts whole, and double the quotes inside them"
@@ -143,7 +143,7 @@ def json_rows(path: Path) -> Iterator[Row]:
             break
         blank += 1
     if first.lstrip(BLANK).startswith("["):
-        return _listed(path, "".join(chain([first], lines)))
+        return _list_elements(path, "".join(chain([first], lines)))
     return _json_lines(path, chain([first], lines), blank)
 
 
@@ -168,7 +168,7 @@ def _advice(error: ValueError) -> str:
     return "give one object a line, or one list" if str(error).startswith(BREAKS_OFF) else "correct it"
 
 
-def _listed(path: Path, text: str) -> Iterator[Row]:
+def _list_elements(path: Path, text: str) -> Iterator[Row]:
     """The elements of a JSON list."""
     if told := fault_of(str(path), text):
         raise InputError(told)
@@ -204,7 +204,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = list(file.schema_arrow.names)
             if len({*names}) < len(names):
-                raise InputError(f"{path} has two columns of one name ({listed(names)}): rename one")
+                raise InputError(f"{path} has two columns of one name ({format_names(names)}): rename one")
             every = chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
             for number, values in enumerate(every, 1):
                 yield Row(number, without_nan(values))

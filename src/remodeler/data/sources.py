@@ -15,7 +15,7 @@ from typing import Any
 
 from remodeler.data import pydocs
 from remodeler.data.hub import load, on_hub
-from remodeler.data.lines import listed, whole_text
+from remodeler.data.lines import format_names, whole_text
 from remodeler.data.rows import read_rows, source_rows
 from remodeler.errors import InputError
 
@@ -188,7 +188,7 @@ def _text_column(name: str, rows: list[Row]) -> str | None:
     if usual or lone:
         return (usual or lone)[0]
     raise InputError(
-        f"{name} has the columns {listed(first)}: it is not clear which holds the text, name that one 'text'"
+        f"{name} has the columns {format_names(first)}: it is not clear which holds the text, name that one 'text'"
     )
 
 
@@ -202,13 +202,13 @@ def _in_parts(row: Row) -> bool:
 
 def _cell(where: str, row: Row, column: str, needed: bool = True) -> str:
     if needed and column not in row:
-        raise InputError(f"{where} has {listed(row)} and no {listed([column])}, as the first has: add it")
+        raise InputError(f"{where} has {format_names(row)} and no {format_names([column])}, as the first has: add it")
     value = row.get(column)
     if value is None:
         return ""
     if not isinstance(value, str):
         raise InputError(
-            f"column {listed([column])} of {where} holds {value!r:.40}, a text was expected: give texts there"
+            f"column {format_names([column])} of {where} holds {value!r:.40}, a text was expected: give texts there"
         )
     return value
 

@@ -30,7 +30,7 @@ def parse_json(text: str) -> Any:
     try:
         value, end = _STRICT.raw_decode(text, _behind_blanks(text, 0))
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(_told(error, text)) from None
+        raise ValueError(_explain(error, text)) from None
     if (more := _behind_blanks(text, end)) < len(text):
         raise ValueError(f"more behind its end, at column {more + 1}")
     _refuse_half_pairs(text, value)
@@ -67,7 +67,7 @@ def _element(text: str, place: int) -> tuple[Any, int]:
         _refuse_half_pairs(text[place:end], value)
         return value, end
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(_told(error, text)) from None
+        raise ValueError(_explain(error, text)) from None
     except ValueError as error:
         return error, _end(text, place)
 
@@ -77,10 +77,10 @@ def _end(text: str, place: int) -> int:
     try:
         return _LENIENT.raw_decode(text, place)[1]
     except (ValueError, RecursionError) as error:
-        raise ValueError(_told(error, text)) from None
+        raise ValueError(_explain(error, text)) from None
 
 
-def _told(error: Exception, text: str) -> str:
+def _explain(error: Exception, text: str) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if not isinstance(error, json.JSONDecodeError):

@@ -29,8 +29,8 @@ __all__ = [
     "Sampled",
     "Windows",
     "alpaca_example",
-    "masked",
-    "padded",
+    "mask_tokens",
+    "pad",
     "padding_id",
     "read_texts",
     "sample",
@@ -82,13 +82,13 @@ def windows(
     if not texts:
         raise InputError("no texts were given, at least one is needed: choose another source")
     if packing == "paper":
-        return _packed(texts, tokenizer, length)
+        return _pack(texts, tokenizer, length)
     if packing == "per-text":
         return _per_text(texts, tokenizer, length)
     raise InputError(f"{packing!r} is not a packing: choose one of {', '.join(get_args(Packing))}")
 
 
-def masked(plain: Windows, mask_id: int, every: int = 7, special_ids: Collection[int] = ()) -> Windows:
+def mask_tokens(plain: Windows, mask_id: int, every: int = 7, special_ids: Collection[int] = ()) -> Windows:
     """Copies of windows with masked tokens, for the pseudo-perplexity of masked language models.
 
     Salazar et al. 2020 (arXiv 1910.14659) mask one token at a time; here the copies of a window share the work: copy k
@@ -117,29 +117,29 @@ def seq2seq(plain: Windows, start_id: int) -> Windows:
     """
     lengths = plain.attention.sum(dim=1).tolist() if plain.attention is not None else [plain.ids.shape[1]] * len(plain)
     rows = [row[:length] for row, length in zip(plain.ids.tolist(), lengths, strict=True)]
-    ids, attention = padded([row[: len(row) // 2] for row in rows], start_id)
+    ids, attention = pad([row[: len(row) // 2] for row in rows], start_id)
     second = [row[len(row) // 2 :] for row in rows]
-    targets, _ = padded(second, IGNORED)
-    decoder, _ = padded([[start_id, *row[:-1]] for row in second], start_id)
+    targets, _ = pad(second, IGNORED)
+    decoder, _ = pad([[start_id, *row[:-1]] for row in second], start_id)
     return Windows(ids, targets, attention, decoder)
 
 
-def _packed(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int) -> Windows:
+def _pack(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int) -> Windows:
     stream = torch.tensor(_tokenise(["\n\n".join(texts)], tokenizer)[0], dtype=torch.int64)
     count = len(stream) // length
     if not count:
         advice = "lower --length, raise --samples or choose --packing per-text"
         raise InputError(f"the texts give {len(stream)} tokens, one window needs {length}: {advice}")
     ids = stream[: count * length].reshape(count, length)
-    return Windows(ids, _shifted(ids), bytes=_scored_bytes(ids.tolist(), tokenizer))
+    return Windows(ids, _next_tokens(ids), bytes=_scored_bytes(ids.tolist(), tokenizer))
 
 
 def _per_text(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int) -> Windows:
     rows = [row for row in _tokenise(texts, tokenizer, length) if len(row) >= 2]  # a single token predicts nothing
     if not rows:
         raise InputError(f"none of the {len(texts)} texts gives the 2 tokens that a window needs: give longer ones")
-    ids, attention = padded(rows, padding_id(tokenizer))
-    targets = _shifted(ids)
+    ids, attention = pad(rows, padding_id(tokenizer))
+    targets = _next_tokens(ids)
     if attention is not None:
         targets[:, :-1].masked_fill_(attention[:, 1:] == 0, IGNORED)
     return Windows(ids, targets, attention, bytes=_scored_bytes(rows, tokenizer))
@@ -164,7 +164,7 @@ def tokenizer_errors(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
         ) from error
 
 
-def _shifted(ids: Tensor) -> Tensor:
+def _next_tokens(ids: Tensor) -> Tensor:
     """At every position the next token; nothing at the last one."""
     return torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], IGNORED)], dim=1)
 
@@ -175,7 +175,7 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return next(int(each) for each in named if each is not None)
 
 
-def padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor | None]:
+def pad(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor | None]:
     """Rows filled up at their right to the longest, and the attention mask, if anything was filled."""
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.int64)

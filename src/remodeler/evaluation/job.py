@@ -14,7 +14,7 @@ from remodeler.model.logprobs import vocabulary
 from remodeler.reporting.cliff import guessing_warning
 from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, flat, recorded, signed
+from remodeler.runs.options import as_recorded, build, flat, with_signature
 from remodeler.runs.records import Record, load_record, versions
 
 Show = Callable[[EvaluateResults], object]
@@ -24,7 +24,7 @@ NO_SEED = 42
 """Nothing is drawn; records have had this number."""
 
 
-@signed(EvaluateConfig, "model")
+@with_signature(EvaluateConfig, "model")
 def evaluate(models: Any, **options: Any) -> EvaluateResults:
     """Measure models side by side.
 
@@ -57,7 +57,7 @@ def evaluate_models(config: EvaluateConfig, show: Show = lambda results: None) -
 
 def _job(config: EvaluateConfig, show: Show) -> Job[EvaluateResults]:
     texts = evaluation_texts(config.texts) if config.texts else []
-    names = [str(recorded(each)) for each in (config.source.model, *config.against)]
+    names = [str(as_recorded(each)) for each in (config.source.model, *config.against)]
 
     def work(folder: Path) -> EvaluateResults:
         results = _results(config, names, texts)

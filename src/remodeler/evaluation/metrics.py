@@ -22,7 +22,7 @@ import torch
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.checkpoint.sizes import memory, random_ids
 from remodeler.data.sources import NAMES, read_texts, sample
-from remodeler.data.windows import Packing, Windows, masked, seq2seq, windows
+from remodeler.data.windows import Packing, Windows, mask_tokens, seq2seq, windows
 from remodeler.errors import InputError
 from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity
 from remodeler.model.tracing import same_inputs
@@ -128,7 +128,7 @@ def model_windows(checkpoint: Checkpoint, texts: Sequence[str], length: int, pac
     _check_ids(checkpoint, plain)
     task = checkpoint.anatomy.family.task
     if task == "masked":
-        return _masked(checkpoint, plain)
+        return _mask(checkpoint, plain)
     return seq2seq(plain, _start_id(checkpoint)) if task == "seq2seq" else plain
 
 
@@ -147,12 +147,12 @@ def _check_ids(checkpoint: Checkpoint, chosen: Windows) -> None:
         raise InputError(f"{said}: get the right tokenizer, or, if tokens were added, resize_token_embeddings and save")
 
 
-def _masked(checkpoint: Checkpoint, plain: Windows) -> Windows:
+def _mask(checkpoint: Checkpoint, plain: Windows) -> Windows:
     tokenizer = checkpoint.tokenizer
     if tokenizer.mask_token_id is None:
         raise InputError(f"the tokenizer of {checkpoint.name} has no mask token, its model needs one: add it")
     unknown = tokenizer.unk_token_id  # stands for text, unlike the other special tokens
-    return masked(plain, tokenizer.mask_token_id, special_ids={*tokenizer.all_special_ids} - {unknown})
+    return mask_tokens(plain, tokenizer.mask_token_id, special_ids={*tokenizer.all_special_ids} - {unknown})
 
 
 def _start_id(checkpoint: Checkpoint) -> int:
@@ -219,10 +219,10 @@ def _run(checkpoint: Checkpoint, prompt: int, new: int, batch: int) -> dict[str,
     model, ids = checkpoint.model, random_ids(checkpoint, batch, prompt)
     if checkpoint.anatomy.family.task != "causal":
         inputs = same_inputs(checkpoint.anatomy.family, ids)
-        return {"prefill": _timed(ids.device, lambda: model(**inputs))[0]}
+        return {"prefill": _time(ids.device, lambda: model(**inputs))[0]}
     last = _last_logits(model)
-    prefill, outputs = _timed(ids.device, lambda: model(ids, use_cache=True, **last))
-    decode, _ = _timed(ids.device, lambda: _decode(model, outputs, new))
+    prefill, outputs = _time(ids.device, lambda: model(ids, use_cache=True, **last))
+    decode, _ = _time(ids.device, lambda: _decode(model, outputs, new))
     return {"prefill": prefill, "decode": decode}
 
 
@@ -238,7 +238,7 @@ def _last_logits(model: Any) -> dict[str, int]:
     return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
 
 
-def _timed(device: torch.device, action: Callable[[], T]) -> tuple[float, T]:
+def _time(device: torch.device, action: Callable[[], T]) -> tuple[float, T]:
     _synchronize(device)
     start = time.perf_counter()
     value = action()

@@ -23,7 +23,7 @@ from remodeler.reporting.cliff import risen, stored_warning, usable_steps, warni
 from remodeler.reporting.figures import Values
 from remodeler.reporting.page import write_record_and_card
 from remodeler.runs.folders import new_folder, refuse_existing
-from remodeler.runs.options import build, flat, recorded, signed
+from remodeler.runs.options import as_recorded, build, flat, with_signature
 from remodeler.runs.records import (
     Record,
     command_line,
@@ -43,7 +43,7 @@ GGUF_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32}
 """Of a number of a matrix; a block of q8_0 has 32 of them and a scale."""
 
 
-@signed(ExportConfig)
+@with_signature(ExportConfig)
 def export(model: ModelLike = None, to: str = "gguf", out: Path | str | None = None, **options: Any) -> ExportResults:
     """Write a model for another runtime.
 
@@ -68,7 +68,7 @@ def export_model(config: ExportConfig) -> ExportResults | None:
     return TARGETS["file" if config.gguf else config.to](config, config.out)
 
 
-def _loaded(config: ExportConfig) -> Checkpoint:
+def _load(config: ExportConfig) -> Checkpoint:
     found = replace(config.loading, device="cpu").load(config.model)
     if found.anatomy.family.task != "causal":
         raise InputError(f"{found.name} is not a causal language model: these runtimes run nothing else")
@@ -103,7 +103,7 @@ def _gguf(config: ExportConfig, out: Path) -> ExportResults | None:
     """A checkpoint as a GGUF file."""
     writer = _writer()
     refuse_existing(out)
-    checkpoint = _loaded(config)
+    checkpoint = _load(config)
     announce_space(out, int(file_sizes(checkpoint)["parameters"] * GGUF_BYTES[config.store]))
     if config.dry_run:
         writer.preview(checkpoint, config.store)
@@ -118,7 +118,7 @@ def _nemotron(config: ExportConfig, out: Path) -> ExportResults | None:
     names = runtimes(config.runtime) if config.check else []
     if config.runtime and not names:
         raise InputError(f"{config.runtime} has neither vllm nor mlx_lm: give the Python of an environment that has")
-    checkpoint = _loaded(config)
+    checkpoint = _load(config)
     announce_space(out, file_sizes(checkpoint)["weight_bytes"])
     if config.dry_run:
         refuse(checkpoint)
@@ -142,7 +142,7 @@ def _graph(config: ExportConfig, out: Path) -> ExportResults | None:
     """A checkpoint as one graph, for ONNX Runtime or ExecuTorch."""
     refuse_existing(out)
     ready(GRAPHS[config.to])
-    checkpoint = _loaded(config)
+    checkpoint = _load(config)
     announce_space(out, file_sizes(checkpoint)["parameters"] * FLOAT32)
     if config.dry_run:
         announce(checkpoint, GRAPHS[config.to])
@@ -167,7 +167,7 @@ TARGETS: dict[str, Callable[[ExportConfig, Path], ExportResults | None]] = {
 
 def _with_warning(config: ExportConfig, results: ExportResults) -> ExportResults:
     """With the command, and the warning of a source that is of no use, which is said again."""
-    given = stored_warning(Path(str(recorded(config.model)))) if config.model else _log_warning(config)
+    given = stored_warning(Path(str(as_recorded(config.model)))) if config.model else _log_warning(config)
     if given:
         logger.info(warning_line(given))
     return replace(results, warning=given, command=command_line())

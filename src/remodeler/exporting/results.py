@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from huggingface_hub import ModelCardData
 
 from remodeler.exporting.snippets import CODE, NAMES
-from remodeler.reporting.card import known_as, page, warned
+from remodeler.reporting.card import known_as, page, warnings_of
 from remodeler.reporting.card_text import code, fenced
 from remodeler.reporting.figures import Values
 from remodeler.reporting.results import Results, source
@@ -62,6 +62,6 @@ class ExportResults(Results):
             "the KV cache, and gives logits and the longer cache; an empty cache starts a text.",
             "",
             self.check_sentence(),
-            *warned(self.warning),
+            *warnings_of(self.warning),
         ]
         return page(head, f"{known}, {name}", story, fenced(CODE[target].strip().split("\n"), "python"), self.command)

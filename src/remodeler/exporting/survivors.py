@@ -9,7 +9,7 @@ from remodeler.model.layerwise import order
 from remodeler.runs.units import Block
 
 
-def computed(checkpoint: Checkpoint) -> list[Block]:
+def surviving_blocks(checkpoint: Checkpoint) -> list[Block]:
     """The blocks of a checkpoint in order, by their layers in the source."""
     anatomy = checkpoint.anatomy
     return sorted(anatomy.branches, key=lambda block: order(anatomy, block))

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from remodeler.checkpoint.config import LoadConfig, ModelLike
 from remodeler.errors import InputError, option
 from remodeler.runs.config import RunConfig
-from remodeler.runs.options import Option, config, recorded
+from remodeler.runs.options import Option, as_recorded, config
 from remodeler.training.config import AdapterConfig, MemoryConfig, OptimizationConfig
 
 TEACHERS, MATCHING, TARGET, TEXTS, OPTIMIZATION = "Teachers", "Token matching", "Target", "Texts", "Optimization"
@@ -141,9 +141,9 @@ def resolve(config: FuseConfig) -> FuseConfig:
     """
     if not config.teachers:
         raise InputError(f"no teacher was given: name at least one with {option('teachers')}")
-    names = [str(recorded(each)) for each in config.teachers]
+    names = [str(as_recorded(each)) for each in config.teachers]
     for name in names:
-        if _is_same(name, str(recorded(config.student))) or names.count(name) > 1:
+        if _is_same(name, str(as_recorded(config.student))) or names.count(name) > 1:
             raise InputError(f"{name} is given twice, as a teacher and as something else: leave one out")
     if config.matching.parity is not None:
         matching = replace(config.matching, **PARITIES[config.matching.parity])

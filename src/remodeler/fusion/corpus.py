@@ -1,4 +1,4 @@
-"""What is learned from: texts, or conversations as the student's chat template renders them, and which bytes count.
+"""The training texts: plain, or conversations as the student's chat template renders them, and their scored bytes.
 
 All models read the same rendered text, whatever their tokenizers, as in FuseChat (arXiv 2402.16107, section 4.1); only
 responses count there. In a plain text everything does. Long texts are cut at white space so that each piece fits every
@@ -17,14 +17,14 @@ from remodeler.data.chat import BadRow, Talk
 from remodeler.data.chat_templates import PLAIN, answer_spans, rendered_turns, template_of
 from remodeler.data.conversations import histories, learned_from
 from remodeler.data.sources import NAMES, rows_of
-from remodeler.data.windows import IGNORED, Windows, padded, padding_id
-from remodeler.errors import InputError, LeftOut, counted, option
+from remodeler.data.windows import IGNORED, Windows, pad, padding_id
+from remodeler.errors import InputError, LeftOut, count_reasons, option
 from remodeler.fusion.offsets import Cut, cut
 
 MOST = 4
-"""Reasons that a sentence names."""
+"""Reasons that a message names."""
 MARGIN = 8
-"""Tokens of a window that are left for what a tokenizer adds, and for a cut that falls otherwise in a piece alone."""
+"""Tokens of a window that are left for special tokens, and for pieces that are tokenized differently on their own."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,25 @@ class RenderedText:
 
     text: str
     spans: tuple[tuple[int, int], ...]
-    """Bytes that count: ``[start, end)``, in order."""
+    """Scored bytes: ``[start, end)``, in order."""
     marks: bool
-    """Whether the text has its start mark already, from a template."""
+    """Whether the text has its start token already, from a template."""
     moved: bool = False
-    """Whether the system's text stands in the user's first turn, since the template takes no other."""
+    """Whether the system prompt stands in the user's first turn, since the template takes no other."""
 
 
 @dataclass(frozen=True, eq=False)
 class TokenizedTexts:
-    """The rendered texts as one model reads them: a window each."""
+    """The rendered texts as one model reads them: one window each."""
 
     windows: Windows
     cuts: tuple[Cut, ...]
     positions: tuple[np.ndarray, ...]
-    """By text the positions that are scored: what they predict counts."""
+    """By text the scored positions: those whose predictions count in the loss."""
 
     @property
     def bytes(self) -> np.ndarray:
-        """By text the bytes of the scored tokens: [texts]."""
+        """Bytes of the scored tokens: [texts]."""
         return np.array([_bytes(each, chosen) for each, chosen in zip(self.cuts, self.positions, strict=True)])
 
 
@@ -64,14 +64,14 @@ def _bytes(found: Cut, positions: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns, and the row that they stand in, from 1."""
+    """Turns, and the number of their row, from 1."""
 
     row: int
     turns: Talk
 
 
 def read_conversations(source: str, samples: int, dropped: LeftOut) -> list[Conversation] | None:
-    """The conversations of a file or hub data set, in any form that is known; None where most rows are texts.
+    """Read the conversations of a file or hub data set, in any known form; None where most rows are texts.
 
     Rows that hold none from which something can be learned are left out, and counted by their reason.
 
@@ -94,13 +94,13 @@ def read_conversations(source: str, samples: int, dropped: LeftOut) -> list[Conv
 
 
 def explain_empty(source: str, dropped: Mapping[str, int]) -> str:
-    """Says why nothing of a source can be learned from."""
-    reasons = counted(dropped, MOST)
+    """The message that a source has nothing to learn from."""
+    reasons = count_reasons(dropped, MOST)
     return f"{source} holds no conversation that can be learned from (left out: {reasons}): correct it, or give another"
 
 
 def render_conversation(turns: Talk, tokenizer: PreTrainedTokenizerBase) -> RenderedText:
-    """A conversation by the tokenizer's chat template, with the bytes of its responses and the marks that end them.
+    """Render a conversation by the tokenizer's chat template; its responses and the tokens that end them are scored.
 
     Raises:
         BadRow: for one that the template refuses, or of which it leaves something out, with the reason.
@@ -116,7 +116,7 @@ def render_conversation(turns: Talk, tokenizer: PreTrainedTokenizerBase) -> Rend
 def render_conversations(
     talks: Iterable[Conversation], tokenizer: PreTrainedTokenizerBase, dropped: LeftOut
 ) -> Iterator[RenderedText]:
-    """Conversations one after the other; those that the template does not take are counted."""
+    """Render conversations one after the other; those that the template refuses are counted."""
     for talk in talks:
         try:
             yield render_conversation(talk.turns, tokenizer)
@@ -128,7 +128,7 @@ def render_conversations(
 
 
 def split_texts(texts: Sequence[str], tokenizers: Sequence[PreTrainedTokenizerBase], length: int) -> list[RenderedText]:
-    """Texts cut at white space into pieces that fit a window of every model; all of them counts."""
+    """Split texts at white space into pieces that fit a window of every model; all of each is scored."""
     room, found = length - MARGIN, []
     every = [cut(tokenizer, texts) for tokenizer in tokenizers]
     for place, text in enumerate(texts):
@@ -137,7 +137,7 @@ def split_texts(texts: Sequence[str], tokenizers: Sequence[PreTrainedTokenizerBa
 
 
 def _split_text(text: str, cuts: Sequence[Cut], room: int) -> list[str]:
-    """Pieces of a text of at most ``room`` tokens of every model."""
+    """Split a text into pieces of at most ``room`` tokens of every model."""
     raw, start, parts = text.encode(), 0, []
     while start < len(raw):
         tokens = [int(each.starts.searchsorted(start)) + room for each in cuts]
@@ -166,16 +166,16 @@ def _next_character(raw: bytes, stop: int) -> int:
 def tokenize_texts(
     texts: Sequence[RenderedText], tokenizer: PreTrainedTokenizerBase, length: int, size: int
 ) -> TokenizedTexts:
-    """Windows of a model over rendered texts.
+    """Tokenize rendered texts into windows of a model.
 
     Args:
         texts: what all models read.
         tokenizer: this model's.
-        length: most tokens of a window.
+        length: tokens per window, at most.
         size: rows of the model's embeddings.
 
     Raises:
-        InputError: when the tokenizer knows tokens that the model does not, or nothing counts in any text.
+        InputError: when the tokenizer knows tokens that the model does not, or nothing is scored in any text.
     """
     cuts = [
         _truncate(found, length)
@@ -202,7 +202,7 @@ def _refuse_unknown_ids(cuts: Sequence[Cut], size: int, tokenizer: PreTrainedTok
 
 
 def _scored_positions(found: Cut, spans: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Positions whose next token lies within the bytes that count; marks that stand for no text are not scored."""
+    """Positions whose next token lies within the scored bytes; tokens that stand for no text are not scored."""
     starts, ends = found.starts[1:], found.ends[1:]
     inside = np.zeros(max(0, len(found) - 1), dtype=bool)
     for start, end in spans:
@@ -211,7 +211,7 @@ def _scored_positions(found: Cut, spans: Sequence[tuple[int, int]]) -> np.ndarra
 
 
 def _windows(cuts: Sequence[Cut], chosen: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> Windows:
-    ids, attention = padded([each.ids.tolist() for each in cuts], padding_id(tokenizer))
+    ids, attention = pad([each.ids.tolist() for each in cuts], padding_id(tokenizer))
     targets = torch.full_like(ids, IGNORED)
     for row, (found, places) in enumerate(zip(cuts, chosen, strict=True)):
         targets[row, places] = torch.from_numpy(found.ids[places + 1])

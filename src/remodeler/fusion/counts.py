@@ -41,7 +41,7 @@ class Counts:
 
 
 def count(student: Iterable[Cut], teacher: Iterable[Cut]) -> Counts:
-    """Pairs of tokens that share bytes, over the texts of a corpus."""
+    """Count pairs of tokens that share bytes, over the texts of a corpus."""
     return count_pairs(overlaps(ours, theirs) for ours, theirs in zip(student, teacher, strict=True))
 
 
@@ -65,7 +65,7 @@ def mapped_pairs(mapped: Mapped, student: Ints, teacher: Ints) -> tuple[Ints, In
 
 
 def count_pairs(pairs: Iterable[tuple[Ints, Ints]]) -> Counts:
-    """Counts of pairs of ids, as `mapped_pairs` gives them."""
+    """Count pairs of ids, as `mapped_pairs` gives them."""
     nothing = np.zeros(0, np.int64)
     students, teachers = zip((nothing, nothing), *pairs, strict=True)
     return _aggregate(np.concatenate(students), np.concatenate(teachers))
@@ -79,7 +79,7 @@ def _aggregate(students: Ints, teachers: Ints, weights: Ints | None = None) -> C
 
 
 def statistics_map(counts: Counts, teacher: Contents, student: Contents, rule: Rule = "count") -> Ints:
-    """Tokens of the same bytes, else those that covered the same text: [teacher rows], -1 for none.
+    """Map tokens of the same bytes, else those that cover the same text: [teacher rows], -1 for none.
 
     Args:
         counts: of a corpus.

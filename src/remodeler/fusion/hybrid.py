@@ -28,7 +28,7 @@ from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import TopK, sum_dtype
 from remodeler.model.minibatches import Batch
 from remodeler.training.losses import LOWEST, Loss, head_map, taught
-from remodeler.training.teacher_store import Extras, Store, extras, stored
+from remodeler.training.teacher_store import Extras, Store, extras, read_from
 
 SPAN, SCALE, TEACHER = "span", "scale", "teacher"
 """Facts of a position: the student's tokens in its group, the log of the joint probability of the teacher's tokens
@@ -69,7 +69,7 @@ def match_tokens(teachers: Sequence[TeacherPredictions], size: int) -> CommonTok
 def group_facts(
     student: TokenizedTexts, teachers: Sequence[TeacherPredictions], best: np.ndarray, start: int, stop: int
 ) -> Extras:
-    """What the loss needs to know of the groups at the scored positions of some texts.
+    """Facts of the groups at the scored positions of some texts, for the loss.
 
     Args:
         student: the texts.
@@ -85,7 +85,7 @@ def group_facts(
 
 
 def spans(student: TokenizedTexts, teacher: TeacherPredictions, text: int) -> tuple[np.ndarray, np.ndarray]:
-    """By scored position of a text the student's tokens in its group, and the log of the teacher's scale."""
+    """Student tokens in the group, and log of the teacher's scale, at each scored position of a text."""
     rows, positions = teacher.rows[text], student.positions[text]
     span, scale = np.ones(len(rows), np.int64), np.zeros(len(rows), np.float32)
     borders = np.flatnonzero(rows >= 0)
@@ -104,7 +104,7 @@ def spans(student: TokenizedTexts, teacher: TeacherPredictions, text: int) -> tu
 def hybrid_loss(
     store: Store, found: CommonTokens, share: float = 0.0, temperature: float = 1.0, beta: float = 0.5
 ) -> Loss:
-    """``share`` of the cross-entropy with the text, and 1 - ``share`` of the hybrid loss.
+    """The loss: ``share`` of the cross-entropy with the text, and 1 - ``share`` of the hybrid loss.
 
     Args:
         store: of fused targets, with what `group_facts` gives.
@@ -113,7 +113,7 @@ def hybrid_loss(
         temperature: divides the student's logits.
         beta: of the divergence: 0 is forward Kullback-Leibler, 1 reverse, as in GOLD.
     """
-    teach = stored(store)
+    teach = read_from(store)
 
     def loss(anatomy: Anatomy, batch: Batch) -> Tensor:
         wanted, facts = teach(batch), _facts(store, batch)

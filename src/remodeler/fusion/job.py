@@ -30,7 +30,7 @@ from remodeler.reporting.cliff import result_warning
 from remodeler.reporting.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, flat, recorded, signed
+from remodeler.runs.options import as_recorded, build, flat, with_signature
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, load_record, versions
 from remodeler.training.adapters import merge
@@ -38,7 +38,7 @@ from remodeler.training.loop import train
 from remodeler.training.losses import Loss, cross_entropy, distillation
 from remodeler.training.model import trainable, write_trained
 from remodeler.training.state import CURVE_FILE, STATES
-from remodeler.training.teacher_store import Store, filled, stored
+from remodeler.training.teacher_store import Store, fill, read_from
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ UNRELATED = ("device", "teacher_store", "save_minutes", "out", "push_to_hub", "d
 """Options that change nothing of a training run."""
 
 
-@signed(FuseConfig)
+@with_signature(FuseConfig)
 def fuse(student: ModelLike, **options: Any) -> FuseResults | None:
     """Distil several teachers into one student, written to a new folder.
 
@@ -57,7 +57,8 @@ def fuse(student: ModelLike, **options: Any) -> FuseResults | None:
         **options: those of :class:`~remodeler.fusion.config.FuseConfig`, by name.
 
     Returns:
-        What came of it; None in a dry run, and in all processes but the first.
+        The student before and after, and how each teacher predicts; None in a dry run, and in all processes but the
+        first.
 
     Raises:
         InputError: for what can't work, in one sentence.
@@ -66,7 +67,7 @@ def fuse(student: ModelLike, **options: Any) -> FuseResults | None:
 
 
 def fuse_models(config: FuseConfig) -> FuseResults | None:
-    """Fuse as a config says; in a dry run only say what would be done."""
+    """Fuse by a config; in a dry run only log what would be done."""
     out = config.run.out
     if out is None:
         raise InputError(f"{option('out')} must be given: a new folder for the result")
@@ -97,7 +98,7 @@ def _job(config: FuseConfig, device: str, out: Path) -> Job[FuseResults]:
 
 
 def _preview(inputs: Inputs) -> None:
-    """Say what training would do; in the first process."""
+    """Log what training would do."""
     with trainable(inputs.student.anatomy, inputs.lora, inputs.config.seed):
         announce(inputs, cross_entropy)
 
@@ -156,7 +157,7 @@ def _predict(inputs: Inputs, folder: Path) -> list[TeacherPredictions]:
 
 def _store_folder(inputs: Inputs, root: Path, model: ModelLike) -> Path:
     """A folder that tells models and texts apart, so that one root serves many runs."""
-    name = str(recorded(model))
+    name = str(as_recorded(model))
     content = [[each.text, each.spans] for each in inputs.texts] + [inputs.length, inputs.config.top_k]
     digest = hashlib.sha256((str(Path(name).resolve()) + json.dumps(content)).encode()).hexdigest()
     return root / f"{Path(name).name}-{digest[:12]}"
@@ -178,10 +179,10 @@ def _loss(inputs: Inputs, folder: Path, teachers: Sequence[TeacherPredictions]) 
     store = Store(folder / TARGETS, inputs.tokenized.windows, header)
     targets = FusedTargets(inputs.tokenized, teachers, config.target, size, group_facts if hybrid else None)
     with progress_bar("fusing") as progress:
-        filled(store, targets, progress)
+        fill(store, targets, progress)
     if hybrid:
         return hybrid_loss(store, match_tokens(teachers, size), config.text_share, config.temperature)
-    return distillation(stored(store), config.text_share, config.temperature, config.divergence)
+    return distillation(read_from(store), config.text_share, config.temperature, config.divergence)
 
 
 # The student ----------------------------------------------------------------------------------------------------------
@@ -207,7 +208,7 @@ def _train(inputs: Inputs, folder: Path, teachers: Sequence[TeacherPredictions])
 
 def _describe(inputs: Inputs, digest: str, folder: Path, results: FuseResults) -> None:
     """Write the record, the card and the page."""
-    windows, teachers = inputs.tokenized.windows, recorded(inputs.config.teachers)
+    windows, teachers = inputs.tokenized.windows, as_recorded(inputs.config.teachers)
     texts = {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint()}
     known = {
         "model": {"name": inputs.student.name, "weights": digest},

@@ -1,4 +1,4 @@
-"""How a tokenizer cuts a text: which UTF-8 bytes every token stands for.
+"""The UTF-8 bytes of a text that every token stands for.
 
 Two tokenizations of one text can be compared by their bytes and by nothing else: names of tokens are written in many
 ways (``Ġcat``, ``▁cat``, ``##s``, ``<0xE2>``), and the character offsets that fast tokenizers report are the same for
@@ -58,18 +58,18 @@ class Cut:
 
 @dataclass(frozen=True)
 class Spelling:
-    """How the names of a tokenizer's tokens spell text."""
+    """The spelling of text in the names of a tokenizer's tokens."""
 
     byte_level: bool
-    """One character a byte, as in GPT-2."""
+    """One character per byte, as in GPT-2."""
     marker: str
-    """What stands for a space, as in SentencePiece; empty for nothing."""
+    """The character for a space, as in SentencePiece; empty for none."""
     fallback: bool
     """Whether ``<0x0A>`` is a byte."""
     prefix: str
-    """What begins a token inside a word, as in WordPiece; the others begin with a space then."""
+    """Prefix of tokens inside a word, as in WordPiece; the others begin with a space then."""
     suffix: str
-    """What ends the last token of a word, as in CLIP: a space."""
+    """Suffix of the last token of a word, as in CLIP: a space."""
 
     def read(self, name: str) -> bytes:
         """The bytes that a name spells."""
@@ -115,7 +115,7 @@ def backend_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Any:
 
 
 def spelling(tokenizer: PreTrainedTokenizerBase) -> Spelling:
-    """How a tokenizer spells, read from its parts."""
+    """Read from a tokenizer's parts how it spells."""
     core = backend_tokenizer(tokenizer)
     parts = (core.normalizer, core.pre_tokenizer, core.decoder)
     states = "".join(part.__getstate__().decode() for part in parts if part is not None)
@@ -137,7 +137,7 @@ def opaque_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 
 def cut(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], add_special_tokens: bool = True) -> list[Cut]:
-    """How a tokenizer cuts some texts.
+    """Tokenize some texts, with the bytes of each token.
 
     Args:
         tokenizer: a fast one.

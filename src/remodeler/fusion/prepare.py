@@ -14,7 +14,7 @@ from remodeler.checkpoint.load import Checkpoint, load, look, pick_device, read_
 from remodeler.checkpoint.sizes import memory
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
-from remodeler.errors import InputError, LeftOut, counted, option
+from remodeler.errors import InputError, LeftOut, count_reasons, option
 from remodeler.evaluation.metrics import evaluation_texts
 from remodeler.fusion.config import FuseConfig
 from remodeler.fusion.corpus import (
@@ -30,7 +30,7 @@ from remodeler.fusion.corpus import (
 from remodeler.model.families import FAMILIES
 from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity, vocabulary
 from remodeler.reporting.figures import short
-from remodeler.runs.options import recorded
+from remodeler.runs.options import as_recorded
 from remodeler.runs.progress import duration
 from remodeler.training.adapters import Lora
 from remodeler.training.loop import step_seconds
@@ -124,7 +124,7 @@ def _load(config: FuseConfig, model: ModelLike, dtype: str, device: torch.device
 
     A student that is loaded already is loaded again, since training would change it.
     """
-    name, revision = str(recorded(model)), getattr(model, "revision", None)
+    name, revision = str(as_recorded(model)), getattr(model, "revision", None)
     known = read_settings(name, revision)["model_type"] in FAMILIES
     family = None if known else getattr(model, "like", None) or config.loading.family
     code = config.loading.trust_remote_code
@@ -243,7 +243,7 @@ def announce(inputs: Inputs, loss: Loss) -> None:
     named = ((config.texts, inputs.dropped), (option("held_out", config.held_out), inputs.heldout_dropped))
     for name, dropped in named:
         if dropped:
-            logger.warning(f"{name}: rows left out: {counted(dropped)}")
+            logger.warning(f"{name}: rows left out: {count_reasons(dropped)}")
     if inputs.moved:
         logger.info(
             f"system turns that the student's chat template does not take: {inputs.moved:,}; their texts stand at the "

@@ -1,4 +1,4 @@
-"""What a fusion found: the student before and after, what each teacher had to say; and the words of page and card."""
+"""Results of a fusion: the student before and after, how each teacher predicts; and the words of page and card."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from remodeler.reporting.card import known_as, loading_lines, measurements, page, warned
-from remodeler.reporting.card_data import inherited
+from remodeler.reporting.card import known_as, loading_lines, measurements, page, warnings_of
+from remodeler.reporting.card_data import inherited_metadata
 from remodeler.reporting.card_text import code, markdown
 from remodeler.reporting.figures import Measured, Values, change, decimal, number
 from remodeler.reporting.results import PLACED, Results, Section, stages
@@ -29,7 +29,7 @@ class FuseResults(Results):
     fused: Values = field(default_factory=dict, metadata=PLACED)
     form: str = ""
     check: Values | None = None
-    """What comparing the written model with the one in memory found."""
+    """Differences between the written model and the one in memory."""
     warning: Values | None = None
     steps: int | None = None
     seconds: float | None = None
@@ -42,14 +42,14 @@ class FuseResults(Results):
         return stages(before=self.student, after=self.fused)
 
     def lead(self, record: Record, folder: Path) -> str:
-        """What teachers did to a student."""
+        """The change in held-out bits per byte."""
         before, after = (number(each.get(BITS)) for each in (self.student, self.fused))
         if before is None or after is None:
             return ""
         return f"Held-out text went from {decimal(before)} to {decimal(after)} bits per byte ({change(before, after)})."
 
     def report_sections(self, record: Record, folder: Path) -> list[Section]:
-        """The training, and what came of it."""
+        """The training, and its result."""
         return nonempty(
             loss_curve(folder),
             comparison_table(self.figures()),
@@ -57,20 +57,20 @@ class FuseResults(Results):
         )
 
     def card(self, record: Record) -> str:
-        """The student, its teachers, what each had to say, and what came of it."""
+        """The student, its teachers, how each predicts, and the result."""
         student = known_as(record.options["student"])
         head = ModelCardData(
             base_model=student,
             library_name="transformers",
             pipeline_tag=self.pipeline_tag,
             tags=list(TAGS),
-            **inherited(Path(record.options["student"])),
+            **inherited_metadata(Path(record.options["student"])),
         )
         story = [
             self._story(record.options, student),
             "",
             *markdown(["teacher", "positions", "bits per byte", "weight"], self._teachers()),
-            *warned(self.warning),
+            *warnings_of(self.warning),
             "",
             *measurements(before=self.student, after=self.fused),
         ]

@@ -27,28 +27,28 @@ from remodeler.fusion.vocabularies import Collide, Contents, map_topk_to
 from remodeler.model.logprobs import TopK
 
 LEAST = 0.5
-"""Of how many tokens of the texts a beginning is, at least: that of none would leave no rest."""
+"""Least count of a beginning among the tokens of the texts: 0 would leave no rest."""
 NO_PIECES = -1
 
 
 @dataclass(frozen=True, eq=False)
 class SubTokens:
-    """How a teacher's tokens are spelled in the student's, and how often they begin in which way."""
+    """A teacher's tokens as pieces of the student's, and counts of their beginnings."""
 
     table: Tensor
     """[teacher rows, depth] int32 pieces of every token, -1 behind the last."""
     begins: Counter[tuple[int, ...]]
-    """How many tokens of the texts begin with some pieces."""
+    """Number of tokens of the texts that begin with some pieces."""
     tokens: int
-    """Of the texts."""
+    """Number of tokens of the texts."""
 
     def share(self, pieces: Sequence[int]) -> float:
-        """Of the texts' tokens, those which begin so; all, for no pieces."""
+        """Share of the texts' tokens that begin with some pieces; 1 for no pieces."""
         return max(self.begins[tuple(pieces)], LEAST) / self.tokens if pieces else 1.0
 
 
 def piece_table(teacher: Contents, student: Contents, tokenizer: PreTrainedTokenizerBase, mapping: Ints) -> Tensor:
-    """The pieces of every token, the first of them as the map says: [teacher rows, depth] int32, -1 behind the last.
+    """The pieces of every token, the first of them by the map: [teacher rows, depth] int32, -1 behind the last.
 
     Args:
         teacher: what its ids stand for.
@@ -70,7 +70,7 @@ def piece_table(teacher: Contents, student: Contents, tokenizer: PreTrainedToken
 
 
 def count_beginnings(table: Tensor, texts: Sequence[Cut]) -> SubTokens:
-    """A table, and how often tokens begin how in some texts, as the teacher reads them."""
+    """Count the beginnings of the tokens of some texts, as the teacher reads them."""
     begins: Counter[tuple[int, ...]] = Counter()
     counts = Counter(np.concatenate([each.ids for each in texts]).tolist())
     for place, count in counts.items():
@@ -81,7 +81,7 @@ def count_beginnings(table: Tensor, texts: Sequence[Cut]) -> SubTokens:
 
 
 def position_depths(rows: Ints, positions: Ints, most: int) -> tuple[Ints, Ints]:
-    """Every position by the last one that both have: [positions] the teacher's row, and how far behind it.
+    """Every position by the last common one: [positions] the teacher's row, and the distance to it.
 
     Args:
         rows: [positions] the teacher's, -1 for none.
@@ -98,7 +98,7 @@ def position_depths(rows: Ints, positions: Ints, most: int) -> tuple[Ints, Ints]
 def condition_on_pieces(
     top: TopK, read: Tensor, depth: Tensor, share: Tensor, table: Tensor, size: int, collide: Collide
 ) -> TopK:
-    """What is left of a teacher's predictions once the student has read some pieces, in the student's vocabulary.
+    """Condition predictions on the pieces that the student has read since, in the student's vocabulary.
 
     Args:
         top: [positions, k] at the last common border.

@@ -1,4 +1,4 @@
-"""Which token of a student stands for which token of a teacher, and a teacher's distribution carried over.
+"""Maps from a teacher's vocabulary to the student's, and a teacher's distribution in the student's vocabulary.
 
 A map is an array [teacher rows] of student ids, -1 where a token has no counterpart. Tokens are compared by the bytes
 they stand for (`token_bytes`), or by these as text (`surfaces`): a space takes the place of every marker.
@@ -32,7 +32,7 @@ from remodeler.fusion.offsets import BYTE_NAME, Ints, backend_tokenizer, opaque_
 from remodeler.model.logprobs import TopK
 
 Contents = Sequence[bytes | None]
-"""What the ids of a vocabulary stand for: bytes, or None for special tokens and rows without a token."""
+"""Contents of the ids of a vocabulary: bytes, or None for special tokens and rows without a token."""
 
 ROLES = ("eos", "bos", "sep", "cls", "mask", "pad", "unk")
 """In this order: where one token of the teacher has several roles, the end of a text is what a model predicts."""
@@ -44,7 +44,7 @@ QUERIES = 512
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[bytes | None]:
-    """What every id stands for: [rows].
+    """The bytes that every id stands for: [rows].
 
     Args:
         tokenizer: a fast one.
@@ -89,7 +89,7 @@ def surfaces(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[str]:
 
 
 def roles_map(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase, rows: int) -> Ints:
-    """Special tokens by name, and those with a role by role: [teacher rows]."""
+    """Map special tokens by name, and those with a role by role: [teacher rows]."""
     mapping = np.full(rows, -1)
     ours = {
         str(added): place
@@ -107,7 +107,7 @@ def roles_map(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase
 
 
 def merge_maps(*maps: Ints) -> Ints:
-    """Every token by the first map that knows it."""
+    """Map every token by the first map that has it."""
     found = maps[0]
     for each in maps[1:]:
         found = np.where(found >= 0, found, each)
@@ -115,13 +115,13 @@ def merge_maps(*maps: Ints) -> Ints:
 
 
 def exact_map(teacher: Contents, student: Contents) -> Ints:
-    """Tokens of the same bytes; the lowest id where the student has several."""
+    """Map tokens of the same bytes; the lowest id where the student has several."""
     ours = {part: place for place, part in reversed(list(enumerate(student))) if part is not None}
     return np.array([-1 if part is None else ours.get(part, -1) for part in teacher], dtype=np.int64)
 
 
 def piece_map(teacher: Contents, student: Contents, tokenizer: PreTrainedTokenizerBase) -> Ints:
-    """Tokens of the same bytes, else the first piece of the student's own cut of them.
+    """Map tokens of the same bytes, else to the first piece of the student's own tokenization of them.
 
     Args:
         teacher: what its ids stand for.
@@ -140,7 +140,7 @@ def piece_map(teacher: Contents, student: Contents, tokenizer: PreTrainedTokeniz
 
 
 def edit_map(teacher: Contents, student: Contents) -> Ints:
-    """Tokens of the same bytes, else those at the least edit distance, in text; the lowest id among equals."""
+    """Map tokens of the same bytes, else those at the least edit distance, in text; the lowest id among equals."""
     mapping = exact_map(teacher, student)
     known = [place for place, part in enumerate(student) if part is not None]
     wanted = [place for place in np.flatnonzero(mapping < 0).tolist() if teacher[place] is not None]
@@ -190,11 +190,11 @@ def _improve(part: Ints, bucket: Ints, queries: Sequence[str], names: Sequence[s
 # Distributions --------------------------------------------------------------------------------------------------------
 
 Collide = Literal["sum", "first"]
-"""What becomes of the probabilities of several tokens that are one token of the student's."""
+"""How the probabilities of several tokens that map to one token are combined."""
 
 
 def map_topk(top: TopK, mapping: Tensor, size: int, collide: Collide = "sum") -> TopK:
-    """A teacher's sparse distributions in the student's vocabulary, of the same mass.
+    """Map a teacher's sparse distributions to the student's vocabulary; their mass stays the same.
 
     Args:
         top: what the teacher predicts: [tokens, k].

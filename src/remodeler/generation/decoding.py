@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from remodeler.errors import InputError
-from remodeler.model.logprobs import came
+from remodeler.model.logprobs import target_logprobs
 from remodeler.model.minibatches import device_of
 
 CHECK = 16
@@ -70,7 +70,7 @@ class Batch:
 
 
 @torch.no_grad()  # not inference mode: a model may be trained again with what it keeps of its positions
-def continued(
+def continue_prompts(
     model: Any, prompts: Sequence[Sequence[int]], choice: Choice, keys: np.ndarray, ends: Sequence[int]
 ) -> list[Continued]:
     """Continue every prompt up to an end or by ``keys.shape[1]`` tokens.
@@ -121,7 +121,7 @@ def _chosen(batch: Batch, place: int, logits: Tensor, choice: Choice, stops: Ten
     token = pick(logits, batch.keys.gather(1, step.clamp(0, new - 1)[:, None])[:, 0], choice)
     free = (step >= 0) & ~batch.done
     batch.ids[:, place] = torch.where(free, token, batch.ids[:, place])
-    batch.logprobs += torch.where(free, came(logits, token), 0)
+    batch.logprobs += torch.where(free, target_logprobs(logits, token), 0)
     batch.wrong |= free & ~logits.amax(1).isfinite()
     batch.done |= free & (torch.isin(token, stops) | (step + 1 >= new))
 
@@ -172,12 +172,12 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 
 def waits(keys: Tensor, count: int) -> Tensor:
     """Exponential waiting times of mean 1: [rows] int64 to [rows, count] float32, above 0 and exact when short."""
-    numbers = mixed(keys[:, None] + GOLDEN * torch.arange(1, count + 1, device=keys.device))
+    numbers = split_mix64(keys[:, None] + GOLDEN * torch.arange(1, count + 1, device=keys.device))
     shares = (_right(numbers, 11) | 1).float() * 2.0**-53  # from (0, 1]
     return -torch.log1p(-shares)
 
 
-def mixed(numbers: Tensor) -> Tensor:
+def split_mix64(numbers: Tensor) -> Tensor:
     """SplitMix64's output for its states; int64, which wraps around."""
     numbers = (numbers ^ _right(numbers, 30)) * FIRST
     numbers = (numbers ^ _right(numbers, 27)) * SECOND

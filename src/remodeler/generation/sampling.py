@@ -20,7 +20,7 @@ from remodeler.checkpoint.sizes import kv_bytes_per_token
 from remodeler.data.chat_templates import asked_in_chat
 from remodeler.data.windows import tokenizer_errors
 from remodeler.errors import InputError, option
-from remodeler.generation.decoding import Choice, Continued, continued
+from remodeler.generation.decoding import Choice, Continued, continue_prompts
 from remodeler.model.logprobs import vocabulary
 from remodeler.model.minibatches import device_of
 from remodeler.model.streaming import room
@@ -147,7 +147,7 @@ def read(checkpoint: Checkpoint, prompts: Sequence[str], how: Sampling) -> list[
         raise InputError(f"{checkpoint.name} is not a causal language model: only those complete a prompt")
     if not prompts:
         raise InputError("no prompts were given, at least one is needed: choose another file")
-    rows = templated(checkpoint, prompts) if how.chat else [prompt_ids(checkpoint, prompt) for prompt in prompts]
+    rows = apply_template(checkpoint, prompts) if how.chat else [prompt_ids(checkpoint, prompt) for prompt in prompts]
     for number, row in enumerate(rows, 1):
         if checkpoint.context and len(row) + how.tokens > checkpoint.context:
             raise InputError(
@@ -174,7 +174,7 @@ def prompt_ids(checkpoint: Checkpoint, prompt: str) -> list[int]:
     return ids or [int(first or 0)]
 
 
-def templated(checkpoint: Checkpoint, prompts: Sequence[str]) -> list[list[int]]:
+def apply_template(checkpoint: Checkpoint, prompts: Sequence[str]) -> list[list[int]]:
     """Token ids of prompts as turns of a user, up to where the answer begins; needs a tokenizer with a template."""
     texts = [asked_in_chat(checkpoint.tokenizer, checkpoint.name, prompt) for prompt in prompts]
     with tokenizer_errors(checkpoint.tokenizer):
@@ -239,7 +239,7 @@ def expected_seconds(
     some, given = min(TRIED, how.tokens), [prompts[prompt] for prompt, _ in planned[0]]
     start = time.perf_counter()
     with enough_memory(option("batch_size", 1)):
-        continued(checkpoint.model, given, how.choice, keys(how.seed, planned[0], some), [])
+        continue_prompts(checkpoint.model, given, how.choice, keys(how.seed, planned[0], some), [])
     step = (time.perf_counter() - start) / (_steps(lengths, planned[0], some))
     return step * sum(_steps(lengths, rows, how.tokens) for rows in planned)
 
@@ -259,7 +259,7 @@ def completed(
             continue
         given = [prompts[prompt] for prompt, _ in rows]
         with enough_memory(option("batch_size", 1)):
-            made = continued(checkpoint.model, given, how.choice, keys(how.seed, rows, how.tokens), stops)
+            made = continue_prompts(checkpoint.model, given, how.choice, keys(how.seed, rows, how.tokens), stops)
         yield [
             _completion(checkpoint.tokenizer, row, ids, each) for row, ids, each in zip(rows, given, made, strict=True)
         ]

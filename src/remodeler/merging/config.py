@@ -122,7 +122,7 @@ class MergeConfig:
             self._refuse_options_beside_file()
 
     def _refuse_options_beside_file(self) -> None:
-        """Raise for options that say what the file says."""
+        """Raise for options that the file sets."""
         file = option("config", str(self.config))
         if self.models or self.base:
             raise InputError(f"{option('models')} and {file} were given: give one of them")

@@ -1,6 +1,6 @@
 """Differences between the configs of models that are merged, where they change what weights mean.
 
-Equal names and shapes are not enough: rotary positions, norms and heads are said by the config, and the result has one
+Equal names and shapes are not enough: rotary positions, norms and heads are set by the config, and the result has one
 config only, that of the base or of the first model.
 """
 
@@ -50,7 +50,7 @@ def report_differences(every: Sequence[tuple[Model, Outline]]) -> None:
                 )
         if found:
             logger.warning(
-                f"the configs of {first.name} and {model.name} differ, the result has what {first.name} says: "
+                f"the configs of {first.name} and {model.name} differ, the result has the values of {first.name}: "
                 + _list_fields(found)
             )
 

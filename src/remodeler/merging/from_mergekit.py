@@ -12,7 +12,7 @@ from remodeler.merging.table import METHODS
 
 
 def resolve_file(config: MergeConfig) -> MergeConfig:
-    """A config with what its file says in the place of the file; one without a file as it is."""
+    """Replace the file of a config by its contents; a config without one is returned as it is."""
     return config if config.config is None else read_merge(config.config, replace(config, config=None))
 
 
@@ -21,7 +21,7 @@ def read_merge(path: Path, config: MergeConfig | None = None) -> MergeConfig:
 
     Args:
         path: of the file.
-        config: what the file doesn't say; a dtype that is given here counts more than the file's.
+        config: options that a file doesn't have; a dtype that is given here overrides the file's.
 
     Raises:
         InputError: for what is not YAML, and for what this tool does not do, by name.

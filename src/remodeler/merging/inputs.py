@@ -16,12 +16,12 @@ from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.config_faults import refuse_quantised
 from remodeler.checkpoint.load import LIBRARY_ERRORS, check_files, one_sentence, read_config, read_settings
 from remodeler.checkpoint.mismatches import Fit, refuse_misfit
-from remodeler.checkpoint.repositories import classes, downloaded, note_adapter
+from remodeler.checkpoint.repositories import classes, download, note_adapter
 from remodeler.errors import InputError, option
 from remodeler.merging.files import Place, equal_values, tensor_places
 from remodeler.model.files.renaming import made_of
 from remodeler.model.files.weights import absent
-from remodeler.runs.options import recorded
+from remodeler.runs.options import as_recorded
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ def inspect_model(
         trust_remote_code: run code that came with it.
         like: one that was inspected before, whose class it has where their configs are equal.
     """
-    name, revision = str(recorded(model)), getattr(model, "revision", None)
+    name, revision = str(as_recorded(model)), getattr(model, "revision", None)
     settings = read_settings(name, revision)
     refuse_quantised(name, settings)
     with one_sentence(name, "the files"):
-        folder = downloaded(name, revision)
+        folder = download(name, revision)
     check_files(folder)
     note_adapter(folder)
     same = like is not None and _shape(like[0].settings) == _shape(settings)

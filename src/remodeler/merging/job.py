@@ -32,7 +32,7 @@ from remodeler.model.files.open_files import OpenFiles
 from remodeler.reporting.page import write_result
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, recorded, signed
+from remodeler.runs.options import as_recorded, build, with_signature
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, disk_errors, load_record, read_json, versions
 
@@ -42,7 +42,7 @@ OWN = ("record.json", "widths.json", "config.json")
 """Files of this tool, or written anew, whose absence needs no word."""
 
 
-@signed(MergeConfig)
+@with_signature(MergeConfig)
 def merge(models: Sequence[ModelLike] = (), **options: Any) -> MergeResults | None:
     """Merge checkpoints of the same architecture into a new folder.
 
@@ -51,7 +51,7 @@ def merge(models: Sequence[ModelLike] = (), **options: Any) -> MergeResults | No
         **options: those of :class:`~remodeler.merging.config.MergeConfig`, by name.
 
     Returns:
-        What came of it; None in a dry run.
+        Sizes, shares and checks of the result; None in a dry run.
 
     Raises:
         InputError: for checkpoints that can't be merged, in one sentence.
@@ -60,7 +60,7 @@ def merge(models: Sequence[ModelLike] = (), **options: Any) -> MergeResults | No
 
 
 def merge_models(config: MergeConfig) -> MergeResults | None:
-    """Merge checkpoints as a config says; in a dry run only say what would be done."""
+    """Merge checkpoints by a config; in a dry run only log what would be done."""
     out = config.run.out
     if out is None:
         raise InputError(f"{option('out')} must be given: a new folder for the result")
@@ -210,8 +210,8 @@ def _record_options(plan: Plan) -> dict[str, Any]:
     """What was asked for, all options of the method among it."""
     config = plan.config
     return {
-        "models": recorded(config.models),
-        "base": recorded(config.base),
+        "models": as_recorded(config.models),
+        "base": as_recorded(config.base),
         "method": plan.name,
         **{name: _plain(value) for name, value in plan.options.items()},
         "tokenizer": config.tokenizer,

@@ -114,7 +114,7 @@ def _condition(value: Any, switch: bool) -> tuple[str, tuple[float, ...]]:
 def _numbers(value: Any, switch: bool) -> tuple[float, ...]:
     row = value if isinstance(value, list) else [value]
     if not row:
-        raise ValueError("an empty list says nothing")
+        raise ValueError("the list is empty")
     return tuple(_switched(each) if switch else _number(each) for each in row)
 
 

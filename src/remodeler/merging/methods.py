@@ -13,9 +13,9 @@ take sums exactly, and else test for 0 itself.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,10 +25,6 @@ from remodeler.merging.selection import Cutoff, find_cutoffs, keep_largest
 
 Facts = Mapping[str, Any]
 """What a survey found of a whole tensor."""
-Combine = Callable[..., Tensor]
-"""``(piece, facts, **options) -> [elements] float32``."""
-Survey = Callable[..., Facts]
-"""``(walk, **options) -> facts``."""
 Each = Sequence[float]
 """One number per model."""
 
@@ -38,6 +34,22 @@ ZERO_WEIGHT = 1e-8
 """A sum of weights below which nothing is divided by it, as in mergekit."""
 ZERO_SQUARES = 1e-6
 """Mean squares below which the variant mergekit of SCE weighs all models equally, and the least it divides by."""
+
+
+class Combine(Protocol):
+    """A method: how one piece of a tensor is combined. Its options are its keyword arguments, by name."""
+
+    def __call__(self, piece: Piece, facts: Facts, /, *args: Any, **options: Any) -> Tensor:
+        """Combine the rows [models, elements] of a piece into [elements], float32."""
+        ...
+
+
+class Survey(Protocol):
+    """What a method must know of the whole tensor before its first piece."""
+
+    def __call__(self, walk: Walk, /, *args: Any, **options: Any) -> Facts:
+        """Walk over all pieces of a tensor and return the facts that its method takes."""
+        ...
 
 
 def weighted_sum(rows: Iterable[Tensor], weight: Each) -> Tensor:

@@ -55,7 +55,7 @@ def parse_setting(text: str) -> Setting:
     """A setting as it is written on the command line.
 
     Raises:
-        ValueError: that says how it is written.
+        ValueError: with the forms that are allowed.
     """
     alternatives = []
     for part in text.split(","):

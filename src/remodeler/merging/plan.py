@@ -28,7 +28,7 @@ from remodeler.merging.tokens import (
     warn_of_mismatched_vocabularies,
 )
 from remodeler.reporting.figures import size as format_size
-from remodeler.runs.options import recorded
+from remodeler.runs.options import as_recorded
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Plan:
     """Everything inspected, nothing written yet."""
 
     config: MergeConfig
-    """Without a file: what the file says stands in its place."""
+    """With the contents of its file in the place of the file."""
     method: Method
     models: tuple[Model, ...]
     base: Model | None
@@ -170,8 +170,8 @@ def _refuse_models(config: MergeConfig, method: Method) -> None:
         raise InputError(
             f"{option('base')} was given, which {name} has no use for: list it among the models, or leave it out"
         )
-    base = recorded(config.base)
-    if base in recorded(config.models):
+    base = as_recorded(config.base)
+    if base in as_recorded(config.models):
         raise InputError(f"{base} is the base and one of the models, where it changed nothing: leave it out there")
 
 

@@ -1,4 +1,4 @@
-"""Walk the checkpoints tensor by tensor and write the merged one in its place; a journal says what is done.
+"""Walk the checkpoints tensor by tensor and write the merged one in its place; a journal records what is done.
 
 The journal has a line per tensor, with the CRC-32 of its bytes. A run that was killed reads back what the journal
 names, and resumes with the tensors that are missing or damaged; what it writes is the same, bit for bit.
@@ -95,7 +95,7 @@ def merge_tensors(
         folder: where the journal is; the files of the layout exist.
         device: where to compute.
         size: elements of a piece.
-        progress: is told the share of the bytes done, and a name.
+        progress: receives the share of the bytes done, and a name.
 
     Returns:
         The lines of the journal, without the header.
@@ -217,7 +217,7 @@ def refuse_other_merge(folder: Path, header: Mapping[str, Any]) -> None:
     """Raise where a folder holds another merge; nothing is changed.
 
     Raises:
-        InputError: that says what differs.
+        InputError: that names what differs.
     """
     if differing := RunLog(folder / JOURNAL).mismatches(header):
         other = ", ".join(differing)

@@ -82,3 +82,4 @@ METHODS: dict[str, Method] = {
         choices=SCE,
     ),
 }
+"""The methods by name."""

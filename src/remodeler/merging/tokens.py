@@ -122,7 +122,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class MergekitRules:
-    """mergekit's rules: only rows that stand for tokens, and rows from where a file says."""
+    """mergekit's rules: only rows that stand for tokens, and rows from the sources that a file names."""
 
     multiple: int = 1
     """The number of rows is a multiple of it."""

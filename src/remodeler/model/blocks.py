@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from remodeler.errors import InputError
 from remodeler.model.families import Family, Stack
-from remodeler.packed import BranchNames, Nothing, set_module
+from remodeler.packed import BranchNames, NoOp, set_module
 from remodeler.runs.units import Block, Kind
 
 
 @dataclass(frozen=True)
-class Site:
+class LayerRef:
     """One layer of a live model."""
 
     layer: nn.Module
@@ -36,7 +36,7 @@ class Site:
 class Branch:
     """A block inside a live model."""
 
-    site: Site
+    site: LayerRef
     names: BranchNames
 
     def modules(self) -> list[nn.Module]:
@@ -57,7 +57,7 @@ class Anatomy:
     """A transformers model; ``Any``, because their types say nothing of a family's config, parts and outputs."""
     family: Family
     branches: dict[Block, Branch]
-    sites: tuple[Site, ...]
+    sites: tuple[LayerRef, ...]
     shared: dict[int, tuple[str, ...]]
     """By layer number: norms that serve several blocks, removed only with the last of them."""
     extras: dict[int, tuple[str, ...]]
@@ -109,7 +109,7 @@ def bypassed(anatomy: Anatomy, removed: Iterable[Block]) -> Iterator[None]:
             names, layer = branch.names, branch.site.layer
             for path in [*names["norms"], *names["modules"][:-1]]:
                 swaps.enter_context(swapped(layer, path, nn.Identity()))
-            swaps.enter_context(swapped(layer, names["modules"][-1], Nothing(names["outputs"], names["stream"])))
+            swaps.enter_context(swapped(layer, names["modules"][-1], NoOp(names["outputs"], names["stream"])))
         yield
 
 

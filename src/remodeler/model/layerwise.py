@@ -47,11 +47,11 @@ def record(anatomy: Anatomy, earlier: list[Any], run: Run) -> Recording:
         for block, branch in anatomy.branches.items():
             if block.kind == "attention" and branch.site.index == len(earlier):
                 _keep(hooks, branch.site.layer.get_submodule(branch.names["modules"][-1]), kept, block)
-        output = advanced(anatomy, earlier, run)
+        output = advance(anatomy, earlier, run)
     return Recording(earlier, output, kept)
 
 
-def advanced(anatomy: Anatomy, earlier: list[Any], run: Run) -> Any:
+def advance(anatomy: Anatomy, earlier: list[Any], run: Run) -> Any:
     """What the first layer returns that is not known yet."""
     with replaying(anatomy, earlier):
         return output_of(anatomy, len(earlier), run)
@@ -68,7 +68,7 @@ def output_of(anatomy: Anatomy, index: int, run: Run) -> Any:
     return kept["layer"]
 
 
-def passed(anatomy: Anatomy, earlier: list[Any], output: Any) -> list[Any]:
+def pass_on(anatomy: Anatomy, earlier: list[Any], output: Any) -> list[Any]:
     """Outputs to replay before the next layer: all layers of one list hand on what its last one returned."""
     lists = [layers for layers, _ in anatomy.top_layers()[: len(earlier) + 1]]
     return [output if layers is lists[-1] else old for layers, old in zip(lists, [*earlier, output], strict=True)]
@@ -101,7 +101,7 @@ def through(anatomy: Anatomy, runs: Sequence[Run]) -> list[list[Any]]:
     for index in range(len(anatomy.top_layers())):
         with streaming.held(anatomy.model, index):
             for row, run in enumerate(runs):
-                known[row] = passed(anatomy, known[row], advanced(anatomy, known[row], run))
+                known[row] = pass_on(anatomy, known[row], advance(anatomy, known[row], run))
     return known
 
 

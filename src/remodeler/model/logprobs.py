@@ -23,7 +23,7 @@ from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, swapped
 from remodeler.model.layerwise import group_size, replaying, through
 from remodeler.model.minibatches import Batch, batch_size, batches, device_of
-from remodeler.model.streaming import streamed
+from remodeler.model.streaming import streamed_weights
 from remodeler.runs.progress import Progress, silent
 
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}
@@ -128,14 +128,14 @@ def scored_logits(anatomy: Anatomy, batch: Batch) -> Iterator[tuple[Tensor, Tens
         yield head_logits(anatomy, part[None])[0].float(), targets
 
 
-def came(logits: Tensor, targets: Tensor) -> Tensor:
+def target_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     """Log-probabilities of the tokens that came: [tokens]."""
     return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
 
 
 def token_logprobs(anatomy: Anatomy, batch: Batch) -> Iterator[Tensor]:
     """Log-probability of the scored tokens, in order, a chunk [tokens] at a time, float32."""
-    return (came(logits, targets) for logits, targets in scored_logits(anatomy, batch))
+    return (target_logprobs(logits, targets) for logits, targets in scored_logits(anatomy, batch))
 
 
 def sparse(logits: Tensor, k: int) -> TopK:
@@ -146,7 +146,7 @@ def sparse(logits: Tensor, k: int) -> TopK:
     return TopK(ids, values - whole[:, None], rest - whole)
 
 
-def joined(parts: Sequence[TopK]) -> TopK:
+def concatenate(parts: Sequence[TopK]) -> TopK:
     """Predictions one behind the other."""
     ids, logprobs, rest = zip(*((each.ids, each.logprobs, each.rest) for each in parts), strict=True)
     return TopK(torch.cat(ids), torch.cat(logprobs), torch.cat(rest))
@@ -158,14 +158,14 @@ def topk_logprobs(anatomy: Anatomy, batch: Batch, k: int, temperature: float = 1
 
     Logits exist a chunk at a time; what is kept is k ids and k + 1 numbers a position.
     """
-    return joined([sparse(logits / temperature, k) for logits, _ in scored_logits(anatomy, batch)])
+    return concatenate([sparse(logits / temperature, k) for logits, _ in scored_logits(anatomy, batch)])
 
 
 @torch.no_grad()
 def scored_topk(anatomy: Anatomy, batch: Batch, k: int) -> tuple[TopK, Tensor]:
     """The same, and the log-probabilities of the tokens that came: [tokens] float32."""
-    found = [(sparse(logits, k), came(logits, targets)) for logits, targets in scored_logits(anatomy, batch)]
-    return joined([top for top, _ in found]), torch.cat([gold for _, gold in found])
+    found = [(sparse(logits, k), target_logprobs(logits, targets)) for logits, targets in scored_logits(anatomy, batch)]
+    return concatenate([top for top, _ in found]), torch.cat([gold for _, gold in found])
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
@@ -220,7 +220,7 @@ def mean_nll(anatomy: Anatomy, windows: Windows, size: int | None = None, progre
 
 def _with_known(anatomy: Anatomy, every: Iterator[Batch], tokens: int) -> Iterator[tuple[Batch, list[Any]]]:
     """Batches, each with what is known of its layers: nothing, or all where a streamed model took many on together."""
-    if streamed(anatomy.model) is None:
+    if streamed_weights(anatomy.model) is None:
         yield from ((batch, []) for batch in every)
         return
     while group := list(islice(every, group_size(anatomy, tokens))):

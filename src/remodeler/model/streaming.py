@@ -153,7 +153,7 @@ def open_model(
     return model.eval(), info
 
 
-def streamed(model: Any) -> Weights | None:
+def streamed_weights(model: Any) -> Weights | None:
     """How a model is streamed; None for one that is in memory."""
     return getattr(model, "streamed_weights", None)
 
@@ -161,7 +161,7 @@ def streamed(model: Any) -> Weights | None:
 @contextmanager
 def held(model: Any, index: int) -> Iterator[None]:
     """A top-level layer, counted over all layer lists, stays in memory meanwhile; nothing to do for other models."""
-    weights = streamed(model)
+    weights = streamed_weights(model)
     if weights is None:
         yield
         return
@@ -173,7 +173,7 @@ def held(model: Any, index: int) -> Iterator[None]:
 
 def tensors_by_name(model: Any) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the state dict, sorted by name; of a streamed model one layer is in memory at a time."""
-    weights = streamed(model)
+    weights = streamed_weights(model)
     names = sorted(model.state_dict())
     for index, group in groupby(names, weights.layer_of if weights else lambda _: None):
         with nullcontext() if index is None else held(model, index):
@@ -199,7 +199,7 @@ def room(device: torch.device) -> int:
 
 def allowance(model: Any) -> int:
     """Bytes of states that a pass over a streamed model may keep: as told, or half of what is free beside a layer."""
-    weights = streamed(model)
+    weights = streamed_weights(model)
     if weights and weights.memory is not None:
         return weights.memory
     device = next(model.parameters()).device

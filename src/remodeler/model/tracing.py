@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from remodeler.errors import InputError
-from remodeler.model.blocks import Anatomy, Branch, Site, projection
+from remodeler.model.blocks import Anatomy, Branch, LayerRef, projection
 from remodeler.model.families import Family, Stack
 from remodeler.model.streaming import held
-from remodeler.packed import BranchNames, Nothing, Packing, first
+from remodeler.packed import BranchNames, NoOp, Packing, first
 from remodeler.runs.units import Block, Kind
+
+NO_OPS = (NoOp.__name__, "Nothing")
+"""Names of what stands for a removed block: packed folders bring a class of their own, an older one as "Nothing"."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +73,18 @@ def trace(model: Any, family: Family, inputs: dict[str, Tensor]) -> Anatomy:
     return Anatomy(model, family, branches, tuple(sites), shared, extras, parallel)
 
 
-def _sites(model: Any, family: Family) -> list[Site]:
-    sites: list[Site] = []
+def _sites(model: Any, family: Family) -> list[LayerRef]:
+    sites: list[LayerRef] = []
     packing = getattr(model.config, "packing", None)
     numbers = iter([number for number, _ in packing["kept"]]) if packing else None
     for stack in family.stacks:
         for index, layer in enumerate(_layer_list(model, stack), start=sites[-1].index + 1 if sites else 0):
             for inner in [*getattr(layer, "pre", ()), layer, *getattr(layer, "post", ())]:
-                sites.append(Site(inner, next(numbers) if numbers else index, index, len(sites), stack))
+                sites.append(LayerRef(inner, next(numbers) if numbers else index, index, len(sites), stack))
     return sites
 
 
-def _first_of_stack(sites: list[Site], site: Site) -> int:
+def _first_of_stack(sites: list[LayerRef], site: LayerRef) -> int:
     return next(other.number for other in sites if other.stack is site.stack)
 
 
@@ -95,7 +98,7 @@ def _layer_list(model: Any, stack: Stack) -> nn.ModuleList:
     return layers
 
 
-def _chains(site: Site) -> dict[Kind, tuple[str, ...]]:
+def _chains(site: LayerRef) -> dict[Kind, tuple[str, ...]]:
     stack = site.stack
     named: dict[Kind, tuple[str, ...]] = {"attention": (stack.attention,), "cross": (stack.cross,), "mlp": stack.mlp}
     return {kind: chain for kind, chain in named.items() if chain[0] and _has(site.layer, chain)}
@@ -103,13 +106,12 @@ def _chains(site: Site) -> dict[Kind, tuple[str, ...]]:
 
 def _has(layer: nn.Module, chain: tuple[str, ...]) -> bool:
     try:
-        # By name: a packed folder of remote code brings a Nothing of its own.
-        return not any(type(layer.get_submodule(path)).__name__ == Nothing.__name__ for path in chain)
+        return not any(type(layer.get_submodule(path)).__name__ in NO_OPS for path in chain)
     except AttributeError:
         return False
 
 
-def _record(model: Any, sites: list[Site], inputs: dict[str, Tensor]) -> dict[int, dict[str, Call]]:
+def _record(model: Any, sites: list[LayerRef], inputs: dict[str, Tensor]) -> dict[int, dict[str, Call]]:
     """Calls by layer number and module name; the name ``""`` is the layer itself."""
     calls: dict[int, dict[str, Call]] = {site.number: {} for site in sites}
     hooks = []
@@ -159,7 +161,7 @@ def _owner(name: str, seen: dict[str, Call], chains: dict[Kind, tuple[str, ...]]
     return after[0] if after else "extra"
 
 
-def _names(site: Site, kind: Kind, chain: tuple[str, ...], norms: list[str], seen: dict[str, Call]) -> BranchNames:
+def _names(site: LayerRef, kind: Kind, chain: tuple[str, ...], norms: list[str], seen: dict[str, Call]) -> BranchNames:
     call = seen[chain[-1]]
     outputs = call.outputs
     handed = (
@@ -173,7 +175,7 @@ def _keyword(value: Any, kwargs: dict[str, Any]) -> str | None:
     return next((name for name, given in kwargs.items() if given is value and isinstance(value, Tensor)), None)
 
 
-def _stream(site: Site, kind: Kind, chain: tuple[str, ...], call: Call) -> int | None:
+def _stream(site: LayerRef, kind: Kind, chain: tuple[str, ...], call: Call) -> int | None:
     """Which argument the residual is; None for a bare branch, which with its output projection zeroed returns zeros."""
     module = site.layer.get_submodule(chain[-1])
     zeros = {name: torch.zeros_like(value) for name, value in projection(module, site.stack, kind).items()}

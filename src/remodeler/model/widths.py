@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from remodeler.errors import InputError
-from remodeler.model.blocks import Anatomy, Site, swapped
+from remodeler.model.blocks import Anatomy, LayerRef, swapped
 from remodeler.model.minibatches import device_of
 from remodeler.model.streaming import held
 from remodeler.model.structures import Structure, Widths, counts_of, layout, structure_of
@@ -53,13 +53,13 @@ def structures(anatomy: Anatomy) -> dict[Block, Structure]:
 
     Runs the model on a few tokens, and one layer for each kind of block three times.
     """
-    found = _examined(anatomy)
+    found = _examine(anatomy)
     return {block: each for block, each in found.items() if isinstance(each, Structure)}
 
 
 def why_not(anatomy: Anatomy, block: Block) -> str:
     """Why a block can't be sliced, as the end of a sentence; empty where it can."""
-    found = _examined(anatomy)[block]
+    found = _examine(anatomy)[block]
     return found if isinstance(found, str) else ""
 
 
@@ -69,7 +69,7 @@ def refuse_widths(anatomy: Anatomy, widths: Widths) -> None:
     Raises:
         InputError: for a block that can't be sliced, or groups that it does not have.
     """
-    found = _examined(anatomy) if widths else {}
+    found = _examine(anatomy) if widths else {}
     for block, groups in widths.items():
         _sensible(structure_of(anatomy, block), groups)
         if isinstance(reason := found[block], str):
@@ -79,7 +79,7 @@ def refuse_widths(anatomy: Anatomy, widths: Widths) -> None:
 # Trying it ------------------------------------------------------------------------------------------------------------
 
 
-def _examined(anatomy: Anatomy) -> dict[Block, Structure | str]:
+def _examine(anatomy: Anatomy) -> dict[Block, Structure | str]:
     """Every block's groups, or why it has none: one block of each kind stands for all."""
     found = {block: layout(anatomy, block) for block in anatomy.blocks()}
     kinds: dict[tuple[Any, ...], Structure] = {}
@@ -87,7 +87,7 @@ def _examined(anatomy: Anatomy) -> dict[Block, Structure | str]:
         if isinstance(each, Structure):
             kinds.setdefault(_kind(anatomy, each), each)
     calls = _calls(anatomy, [anatomy.branches[each.block].site for each in kinds.values()])
-    verdicts = {kind: _tried(anatomy, each, calls[each.block.layer]) for kind, each in kinds.items()}
+    verdicts = {kind: _try_mask(anatomy, each, calls[each.block.layer]) for kind, each in kinds.items()}
     return {
         block: (verdicts[_kind(anatomy, each)] or each) if isinstance(each, Structure) else each
         for block, each in found.items()
@@ -101,7 +101,7 @@ def _kind(anatomy: Anatomy, structure: Structure) -> tuple[Any, ...]:
 
 
 @torch.no_grad()
-def _calls(anatomy: Anatomy, sites: Iterable[Site]) -> dict[int, Call]:
+def _calls(anatomy: Anatomy, sites: Iterable[LayerRef]) -> dict[int, Call]:
     """What some layers are called with, by number, when the model reads a few tokens."""
     calls: dict[int, Call] = {}
     with ExitStack() as hooks:
@@ -118,16 +118,16 @@ def _note(calls: dict[int, Call], number: int, _: nn.Module, args: Any, kwargs: 
 
 
 @torch.no_grad()
-def _tried(anatomy: Anatomy, structure: Structure, call: Call) -> str:
+def _try_mask(anatomy: Anatomy, structure: Structure, call: Call) -> str:
     """Why narrowing a block is something else than masking it, if it is."""
     odd = {structure.block: tuple(range(1, structure.groups, 2))}
     with held(anatomy.model, anatomy.branches[structure.block].site.index):
-        whole = _projected(anatomy, structure, call)
+        whole = _output_of(anatomy, structure, call)
         with masked(anatomy, kept_masks(anatomy, odd)):
-            wanted = _projected(anatomy, structure, call)
+            wanted = _output_of(anatomy, structure, call)
         try:
             with narrowed(anatomy, odd):
-                found = _projected(anatomy, structure, call)
+                found = _output_of(anatomy, structure, call)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             said = " ".join(str(error).split())[:120]
             return _spanning(anatomy, structure) or f"its code refuses fewer {structure.noun} ({said})"
@@ -137,11 +137,11 @@ def _tried(anatomy: Anatomy, structure: Structure, call: Call) -> str:
     return _spanning(anatomy, structure) or f"its code means something else with fewer {structure.noun}"
 
 
-def _projected(anatomy: Anatomy, structure: Structure, call: Call) -> Tensor:
+def _output_of(anatomy: Anatomy, structure: Structure, call: Call) -> Tensor:
     """What the block's output projection gives."""
     args, kwargs = call
     layer = anatomy.branches[structure.block].site.layer
-    with _watched(layer.get_submodule(structure.out)) as seen:
+    with _watch(layer.get_submodule(structure.out)) as seen:
         layer(*args, **kwargs)
     return seen[-1].double()
 
@@ -158,7 +158,7 @@ def _spanning(anatomy: Anatomy, structure: Structure) -> str:
 
 
 @contextmanager
-def _watched(module: nn.Module) -> Iterator[list[Tensor]]:
+def _watch(module: nn.Module) -> Iterator[list[Tensor]]:
     """What a module returns while it is looked at."""
     seen: list[Tensor] = []
     handle = module.register_forward_hook(lambda _, args, outputs: seen.append(outputs))

@@ -17,7 +17,7 @@ from remodeler.pruning.validation import form_named
 from remodeler.runs import processes
 from remodeler.runs.folders import new_folder
 from remodeler.runs.job import enough_memory
-from remodeler.runs.options import build, signed
+from remodeler.runs.options import build, with_signature
 from remodeler.runs.removals import REMOVALS_FILE, Header, Step, read_log, write_header, write_step
 from remodeler.runs.units import Block
 
@@ -69,7 +69,7 @@ class PruneResult:
         return load(out, dtype=str(model.dtype).removeprefix("torch."), device=str(model.device))
 
 
-@signed(PruneConfig)
+@with_signature(PruneConfig)
 def prune(model: ModelLike, out: Path | str | None = None, **options: Any) -> PruneResult:
     """Search for what to remove; with ``out``, write the result too, resumable as the command is.
 
@@ -87,9 +87,9 @@ def prune(model: ModelLike, out: Path | str | None = None, **options: Any) -> Pr
         prepared = prepare(config, device)
         if place is None:
             with TemporaryDirectory() as work:
-                return _found(prepared, Path(work), prepared.find(Path(work)))
+                return _result(prepared, Path(work), prepared.find(Path(work)))
     prune_model(replace(config, source=replace(config.source, model=prepared.inputs.checkpoint)))
-    return _found(prepared, place, _outcome_in(place))
+    return _result(prepared, place, _outcome_in(place))
 
 
 def _outcome_in(folder: Path) -> Outcome:
@@ -101,7 +101,7 @@ def _outcome_in(folder: Path) -> Outcome:
     return Outcome(removed, read_widths(folder), perplexity, results.seconds or 0.0, kept)
 
 
-def _found(prepared: Prepared, folder: Path, outcome: Outcome) -> PruneResult:
+def _result(prepared: Prepared, folder: Path, outcome: Outcome) -> PruneResult:
     header, steps = read_log(folder / REMOVALS_FILE)
     return PruneResult(prepared.inputs, prepared.options(), header, tuple(steps), outcome)
 

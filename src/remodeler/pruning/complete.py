@@ -11,7 +11,7 @@ from remodeler.checkpoint.sizes import memory
 from remodeler.errors import InputError
 from remodeler.evaluation.metrics import compare_affordable_speed, text_scores
 from remodeler.model.logprobs import vocabulary
-from remodeler.model.streaming import streamed
+from remodeler.model.streaming import streamed_weights
 from remodeler.pruning.inputs import Inputs
 from remodeler.pruning.pipeline import Outcome
 from remodeler.pruning.results import PruneResults
@@ -114,7 +114,7 @@ def _measure(inputs: Inputs, saved: Saved) -> tuple[dict[str, Any], dict[str, An
         scores = [{}, {}]
     for found, score in zip(figures, scores, strict=True):
         found |= {f"heldout_{key}": score[key] for key in ("perplexity", "bits_per_byte") if key in score}
-    if streamed(inputs.checkpoint.model):
+    if streamed_weights(inputs.checkpoint.model):
         logger.info("speed is left out: a streamed model's is that of the disk")
         return figures[0], figures[1]
     for found, speeds in zip(figures, compare_affordable_speed(both), strict=True):

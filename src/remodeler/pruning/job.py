@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoint.load import Checkpoint, fingerprint
-from remodeler.checkpoint.sizes import announce_space, stored
+from remodeler.checkpoint.sizes import announce_space, stored_size
 from remodeler.data.config import TextConfig
 from remodeler.data.sources import Sampled
 from remodeler.errors import InputError, option
@@ -65,7 +65,7 @@ class Prepared:
 
     def options(self) -> dict[str, Any]:
         """What was asked for, and what that means, as the record holds it."""
-        named = {"search": self.search.scan, "criterion": name_of(self.search.method.criterion)}
+        named = {"search": self.search.strategy, "criterion": name_of(self.search.method.criterion)}
         return flat(self.config) | named
 
     def find(self, work: Path) -> Outcome:
@@ -87,7 +87,7 @@ class Prepared:
             "name": self.inputs.checkpoint.name,
             "model": {"weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch.")},
             "texts": {"windows": len(windows), "tokens": windows.tokens, "sha256": windows.fingerprint()},
-            "options": {**asdict(self.inputs.texts), **self.config.search.path(self.search.scan)},
+            "options": {**asdict(self.inputs.texts), **self.config.search.path(self.search.strategy)},
         }
 
 
@@ -220,7 +220,7 @@ def texts_of(header: Header) -> TextConfig:
 
 def _bytes_left(checkpoint: Checkpoint, removed: Sequence[Block]) -> int:
     """About how many bytes of weights are left without some blocks."""
-    return int(stored(checkpoint).bytes * (1 - share(checkpoint.anatomy, removed)))
+    return int(stored_size(checkpoint).bytes * (1 - share(checkpoint.anatomy, removed)))
 
 
 def _texts_again(texts: TextConfig) -> Sampled:

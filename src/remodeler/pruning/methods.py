@@ -1,8 +1,4 @@
-"""What "important" means: one function each. METHODS: a paper is a row.
-
-A criterion takes ``(anatomy, windows, removed, candidates, **options)`` and returns one number per candidate, higher =
-more important; the search removes the lowest. It leaves the model as it was. Options are ``size`` (windows a
-mini-batch), ``progress`` (to be told the share done) and ``seed``; a criterion takes what it needs.
+"""What "important" means: one function each (:class:`Criterion`). METHODS: a paper is a row.
 
 Here are those that ask for the loss without a candidate; the others are in :mod:`remodeler.pruning.criteria.divergence`
 (the change of the logits), :mod:`remodeler.pruning.criteria.gradients` and :mod:`remodeler.pruning.criteria.influence`
@@ -16,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from remodeler.data.windows import Windows
 from remodeler.model.blocks import Anatomy, bypassed
@@ -29,8 +25,33 @@ from remodeler.pruning.criteria.sweep import sweep
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.units import Block, Unit
 
-Criterion = Callable[..., list[float]]
 UnitName = Literal["block", "attention", "mlp", "layer"]
+
+
+class Criterion(Protocol):
+    """One number per candidate, higher = more important: the search removes the lowest."""
+
+    def __call__(
+        self,
+        anatomy: Anatomy,
+        windows: Windows,
+        removed: Sequence[Block],
+        candidates: Sequence[Unit],
+        /,
+        *args: Any,
+        **options: Any,
+    ) -> list[float]:
+        """Score the candidates and leave the model as it was.
+
+        Args:
+            anatomy: the model and its blocks.
+            windows: the calibration text, [windows, tokens].
+            removed: what is removed already.
+            candidates: what may be removed next.
+            args: none; it lets a criterion name the options that it needs and ignore others.
+            options: ``size`` (windows per mini-batch), ``progress`` (hears the share done), ``seed``.
+        """
+        ...
 
 
 def perplexity(
@@ -106,6 +127,7 @@ CRITERIA: dict[str, Criterion] = {
     "relative-magnitude": relative_magnitude,
     "random": random,
 }
+"""The measures of importance by name."""
 ONE_PASS: frozenset[Criterion] = frozenset(
     {gradient, second_order, taylor, magnitude, block_influence, relative_magnitude, random}
 )
@@ -207,3 +229,4 @@ METHODS: dict[str, Method] = {
     ),
     "random": Method(random, iterative=False, summary="a seeded random order: the control"),
 }
+"""The methods that choose blocks and layers, by name."""

@@ -16,7 +16,7 @@ from remodeler.model.widths import kept_masks, masked, parameters_left, structur
 from remodeler.pruning.config import PruneConfig
 from remodeler.pruning.search.loop import Search, begin, keep, prune
 from remodeler.pruning.search.refine import refine
-from remodeler.pruning.width.width import WIDTH_METHODS, Thinned, thin
+from remodeler.pruning.width.width import WIDTH_METHODS, WidthResult, thin
 from remodeler.reporting.figures import short
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import read_json, write_json
@@ -97,7 +97,7 @@ def _widths(search: Search, config: PruneConfig, steps: Sequence[Step], work: Pa
         left = parameters_left(search.anatomy, found.removed, found.widths)
         logger.info(f"{method}: perplexity {value:.4g}, {short(left)}")
     seconds += sum(step.seconds for step in steps)
-    return Outcome(list(found.removed), found.widths, value, seconds, _kept(search, found))
+    return Outcome(list(found.removed), found.widths, value, seconds, _kept_widths(search, found))
 
 
 def write_widths(folder: Path, widths: Widths) -> None:
@@ -119,14 +119,14 @@ def calibration(search: Search, removed: Sequence[Block], widths: Widths) -> flo
         return perplexity(mean_nll(search.anatomy, search.windows, search.size))
 
 
-def _one_step(search: Search, found: Thinned, new: Sequence[Block], value: float, seconds: float) -> Step:
+def _one_step(search: Search, found: WidthResult, new: Sequence[Block], value: float, seconds: float) -> Step:
     """Blocks that were chosen all at once, as a line of the log."""
     scores: dict[str, float | None] = {str(block): each.item() for block, each in found.scores.items()}
     left = search.anatomy.parameters(found.removed)
     return Step(1, tuple(new), scores, value, left, round(seconds, 3))
 
 
-def _kept(search: Search, found: Thinned) -> dict[Block, tuple[int, int]]:
+def _kept_widths(search: Search, found: WidthResult) -> dict[Block, tuple[int, int]]:
     if not found.widths:
         return {}
     every: dict[Block, Structure] = structures(search.anatomy)

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remodeler.reporting.card import known_as, measurements, model_card, warned
+from remodeler.reporting.card import known_as, measurements, model_card, warnings_of
 from remodeler.reporting.card_text import code
 from remodeler.reporting.figures import Measured, Values
 from remodeler.reporting.pruned import TAGS, Removals, cost, removals, removed_blocks
 from remodeler.reporting.results import PLACED, Results, Section, source, stages
 from remodeler.reporting.sections import comparison_table, figure, loading_code, nonempty
-from remodeler.reporting.steps import importances, narrowed, step_rows, tradeoff, width_map
+from remodeler.reporting.steps import importances, step_rows, steps_with_widths, tradeoff, width_map
 from remodeler.runs.records import Record
 from remodeler.runs.removals import REMOVALS_FILE, LogLine, read_log_lines
 
@@ -56,7 +56,7 @@ class PruneResults(Results):
     def report_sections(self, record: Record, folder: Path) -> list[Section]:
         """The search, what it removed, and what is left."""
         found = self._removals(folder)
-        steps = narrowed(found.steps, found.chosen, self.widths, self.pruned)
+        steps = steps_with_widths(found.steps, found.chosen, self.widths, self.pruned)
         last = len(steps) - 1 if self.widths else found.chosen
         return nonempty(
             tradeoff_curve(steps, last),
@@ -76,7 +76,7 @@ class PruneResults(Results):
         base = source(record)
         known = known_as(base)
         table = measurements(source=self.dense, pruned=self.pruned)
-        story = [self._story(record.options, known), *warned(self.warning), "", *table]
+        story = [self._story(record.options, known), *warnings_of(self.warning), "", *table]
         return model_card(self, base, f"{known}, pruned", TAGS, story)
 
     def _story(self, options: Values, name: str) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from remodeler.checkpoint.forms import FORMS, Form, refusal
-from remodeler.checkpoint.sizes import memory, sizes_in_words, stored
+from remodeler.checkpoint.sizes import memory, sizes_in_words, stored_size
 from remodeler.errors import InputError, option
 from remodeler.model.logprobs import batch_nll
 from remodeler.model.minibatches import batch_size, device_of, to_batch
-from remodeler.model.streaming import streamed
+from remodeler.model.streaming import streamed_weights
 from remodeler.pruning.config import OPTION_NAMES, PruneConfig, SearchConfig
 from remodeler.pruning.inputs import Inputs
 from remodeler.pruning.methods import CRITERIA, METHODS, Method, nothing
@@ -97,7 +97,7 @@ def refuse_widths(config: PruneConfig, form: Form | None) -> None:
 
 def refuse_search(search: Search, config: PruneConfig, form: Form | None) -> None:
     """What the search could not reach, and, hours before it would fail, a form that this family can't have."""
-    if config.width_method and streamed(search.anatomy.model):
+    if config.width_method and streamed_weights(search.anatomy.model):
         raise InputError(
             f"heads and channels can't be chosen in a streamed model: leave {option('stream')} out, or remove blocks"
         )
@@ -140,7 +140,7 @@ def announce(search: Search, config: PruneConfig, inputs: Inputs) -> None:
 def expected_bytes(search: Search, inputs: Inputs) -> int:
     """About how many bytes of weights a search writes: at most those of the model, less what a ratio takes away."""
     kept = 1.0 if inputs.form == "portable" else 1.0 - (search.budget.ratio or 0.0)
-    return int(kept * stored(inputs.checkpoint).bytes)
+    return int(kept * stored_size(inputs.checkpoint).bytes)
 
 
 def announce_steps(log: Path) -> None:
@@ -155,7 +155,7 @@ def _pass_seconds(search: Search) -> float:
     device = device_of(search.anatomy.model)
     count = search.size or batch_size(search.anatomy, search.windows)
     batch = to_batch(search.windows[:count], device)
-    for _ in range(1 if streamed(search.anatomy.model) else 2):
+    for _ in range(1 if streamed_weights(search.anatomy.model) else 2):
         start = time.perf_counter()
         batch_nll(search.anatomy, batch).item()
         seconds = time.perf_counter() - start

@@ -22,7 +22,7 @@ from remodeler.reporting.cliff import cut_command, result_warning, stored_warnin
 from remodeler.reporting.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, flat, signed
+from remodeler.runs.options import build, flat, with_signature
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import RECORD_FILE, Record, command_line, load_record, versions
 from remodeler.runs.removals import REMOVALS_FILE
@@ -40,7 +40,7 @@ REMEDY = f"{option('micro_batch_size', 1)}, {option('checkpointing', True)} or {
 """What takes less memory."""
 
 
-@signed(RecoverConfig)
+@with_signature(RecoverConfig)
 def recover(model: ModelLike, out: Path | str, **options: Any) -> RecoverResults | None:
     """Recover quality after pruning.
 
@@ -107,7 +107,7 @@ def _work(inputs: Inputs, work: Path) -> RecoverResults:
     alone = None
     with trainable(inputs.student.anatomy, inputs.recipe.lora, inputs.plan.seed) as wrapper:
         announce(inputs)
-        lines = _trained(inputs, work)
+        lines = _train(inputs, work)
         if wrapper is not None and not inputs.config.merge:
             alone = _adapters_written(inputs, wrapper, work)
         elif wrapper is not None:
@@ -123,11 +123,11 @@ def _work(inputs: Inputs, work: Path) -> RecoverResults:
     )
 
 
-def _trained(inputs: Inputs, work: Path) -> list[dict[str, Any]]:
+def _train(inputs: Inputs, work: Path) -> list[dict[str, Any]]:
     """Train, from wherever it stopped before; the loss curve."""
     header = {
         "model": {"name": inputs.student.name, "weights": inputs.weights},
-        "teacher": inputs.teacher.name if inputs.teacher and inputs.recipe.lesson else None,
+        "teacher": inputs.teacher.name if inputs.teacher and inputs.recipe.distill else None,
         "texts": inputs.windows.fingerprint(),
         "recipe": recipe_record(inputs.recipe),
         "training": asdict(replace(inputs.plan, save_minutes=0)),

@@ -21,7 +21,7 @@ from remodeler.training.plan import Training, refuse_pace
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Distillation:
     """What a teacher gives."""
 
     k: int = 64
@@ -42,7 +42,7 @@ class Recipe:
     summary: str
     lora: Lora | None = None
     """Adapters; None for all parameters."""
-    lesson: Lesson | None = None
+    distill: Distillation | None = None
     """None for the text's own loss."""
     learning_rate: float = 1e-4
     schedule: str = "linear"
@@ -69,7 +69,9 @@ METHODS = {
         "smaller adapters, larger steps, as in Shortened LLaMA", Lora(8, 16.0, 0.05), batch=64, epochs=2.0, length=256
     ),
     "full": Recipe("all parameters, by the text alone", warmup=0.03),
-    "distill": Recipe("all parameters, by the text and what the unpruned model predicts", lesson=Lesson(), warmup=0.03),
+    "distill": Recipe(
+        "all parameters, by the text and what the unpruned model predicts", distill=Distillation(), warmup=0.03
+    ),
 }
 
 
@@ -82,7 +84,7 @@ def recipe_of(config: RecoverConfig) -> Recipe:
     row, adapters, teacher = METHODS[config.method], config.adapters.adapters, config.teacher
     if adapters is not None:
         row = replace(row, lora=(row.lora or METHODS["lora"].lora) if adapters else None)
-    if row.lesson and not teacher.teacher:
+    if row.distill and not teacher.teacher:
         raise InputError(
             f"{option('method', config.method)} learns from the unpruned model: name it with {option('teacher')}"
         )
@@ -92,7 +94,7 @@ def recipe_of(config: RecoverConfig) -> Recipe:
             "it out"
         )
     row = _with(row, config.settings())
-    if teacher.teacher_store and (row.lesson is None or row.lesson.temperature != 1):
+    if teacher.teacher_store and (row.distill is None or row.distill.temperature != 1):
         raise InputError(
             f"{option('teacher_store')} holds predictions at temperature 1, for {option('method', 'distill')}: "
             "leave it out"
@@ -102,12 +104,12 @@ def recipe_of(config: RecoverConfig) -> Recipe:
 
 def _with(row: Recipe, settings: dict[str, Any]) -> Recipe:
     """A row with other settings, each where it belongs."""
-    parts: dict[str, Any] = {"lora": row.lora, "lesson": row.lesson}
+    parts: dict[str, Any] = {"lora": row.lora, "distill": row.distill}
     for name, value in settings.items():
         if name in Recipe.__dataclass_fields__:
             row = replace(row, **{name: value})
             continue
-        part = "lora" if name in Lora.__dataclass_fields__ else "lesson"
+        part = "lora" if name in Lora.__dataclass_fields__ else "distill"
         if parts[part] is None:
             what = "adapters" if part == "lora" else "a teacher's predictions"
             given = option(OPTIONS.get(name, name), value)

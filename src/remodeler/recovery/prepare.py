@@ -21,7 +21,7 @@ from remodeler.training.loop import step_seconds
 from remodeler.training.losses import Loss, Teach, cross_entropy, distillation, teacher
 from remodeler.training.model import training_dtype, training_precision
 from remodeler.training.plan import Training
-from remodeler.training.teacher_store import make, stored
+from remodeler.training.teacher_store import make, read_from
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +57,10 @@ class Inputs:
     @property
     def loss(self) -> Loss:
         """What training minimises."""
-        lesson = self.recipe.lesson
-        if lesson is None or self.teach is None:
+        distill = self.recipe.distill
+        if distill is None or self.teach is None:
             return cross_entropy
-        return distillation(self.teach, lesson.share, lesson.temperature)
+        return distillation(self.teach, distill.share, distill.temperature)
 
     @property
     def look(self) -> Windows | None:
@@ -124,13 +124,13 @@ def _plan(config: RecoverConfig, recipe: Recipe, windows: int, device: torch.dev
 
 def _teach(original: Checkpoint | None, windows: Windows, recipe: Recipe, folder: Path | None) -> Teach | None:
     """A teacher that is asked on the fly, or whose predictions are in a folder; made now where they are not."""
-    lesson = recipe.lesson
-    if lesson is None or original is None:
+    distill = recipe.distill
+    if distill is None or original is None:
         return None
     if folder is None:
-        return teacher(original.anatomy, lesson.k, lesson.temperature)
+        return teacher(original.anatomy, distill.k, distill.temperature)
     with progress_bar("asking the teacher") as progress:
-        return stored(make(original.anatomy, fingerprint(original.model), windows, lesson.k, folder, progress))
+        return read_from(make(original.anatomy, fingerprint(original.model), windows, distill.k, folder, progress))
 
 
 def _held_out(student: Checkpoint, config: RecoverConfig, rest: list[str], length: int) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remodeler.reporting.card import known_as, measurements, model_card, warned
+from remodeler.reporting.card import known_as, measurements, model_card, warnings_of
 from remodeler.reporting.card_text import code
 from remodeler.reporting.figures import Measured, Values, decimal, number
 from remodeler.reporting.pruned import TAGS, Removals, cost, removals, removed_blocks
@@ -80,13 +80,17 @@ class RecoverResults(Results):
         base = source(record)
         known = known_as(base)
         table = measurements(source=self.dense, pruned=self.pruned, recovered=self.recovered)
-        story = [self._story(record.options, known), *warned(self.warning), "", *table]
+        story = [self._story(record.options, known), *warnings_of(self.warning), "", *table]
         return model_card(self, base, f"{known}, recovered", TAGS, story)
 
     def _story(self, options: Values, name: str) -> str:
         removed = self.removed
         before = f", of which {len(removed)} of {self.blocks} residual blocks had been removed" if removed else ""
-        taught = f" and what {code(Path(options['teacher']).name)} predicts" if options.get("lesson") else ""
+        taught = (
+            f" and what {code(Path(options['teacher']).name)} predicts"
+            if options.get("distill", options.get("lesson"))
+            else ""
+        )
         return (
             f"{code(name)}{before}, trained for {self.steps:,} steps ({self.tokens:,} tokens) on "
             f"{code(Path(options['texts']).name)}{taught} (method {code(options['method'])})."

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from huggingface_hub import ModelCardData
 
-from remodeler.reporting.card_data import front_matter, inherited
+from remodeler.reporting.card_data import front_matter, inherited_metadata
 from remodeler.reporting.card_text import fenced, markdown, plain
 from remodeler.reporting.figures import Values, comparison, written
 
@@ -32,7 +32,7 @@ def model_card(model: Model, base: str, title: str, tags: Sequence[str], story: 
         library_name="peft" if model.form == "adapters" else "transformers",
         pipeline_tag=model.pipeline_tag,
         tags=[*tags, *(["custom_code"] if model.form == "packed" else [])],
-        **inherited(Path(base)),
+        **inherited_metadata(Path(base)),
     )
     return page(head, title, story, loading_lines(model.form, model.auto_class, base), model.command)
 
@@ -49,7 +49,7 @@ def page(data: ModelCardData, title: str, story: Sequence[str], loading: Sequenc
     return "\n".join([*top, *story, "", "## Load", "", *loading, *again])
 
 
-def warned(given: Values | None) -> list[str]:
+def warnings_of(given: Values | None) -> list[str]:
     """The warning that a result is of no use, where there is one."""
     if not given:
         return []

@@ -24,7 +24,7 @@ def front_matter(data: ModelCardData) -> list[str]:
     return ["---", yaml.safe_dump(data.to_dict(), sort_keys=False).strip(), "---"]
 
 
-def inherited(source: Path) -> dict[str, Any]:
+def inherited_metadata(source: Path) -> dict[str, Any]:
     """Licence and language from the source's own card, where it lies on this disk.
 
     ``ModelCard.load`` reads all of a file, takes the language `no` for False, and raises for a card that is no YAML.

@@ -48,7 +48,7 @@ def cliff(perplexities: Sequence[float]) -> int | None:
     return None
 
 
-def ruined(perplexities: Sequence[float], vocabulary: int | None = None) -> bool:
+def is_ruined(perplexities: Sequence[float], vocabulary: int | None = None) -> bool:
     """Whether the end of a path is of no use.
 
     Args:
@@ -75,7 +75,7 @@ def usable_steps(perplexities: Sequence[float], vocabulary: int | None = None) -
 def _stop(perplexities: Sequence[float], vocabulary: int | None) -> int | None:
     """A place before the end of a path that is of no use; None of one that is."""
     found = cliff(perplexities)
-    if found is not None or not ruined(perplexities, vocabulary):
+    if found is not None or not is_ruined(perplexities, vocabulary):
         return found
     limit = min(JUMP * perplexities[0], vocabulary or math.inf)
     return max((place for place, each in enumerate(perplexities) if each < limit), default=0)
@@ -191,7 +191,7 @@ def result_warning(
         what: on which text.
         command: what makes a usable result.
     """
-    if not ruined([before, after], vocabulary):
+    if not is_ruined([before, after], vocabulary):
         return guessing_warning([f"this result on {what} text"], [after], [vocabulary]) if vocabulary else None
     text = f"this result is not usable: {what} perplexity rises {risen(before, after)}"
     return warning(text + ("; remove less" if command else ""), before, after, command)

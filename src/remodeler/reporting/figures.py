@@ -149,7 +149,7 @@ def comparison(measured: Sequence[tuple[str, Values]]) -> dict[str, Any] | None:
     values = [each for _, each in measured]
     rows = [_row(metric, [each.get(key) for each in values]) for key, metric in METRICS.items()]
     for label, cells in _task_rows(values):
-        changed = _counted if label.endswith(", questions") else difference
+        changed = _question_counts if label.endswith(", questions") else difference
         rows.append(_row(Metric(label, decimal, changed), cells))
     rows = [row for row in rows if any(cell["main"] for cell in row["cells"])]
     if not rows:
@@ -192,7 +192,7 @@ def task_name(task: str) -> str:
     return PurePath(task).stem if task.endswith((".json", ".jsonl")) else task
 
 
-def _counted(before: float | None, after: float | None) -> str:
+def _question_counts(before: float | None, after: float | None) -> str:
     """Numbers of questions differ only where something went wrong."""
     return "" if before == after else difference(before, after)
 
@@ -230,7 +230,7 @@ def between(value: Values, write: Callable[[float], str]) -> str:
     return f"{write(value['value'])} ({ends})" if ends else write(value["value"])
 
 
-def shifted(value: Values, write: Callable[[float], str]) -> str:
+def format_shift(value: Values, write: Callable[[float], str]) -> str:
     """A difference with its interval and its p."""
     p = probability(value["p"])
     return f"{between(value, write)}, p {p if p.startswith('<') else f'= {p}'}"
@@ -256,6 +256,6 @@ def points(value: float) -> str:
     return f"{100 * value:+.2f} pp".replace("-", MINUS)
 
 
-def signed(value: float) -> str:
+def format_signed(value: float) -> str:
     """A difference in its own unit."""
     return f"{value:+,.2f}".replace("-", MINUS)

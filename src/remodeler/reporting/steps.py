@@ -104,7 +104,7 @@ def _shown_importance(value: Any, before: float | None, relative: bool) -> float
     return importance / before - 1 if before else None
 
 
-def _scored(steps: Sequence[LogLine], relative: bool) -> Iterator[tuple[LogLine, dict[str, float]]]:
+def _steps_with_scores(steps: Sequence[LogLine], relative: bool) -> Iterator[tuple[LogLine, dict[str, float]]]:
     """Every step that has importances, with those importances as they are coloured."""
     for place, step in enumerate(steps):
         before = number(steps[place - 1].get("perplexity")) if place else None
@@ -134,7 +134,7 @@ def _panel(name: str, scored: Scored) -> Panel:
 
 def importances(steps: Sequence[LogLine], relative: bool) -> dict[str, Any] | None:
     """The heat map with its legend, and the same numbers as a table."""
-    scored = list(_scored(steps, relative))
+    scored = list(_steps_with_scores(steps, relative))
     if not scored:
         return None
     drawn, names = panels(scored), [str(step.number(place)) for place, (step, _) in enumerate(scored, 1)]
@@ -210,7 +210,9 @@ def step_rows(steps: Sequence[LogLine], chosen: int) -> list[dict[str, Any]]:
     ]
 
 
-def narrowed(steps: Sequence[LogLine], chosen: int, widths: Mapping[str, Any] | None, pruned: Values) -> list[LogLine]:
+def steps_with_widths(
+    steps: Sequence[LogLine], chosen: int, widths: Mapping[str, Any] | None, pruned: Values
+) -> list[LogLine]:
     """The steps to the one that was written, and the heads and channels that went after it; without any, all steps."""
     if not steps or not widths:
         return list(steps)

@@ -93,11 +93,11 @@ def names(folders: Sequence[Path]) -> list[str]:
 
 def render(found: Sequence[Entry], page: Path) -> str:
     """The page."""
-    figures = measured(found)
+    figures = measured_checkpoints(found)
     curves = tradeoffs(found)
     values = {
         "title": page.stem.replace("-", " ").replace("_", " "),
-        "entries": [_described(entry, page) for entry in found],
+        "entries": [_describe(entry, page) for entry in found],
         "comparison": comparison(figures),
         "memory": memory(figures),
         "context": CONTEXT,
@@ -110,7 +110,7 @@ def render(found: Sequence[Entry], page: Path) -> str:
 # What the page shows --------------------------------------------------------------------------------------------------
 
 
-def measured(found: Sequence[Entry]) -> Measured:
+def measured_checkpoints(found: Sequence[Entry]) -> Measured:
     """Every checkpoint that was measured, a source once, under the names that readers know."""
     listed: Measured = []
     for entry in found:
@@ -144,7 +144,7 @@ def memory(figures: Measured) -> list[dict[str, Any]]:
     return rows
 
 
-def _described(entry: Entry, page: Path) -> dict[str, Any]:
+def _describe(entry: Entry, page: Path) -> dict[str, Any]:
     """One folder: what was done, its map of blocks, its command, and its own page."""
     own = entry.folder / REPORT_FILE
     return {

@@ -36,7 +36,7 @@ def summary(lines: Sequence[Values]) -> dict[str, str] | None:
         return None
     heldout = [(step, math.exp(loss)) for step, loss in points(lines, "heldout") if loss < 700]
     heldout = heldout if len(heldout) > 1 else []
-    drawn = loss_svg(thinned(losses), thinned(smoothed(losses)), heldout)
+    drawn = loss_svg(thinned(losses), thinned(smooth(losses)), heldout)
     return {"figure": drawn, "caption": BOTH if heldout else ALONE}
 
 
@@ -46,7 +46,7 @@ def points(lines: Sequence[Values], key: str) -> Points:
     return [(step, value) for step, value in pairs if step is not None and value is not None]
 
 
-def smoothed(curve: Points) -> Points:
+def smooth(curve: Points) -> Points:
     """An exponential average, corrected for its start: the first point is the curve's own."""
     keep = 1 - 1 / max(1.0, len(curve) / SMOOTHING)
     found, total, weight = [], 0.0, 0.0

@@ -88,19 +88,19 @@ def run(
 
 def _run(job: Job[R], out: Path | None) -> R | None:
     work = partial(out) if out is not None else None
-    described = processes.shared(work is not None and processes.first() and is_described(work, job.options))
+    described = processes.from_first(work is not None and processes.first() and is_described(work, job.options))
     if not processes.first():
         if not described:
             assert work is not None
             job.assist(work)
         return None
     with _folder(out, keep=bool(job.kept) or described) as folder:
-        results = job.read(folder) if described else _worked(job, folder)
+        results = job.read(folder) if described else _work(job, folder)
         remove_scratch(folder, *job.scratch)
     return results
 
 
-def _worked(job: Job[R], folder: Path) -> R:
+def _work(job: Job[R], folder: Path) -> R:
     resume(folder, job.kept)
     results = job.work(folder)
     job.describe(folder, results)

@@ -135,10 +135,10 @@ def _refuse_number(spec: Spec, value: float) -> None:
     if not math.isfinite(value):
         raise InputError(f"{option(spec.name)} must be a finite number (got {value})")
     if not (limits.low <= value <= limits.high and limits.above < value < limits.below):
-        raise InputError(f"{option(spec.name)} must be {allowed(limits)} (got {value:g})")
+        raise InputError(f"{option(spec.name)} must be {range_in_words(limits)} (got {value:g})")
 
 
-def allowed(limits: Option) -> str:
+def range_in_words(limits: Option) -> str:
     """The range of a number, in words: ``>= 1``, ``> 0 and < 1``."""
     bounds = {">=": limits.low, ">": limits.above, "<=": limits.high, "<": limits.below}
     return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if math.isfinite(bound))
@@ -166,7 +166,7 @@ def _walk(cls: type, path: tuple[str, ...], given: Any) -> Iterator[Spec]:
     """Options of a config; where a verb gives it as a default, ``given``, its values are the defaults."""
     hints, helps = get_type_hints(cls, include_extras=True), field_docstrings(cls)
     for each in fields(cls):
-        kind, option = _annotated(hints[each.name])
+        kind, option = _option_of(hints[each.name])
         default = _default(each) if given is None else getattr(given, each.name)
         if is_dataclass(kind):
             inner = None if default is MISSING else default
@@ -176,7 +176,7 @@ def _walk(cls: type, path: tuple[str, ...], given: Any) -> Iterator[Spec]:
             yield Spec(each.name, (*path, each.name), kind, option, words, default)
 
 
-def _annotated(hint: Any) -> tuple[Any, Option]:
+def _option_of(hint: Any) -> tuple[Any, Option]:
     kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     given = next((note for note in notes if isinstance(note, Option)), Option())
     names = next((get_args(each) for each in (kind, *get_args(kind)) if get_origin(each) is Literal), given.choices)
@@ -210,7 +210,7 @@ def build(cls: type[T], given: Mapping[str, Any]) -> T:
         for step in outer:
             place = place.setdefault(step, {})
         place[last] = value
-    return _made(cls, tree, None)
+    return _make(cls, tree, None)
 
 
 def _refuse_missing(known: Any, given: Mapping[str, Any]) -> None:
@@ -219,13 +219,13 @@ def _refuse_missing(known: Any, given: Mapping[str, Any]) -> None:
         raise InputError(f"{', '.join(map(option, missing))} must be given")
 
 
-def _made(cls: type[T], tree: Mapping[str, Any], base: T | None) -> T:
+def _make(cls: type[T], tree: Mapping[str, Any], base: T | None) -> T:
     """A config with some values; the rest is that of ``base``, the verb's own defaults, or of the class."""
     hints, parts = get_type_hints(cls), dict(tree)
     for each in fields(cls):  # type: ignore[arg-type]
         if each.name in tree and is_dataclass(hints[each.name]):
             default = _default(each) if base is None else getattr(base, each.name)
-            parts[each.name] = _made(hints[each.name], tree[each.name], None if default is MISSING else default)
+            parts[each.name] = _make(hints[each.name], tree[each.name], None if default is MISSING else default)
     own = None if base is None or base == _plain(cls) else base  # then the class decides, knowing what was given
     return cls(**parts) if own is None else replace(own, **parts)  # type: ignore[type-var]
 
@@ -242,20 +242,20 @@ def flat(made: Any) -> dict[str, Any]:
         value = made
         for step in spec.path:
             value = getattr(value, step)
-        found[spec.name] = recorded(value)
+        found[spec.name] = as_recorded(value)
     return found
 
 
-def recorded(value: Any) -> Any:
+def as_recorded(value: Any) -> Any:
     """A value as a record holds it: a path as text, a loaded model by its name."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
-        return tuple(map(recorded, value))
+        return tuple(map(as_recorded, value))
     return value.name if hasattr(value, "anatomy") else value
 
 
-def signed(kind: type, *others: str) -> Callable[[F], F]:
+def with_signature(kind: type, *others: str) -> Callable[[F], F]:
     """Give a function that takes ``**options`` of a config the signature that they make, for help and completion.
 
     Args:

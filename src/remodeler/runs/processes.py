@@ -56,7 +56,7 @@ def is_started_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def shared(value: T) -> T:
+def from_first(value: T) -> T:
     """What the first process has, in all of them."""
     if world() == 1:
         return value
@@ -82,5 +82,5 @@ def first_does(action: Callable[[], object]) -> None:
             action()
         except InputError as error:
             problem = str(error)
-    if problem := shared(problem):
+    if problem := from_first(problem):
         raise InputError(problem)

@@ -152,10 +152,10 @@ def read_lines(path: Path) -> list[Any]:
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): check the path") from None
     lines = whole.decode("utf-8", errors="replace").split("\n")[:-1]
-    return [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
+    return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
 
 
-def _parsed(path: Path, number: int, line: str) -> Any:
+def _parse(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:

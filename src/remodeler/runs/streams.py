@@ -32,7 +32,7 @@ def visible(text: str) -> str:
     return UNSEEN.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
 
 
-def spelled(text: str, encoding: str | None) -> str:
+def spell(text: str, encoding: str | None) -> str:
     """A text in characters that an encoding has; those it lacks are written as Python escapes."""
     name = encoding or "utf-8"
     try:
@@ -68,7 +68,7 @@ class LastingStream:
 
     def write(self, text: str) -> int:
         """Write, if that is possible."""
-        self._tried("write", spelled(text, self.stream.encoding))
+        self._tried("write", spell(text, self.stream.encoding))
         return len(text)
 
     def writelines(self, lines: Any) -> None:

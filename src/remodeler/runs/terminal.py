@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from remodeler.runs.streams import spelled, visible
+from remodeler.runs.streams import spell, visible
 
 
 class Screen(Console):
@@ -28,4 +28,4 @@ ERR = Screen(stderr=True)
 
 def letters(text: str, screen: Screen) -> Text:
     """A text as a terminal shows it: its letters on one line, in characters that the terminal has."""
-    return Text(spelled(visible(text), screen.encoding))
+    return Text(spell(visible(text), screen.encoding))

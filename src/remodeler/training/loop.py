@@ -32,7 +32,7 @@ from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import read_lines
 from remodeler.training import state
 from remodeler.training.losses import Loss
-from remodeler.training.plan import MICRO_TOKENS, Training, drawn, mixed, rate, trimmed
+from remodeler.training.plan import MICRO_TOKENS, Training, drawn, mix_seed, rate, trim
 from remodeler.training.state import CURVE_FILE, Curve, Learner, Line
 
 PENDING = 10
@@ -152,7 +152,7 @@ def _go_on(run: Run, done: int, seconds: float, folder: Path, heldout: Windows |
         curve.add({"step": step, "learning_rate": rate(plan, step - 1), "seconds": round(now - start, 3)}, **measured)
         if last or _is_turn(step, flush_every):
             progress(step / plan.steps, f"loss {curve.flush()['loss']:.4g}")
-        if last or (_is_turn(step, PENDING) and processes.shared(now - saved >= 60 * plan.save_minutes)):
+        if last or (_is_turn(step, PENDING) and processes.from_first(now - saved >= 60 * plan.save_minutes)):
             _save(run, step, folder, {"seconds": now - start})
             saved = now
 
@@ -182,7 +182,7 @@ def _step(run: Run, step: int) -> tuple[Tensor, Tensor]:
     parts = [chosen[start : start + run.micro] for start in range(0, len(chosen), run.micro)]
     total = torch.zeros((), device=run.device)
     for number in range(processes.rank(), len(parts), processes.world()):
-        torch.manual_seed(mixed(plan.seed, step, number))  # of dropout
+        torch.manual_seed(mix_seed(plan.seed, step, number))  # of dropout
         total += _backward(run, parts[number], tokens)
     parameters = list(run.learner.parameters.values())
     _add_up([total, *_gradients(parameters)])
@@ -196,7 +196,7 @@ def _step(run: Run, step: int) -> tuple[Tensor, Tensor]:
 
 def _backward(run: Run, numbers: list[int], tokens: int) -> Tensor:
     """Add the gradient of some windows; their share of the mean loss of so many tokens."""
-    batch = to_batch(trimmed(run.windows[torch.tensor(numbers)]), run.device)
+    batch = to_batch(trim(run.windows[torch.tensor(numbers)]), run.device)
     with run.accelerator.autocast():
         part = run.loss(run.anatomy, replace(batch, numbers=tuple(numbers))) / tokens
     run.accelerator.backward(part)
@@ -246,7 +246,7 @@ def _save(run: Run, step: int, folder: Path, facts: Line) -> None:
 def _taken_up(run: Run, folder: Path, header: Line) -> tuple[int, float]:
     """Steps that are done, and the seconds they took; the model and the optimiser are then as they were after them."""
     processes.first_does(lambda: state.settle(folder, header))
-    found = processes.shared(state.latest(folder) if processes.first() else None)
+    found = processes.from_first(state.latest(folder) if processes.first() else None)
     if found is None:
         return 0, 0.0
     facts = state.read(found, run.learner)

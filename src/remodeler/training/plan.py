@@ -85,7 +85,7 @@ def rate(plan: Training, step: int) -> float:
 @lru_cache(maxsize=2)
 def order(count: int, seed: int, epoch: int) -> tuple[int, ...]:
     """All windows once, in the order of an epoch."""
-    generator = torch.Generator().manual_seed(mixed(seed, epoch))
+    generator = torch.Generator().manual_seed(mix_seed(seed, epoch))
     return tuple(torch.randperm(count, generator=generator).tolist())
 
 
@@ -96,7 +96,7 @@ def drawn(count: int, plan: Training, step: int) -> list[int]:
     return [epochs[place // count][place % count] for place in range(start, stop)]
 
 
-def mixed(*numbers: int) -> int:
+def mix_seed(*numbers: int) -> int:
     """One seed of several numbers, the same on every machine."""
     value = 0
     for number in numbers:
@@ -104,7 +104,7 @@ def mixed(*numbers: int) -> int:
     return value
 
 
-def trimmed(windows: Windows) -> Windows:
+def trim(windows: Windows) -> Windows:
     """Padded windows without the columns that are padding in all of them."""
     if windows.attention is None or windows.decoder is not None:
         return windows

@@ -26,7 +26,7 @@ from remodeler.checkpoint.save import weight_errors
 from remodeler.data.windows import IGNORED, Windows
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy
-from remodeler.model.logprobs import TopK, joined, scored_topk, vocabulary
+from remodeler.model.logprobs import TopK, concatenate, scored_topk, vocabulary
 from remodeler.model.minibatches import Batch, batch_size, batches, device_of
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress
@@ -142,10 +142,10 @@ def make(
     k = min(k, size)
     header = {"teacher": digest, "windows": windows.fingerprint(), "k": k, "vocabulary": size}
     store = Store(folder, windows, header | ({"gold": True} if gold else {}))
-    return filled(store, lambda start, stop: _predicted(teacher, windows[start:stop], k, gold), progress)
+    return fill(store, lambda start, stop: _predict(teacher, windows[start:stop], k, gold), progress)
 
 
-def filled(store: Store, compute: Compute, progress: Progress) -> Store:
+def fill(store: Store, compute: Compute, progress: Progress) -> Store:
     """Make those shards of a store that are not there yet, shared out over the processes.
 
     Args:
@@ -175,10 +175,10 @@ def _begin(store: Store) -> None:
         raise InputError(f"{store.folder} holds predictions of another {names}: choose another `teacher_store`")
 
 
-def _predicted(teacher: Anatomy, windows: Windows, k: int, gold: bool) -> tuple[TopK, Extras]:
+def _predict(teacher: Anatomy, windows: Windows, k: int, gold: bool) -> tuple[TopK, Extras]:
     device = device_of(teacher.model)
     parts = [scored_topk(teacher, batch, k) for batch in batches(windows, batch_size(teacher, windows), device)]
-    top = joined([each for each, _ in parts]).to("cpu")
+    top = concatenate([each for each, _ in parts]).to("cpu")
     came = torch.cat([each for _, each in parts]).cpu()
     if not came.isfinite().all():
         raise InputError("a teacher predicts NaN or infinity: its weights are damaged, or `dtype` is too narrow for it")
@@ -223,7 +223,7 @@ def between(store: Store, start: int, stop: int) -> TopK:
     """What stands at the scored positions of some windows: the first, and the one behind the last."""
     size = store.header["vocabulary"]
     names = ["low", "logprobs", "rest", *(["high"] if group_bytes(size) else [])]
-    return joined([unpack(read(names), size) for read in _stretches(store, start, stop)])
+    return concatenate([unpack(read(names), size) for read in _stretches(store, start, stop)])
 
 
 def _stretches(store: Store, start: int, stop: int) -> Iterator[Callable[[Sequence[str]], Extras]]:
@@ -242,7 +242,7 @@ def _slices(file: Any, part: slice, names: Sequence[str]) -> Extras:
     return {name: file.get_slice(name)[part] for name in names}
 
 
-def stored(store: Store) -> Teach:
+def read_from(store: Store) -> Teach:
     """A teacher that is read from a store, by the numbers of a batch's windows.
 
     Raises:
@@ -251,6 +251,6 @@ def stored(store: Store) -> Teach:
     refuse_damaged(store)
 
     def teach(batch: Batch) -> TopK:
-        return joined([between(store, number, number + 1) for number in batch.numbers]).to(batch.targets.device)
+        return concatenate([between(store, number, number + 1) for number in batch.numbers]).to(batch.targets.device)
 
     return teach

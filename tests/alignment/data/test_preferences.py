@@ -15,7 +15,7 @@ from remodeler.alignment.config import PreferenceConfig
 from remodeler.alignment.data.preferences import Triple, pair_answers, read_preferences, split_prompts
 from remodeler.alignment.data.shapes import SHAPES, RankedAnswers, read_pairs
 from remodeler.data.chat import BadRow
-from remodeler.errors import InputError, counted
+from remodeler.errors import InputError, count_reasons
 
 TRIPLE = Triple("why?", "because", "dunno")
 TURN = {"role": "user", "content": "why?"}
@@ -329,7 +329,7 @@ def test_every_reason_has_the_first_of_its_rows(tmp_path: Path) -> None:
     rows = [good, good, good | {"rejected": " "}, good | {"rejected": "because"}, level, good]
     dropped = read_preferences(written(tmp_path / "rows.jsonl", rows))[1]
     told = "1 (an empty side; row 3), 1 (both sides the same; row 4), 1 (no better answer; row 5), "
-    assert counted(dropped) == told + "2 (repeated; row 2 first)"
+    assert count_reasons(dropped) == told + "2 (repeated; row 2 first)"
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_what_would_be_read_in_part_is_no_pair(tmp_path: Path, more: dict[str, A
     good = {"prompt": "why?", "chosen": "because", "rejected": "dunno"}
     found, dropped = read_preferences(written(tmp_path / "rows.jsonl", [good, good | more]))
     assert found == [TRIPLE]
-    assert reason in counted(dropped)
+    assert reason in count_reasons(dropped)
 
 
 def test_a_message_as_json_text_is_a_message(tmp_path: Path) -> None:

@@ -320,7 +320,7 @@ def test_a_file_that_llama_cpp_does_not_load_is_named_and_not_what_was_made_of_i
 
     runtime = SimpleNamespace(Llama=no_model)
     for module in (gguf_job, llama_cpp_check):
-        monkeypatch.setattr(module, "installed", lambda: runtime)
+        monkeypatch.setattr(module, "import_llama_cpp", lambda: runtime)
     source = written(tmp_path / "x.gguf", built(*dense()))
     with pytest.raises(InputError, match=r"llama\.cpp does not load .*/x\.gguf as it is"):
         prune_gguf(source, log_of(tmp_path), tmp_path / "o.gguf")

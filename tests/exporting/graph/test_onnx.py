@@ -17,7 +17,7 @@ from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.errors import InputError
 from remodeler.exporting.graph import check as graph_check
 from remodeler.exporting.graph import job as graph_job
-from remodeler.exporting.graph.check import STEPS, check, empty, opened, reader
+from remodeler.exporting.graph.check import STEPS, check, empty, open_folder, reader
 from remodeler.exporting.graph.tracing import refuse, stretches
 from remodeler.exporting.job import export
 from remodeler.exporting.results import ExportResults
@@ -101,7 +101,7 @@ def test_the_code_on_the_card_writes_what_torch_writes(
 def test_prompts_come_at_once_or_in_parts_alone_or_padded(llama: Exported) -> None:
     """One graph for all: the cache after three parts is the cache after one."""
     model, folder = llama
-    graph = opened(folder)
+    graph = open_folder(folder)
     ids = torch.arange(40).reshape(2, 20) * 7 % 290 + 4
     mask = torch.ones_like(ids)
     mask[1, :5] = 0
@@ -220,7 +220,7 @@ def test_what_the_exporter_cannot_trace_is_named(
 def test_a_graph_that_says_something_else_is_not_kept(
     llama: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph_job, "traced", _stored(llama[1]))
+    monkeypatch.setattr(graph_job, "trace", _stored(llama[1]))
     monkeypatch.setattr(graph_check, "BOUND", 0.0)
     with pytest.raises(InputError, match="nothing was kept"):
         export(llama[0].name, "onnx", tmp_path / "out")
@@ -234,7 +234,7 @@ def test_a_graph_that_does_not_run_is_not_kept(
         raise RuntimeError("set_inputs() failed")
 
     real = graph_check.reader
-    monkeypatch.setattr(graph_job, "traced", _stored(llama[1]))
+    monkeypatch.setattr(graph_job, "trace", _stored(llama[1]))
     monkeypatch.setattr(graph_check, "reader", lambda model, graph=None, **how: fails if graph else real(model, **how))
     with pytest.raises(InputError, match=r"can't run what was written \(RuntimeError: set_inputs\(\) failed"):
         export(llama[0].name, "onnx", tmp_path / "out")
@@ -245,6 +245,6 @@ def _stored(folder: Path) -> Any:
     """In the place of tracing: the graph that was written before."""
 
     def traced(*_: Any) -> Any:
-        return opened(folder)
+        return open_folder(folder)
 
     return traced

@@ -25,7 +25,7 @@ from transformers.modeling_utils import _get_resolved_checkpoint_files
 from remodeler.auditing.tagger.files import TaggerSettings, new_tagger
 from remodeler.checkpoint import repositories
 from remodeler.checkpoint.load import fingerprint, load, look, read_tokenizer
-from remodeler.checkpoint.repositories import downloaded
+from remodeler.checkpoint.repositories import download
 from remodeler.checkpoint.save import save_pruned
 from remodeler.errors import InputError
 from remodeler.merging.inputs import inspect_model
@@ -174,7 +174,7 @@ def test_of_a_repository_only_the_weights_that_count_are_fetched(
     only_shards(cut, plain)
     for name in ("whole", "cut"):
         (tmp_path / "here").mkdir()
-        found = sorted(path.name for path in downloaded(name).glob("*.safetensors"))
+        found = sorted(path.name for path in download(name).glob("*.safetensors"))
         assert found == sorted(path.name for path in weight_files(tmp_path / name))
         shutil.rmtree(tmp_path / "here")
 

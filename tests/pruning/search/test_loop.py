@@ -343,7 +343,9 @@ def test_a_criterion_gives_a_finite_number_a_candidate_and_leaves_the_model_alon
 
 @pytest.mark.parametrize("lines", [1, 3, 4])
 def test_a_killed_race_goes_on_to_the_same_log(lines: int, tmp_path: Path) -> None:
-    search = Search(tiny_anatomy("llama"), tiny_windows(count=40, length=24), Budget(remove=4), scan="race", error=0.2)
+    search = Search(
+        tiny_anatomy("llama"), tiny_windows(count=40, length=24), Budget(remove=4), strategy="race", error=0.2
+    )
     whole = tmp_path / "whole" / "removals.jsonl"
     torn = tmp_path / "torn" / "removals.jsonl"
     whole.parent.mkdir()
@@ -355,9 +357,9 @@ def test_a_killed_race_goes_on_to_the_same_log(lines: int, tmp_path: Path) -> No
     assert [replace(step, seconds=0) for step in again] == [replace(step, seconds=0) for step in steps]
 
 
-@pytest.mark.parametrize("scan", ["race", "propose"])
-def test_other_searches_log_the_exact_perplexity(scan: str) -> None:
-    search = Search(tiny_anatomy("llama"), tiny_windows(count=40, length=24), Budget(remove=3), scan=scan)
+@pytest.mark.parametrize("strategy", ["race", "propose"])
+def test_other_searches_log_the_exact_perplexity(strategy: str) -> None:
+    search = Search(tiny_anatomy("llama"), tiny_windows(count=40, length=24), Budget(remove=3), strategy=strategy)
     for count, step in enumerate(steps := prune(search), 1):
         with bypassed(search.anatomy, blocks_of(steps[:count])):
             exact = perplexity(mean_nll(search.anatomy, search.windows))
@@ -366,4 +368,4 @@ def test_other_searches_log_the_exact_perplexity(scan: str) -> None:
 
 def test_only_perplexity_can_race() -> None:
     with pytest.raises(InputError, match="`search='race'`"):
-        prune(search_of(method=METHODS["finercut"], scan="race"))
+        prune(search_of(method=METHODS["finercut"], strategy="race"))

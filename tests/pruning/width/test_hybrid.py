@@ -9,7 +9,7 @@ from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import batch_nll, mean_nll
 from remodeler.model.minibatches import to_batch
 from remodeler.model.widths import masked, narrowed, structures
-from remodeler.pruning.width.hybrid import Estimates, Hybrid, estimates, fused
+from remodeler.pruning.width.hybrid import Estimates, Hybrid, estimates, fuse_estimates
 from remodeler.pruning.width.width import thin
 from remodeler.runs.units import Block
 from tiny import tiny_anatomy, tiny_windows
@@ -108,7 +108,7 @@ FOUND = Estimates(FINE, COARSE, 1.0)
 
 
 def scores(hybrid: Hybrid) -> list[float]:
-    return [value for each in fused(FOUND, hybrid).values() for value in each.tolist()]
+    return [value for each in fuse_estimates(FOUND, hybrid).values() for value in each.tolist()]
 
 
 def standard(values: list[float]) -> list[float]:
@@ -128,14 +128,18 @@ def test_the_attention_weighs_each_group_between_mean_and_maximum() -> None:
 
 
 def test_the_halves_are_the_estimates_themselves() -> None:
-    assert fused(FOUND, Hybrid(fusion="fine")) == FINE
-    assert fused(FOUND, Hybrid(fusion="coarse")) == COARSE
+    assert fuse_estimates(FOUND, Hybrid(fusion="fine")) == FINE
+    assert fuse_estimates(FOUND, Hybrid(fusion="coarse")) == COARSE
 
 
 def test_scores_are_standard_over_the_groups_that_were_asked_for() -> None:
-    of_heads = fused(FOUND, Hybrid(over="kind", sharpness=0))[Block(0, A)]
+    of_heads = fuse_estimates(FOUND, Hybrid(over="kind", sharpness=0))[Block(0, A)]
     assert of_heads.tolist() == pytest.approx([0.0, 0.0])  # two heads, and the estimates disagree
-    assert fused(FOUND, Hybrid(over="kind")).keys() == fused(FOUND, Hybrid(over="layer")).keys() == FINE.keys()
+    assert (
+        fuse_estimates(FOUND, Hybrid(over="kind")).keys()
+        == fuse_estimates(FOUND, Hybrid(over="layer")).keys()
+        == FINE.keys()
+    )
 
 
 def test_dead_channels_and_heads_go_first_and_cost_nothing() -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from remodeler.errors import InputError
 from remodeler.pruning.width import policy as policy_module
-from remodeler.pruning.width.policy import Policy, first_rates, gradient, learn, remembered
-from remodeler.pruning.width.projection import Pool, projected
+from remodeler.pruning.width.policy import Policy, first_rates, gradient, learn, update_baseline
+from remodeler.pruning.width.projection import Pool, project
 from remodeler.pruning.width.store import HISTORY_FILE, STATE_FILE, Store
 
 UNITS = 4
@@ -35,7 +35,7 @@ def by_sorting(values: Tensor, budget: float) -> Tensor:
 def test_the_projection_is_the_closed_form(seed: int) -> None:
     values = torch.randn(50, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2
     budget = 5.0 + seed
-    found = projected(values, torch.ones_like(values), budget)
+    found = project(values, torch.ones_like(values), budget)
     torch.testing.assert_close(found, by_sorting(values, budget), rtol=0, atol=1e-12)
     assert found.sum() <= budget + 1e-9
 
@@ -46,7 +46,7 @@ def test_no_point_that_keeps_the_budget_is_nearer_with_unequal_costs(seed: int) 
     draw = torch.Generator().manual_seed(seed)
     values = torch.rand(30, generator=draw, dtype=torch.float64) * 2 - 0.3
     costs, budget = torch.rand(30, generator=draw, dtype=torch.float64) + 0.1, 6.0
-    nearest = projected(values, costs, budget)
+    nearest = project(values, costs, budget)
     assert (costs * nearest).sum() == pytest.approx(budget, abs=1e-9)
     for _ in range(100):
         other = torch.rand(30, generator=draw, dtype=torch.float64)
@@ -56,7 +56,7 @@ def test_no_point_that_keeps_the_budget_is_nearer_with_unequal_costs(seed: int) 
 
 def test_what_keeps_the_budget_is_only_clamped() -> None:
     values = torch.tensor([-1.0, 0.25, 3.0], dtype=torch.float64)
-    assert projected(values, torch.ones_like(values), 2.0).tolist() == [0.0, 0.25, 1.0]
+    assert project(values, torch.ones_like(values), 2.0).tolist() == [0.0, 0.25, 1.0]
 
 
 def objective(masks: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ PROBABILITIES = torch.tensor([0.9, 0.3, 0.6, 0.15], dtype=torch.float64)
 def test_the_exact_score_with_the_mean_of_its_own_masks_is_unbiased() -> None:
     def estimate(masks: Tensor) -> Tensor:
         losses = objective(masks)
-        _, baseline = remembered(losses, torch.tensor(7.0).double(), memory=1)
+        _, baseline = update_baseline(losses, torch.tensor(7.0).double(), memory=1)
         return gradient(losses, masks, PROBABILITIES, baseline)
 
     torch.testing.assert_close(expected(estimate, PROBABILITIES), slope(PROBABILITIES), rtol=0, atol=1e-12)
@@ -133,7 +133,7 @@ def test_a_baseline_that_remembers_scales_the_exact_gradient() -> None:
 
     def estimate(masks: Tensor) -> Tensor:
         losses = objective(masks)
-        _, baseline = remembered(losses, torch.tensor(2.5).double(), memory=5)
+        _, baseline = update_baseline(losses, torch.tensor(2.5).double(), memory=5)
         return gradient(losses, masks, PROBABILITIES, baseline)
 
     torch.testing.assert_close(expected(estimate, PROBABILITIES), 1.8 * slope(PROBABILITIES), rtol=0, atol=1e-12)
@@ -154,13 +154,13 @@ def test_the_root_is_another_direction() -> None:
 def test_losses_that_are_not_finite_are_skipped() -> None:
     masks = EVERY[[3, 5, 6]]
     losses = torch.tensor([1.0, math.nan, 2.0]).double()
-    mean, baseline = remembered(losses, torch.tensor(math.nan).double(), memory=5)
+    mean, baseline = update_baseline(losses, torch.tensor(math.nan).double(), memory=5)
     assert mean.item() == 1.5
     assert baseline.item() == pytest.approx(1.5)
     found = gradient(losses, masks, PROBABILITIES, baseline)
     torch.testing.assert_close(found, gradient(losses[[0, 2]], masks[[0, 2]], PROBABILITIES, baseline) / 2)
     nothing = torch.full((2,), math.nan).double()
-    assert remembered(nothing, torch.tensor(4.0).double(), memory=1)[1] == 4
+    assert update_baseline(nothing, torch.tensor(4.0).double(), memory=1)[1] == 4
     assert gradient(nothing, EVERY[:2], PROBABILITIES, torch.tensor(math.nan)).tolist() == [0] * UNITS
 
 

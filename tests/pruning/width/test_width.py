@@ -17,12 +17,12 @@ from remodeler.model.widths import Structure, Widths, masked, narrowed, paramete
 from remodeler.pruning.search.budget import share
 from remodeler.pruning.width import policy as policy_module
 from remodeler.pruning.width import width as width_module
-from remodeler.pruning.width.channel_groups import budgets, bunched
+from remodeler.pruning.width.channel_groups import budgets, make_bunches
 from remodeler.pruning.width.initial import to_probabilities, wanda
 from remodeler.pruning.width.selection import Rules, kept_groups, removed_units, wanted_parameters
 from remodeler.pruning.width.store import HISTORY_FILE, STATE_FILE
 from remodeler.pruning.width.trials import Feed, group_trial, unit_trial
-from remodeler.pruning.width.width import WIDTH_METHODS, Thinned, thin
+from remodeler.pruning.width.width import WIDTH_METHODS, WidthResult, thin
 from remodeler.runs.units import Block
 from tiny import tiny_anatomy, tiny_windows
 
@@ -176,7 +176,7 @@ def test_the_first_score_is_the_mean_weight_times_the_norm_of_its_input(name: st
 def test_bunches_are_neighbours_in_the_order_of_the_first_scores(bunch: int) -> None:
     found = structures(tiny_anatomy("llama"))
     scores = some_scores(found)
-    bunches = bunched(found, scores, bunch)
+    bunches = make_bunches(found, scores, bunch)
     heads = sum(each.groups for block, each in found.items() if block.kind == A)
     assert bunches.parts == {A: slice(0, heads), M: slice(heads, len(bunches.sizes))}
     assert bunches.sizes.tolist() == torch.bincount(bunches.owner).tolist()
@@ -193,7 +193,7 @@ def test_bunches_are_neighbours_in_the_order_of_the_first_scores(bunch: int) -> 
 def test_a_bunch_is_masked_as_one_and_inside_it_the_first_scores_decide() -> None:
     found = structures(tiny_anatomy("llama"))
     scores = some_scores(found)
-    bunches = bunched(found, scores, 16)
+    bunches = make_bunches(found, scores, 16)
     drawn = torch.rand(2, len(bunches.sizes), generator=torch.Generator().manual_seed(0)) < 0.5
     masks = bunches.masks(drawn)
     assert masks.shape == (2, sum(each.groups for each in found.values()))
@@ -206,7 +206,7 @@ def test_a_bunch_is_masked_as_one_and_inside_it_the_first_scores_decide() -> Non
 
 def test_the_first_probabilities_of_bunches_keep_the_budget() -> None:
     found = structures(tiny_anatomy("llama"))
-    bunches = bunched(found, some_scores(found), 7)
+    bunches = make_bunches(found, some_scores(found), 7)
     start, pools = budgets(bunches, 0.7, "sigmap")
     for pool in pools:
         kept = pool.project(start) @ bunches.sizes[pool.part]
@@ -322,7 +322,7 @@ def test_a_killed_job_goes_on_to_the_same_widths(
         assert same(thin(anatomy, windows, [], 0.2, method, tmp_path, options=options), whole)
 
 
-def same(one: Thinned, other: Thinned) -> bool:
+def same(one: WidthResult, other: WidthResult) -> bool:
     scores = all(torch.equal(one.scores[block], other.scores[block]) for block in one.scores)
     return scores and (one.widths, one.history) == (other.widths, other.history)
 

@@ -34,11 +34,11 @@ from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
 from remodeler.checkpoint.sizes import announce_training_space, memory
 from remodeler.data.chat_templates import RefusedPromptError
-from remodeler.errors import InputError, counted, option
+from remodeler.errors import InputError, count_reasons, option
 from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, signed
+from remodeler.runs.options import build, with_signature
 from remodeler.runs.records import Record, load_record, versions
 from remodeler.runs.runlog import RunLog
 from remodeler.training.model import training_precision
@@ -94,7 +94,7 @@ def train_by_orpo(inputs: BaselineInputs, work: Path) -> Path:
 BASELINES: dict[str, Method] = {"sft": train_sft, "dpo": train_by_dpo, "orpo": train_by_orpo}
 
 
-@signed(BaselineConfig)
+@with_signature(BaselineConfig)
 def train_baseline(model: ModelLike, **options: Any) -> BaselineResults | None:
     """Train a policy on preferences, and write it to a new folder.
 
@@ -169,7 +169,7 @@ def _fitting_triples(
     if not found:
         raise InputError(
             f"none of {len(triples)} triples fits {length} tokens: shorten them or raise {option('length')} "
-            f"(left out: {counted(dropped)})"
+            f"(left out: {count_reasons(dropped)})"
         )
     return found
 
@@ -188,7 +188,7 @@ def announce(inputs: BaselineInputs, out: Path) -> None:
     """Say how many triples there are, and refuse a disk without room."""
     data = inputs.data
     logger.info(
-        f"{len(data.train):,} training triples, {len(data.heldout):,} held out; left out: {counted(data.dropped)}"
+        f"{len(data.train):,} training triples, {len(data.heldout):,} held out; left out: {count_reasons(data.dropped)}"
     )
     announce_training_space(out, inputs.before, inputs.config.training.everything)
 

@@ -17,9 +17,9 @@ from torch.nn.functional import cross_entropy
 
 from remodeler.alignment.data.template import LABELS, NONE, Template
 from remodeler.checkpoint.load import Checkpoint
-from remodeler.data.windows import IGNORED, Windows, padded, padding_id, tokenizer_errors
+from remodeler.data.windows import IGNORED, Windows, pad, padding_id, tokenizer_errors
 from remodeler.errors import InputError
-from remodeler.generation.sampling import prompt_ids, templated
+from remodeler.generation.sampling import apply_template, prompt_ids
 from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import vocabulary
 from remodeler.model.minibatches import Batch
@@ -98,7 +98,7 @@ def revision_row(
 
 def answer_row(checkpoint: Checkpoint, prompt: str, response: str, chat: bool = False) -> TokenRow:
     """A prompt and its answer."""
-    before = templated(checkpoint, [prompt])[0] if chat else prompt_ids(checkpoint, prompt)
+    before = apply_template(checkpoint, [prompt])[0] if chat else prompt_ids(checkpoint, prompt)
     whole = [] if chat else prompt_ids(checkpoint, prompt + response)
     together = whole[: len(before)] == before and len(whole) > len(before)
     after = whole[len(before) :] if together else text_ids(checkpoint, response)
@@ -120,7 +120,7 @@ def row_windows(checkpoint: Checkpoint, rows: Sequence[TokenRow]) -> Windows:
         raise InputError(
             f"the tokenizer of {checkpoint.name} knows tokens that the model doesn't: get the complete one"
         )
-    ids, attention = padded([row.ids for row in rows], padding_id(checkpoint.tokenizer))
+    ids, attention = pad([row.ids for row in rows], padding_id(checkpoint.tokenizer))
     targets = torch.full_like(ids, IGNORED)
     for place, row in enumerate(rows):
         targets[place, row.start - 1 : len(row.ids) - 1] = torch.tensor(row.ids[row.start :])

@@ -14,7 +14,7 @@ from itertools import islice
 from remodeler.alignment.data.shapes import EMPTY, SHAPES, RankedAnswers
 from remodeler.data.chat import BadRow, refuse_beside
 from remodeler.data.prompts import rows
-from remodeler.errors import InputError, LeftOut, counted
+from remodeler.errors import InputError, LeftOut, count_reasons
 from remodeler.runs.records import digest
 
 SAME, REPEATED, LEVEL, LONG = ("both sides the same", "repeated", "no better answer", "longer than the context")
@@ -61,7 +61,9 @@ def read_preferences(
     dropped = LeftOut()
     found = list(islice(usable_triples(_read_pairs(source, limit, pairs, gap, dropped), dropped), limit))
     if not found:
-        raise InputError(f"{source} holds no usable preference (left out: {counted(dropped, MOST)}): give another file")
+        raise InputError(
+            f"{source} holds no usable preference (left out: {count_reasons(dropped, MOST)}): give another file"
+        )
     return found, dropped
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from remodeler.data.chat import ASSISTANT, USER, BadRow, is_talk, messages_of, text_of, turns_of
 from remodeler.data.conversations import as_prompt, conversation_of, histories, question
 from remodeler.data.prompts import KEYS, asks, rows
-from remodeler.errors import InputError, LeftOut, counted
+from remodeler.errors import InputError, LeftOut, count_reasons
 
 MOST = 4
 """Reasons that a sentence names."""
@@ -61,7 +61,11 @@ def _prompts(source: str, dropped: LeftOut) -> Iterator[str]:
 
 def _left_out(dropped: Mapping[str, int]) -> str:
     """Counts of rows that were left out, if any."""
-    return f" (left out: {counted(dropped, MOST)}; known names are {', '.join(KEYS)})" if any(dropped.values()) else ""
+    return (
+        f" (left out: {count_reasons(dropped, MOST)}; known names are {', '.join(KEYS)})"
+        if any(dropped.values())
+        else ""
+    )
 
 
 def read_responses(source: str, dropped: LeftOut | None = None) -> list[Response]:

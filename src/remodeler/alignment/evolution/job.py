@@ -43,11 +43,11 @@ from remodeler.errors import option
 from remodeler.reporting.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, signed
+from remodeler.runs.options import build, with_signature
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, digest, load_record, read_lines, versions
 from remodeler.runs.runlog import RunLog
-from remodeler.training.plan import mixed
+from remodeler.training.plan import mix_seed
 from remodeler.training.state import CURVE_FILE
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ FILTERED = "filters.jsonl"
 FILTERS = tuple(each.name for each in fields(FilterConfig))
 
 
-@signed(EvolveConfig)
+@with_signature(EvolveConfig)
 def evolve(model: ModelLike, **options: Any) -> EvolveResults | None:
     """Evolve a policy with a reviser, and write it to a new folder.
 
@@ -147,7 +147,7 @@ def _share_rows(inputs: EvolutionInputs, policy: ModelLike, number: int, folder:
         found.append(rows)
 
     processes.first_does(gather)
-    rows = processes.shared(found[0] if processes.first() else None)
+    rows = processes.from_first(found[0] if processes.first() else None)
     assert rows is not None
     return rows
 
@@ -170,7 +170,7 @@ def _gather(inputs: EvolutionInputs, policy: ModelLike, number: int, folder: Pat
 def _round_task(inputs: EvolutionInputs, number: int) -> RoundTask:
     config = inputs.config
     kind = config.evolution.rounds[number - 1]
-    sampling = replace(inputs.sampling, seed=mixed(config.training.seed, number))
+    sampling = replace(inputs.sampling, seed=mix_seed(config.training.seed, number))
     return RoundTask(
         kind,
         inputs.shards[number - 1],
@@ -202,7 +202,7 @@ def _measure(inputs: EvolutionInputs, policy: ModelLike, number: int, work: Path
 def _probe(inputs: EvolutionInputs, policy: ModelLike, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     config = inputs.config
-    sampling = replace(inputs.sampling, samples=1, seed=mixed(config.training.seed, 0))
+    sampling = replace(inputs.sampling, samples=1, seed=mix_seed(config.training.seed, 0))
     task = RoundTask(INTERNAL, inputs.probe, sampling, config.filters, batch_size=config.sampling.batch_size)
     with progress_bar("measuring the policy") as progress:
         answers = generate_answers(inputs.load(policy), task, folder, progress)

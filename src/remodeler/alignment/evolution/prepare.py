@@ -17,8 +17,8 @@ from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
 from remodeler.checkpoint.sizes import announce_training_space, memory
 from remodeler.data.chat_templates import RefusedPromptError, asked_in_chat
-from remodeler.errors import InputError, LeftOut, counted, option
-from remodeler.generation.sampling import Sampling, expected_seconds, prompt_ids, read, templated
+from remodeler.errors import InputError, LeftOut, count_reasons, option
+from remodeler.generation.sampling import Sampling, apply_template, expected_seconds, prompt_ids, read
 from remodeler.runs.progress import duration
 from remodeler.training.model import training_precision
 
@@ -97,7 +97,7 @@ def _divide(pool: list[str], config: EvolveConfig, dropped: LeftOut) -> tuple[tu
         raise InputError(
             f"{config.evolution.prompts} has {len(pool)} prompts that leave room for {tokens} tokens of an answer, "
             f"{count} rounds need one each: give more or shorter prompts, or lower {option('max_new_tokens')}"
-            + (f" (left out: {counted(dropped)})" if dropped else "")
+            + (f" (left out: {count_reasons(dropped)})" if dropped else "")
         )
     return tuple(tuple(pool[len(pool) * n // count : len(pool) * (n + 1) // count]) for n in range(count))
 
@@ -117,7 +117,7 @@ def _accepted_prompts(policy: Checkpoint, prompts: list[str], config: EvolveConf
 
 
 def _has_room(policy: Checkpoint, prompt: str, config: EvolveConfig) -> bool:
-    ids = templated(policy, [prompt])[0] if config.sampling.chat else prompt_ids(policy, prompt)
+    ids = apply_template(policy, [prompt])[0] if config.sampling.chat else prompt_ids(policy, prompt)
     return policy.context is None or len(ids) + config.sampling.max_new_tokens + 1 <= policy.context
 
 
@@ -130,7 +130,7 @@ def announce(inputs: EvolutionInputs, out: Path) -> None:
         f"policy, {inputs.long} too long"
     )
     if inputs.dropped:
-        logger.warning(f"rows left out: {counted(inputs.dropped)}")
+        logger.warning(f"rows left out: {count_reasons(inputs.dropped)}")
     sampling = config.sampling
     logger.info(f"{sampling.completions} answers per prompt, of {sampling.max_new_tokens} tokens at most")
     announce_training_space(out, inputs.size, config.training.everything, copies=len(rounds) + 1)

@@ -33,13 +33,13 @@ from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import Checkpoint, fingerprint, look, pick_device
 from remodeler.checkpoint.sizes import memory
-from remodeler.errors import InputError, counted, option
+from remodeler.errors import InputError, count_reasons, option
 from remodeler.generation.sampling import completions
 from remodeler.model.logprobs import bits_per_byte, perplexity
 from remodeler.reporting.page import write_result
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, signed
+from remodeler.runs.options import build, with_signature
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, load_record, versions
 from remodeler.runs.runlog import RunLog
@@ -67,7 +67,7 @@ class CompareInputs:
         return {"pairs": triples_digest(self.triples), **options}
 
 
-@signed(CompareConfig)
+@with_signature(CompareConfig)
 def compare(policies: Sequence[ModelLike], **options: Any) -> CompareResults | None:
     """Compare policies on preferences that none has learned from.
 
@@ -132,7 +132,7 @@ def _announce(inputs: CompareInputs) -> None:
     config = inputs.config
     logger.info(
         f"{config.data.preferences}: {len(inputs.triples):,} pairs, {len(config.policies)} policies; left out: "
-        f"{counted(inputs.dropped)}"
+        f"{count_reasons(inputs.dropped)}"
     )
 
 

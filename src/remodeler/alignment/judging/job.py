@@ -23,11 +23,11 @@ from remodeler.alignment.loading import load_model, name_of
 from remodeler.alignment.reviser.reviser import Judge, open_reviser
 from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
-from remodeler.errors import LeftOut, counted
+from remodeler.errors import LeftOut, count_reasons
 from remodeler.generation.sampling import completions
 from remodeler.runs.folders import refuse_existing
 from remodeler.runs.job import enough_memory
-from remodeler.runs.options import build, signed
+from remodeler.runs.options import build, with_signature
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import write_json
 
@@ -37,7 +37,7 @@ Turns = list[list[str]]
 """Answers of every question, turn by turn."""
 
 
-@signed(AnswerConfig)
+@with_signature(AnswerConfig)
 def answer(model: ModelLike, **options: Any) -> Turns:
     """Write a model's answers to a new file, in the format that a judge reads.
 
@@ -82,7 +82,7 @@ def _questions(config: AnswerConfig) -> dict[int, list[str]]:
         dropped = LeftOut()
         found = read_prompts(config.questions, config.limit, dropped)
         if dropped:
-            logger.warning(f"rows left out: {counted(dropped)}")
+            logger.warning(f"rows left out: {count_reasons(dropped)}")
         return {number: [prompt] for number, prompt in enumerate(found)}
     rows = read_questions(Path(config.questions))[: config.limit]
     return {int(row["question_id"]): list(row["turns"]) for row in rows}
@@ -118,7 +118,7 @@ def _conversation(questions: Sequence[str], answers: Sequence[str]) -> str:
 # Judging --------------------------------------------------------------------------------------------------------------
 
 
-@signed(JudgeConfig)
+@with_signature(JudgeConfig)
 def judge(answers: Path | str, **options: Any) -> dict[str, Mapping[str, float]]:
     """Compute win rates and ratings.
 

@@ -26,7 +26,7 @@ from remodeler.alignment.reviser.reviser import make_reviser
 from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
 from remodeler.checkpoint.sizes import announce_training_space, file_sizes
-from remodeler.errors import InputError, counted, option
+from remodeler.errors import InputError, count_reasons, option
 from remodeler.training.model import training_precision
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def announce(inputs: ReviserInputs, out: Path) -> None:
     data, config = inputs.data, inputs.config
     logger.info(
         f"{config.data.preferences}: {len(data.train):,} training triples, {len(data.heldout):,} held out; "
-        f"left out: {counted(data.dropped)}"
+        f"left out: {count_reasons(data.dropped)}"
     )
     announce_training_space(out, file_sizes(inputs.model), config.training.everything, copies=2)
 

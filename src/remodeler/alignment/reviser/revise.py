@@ -27,10 +27,10 @@ from remodeler.alignment.reviser.reviser import (
 )
 from remodeler.alignment.reviser.scoring import map_resumably
 from remodeler.checkpoint.load import fingerprint, pick_device
-from remodeler.errors import LeftOut, counted, option
+from remodeler.errors import LeftOut, count_reasons, option
 from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, signed
+from remodeler.runs.options import build, with_signature
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, digest, load_record, versions
 
@@ -58,7 +58,7 @@ class ReviseInputs:
         return digest(text for each in self.responses for text in (each.prompt, each.response))
 
 
-@signed(ReviseConfig)
+@with_signature(ReviseConfig)
 def revise(responses: str, reviser: ReviserLike, **options: Any) -> ReviseResults | None:
     """Label and revise responses, and write them with what changed to a new folder.
 
@@ -113,7 +113,7 @@ def _announce(inputs: ReviseInputs) -> None:
         "these stay as they are"
     )
     if inputs.dropped:
-        logger.warning(f"rows left out: {counted(inputs.dropped)}")
+        logger.warning(f"rows left out: {count_reasons(inputs.dropped)}")
 
 
 def _work(inputs: ReviseInputs, folder: Path) -> ReviseResults:

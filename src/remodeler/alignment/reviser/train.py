@@ -36,7 +36,7 @@ from remodeler.checkpoint.sizes import memory
 from remodeler.reporting.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, signed
+from remodeler.runs.options import build, with_signature
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, load_record, read_lines, versions
 from remodeler.runs.runlog import RunLog
@@ -49,7 +49,7 @@ WARM_UP, ADAPTIVE = "warm-up", "adaptive"
 DIFFICULTY = "difficulty.jsonl"
 
 
-@signed(ReviserConfig)
+@with_signature(ReviserConfig)
 def train_reviser(model: ModelLike, **options: Any) -> ReviserResults | None:
     """Train a reviser from preferences, and write it to a new folder.
 
@@ -104,7 +104,7 @@ def _train_phases(inputs: ReviserInputs, work: Path) -> tuple[list[Difficulty], 
     warm_up = train_phase(
         lambda: inputs.load(config.source.model), data, warm_up_training(config), work / WARM_UP, "warm-up reviser"
     )
-    found = processes.shared(_difficulties(inputs, warm_up, work) if processes.first() else None)
+    found = processes.from_first(_difficulties(inputs, warm_up, work) if processes.first() else None)
     assert found is not None
     known, rest = found[: len(train)], found[len(train) :]
     limit, seed = major_threshold(known, config.labels), config.training.seed

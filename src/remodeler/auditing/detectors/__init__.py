@@ -1,1 +1,1 @@
-"""What finds spans: lexicon, classifiers, taggers."""
+"""Detectors of spans: lexicon, classifiers, taggers."""

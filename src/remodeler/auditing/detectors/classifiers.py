@@ -27,7 +27,7 @@ from remodeler.auditing.tagger.labels import Pieces, batches, join_windows, like
 from remodeler.checkpoint.config import LoadConfig
 from remodeler.checkpoint.load import check_files, context_of, one_sentence, pick_device, pick_dtype, read_tokenizer
 from remodeler.checkpoint.repositories import note_adapter, without_adapter
-from remodeler.data.windows import padded, padding_id
+from remodeler.data.windows import pad, padding_id
 from remodeler.errors import InputError, option
 from remodeler.model.minibatches import CACHED_TOKENS, MOST_TOKENS, device_of
 from remodeler.runs.job import enough_memory
@@ -125,7 +125,7 @@ def run_windows(classifier: Classifier, pieces: Pieces) -> Iterator[tuple[int, N
         if not numbers:
             continue
         rows_of_ids = [pieces.windows[number].ids[:: -1 if left else 1] for number in numbers]
-        ids, real = padded(rows_of_ids, padding_id(tokenizer))
+        ids, real = pad(rows_of_ids, padding_id(tokenizer))
         real = torch.ones_like(ids) if real is None else real
         ids, real = (each.flip(1) if left else each for each in (ids, real))
         with enough_memory(option("device", "cpu")):
@@ -165,7 +165,7 @@ def threshold_of(detection: DetectorConfig) -> float:
 
 
 def _character_scores(classifier: Classifier, texts: Sequence[str]) -> list[NDArray[np.float64]]:
-    """Of every text [characters] probabilities of a toxic label."""
+    """Per text [characters] probabilities of a toxic label."""
     pieces = tokenize(classifier, texts)
     parts = [np.zeros((0, 2)) for _ in pieces.windows]
     for number, row in run_windows(classifier, pieces):

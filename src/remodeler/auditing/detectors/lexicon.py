@@ -23,7 +23,7 @@ from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.spans import Span, mask
 from remodeler.errors import InputError, option
 from remodeler.runs.folders import refuse_existing
-from remodeler.runs.options import build, signed
+from remodeler.runs.options import build, with_signature
 from remodeler.runs.records import read_json, write_json
 
 BUNDLED = Path(__file__).parent / "lexicon.json"
@@ -40,7 +40,7 @@ class Lexicon:
     words: Mapping[str, float]
     hashed: bool = False
     facts: Mapping[str, Any] | None = None
-    """What it was learned from, as its file says."""
+    """Facts about the texts that it was learned from, as in its file."""
 
     def score(self, word: str) -> float | None:
         """Score of a word in lower case; None for one that is not listed."""
@@ -123,7 +123,7 @@ def _is_share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-@signed(LexiconConfig)
+@with_signature(LexiconConfig)
 def learn_lexicon(**options: Any) -> Lexicon:
     """Learn a lexicon from a file of texts with their spans; with ``out`` write it too.
 

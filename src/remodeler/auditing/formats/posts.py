@@ -13,7 +13,7 @@ from typing import Any
 
 from remodeler.auditing.formats.span_lists import read_spans
 from remodeler.auditing.spans import Span
-from remodeler.data.lines import Row, Values, listed, short
+from remodeler.data.lines import Row, Values, format_names, short
 from remodeler.data.rows import read_rows
 from remodeler.errors import InputError, option
 
@@ -116,7 +116,7 @@ def _post(path: Path, row: Row, known: bool) -> Post:
     values, where = row.checked(), f"row {row.number} of {path}"
     lacking = [name for name in ("text", "spans")[: 1 + known] if name not in values]
     if lacking:
-        raise InputError(f"{where} has {listed(values)} and no {' and no '.join(lacking)}: name them so")
+        raise InputError(f"{where} has {format_names(values)} and no {' and no '.join(lacking)}: name them so")
     text = values["text"]
     if not isinstance(text, str):
         raise InputError(f"{where} has {short(text)} instead of a text: write a text")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from remodeler.auditing.spans import Span, from_characters
-from remodeler.data.lines import listed, short
+from remodeler.data.lines import format_names, short
 from remodeler.data.strict_json import parse_json
 from remodeler.errors import InputError
 
@@ -80,7 +80,7 @@ def _as_spans(value: Any) -> list[Any]:
     if value is None:
         raise ValueError("nothing: where nothing is marked, [] is written")
     if isinstance(value, dict):
-        raise ValueError(f"an object with {listed(value)}, not a list: put the spans of all annotators in one")
+        raise ValueError(f"an object with {format_names(value)}, not a list: put the spans of all annotators in one")
     if not isinstance(value, list):
         raise ValueError("not a list")
     return value
@@ -141,9 +141,9 @@ def _parse_object(each: dict[Any, Any], text: str | None) -> Span:
     """Parse an object with ``start``, ``end``, optionally a score, and keys that only describe it."""
     unknown = [str(name) for name in each if name not in (*DESCRIBING, "start", "end", "score")]
     if not each.keys() >= {"start", "end"}:
-        raise ValueError(f"an object with {listed(each)}, not start and end")
+        raise ValueError(f"an object with {format_names(each)}, not start and end")
     if unknown:
-        raise ValueError(f"an object with {listed(unknown)}, which is unknown: leave it out")
+        raise ValueError(f"an object with {format_names(unknown)}, which is unknown: leave it out")
     labels = [each.get(name) for name in ("label", "entity", "entity_group")] + _as_list(each.get("labels"))
     refuse_harmless([name for name in labels if isinstance(name, str)])
     span = Span(_integer(each["start"]), _integer(each["end"]), _score(each.get("score")))

@@ -12,7 +12,7 @@ import torch
 
 from remodeler.auditing.tagger.config import TrainingConfig
 from remodeler.auditing.tagger.labels import Window, batches
-from remodeler.training.plan import Training, mixed, order, rate
+from remodeler.training.plan import Training, mix_seed, order, rate
 
 POOL = 32
 """Batches that are sorted by length together."""
@@ -57,5 +57,5 @@ class Plan:
             windows = [self.windows[each] for each in pool]
             parts = batches(windows, training.train_batch_size, training.tokens_per_step)
             found += [tuple(pool[each] for each in part) for part in parts]
-        generator = torch.Generator().manual_seed(mixed(training.seed, number, 1))
+        generator = torch.Generator().manual_seed(mix_seed(training.seed, number, 1))
         return tuple(found[each] for each in torch.randperm(len(found), generator=generator).tolist())

@@ -31,7 +31,7 @@ from remodeler.auditing.tagger.predict import predict as predict_texts
 from remodeler.auditing.tagger.quantised import quantise
 from remodeler.errors import InputError, option
 from remodeler.runs.folders import refuse_existing
-from remodeler.runs.options import build, signed
+from remodeler.runs.options import build, with_signature
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import digest, to_json
 from remodeler.runs.runlog import RunLog
@@ -40,7 +40,7 @@ AT_ONCE = 512
 """Posts that are predicted, and then logged, together."""
 
 
-@signed(PredictConfig)
+@with_signature(PredictConfig)
 def predict(**options: Any) -> list[Prediction]:
     """Predict the spans of all posts of a file; with ``out`` write them to a file, whose name says which format.
 
@@ -50,7 +50,7 @@ def predict(**options: Any) -> list[Prediction]:
     return run_prediction(build(PredictConfig, options))
 
 
-@signed(VoteConfig)
+@with_signature(VoteConfig)
 def vote(members: Sequence[Any], **options: Any) -> list[Prediction]:
     """Let prediction files and taggers vote on every character; with ``out`` write the result to a file.
 

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCardData
 
 from remodeler.auditing.results import CAUTION
 from remodeler.reporting.card import known_as, page
-from remodeler.reporting.card_data import inherited
+from remodeler.reporting.card_data import inherited_metadata
 from remodeler.reporting.card_text import code, fenced, markdown
 from remodeler.reporting.figures import Values
 from remodeler.reporting.results import NULL, Results, Section
@@ -45,7 +45,7 @@ class TaggerResults(Results):
             base_model=encoder,
             pipeline_tag="token-classification",
             tags=["toxic-spans", "remodeler"],
-            **inherited(Path(record.options["encoder"])),
+            **inherited_metadata(Path(record.options["encoder"])),
         )
         rows = [
             [name, f"{part['f1']:.4f}", f"{part['error']:.4f}", f"{part['posts']:,}"]
@@ -75,7 +75,7 @@ class TaggerResults(Results):
 
 
 def _story(record: Record, encoder: str) -> str:
-    """What the tagger is, and what it was trained on."""
+    """Kind of the tagger, and its training data."""
     options, inputs = record.options, record.inputs
     teacher = options["teacher"]
     taught = f", taught by {code(Path(teacher).name)}" if teacher else ""

@@ -38,7 +38,7 @@ from remodeler.runs.job import enough_memory
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import read_lines
 from remodeler.training import state
-from remodeler.training.plan import mixed
+from remodeler.training.plan import mix_seed
 from remodeler.training.state import CURVE_FILE, Curve, Learner, Line
 
 BEST = "best"
@@ -194,7 +194,7 @@ def _gradients(run: Run, step: int) -> float:
     """Accumulate the gradients of a step; its loss."""
     model = run.tagger.model
     model.train()
-    torch.manual_seed(mixed(run.config.seed, step, 2))  # of dropout
+    torch.manual_seed(mix_seed(run.config.seed, step, 2))  # of dropout
     windows = [run.examples.pieces.windows[number] for number in run.plan.step(step)]
     batch = collate(windows, run.tagger.tokenizer, run.tagger.device)
     wanted = torch.zeros(*batch.mask.shape, len(SCHEMES[model.head.scheme]))

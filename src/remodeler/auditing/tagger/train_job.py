@@ -25,7 +25,7 @@ from remodeler.auditing.tagger.rules import Rules
 from remodeler.auditing.tagger.train import Examples, step_seconds, train, training_examples
 from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, flat, signed
+from remodeler.runs.options import build, flat, with_signature
 from remodeler.runs.progress import duration, progress_bar
 from remodeler.runs.records import Record, command_line, load_record, versions
 from remodeler.training.state import CURVE_FILE, STATES
@@ -39,7 +39,7 @@ PLACES = ("device", "texts", "dev", "teacher", "harmless", "out")
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a tagger is trained with, loaded."""
+    """Loaded inputs of a training run."""
 
     config: TrainConfig
     posts: TrainingPosts
@@ -54,7 +54,7 @@ class Inputs:
         return Plan(self.config.training, self.examples.pieces.windows)
 
 
-@signed(TrainConfig)
+@with_signature(TrainConfig)
 def train_tagger(**options: Any) -> TaggerResults | None:
     """Train a tagger and write it to ``out``.
 

@@ -18,7 +18,7 @@ from remodeler.errors import InputError
 from remodeler.exporting.decilm.write import WIDTH
 from remodeler.model.files.weights import weight_files
 from remodeler.model.logprobs import spread_tokens, vocabulary
-from remodeler.packed import Nothing
+from remodeler.packed import NoOp
 from remodeler.runs.records import read_json
 
 TOKENS = 16
@@ -82,5 +82,5 @@ def _shape(layer: Any, block: dict[str, Any], told: dict[str, Any]) -> None:
             for name in ("k_proj", "v_proj"):
                 setattr(layer.self_attn, name, nn.Linear(hidden, rows, bias=told["attention_bias"]))
     if block["attention"]["no_op"]:
-        layer.self_attn = Nothing(["hidden_states", None], None)
+        layer.self_attn = NoOp(["hidden_states", None], None)
         layer.input_layernorm = nn.Identity()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-def decoded(model: Any, ids: list[int], steps: int) -> tuple[list[float], list[int]]:
+def decode(model: Any, ids: list[int], steps: int) -> tuple[list[float], list[int]]:
     """Nats of a prompt's tokens, and the likeliest ones that follow, by the cache."""
     import mlx.core as mx
     import mlx.nn as nn
@@ -34,7 +34,7 @@ def answered(folder: str, question: dict[str, Any]) -> dict[str, Any]:
     from mlx_lm.utils import load_model
 
     model, _ = load_model(Path(folder))
-    found = [decoded(model, ids, question["steps"]) for ids in question["prompts"]]
+    found = [decode(model, ids, question["steps"]) for ids in question["prompts"]]
     return {
         "version": version("mlx-lm"),
         "logprobs": [nats for nats, _ in found],

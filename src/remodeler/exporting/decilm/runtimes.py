@@ -80,8 +80,8 @@ def check(
     prompts = [spread_tokens(vocabulary(checkpoint.model), length) for length in LENGTHS]
     dtype = str(checkpoint.model.dtype).removeprefix("torch.")
     question = {"prompts": prompts, "steps": STEPS, "dtype": dtype, "compiled": compiled, "trust": trust_remote_code}
-    said = asked(folder, name, question, python)
-    told = compared(checkpoint, prompts, said, f"{name} {said['version']}")
+    said = ask(folder, name, question, python)
+    told = compare(checkpoint, prompts, said, f"{name} {said['version']}")
     bound = STEP_TOLERANCE[checkpoint.model.dtype]
     if not told.difference <= bound:
         raise InputError(
@@ -96,7 +96,7 @@ def check(
     return told
 
 
-def asked(folder: Path, name: str, question: dict[str, Any], python: str | None) -> dict[str, Any]:
+def ask(folder: Path, name: str, question: dict[str, Any], python: str | None) -> dict[str, Any]:
     """The answer of a runtime.
 
     Raises:
@@ -124,7 +124,7 @@ def last_words(errors: str) -> str:
 
 
 @torch.no_grad()
-def compared(checkpoint: Checkpoint, prompts: Sequence[list[int]], said: dict[str, Any], runtime: str) -> Agreement:
+def compare(checkpoint: Checkpoint, prompts: Sequence[list[int]], said: dict[str, Any], runtime: str) -> Agreement:
     """How far an answer is from torch's."""
     differences, same = [], 0
     for prompt, nats, chosen in zip(prompts, said["logprobs"], said["chosen"], strict=True):

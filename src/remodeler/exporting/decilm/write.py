@@ -25,7 +25,7 @@ from remodeler.checkpoint.load import Checkpoint
 from remodeler.errors import InputError
 from remodeler.exporting.config_fields import refuse_other_arithmetic
 from remodeler.exporting.decilm import configuration_decilm
-from remodeler.exporting.survivors import computed, head_size, norm_and_module, outside, source_type
+from remodeler.exporting.survivors import head_size, norm_and_module, outside, source_type, surviving_blocks
 from remodeler.model.pairing import Row, rows_of
 from remodeler.runs.records import disk_errors
 from remodeler.runs.units import Block
@@ -61,7 +61,7 @@ def write_nemotron(checkpoint: Checkpoint, folder: Path, max_shard_size: str = "
         InputError: for what the layout can't say.
     """
     refuse(checkpoint)
-    rows = rows_of(computed(checkpoint))
+    rows = rows_of(surviving_blocks(checkpoint))
     with disk_errors(folder):
         write_config(folder, config_of(checkpoint, rows))
         shutil.copyfile(configuration_decilm.__file__, folder / f"{CODE}.py")
@@ -84,7 +84,7 @@ def refuse(checkpoint: Checkpoint) -> None:
             "which vLLM serves as it is"
         )
     refuse_other_arithmetic(config, checkpoint.name, "DeciLM's layout", ("beta_fast", "beta_slow"))
-    attentions = [block for block in computed(checkpoint) if block.kind == "attention"]
+    attentions = [block for block in surviving_blocks(checkpoint) if block.kind == "attention"]
     heads = {len(_weight(checkpoint, block, "q_proj")) for block in attentions}
     if heads - {config.num_attention_heads * head_size(checkpoint)}:
         raise InputError(

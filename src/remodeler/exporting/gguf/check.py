@@ -37,7 +37,7 @@ class Told:
     """Texts that both tokenizers cut the same way; all that were tried, or it would not be here."""
 
 
-def installed() -> Any:
+def import_llama_cpp() -> Any:
     """llama-cpp-python, or None."""
     try:
         llama_cpp = import_module("llama_cpp")
@@ -47,7 +47,7 @@ def installed() -> Any:
 
 
 @contextmanager
-def opened(path: Path, context: int, given: Path | None = None) -> Iterator[Any]:
+def open_file(path: Path, context: int, given: Path | None = None) -> Iterator[Any]:
     """A file in llama.cpp.
 
     Args:
@@ -58,7 +58,7 @@ def opened(path: Path, context: int, given: Path | None = None) -> Iterator[Any]
     Raises:
         InputError: when llama.cpp does not take it.
     """
-    runtime = installed()
+    runtime = import_llama_cpp()
     try:
         model = runtime.Llama(
             model_path=str(path), n_ctx=context, n_batch=context, logits_all=True, verbose=False,
@@ -74,7 +74,7 @@ def opened(path: Path, context: int, given: Path | None = None) -> Iterator[Any]
 
 def logits(path: Path, tokens: Sequence[int], given: Path | None = None) -> tuple[Logits, float]:
     """What a file says of some tokens, and how far one pass and token by token are apart; ``given`` as above."""
-    with opened(path, len(tokens) + 8, given) as model:
+    with open_file(path, len(tokens) + 8, given) as model:
         model.eval(list(tokens))
         whole = np.array(model.scores[: len(tokens)])
         model.reset()
@@ -84,7 +84,7 @@ def logits(path: Path, tokens: Sequence[int], given: Path | None = None) -> tupl
     return whole, float(np.abs(whole - steps).max() / np.abs(whole).max())
 
 
-def compared(path: Path, tokens: Sequence[int], wanted: Logits, bound: float, texts: int = 0) -> Told:
+def compare(path: Path, tokens: Sequence[int], wanted: Logits, bound: float, texts: int = 0) -> Told:
     """Compare a file with the logits that it should give.
 
     Args:
@@ -107,7 +107,7 @@ def compared(path: Path, tokens: Sequence[int], wanted: Logits, bound: float, te
             "report it with the options you gave"
         )
     agree = float((found.argmax(1) == wanted.argmax(1)).mean())
-    return Told(f"llama-cpp-python {installed().__version__}", difference, stepwise, agree, texts)
+    return Told(f"llama-cpp-python {import_llama_cpp().__version__}", difference, stepwise, agree, texts)
 
 
 def same_cuts(path: Path, texts: Iterable[tuple[str, Sequence[int]]]) -> int:
@@ -117,7 +117,7 @@ def same_cuts(path: Path, texts: Iterable[tuple[str, Sequence[int]]]) -> int:
         InputError: for one that it cuts in another way.
     """
     count = 0
-    with opened(path, 8) as model:
+    with open_file(path, 8) as model:
         for text, ids in texts:
             found = model.tokenize(text.encode(), add_bos=False, special=True)
             if list(found) != list(ids):

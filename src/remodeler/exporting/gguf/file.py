@@ -15,7 +15,7 @@ from remodeler.exporting.gguf.header import Header, read_header
 from remodeler.exporting.gguf.known import SPLIT, refuse_other, refuse_other_tensors
 from remodeler.exporting.gguf.plan import PERMUTED, Plan, Sizes
 from remodeler.exporting.gguf.tensors import Dense, Read
-from remodeler.exporting.gguf.values import Key, Raw, alignment_of, byte_count, packed_header, padded
+from remodeler.exporting.gguf.values import Key, Raw, align, alignment_of, byte_count, packed_header
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import disk_errors
 
@@ -92,18 +92,20 @@ def write_gguf(path: Path, keys: Keys, dense: Dense, plan: Plan, tensors: Mappin
         tensors: what is written, in order.
     """
     places = {name: (raw.shape, raw.kind) for name, raw in ((name, read()) for name, read in tensors.items())}
-    written = _named(keys, dense, plan) | _counted(keys, dense, sum(prod(shape) for shape, _ in places.values()))
+    written = _keys_by_name(keys, dense, plan) | _size_keys(
+        keys, dense, sum(prod(shape) for shape, _ in places.values())
+    )
     alignment = alignment_of(written)
     with disk_errors(path), path.open("wb") as file, progress_bar("writing") as progress:
         file.write(packed_header(written, places))
         for number, (name, read) in enumerate(tensors.items(), 1):
             file.write(np.ascontiguousarray(read().data).data)
             size = byte_count(*places[name])
-            file.write(bytes(padded(size, alignment) - size))
+            file.write(bytes(align(size, alignment) - size))
             progress(number / len(tensors), name)
 
 
-def _named(keys: Keys, dense: Dense, plan: Plan) -> dict[str, Key]:
+def _keys_by_name(keys: Keys, dense: Dense, plan: Plan) -> dict[str, Key]:
     """The keys of a file by their names in full: what its layers are, and what was there before."""
     layers, arch = plan.layers, plan.arch
     one = plan.uniform and arch == dense.sizes.arch
@@ -126,7 +128,7 @@ def _named(keys: Keys, dense: Dense, plan: Plan) -> dict[str, Key]:
     }
 
 
-def _counted(keys: Keys, dense: Dense, total: int) -> dict[str, Key]:
+def _size_keys(keys: Keys, dense: Dense, total: int) -> dict[str, Key]:
     """What a file tells of its size, where that changes."""
     stated = {name for name in ("general.parameter_count", "general.size_label") if name in keys}
     if not stated or total == sum(prod(read().shape) for read in dense.tensors.values()):

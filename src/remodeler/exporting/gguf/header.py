@@ -24,9 +24,9 @@ from remodeler.exporting.gguf.values import (
     Damaged,
     Key,
     Raw,
+    align,
     alignment_of,
     byte_count,
-    padded,
     printable,
 )
 
@@ -109,7 +109,7 @@ def _read(path: Path, data: NDArray[np.uint8]) -> Header:
     keys = _once(_keys(cursor, count), "key")
     places = _once(_places(cursor, tensors), "tensor")
     alignment = alignment_of(keys)
-    begin = padded(cursor.place, alignment)
+    begin = align(cursor.place, alignment)
     return Header(path, keys, dict(_tensors(data, begin, alignment, places)))
 
 
@@ -206,4 +206,4 @@ def _tensors(
         stored = data[begin + offset : begin + offset + size]
         rows = (*shape[:-1], shape[-1] // GGML_QUANT_SIZES[kind][0] * GGML_QUANT_SIZES[kind][1])
         yield name, Raw(stored.view(PLAIN[kind]).reshape(shape) if kind in PLAIN else stored.reshape(rows), kind)
-        expected += padded(size, alignment)
+        expected += align(size, alignment)

@@ -16,16 +16,16 @@ from gguf import GGUFValueType
 
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.errors import InputError
-from remodeler.exporting.gguf.check import Told, compared, installed, logits, same_cuts
+from remodeler.exporting.gguf.check import Told, compare, import_llama_cpp, logits, same_cuts
 from remodeler.exporting.gguf.file import Given, Keys, read_gguf, write_gguf
 from remodeler.exporting.gguf.header import read_header
-from remodeler.exporting.gguf.model import given
-from remodeler.exporting.gguf.plan import PERMUTED, Plan, planned
+from remodeler.exporting.gguf.model import describe
+from remodeler.exporting.gguf.plan import PERMUTED, Plan, plan_layers
 from remodeler.exporting.gguf.tensors import Dense, Read, Tensors, written
 from remodeler.exporting.gguf.tokens import token_keys
 from remodeler.exporting.gguf.values import Key, Raw
 from remodeler.exporting.removals import gone_after, read_removals, refuse_other_model, refuse_widths
-from remodeler.exporting.survivors import computed
+from remodeler.exporting.survivors import surviving_blocks
 from remodeler.model.logprobs import spread_tokens, vocabulary
 from remodeler.model.pairing import left, rows_of
 from remodeler.runs.folders import partial as unfinished
@@ -82,8 +82,8 @@ def pruned_file(source: Path, log: Path, out: Path, steps: int | None, check: bo
     refuse_existing(out)
     found, gone, plan = preview_pruned(source, log, steps)
     with beside(out) as path:
-        write_gguf(path, renamed(found.keys, len(gone)), found.dense, plan, written(found.dense, plan))
-        yield _against_zeroed(found, gone, path, source) if tried(check) else None, path
+        write_gguf(path, rename_keys(found.keys, len(gone)), found.dense, plan, written(found.dense, plan))
+        yield _against_zeroed(found, gone, path, source) if can_check(check) else None, path
 
 
 def preview_pruned(source: Path, log: Path, steps: int | None) -> tuple[Given, list[Block], Plan]:
@@ -92,12 +92,12 @@ def preview_pruned(source: Path, log: Path, steps: int | None) -> tuple[Given, l
     refuse_widths(removals, steps)
     gone = gone_after(removals, steps)
     refuse_other_model(removals, found.depth, parameters(found.dense.tensors), source)
-    plan = planned(rows_of(left(found.depth, gone)), found.dense.sizes)
+    plan = plan_layers(rows_of(left(found.depth, gone)), found.dense.sizes)
     announce(plan, found, len(gone))
     return found, gone, plan
 
 
-def renamed(keys: Keys, gone: int) -> Keys:
+def rename_keys(keys: Keys, gone: int) -> Keys:
     """The keys with a name that tells that blocks are gone."""
     name = keys.get("general.name")
     if not gone or name is None or name.kind != GGUFValueType.STRING:
@@ -115,17 +115,17 @@ def parameters(tensors: Tensors) -> set[int]:
 
 def _against_zeroed(found: Given, gone: Sequence[Block], out: Path, source: Path) -> Told:
     """What the file says, and what the source says whose removed blocks end in zeros."""
-    dense = replace(found.dense, tensors={**found.dense.tensors, **dict(_zeroed(found.dense, gone))})
-    layers = planned(rows_of(left(found.depth, ())), dense.sizes)
+    dense = replace(found.dense, tensors={**found.dense.tensors, **dict(_zero(found.dense, gone))})
+    layers = plan_layers(rows_of(left(found.depth, ())), dense.sizes)
     tokens = spread_tokens(dense.tensors["token_embd.weight"]().shape[0], TOKENS)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         path = Path(folder) / "zeroed.gguf"
         write_gguf(path, found.keys, dense, layers, written(dense, layers))
         wanted, _ = logits(path, tokens, source)
-    return compared(out, tokens, wanted, QUANTISED)
+    return compare(out, tokens, wanted, QUANTISED)
 
 
-def _zeroed(dense: Dense, gone: Sequence[Block]) -> Iterator[tuple[str, Read]]:
+def _zero(dense: Dense, gone: Sequence[Block]) -> Iterator[tuple[str, Read]]:
     for block in gone:
         for ending in ("weight", "bias"):
             name = f"blk.{block.layer}.{OUTPUTS[block.kind]}.{ending}"
@@ -171,19 +171,19 @@ def exported_file(checkpoint: Checkpoint, out: Path, kind: str, tokenizer: Path 
     keys = {**found.keys, "general.name": Key(Path(checkpoint.name).name, GGUFValueType.STRING), **words}
     with beside(out) as path:
         write_gguf(path, keys, found.dense, plan, written(found.dense, plan))
-        yield _against_torch(checkpoint, path, kind) if tried(check) else None, path
+        yield _against_torch(checkpoint, path, kind) if can_check(check) else None, path
 
 
 def preview(checkpoint: Checkpoint, kind: str) -> tuple[Given, Plan]:
     """A checkpoint as llama.cpp sees it, and what the file would be; says so."""
-    found = given(checkpoint, kind)
-    plan = planned(rows_of(computed(checkpoint)), found.dense.sizes)
+    found = describe(checkpoint, kind)
+    plan = plan_layers(rows_of(surviving_blocks(checkpoint)), found.dense.sizes)
     if "rope_freqs.weight" in found.dense.tensors and plan.arch not in PERMUTED:
         raise InputError(
             f"{checkpoint.name} stretches its positions by Llama 3's way (rope_type llama3), which llama.cpp does not "
             f"read in {plan.arch}: keep the folder, for transformers or vLLM"
         )
-    announce(plan, found, 2 * found.depth - len(computed(checkpoint)))
+    announce(plan, found, 2 * found.depth - len(surviving_blocks(checkpoint)))
     return found, plan
 
 
@@ -236,7 +236,7 @@ def _against_torch(checkpoint: Checkpoint, path: Path, kind: str) -> Told:
     count = same_cuts(
         path, [(text, checkpoint.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in TEXTS]
     )
-    return compared(path, tokens, wanted, BOUNDS[kind], count)
+    return compare(path, tokens, wanted, BOUNDS[kind], count)
 
 
 # Common ---------------------------------------------------------------------------------------------------------------
@@ -249,11 +249,11 @@ def announce(plan: Plan, given: Given, gone: int) -> None:
     logger.info(told + (f", {stand_ins} with a stand-in of zeros" if stand_ins else ""))
 
 
-def tried(wanted: bool) -> bool:
+def can_check(wanted: bool) -> bool:
     """Whether a file is to be tried; says so where nobody can."""
-    if wanted and installed() is None:
+    if wanted and import_llama_cpp() is None:
         logger.warning("llama-cpp-python is not installed, so the file is not tried: pip install llama-cpp-python")
-    return wanted and installed() is not None
+    return wanted and import_llama_cpp() is not None
 
 
 @contextmanager

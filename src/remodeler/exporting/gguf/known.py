@@ -89,11 +89,11 @@ def refuse_other(header: Header) -> str:
     path, keys = header.path, header.keys
     kind = keys.get("general.type")
     if kind is not None and kind.value != "model":
-        raise InputError(f"{path} is of the type {_shown(kind)} (general.type): give {WHOLE}")
+        raise InputError(f"{path} is of the type {_show(kind)} (general.type): give {WHOLE}")
     split = keys.get("split.count")
     if split is not None and split.value not in (0, 1):
         raise InputError(
-            f"{path} is one of several files (split.count is {_shown(split)}): join them with "
+            f"{path} is one of several files (split.count is {_show(split)}): join them with "
             "`llama-gguf-split --merge` first"
         )
     arch = keys.get("general.architecture")
@@ -101,7 +101,7 @@ def refuse_other(header: Header) -> str:
         raise InputError(f"{path} does not say of which architecture it is (general.architecture): give {WHOLE}")
     if arch.value not in HOLED:
         raise InputError(
-            f"{path} is of the architecture {_shown(arch)}, llama.cpp leaves out blocks of {', '.join(HOLED)} only: "
+            f"{path} is of the architecture {_show(arch)}, llama.cpp leaves out blocks of {', '.join(HOLED)} only: "
             "prune its folder with `shape='standard'`, whose result its own converter takes"
         )
     if alignment_of(keys) < ALIGNMENT:  # llama.cpp would abort
@@ -112,7 +112,7 @@ def refuse_other(header: Header) -> str:
     return str(arch.value)
 
 
-def _shown(key: Key) -> str:
+def _show(key: Key) -> str:
     """A value on one line, and no longer than that."""
     return (repr(key.value) if key.kind == GGUFValueType.STRING else ascii(key.value))[:60]
 
@@ -123,7 +123,7 @@ def _refuse_other_keys(header: Header, arch: str) -> None:
         if first == arch:
             _refuse_value(header, name, rest, key)
         elif first not in COPIED and name not in SPLIT:
-            raise InputError(_unknown(header, f"the key {printable(name)}", f" = {_shown(key)}"))
+            raise InputError(_unknown(header, f"the key {printable(name)}", f" = {_show(key)}"))
     for rest in NEEDED:
         if f"{arch}.{rest}" not in header.keys:
             raise InputError(f"{header.path} has no {arch}.{rest}: give {WHOLE}")
@@ -131,7 +131,7 @@ def _refuse_other_keys(header: Header, arch: str) -> None:
 
 def _refuse_value(header: Header, name: str, rest: str, key: Key) -> None:
     if rest not in ACTED_ON or not ACTED_ON[rest](key.value):
-        raise InputError(_unknown(header, printable(name), f" = {_shown(key)}"))
+        raise InputError(_unknown(header, printable(name), f" = {_show(key)}"))
 
 
 def _unknown(header: Header, what: str, value: str = "") -> str:

@@ -22,7 +22,7 @@ from remodeler.exporting.gguf.known import BIASES
 from remodeler.exporting.gguf.plan import Sizes
 from remodeler.exporting.gguf.tensors import Dense, Read
 from remodeler.exporting.gguf.values import Key, Raw
-from remodeler.exporting.survivors import computed, depth, head_size, norm_and_module, outside, source_type
+from remodeler.exporting.survivors import depth, head_size, norm_and_module, outside, source_type, surviving_blocks
 from remodeler.runs.units import Block
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
@@ -49,7 +49,7 @@ HALF = 65504
 """The largest number of float16."""
 
 
-def given(checkpoint: Checkpoint, kind: str) -> Given:
+def describe(checkpoint: Checkpoint, kind: str) -> Given:
     """A checkpoint as a dense GGUF file would hold it, without the tokenizer.
 
     Args:
@@ -104,7 +104,7 @@ def _tensors(checkpoint: Checkpoint, kind: str) -> Iterator[tuple[str, Read]]:
     factors = rope_factors(checkpoint.model.config)
     if factors is not None:
         yield "rope_freqs.weight", partial(raw, factors, kind)
-    for block in computed(checkpoint):
+    for block in surviving_blocks(checkpoint):
         for name, value in _block(checkpoint, block):
             yield f"blk.{block.layer}.{name}", partial(raw, value, kind)
 

@@ -69,7 +69,7 @@ HOLED = {"llama": "deci", "qwen2": "deci", "qwen3": "openelm"}
 """The architecture that leaves out blocks of another one."""
 
 
-def planned(rows: Sequence[Row], sizes: Sizes) -> Plan:
+def plan_layers(rows: Sequence[Row], sizes: Sizes) -> Plan:
     """The file's layers.
 
     Raises:
@@ -91,14 +91,14 @@ def planned(rows: Sequence[Row], sizes: Sizes) -> Plan:
             "llama.cpp can leave out blocks of a Qwen3 with tied embeddings only, and this one has an output of its "
             "own: search with `shape='standard'`"
         )
-    return Plan(arch, tuple(_holed(arch, row, sizes, number, len(rows)) for number, row in enumerate(rows)))
+    return Plan(arch, tuple(_fill_holes(arch, row, sizes, number, len(rows)) for number, row in enumerate(rows)))
 
 
 def _native(row: Row, sizes: Sizes) -> Layer:
     return Layer(row, sizes.heads[row.attention or 0], sizes.kv_heads[row.attention or 0], sizes.channels[row.mlp or 0])
 
 
-def _holed(arch: str, row: Row, sizes: Sizes, number: int, count: int) -> Layer:
+def _fill_holes(arch: str, row: Row, sizes: Sizes, number: int, count: int) -> Layer:
     """A layer with its stand-ins."""
     everywhere = arch == "openelm"
     heads = kv_heads = 1 if everywhere or number == 0 else 0

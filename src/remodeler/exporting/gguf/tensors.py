@@ -71,14 +71,14 @@ def _attention(dense: Dense, arch: str, layer: Layer) -> Iterator[tuple[str, Rea
     found = dict(_own(dense, source, "attn_"))
     if arch == "openelm":
         reads = [found.pop(f"{part}.weight") for part in ATTENTION_PARTS]
-        yield "attn_qkv.weight", lambda: stacked([read() for read in reads], f"layer {source}")
+        yield "attn_qkv.weight", lambda: stack([read() for read in reads], f"layer {source}")
     for name, read in found.items():
         heads = {"attn_q": layer.heads, "attn_k": layer.kv_heads}.get(name.partition(".")[0])
         turned = heads is not None and (arch in PERMUTED) != dense.permuted
-        yield name, _turned(read, heads or 1, arch in PERMUTED) if turned else read
+        yield name, _permute(read, heads or 1, arch in PERMUTED) if turned else read
 
 
-def _turned(read: Read, heads: int, interleaved: bool) -> Read:
+def _permute(read: Read, heads: int, interleaved: bool) -> Read:
     def turned() -> Raw:
         raw = read()
         return Raw(np.ascontiguousarray(raw.data[order(len(raw.data), heads, interleaved)]), raw.kind)
@@ -92,7 +92,7 @@ def order(rows: int, heads: int, interleaved: bool) -> NDArray[np.int64]:
     return np.arange(rows).reshape(halves).swapaxes(1, 2).reshape(-1)
 
 
-def stacked(parts: list[Raw], where: str) -> Raw:
+def stack(parts: list[Raw], where: str) -> Raw:
     """Matrices one below the other.
 
     Raises:
@@ -112,23 +112,23 @@ def stacked(parts: list[Raw], where: str) -> Raw:
 
 
 def _zero_attention(dense: Dense, arch: str) -> Iterator[tuple[str, Read]]:
-    yield "attn_norm.weight", _filled(1.0, dense.hidden)
+    yield "attn_norm.weight", _fill(1.0, dense.hidden)
     if arch == "openelm":
-        yield "attn_qkv.weight", _filled(0.0, 3 * dense.head, dense.hidden)
+        yield "attn_qkv.weight", _fill(0.0, 3 * dense.head, dense.hidden)
         for part in ("attn_q_norm", "attn_k_norm"):
-            yield f"{part}.weight", _filled(1.0, dense.head)
+            yield f"{part}.weight", _fill(1.0, dense.head)
     else:
         for part in ATTENTION_PARTS:
-            yield f"{part}.weight", _filled(0.0, dense.head, dense.hidden)
-    yield "attn_output.weight", _filled(0.0, dense.hidden, dense.head)
+            yield f"{part}.weight", _fill(0.0, dense.head, dense.hidden)
+    yield "attn_output.weight", _fill(0.0, dense.hidden, dense.head)
 
 
 def _zero_mlp(dense: Dense, channels: int) -> Iterator[tuple[str, Read]]:
-    yield "ffn_norm.weight", _filled(1.0, dense.hidden)
+    yield "ffn_norm.weight", _fill(1.0, dense.hidden)
     for part in MLP_PARTS:
         shape = (dense.hidden, channels) if part == "ffn_down" else (channels, dense.hidden)
-        yield f"{part}.weight", _filled(0.0, *shape)
+        yield f"{part}.weight", _fill(0.0, *shape)
 
 
-def _filled(value: float, *shape: int) -> Read:
+def _fill(value: float, *shape: int) -> Read:
     return lambda: Raw(np.full(shape, value, np.float32), GGMLQuantizationType.F32)

@@ -92,17 +92,17 @@ def packed_header(
     alignment = alignment_of(keys)
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(keys))]
     for name, key in keys.items():
-        parts += [_packed_text(name), key.packed if key.packed is not None else _packed(name, key)]
+        parts += [_packed_text(name), key.packed if key.packed is not None else _pack(name, key)]
     place = 0
     for name, (shape, kind) in tensors.items():
         sizes = struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
         parts += [_packed_text(name), sizes, struct.pack("<IQ", kind, place)]
-        place += padded(byte_count(shape, kind), alignment)
+        place += align(byte_count(shape, kind), alignment)
     whole = b"".join(parts)
-    return whole + bytes(padded(len(whole), alignment) - len(whole))
+    return whole + bytes(align(len(whole), alignment) - len(whole))
 
 
-def padded(size: int, alignment: int) -> int:
+def align(size: int, alignment: int) -> int:
     """A size up to the next multiple of the alignment."""
     return -(-size // alignment) * alignment
 
@@ -117,7 +117,7 @@ def alignment_of(keys: Mapping[str, Key]) -> int:
     return int(key.value)
 
 
-def _packed(name: str, key: Key) -> bytes:
+def _pack(name: str, key: Key) -> bytes:
     try:
         if key.member is None:
             return struct.pack("<I", key.kind) + _packed_value(key.value, key.kind)

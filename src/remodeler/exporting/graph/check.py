@@ -51,7 +51,7 @@ def batches(checkpoint: Checkpoint, together: bool) -> list[Batch]:
 
 
 @torch.no_grad()
-def decoded(read: Read, batch: Batch, cache: Any, path: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def decode(read: Read, batch: Batch, cache: Any, path: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Decode behind prompts.
 
     Args:
@@ -87,11 +87,11 @@ def check(checkpoint: Checkpoint, folder: Path, runtime: str, together: bool = T
     Raises:
         InputError: when it says something else, or nothing.
     """
-    model, graph = checkpoint.model, opened(folder)
+    model, graph = checkpoint.model, open_folder(folder)
     differences, pairs = [], []
     for batch in batches(checkpoint, together):
-        path, wanted = decoded(reader(model, use_cache=True), batch, DynamicCache(config=model.config))
-        found = _heard(reader(model, graph), batch, empty(checkpoint, batch), path, runtime)
+        path, wanted = decode(reader(model, use_cache=True), batch, DynamicCache(config=model.config))
+        found = _decode_in(reader(model, graph), batch, empty(checkpoint, batch), path, runtime)
         pairs.append((path, found[0]))
         differences.append(apart(wanted, found[1], batch[1]))
     told = Agreement(
@@ -104,10 +104,10 @@ def check(checkpoint: Checkpoint, folder: Path, runtime: str, together: bool = T
     return told
 
 
-def _heard(read: Read, batch: Batch, cache: Any, path: Tensor, runtime: str) -> tuple[Tensor, Tensor]:
+def _decode_in(read: Read, batch: Batch, cache: Any, path: Tensor, runtime: str) -> tuple[Tensor, Tensor]:
     """What a runtime decodes, where it can."""
     try:
-        return decoded(read, batch, cache, path)
+        return decode(read, batch, cache, path)
     except Exception as error:  # runtimes raise classes of their own
         raise InputError(
             f"{runtime} can't run what was written ({type(error).__name__}: {one_line(error)}): nothing was kept, use "
@@ -115,7 +115,7 @@ def _heard(read: Read, batch: Batch, cache: Any, path: Tensor, runtime: str) -> 
         ) from error
 
 
-def opened(folder: Path) -> Any:
+def open_folder(folder: Path) -> Any:
     """A folder in its runtime, as transformers opens it."""
     with silence():
         return exporters().ExportedModel.from_pretrained(folder, device="cpu")

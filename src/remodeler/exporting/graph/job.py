@@ -14,7 +14,7 @@ from remodeler.errors import InputError
 from remodeler.exporting.graph.check import check
 from remodeler.exporting.graph.executorch import executorch
 from remodeler.exporting.graph.onnx import onnx
-from remodeler.exporting.graph.tracing import refuse, traced
+from remodeler.exporting.graph.tracing import refuse, trace
 from remodeler.exporting.snippets import NAMES
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def write_graph(checkpoint: Checkpoint, folder: Path, name: str, tried: bool) ->
     target = TARGETS[name]
     ready(target)
     announce(checkpoint, target)
-    exported = traced(checkpoint, target.write, target.word)
+    exported = trace(checkpoint, target.write, target.word)
     exported.save_pretrained(folder)
     write_tokenizer(checkpoint.tokenizer, folder, checkpoint.name, checkpoint.revision)
     told = check(checkpoint, folder, target.runtime, target.batch) if tried and runs(target) else None

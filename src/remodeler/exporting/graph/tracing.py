@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
-from remodeler.checkpoint.configs import own_config, unpacked
+from remodeler.checkpoint.configs import own_config, unpack_config
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.errors import InputError, one_line
 from remodeler.model.logprobs import vocabulary
@@ -99,13 +99,13 @@ def no_past(cache: DynamicCache, batch: int) -> DynamicCache:
 def plain_config(checkpoint: Checkpoint) -> PreTrainedConfig:
     """The config that lies beside a graph: the stock class, which transformers reads without our code."""
     config = own_config(checkpoint.anatomy)
-    config = unpacked(config) if hasattr(config, "packing") else config
+    config = unpack_config(config) if hasattr(config, "packing") else config
     if hasattr(config, "auto_map"):
         del config.auto_map  # the code is in the graph
     return config
 
 
-def traced(checkpoint: Checkpoint, write: Callable[[Any], Any], target: str) -> Any:
+def trace(checkpoint: Checkpoint, write: Callable[[Any], Any], target: str) -> Any:
     """The graph, as transformers' ``ExportedModel``.
 
     Args:
@@ -118,7 +118,7 @@ def traced(checkpoint: Checkpoint, write: Callable[[Any], Any], target: str) -> 
     """
     model = checkpoint.model
     try:
-        with silence(), kept(model):
+        with silence(), restored_settings(model):
             found = write(model)
     except Exception as error:  # tracing runs all of torch: what it raises has no class in common
         raise InputError(
@@ -131,7 +131,7 @@ def traced(checkpoint: Checkpoint, write: Callable[[Any], Any], target: str) -> 
 
 
 @contextmanager
-def kept(model: Any) -> Iterator[None]:
+def restored_settings(model: Any) -> Iterator[None]:
     """Exporters choose how experts are computed, and stop gradients: both are put back."""
     experts = model.get_experts_implementation() if _has_experts(model) else None
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -219,7 +219,7 @@ WEIGHTLESS: tuple[Row, ...] = (
 """Where nothing counts as the weights and there is a config."""
 
 
-def explained(folder: Path, rows: Sequence[Row]) -> str:
+def explain(folder: Path, rows: Sequence[Row]) -> str:
     """The sentence of the first row that fits; "" where none does."""
     seen = Listing(folder)
     for test, sentence in rows:
@@ -241,7 +241,7 @@ def refuse_folder(folder: Path) -> None:
             refuse_unreadable(folder / name)
     if not (folder / CONFIG).is_file():
         raise InputError(
-            explained(folder, (*FOLDERS, *CONFIGLESS)) or f"{folder} has no config.json: give a model's folder"
+            explain(folder, (*FOLDERS, *CONFIGLESS)) or f"{folder} has no config.json: give a model's folder"
         )
     refuse_file(folder / CONFIG)
 
@@ -249,7 +249,7 @@ def refuse_folder(folder: Path) -> None:
 def refuse_weightless(folder: Path) -> None:
     """Say why nothing in a folder counts as its weights."""
     raise InputError(
-        explained(folder, (*FOLDERS, *WEIGHTLESS))
+        explain(folder, (*FOLDERS, *WEIGHTLESS))
         or f"{folder} has no weights, neither model.safetensors nor its index: get the complete checkpoint"
     )
 

@@ -81,7 +81,7 @@ def write_shards(parts: Iterable[dict[str, Tensor]], folder: Path, limit: int = 
     One file is named as transformers names a whole model; several get its index.
     """
     written: list[tuple[Path, dict[str, int]]] = []
-    for tensors in _gathered(parts, limit):
+    for tensors in _gather(parts, limit):
         file = folder / f"model-part-{len(written)}.safetensors"
         save_file(tensors, file, metadata={"format": "pt"})
         written.append((file, {name: tensor.nbytes for name, tensor in tensors.items()}))
@@ -95,7 +95,7 @@ def write_shards(parts: Iterable[dict[str, Tensor]], folder: Path, limit: int = 
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))})
 
 
-def _gathered(parts: Iterable[dict[str, Tensor]], limit: int) -> Iterator[dict[str, Tensor]]:
+def _gather(parts: Iterable[dict[str, Tensor]], limit: int) -> Iterator[dict[str, Tensor]]:
     """Parts joined while they fit into a file; written before the next part is read, if that won't fit either."""
     full: dict[str, Tensor] = {}
     for part in parts:

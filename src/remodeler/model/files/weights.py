@@ -30,7 +30,7 @@ def start_file(folder: Path) -> Path:
     config = folder / CONFIG
     named = json_object(config).get("transformers_weights") if config.is_file() else None
     if named is not None:
-        return _named(folder, named)
+        return _named_file(folder, named)
     if any(DISTRIBUTED.fullmatch(path.name) for path in folder.iterdir()):
         refuse_weightless(folder)
     for name in (WHOLE, INDEX):
@@ -40,7 +40,7 @@ def start_file(folder: Path) -> Path:
     raise AssertionError  # it always raises
 
 
-def _named(folder: Path, named: Any) -> Path:
+def _named_file(folder: Path, named: Any) -> Path:
     """The file that config.json names."""
     place = Path(str(named))
     if (

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import chunk_positions, head_logits
-from remodeler.model.streaming import held, streamed
-from remodeler.pruning.criteria.passes import given
+from remodeler.model.streaming import held, streamed_weights
+from remodeler.pruning.criteria.passes import input_states
 
 
 def backward(anatomy: Anatomy, states: Tensor, targets: Tensor) -> None:
@@ -74,12 +74,12 @@ def _run_again(model: nn.Module, index: int, layer: nn.Module) -> Iterator[None]
 
     def run(*args: Any, **kwargs: Any) -> Any:
         with held(model, index):
-            if streamed(model):
+            if streamed_weights(model):
                 layer.requires_grad_(False)  # what was just read
             return plain(*args, **kwargs)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        states = given(args, kwargs)
+        states = input_states(args, kwargs)
         if not states.requires_grad:  # the first of its list: the graph starts here
             states = states.detach().requires_grad_()
             args, kwargs = ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})

@@ -101,7 +101,7 @@ def measure(distance: Distance, anatomy: Anatomy, batch: Batch) -> Measure:
     intact = _states(anatomy, batch)
 
     def compare(anatomy: Anatomy, batch: Batch) -> Tensor:
-        return _summed(distance, anatomy, batch, intact, _states(anatomy, batch))
+        return _sum_distances(distance, anatomy, batch, intact, _states(anatomy, batch))
 
     return compare
 
@@ -119,7 +119,7 @@ def _states(anatomy: Anatomy, batch: Batch) -> Tensor:
     return states if anatomy.family.task == "causal" else states.index_select(0, batch.places)
 
 
-def _summed(distance: Distance, anatomy: Anatomy, batch: Batch, intact: Tensor, pruned: Tensor) -> Tensor:
+def _sum_distances(distance: Distance, anatomy: Anatomy, batch: Batch, intact: Tensor, pruned: Tensor) -> Tensor:
     """Distances summed by window, float64, logits a chunk at a time: [windows]."""
     size = chunk_positions(anatomy, intact.device)
     parts = [

@@ -32,7 +32,7 @@ from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import scored_states, sum_dtype
 from remodeler.model.minibatches import Batch, batch_size, batches, device_of
-from remodeler.model.streaming import held, streamed
+from remodeler.model.streaming import held, streamed_weights
 from remodeler.pruning.criteria.backward import backward, differentiable
 from remodeler.pruning.criteria.passes import by_window, observing
 from remodeler.runs import processes
@@ -53,7 +53,7 @@ def curve(products: Tensor) -> Tensor:
     return (0.5 * products.square() - products).sum(1)
 
 
-def estimated(
+def estimate_losses(
     estimate: Estimate,
     anatomy: Anatomy,
     windows: Windows,
@@ -73,8 +73,8 @@ def estimated(
     return means
 
 
-gradient = partial(estimated, slope)
-second_order = partial(estimated, curve)
+gradient = partial(estimate_losses, slope)
+second_order = partial(estimate_losses, curve)
 
 
 def window_gradients(
@@ -119,14 +119,14 @@ def taylor(
     Raises:
         InputError: when the model is streamed.
     """
-    if streamed(anatomy.model):
+    if streamed_weights(anatomy.model):
         raise InputError("`criterion='taylor'` needs all weights in memory, and they are streamed: leave out `stream`")
     parameters = [parameters_of(anatomy, removed, unit) for unit in candidates]
     every = list(dict.fromkeys(each for unit in parameters for each in unit))
     with bypassed(anatomy, removed), differentiable(anatomy, every):
         totals = _absolute_products(anatomy, windows, every, size, progress)
     sums = torch.stack([torch.stack([totals[each] for each in unit]).sum() for unit in parameters])
-    return processes.shared((sums / windows.tokens).tolist())
+    return processes.from_first((sums / windows.tokens).tolist())
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from remodeler.model.layerwise import order
 from remodeler.model.logprobs import trunk_states
 from remodeler.model.minibatches import Batch
 from remodeler.packed import first
-from remodeler.pruning.criteria.passes import by_window, given, observing
+from remodeler.pruning.criteria.passes import by_window, input_states, observing
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.units import Block, Unit
 
@@ -48,7 +48,7 @@ def block_influence(
     **_: Any,
 ) -> list[float]:
     """One minus the mean cosine of the states before and after the candidate: 0 where nothing changes, 2 at most."""
-    return _means(_turned, anatomy, windows, removed, candidates, size, progress)
+    return _means(_angle, anatomy, windows, removed, candidates, size, progress)
 
 
 def relative_magnitude(
@@ -65,7 +65,7 @@ def relative_magnitude(
     return _means(_share, anatomy, windows, removed, candidates, size, progress)
 
 
-def _turned(before: Tensor, change: Tensor) -> Tensor:
+def _angle(before: Tensor, change: Tensor) -> Tensor:
     cosine: Tensor = cosine_similarity(before, before + change, dim=-1)
     return 1 - cosine
 
@@ -172,7 +172,7 @@ def _watch_layer(
         return states.reshape(count, -1, states.shape[-1]).float()
 
     def enter(block: Block, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        before.setdefault(block, flat(given(args, kwargs)))
+        before.setdefault(block, flat(input_states(args, kwargs)))
 
     def observe(block: Block, stream: Tensor | None, output: Tensor) -> None:
         if stream is not None:

@@ -76,7 +76,7 @@ def observing(anatomy: Anatomy, blocks: Iterable[Block], observer: Observer) -> 
         yield
 
 
-def given(args: tuple[Any, ...], kwargs: dict[str, Any], place: int = 0) -> Tensor:
+def input_states(args: tuple[Any, ...], kwargs: dict[str, Any], place: int = 0) -> Tensor:
     """The hidden states among what a module was called with; ``place`` counts positional arguments."""
     value: Tensor = args[place] if args else kwargs["hidden_states"]
     return value
@@ -98,7 +98,7 @@ def _observe(
 ) -> None:
     latest.clear()  # a norm that reads the output comes before the next block: no need to hold more than one
     latest[block] = first(outputs)
-    observer(block, None if stream is None else given(args, kwargs, stream), first(outputs))
+    observer(block, None if stream is None else input_states(args, kwargs, stream), first(outputs))
 
 
 def _observe_norm(
@@ -110,5 +110,5 @@ def _observe_norm(
     kwargs: dict[str, Any],
     outputs: Any,
 ) -> None:
-    if given(args, kwargs) is latest.get(block):
+    if input_states(args, kwargs) is latest.get(block):
         observer(block, None, first(outputs))

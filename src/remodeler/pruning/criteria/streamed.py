@@ -21,7 +21,7 @@ from torch import Tensor, distributed
 
 from remodeler.data.windows import Windows
 from remodeler.model.blocks import Anatomy, bypassed
-from remodeler.model.layerwise import Run, advanced, group_size, passed, record, replayed, replaying
+from remodeler.model.layerwise import Run, advance, group_size, pass_on, record, replayed, replaying
 from remodeler.model.logprobs import sum_dtype, trunk_states, window_nll
 from remodeler.model.minibatches import Batch, agreed_batch_size, device_of, to_batch
 from remodeler.model.streaming import held
@@ -35,7 +35,7 @@ Prepare = Callable[[Anatomy, Batch], Measure]
 
 
 @dataclass
-class Fronts:
+class BatchState:
     """How far a mini-batch has come: the outputs of the layers that are done, to be replayed."""
 
     batch: Batch
@@ -75,21 +75,21 @@ def window_scores(
         group = part(progress, begin / len(mine), len(starts) / len(mine))
         _advance(anatomy, fronts, removed, units, prepare is not None, group)
         for start, front in zip(starts, fronts, strict=True):
-            scores[start : start + len(front.batch)] = _measured(anatomy, front, len(units), prepare)
+            scores[start : start + len(front.batch)] = _measure(anatomy, front, len(units), prepare)
         group(1.0, "")
     if processes.world() > 1:
         distributed.all_reduce(scores)  # every entry is written by one process: adding zeros is exact
     return scores
 
 
-def _front(anatomy: Anatomy, windows: Windows, start: int, size: int, device: torch.device) -> Fronts:
+def _front(anatomy: Anatomy, windows: Windows, start: int, size: int, device: torch.device) -> BatchState:
     batch = to_batch(windows[start : start + size], device)
-    return Fronts(batch, partial(trunk_states, anatomy, batch.inputs))
+    return BatchState(batch, partial(trunk_states, anatomy, batch.inputs))
 
 
 def _advance(
     anatomy: Anatomy,
-    fronts: Sequence[Fronts],
+    fronts: Sequence[BatchState],
     removed: Sequence[Block],
     units: Sequence[Unit],
     intact: bool,
@@ -102,29 +102,29 @@ def _advance(
         # Only the intact model needs the weights of what is removed.
         with held(anatomy.model, index) if intact else nullcontext():
             for front in fronts if intact else ():
-                front.intact = passed(anatomy, front.intact, advanced(anatomy, front.intact, front.run))
+                front.intact = pass_on(anatomy, front.intact, advance(anatomy, front.intact, front.run))
             with bypassed(anatomy, removed), held(anatomy.model, index):
                 for front in fronts:
                     _layer(anatomy, front, units, starts, index)
         progress((index + 1) / (layers + 1), "")
 
 
-def _layer(anatomy: Anatomy, front: Fronts, units: Sequence[Unit], starts: Sequence[int], index: int) -> None:
+def _layer(anatomy: Anatomy, front: BatchState, units: Sequence[Unit], starts: Sequence[int], index: int) -> None:
     """Take one mini-batch through one layer: the base, candidates that begin in it, and those that began before."""
     recording = record(anatomy, front.base, front.run)
     for column, unit in enumerate(units):
         if starts[column] == index:
             with replayed(anatomy, recording, unit), bypassed(anatomy, unit):
-                output = advanced(anatomy, front.base, front.run)
-            front.units[column] = passed(anatomy, front.base, output)
+                output = advance(anatomy, front.base, front.run)
+            front.units[column] = pass_on(anatomy, front.base, output)
         elif column in front.units:
             with bypassed(anatomy, unit):
-                output = advanced(anatomy, front.units[column], front.run)
-            front.units[column] = passed(anatomy, front.units[column], output)
-    front.base = passed(anatomy, front.base, recording.output)
+                output = advance(anatomy, front.units[column], front.run)
+            front.units[column] = pass_on(anatomy, front.units[column], output)
+    front.base = pass_on(anatomy, front.base, recording.output)
 
 
-def _measured(anatomy: Anatomy, front: Fronts, units: int, prepare: Prepare | None) -> Tensor:
+def _measure(anatomy: Anatomy, front: BatchState, units: int, prepare: Prepare | None) -> Tensor:
     """Numbers of one mini-batch: [windows of the batch, units, ...]."""
     measure: Measure = window_nll
     if prepare:

@@ -21,7 +21,7 @@ from torch import Tensor, distributed
 from remodeler.data.windows import Windows
 from remodeler.model import streaming
 from remodeler.model.blocks import Anatomy, bypassed
-from remodeler.model.layerwise import passed, record, replayed
+from remodeler.model.layerwise import pass_on, record, replayed
 from remodeler.model.logprobs import sum_dtype, trunk_states, window_nll
 from remodeler.model.minibatches import Batch, agreed_batch_size, device_of, to_batch
 from remodeler.pruning.criteria import streamed
@@ -83,7 +83,7 @@ def window_scores(
         prepare: called for every mini-batch with the model intact; gives what is asked of every candidate.
         shape: of what the measure says of one window, where it is more than a number: [windows, units, *shape] then.
     """
-    if streaming.streamed(anatomy.model):
+    if streaming.streamed_weights(anatomy.model):
         asked = None if prepare is loss else prepare
         return streamed.window_scores(anatomy, windows, removed, units, size, progress, asked, shape)
     device = device_of(anatomy.model)
@@ -120,4 +120,4 @@ def _candidates(
             if starts[column] == index:
                 with replayed(anatomy, recording, unit), bypassed(anatomy, unit):
                     yield column, measure(anatomy, batch)
-        earlier = passed(anatomy, earlier, recording.output)
+        earlier = pass_on(anatomy, earlier, recording.output)

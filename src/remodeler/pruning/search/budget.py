@@ -49,7 +49,7 @@ def check_reach(anatomy: Anatomy, budget: Budget, path: Sequence[Sequence[Block]
         )
 
 
-def used(anatomy: Anatomy, budget: Budget, dense: float, steps: Sequence[Step]) -> float:
+def share_used(anatomy: Anatomy, budget: Budget, dense: float, steps: Sequence[Step]) -> float:
     """Share of the budget that is used, for the progress bar."""
     if budget.remove is not None:
         return removals(steps) / budget.remove

@@ -20,7 +20,7 @@ def candidates(
     """
     gone = set(removed)
     left = [block for block in anatomy.blocks() if block not in gone]
-    units = _units(left, unit) if shape == "free" else _shaped(anatomy, left, shape)
+    units = _units(left, unit) if shape == "free" else _units_of_shape(anatomy, left, shape)
     attentions = sum(block.kind == "attention" for block in left)
     units = [each for each in units if sum(block.kind == "attention" for block in each) < max(attentions, 1)]
     if method is None:
@@ -37,7 +37,7 @@ def _units(left: Sequence[Block], unit: str) -> list[Unit]:
     return [blocks for blocks in layers if {"attention", "mlp"} <= {block.kind for block in blocks}]
 
 
-def _shaped(anatomy: Anatomy, left: Sequence[Block], shape: Shape) -> list[Unit]:
+def _units_of_shape(anatomy: Anatomy, left: Sequence[Block], shape: Shape) -> list[Unit]:
     """Blocks, and neighbouring pairs whose MLP can't go alone, without which what is left has the shape."""
     sequence = sorted(left, key=lambda block: order(anatomy, block))
     alone = set(_leaving(sequence, 1, shape))

@@ -18,10 +18,10 @@ from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.pruning import methods
 from remodeler.pruning.config import Budget, Shape
 from remodeler.pruning.methods import METHODS, Method
-from remodeler.pruning.search.budget import check_reach, done, exceeds, expected_steps, used, within
+from remodeler.pruning.search.budget import check_reach, done, exceeds, expected_steps, share_used, within
 from remodeler.pruning.search.candidates import candidates, longest_path
 from remodeler.pruning.search.racing import Table
-from remodeler.pruning.search.strategies import SCANS, Scores, remember, remembered
+from remodeler.pruning.search.strategies import STRATEGIES, Scores, recall, remember
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress, part, silent
 from remodeler.runs.removals import Header, Step, blocks_of, take_up, write_header, write_step
@@ -47,7 +47,7 @@ class Search:
     seed: int = 42
     size: int | None = None
     """Windows a mini-batch; by default chosen for the device."""
-    scan: str = "exact"
+    strategy: str = "exact"
     """How the candidates of a step are measured: ``exact``, ``race`` or ``propose``."""
     error: float = 0.01
     """Of a race: probability, over the whole search, that it drops a candidate which is the best."""
@@ -82,7 +82,7 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
     dense = first["perplexity"]
     steps = within(search.anatomy, search.budget, dense, steps)
     once: dict[str, float] = {}
-    memory = remembered(log, len(steps)) if search.scan == "race" else []
+    memory = recall(log, len(steps)) if search.strategy == "race" else []
     while not done(search.anatomy, search.budget, steps):
         start = time.perf_counter()
         scores = _scores(search, steps, _step_progress(search, dense, steps), once, memory)
@@ -128,7 +128,7 @@ def keep(search: Search, log: Path | None, step: Step) -> None:
 
 def check(search: Search) -> None:
     """Refuse what the search could not reach, before it starts."""
-    if search.scan != "exact" and not search.by_perplexity:
+    if search.strategy != "exact" and not search.by_perplexity:
         raise InputError(
             "`search='race'` and propose need a method that removes by perplexity, step by step: "
             "choose `method='blockpruner'` or sleb, or `search='exact'`"
@@ -144,13 +144,13 @@ def estimate(search: Search, pass_seconds: float) -> tuple[int, float]:
     sweeps = steps if search.method.iterative else 1
     if search.method.criterion in methods.ONE_PASS:
         return units, (steps + 3 * sweeps) * pass_seconds
-    return units, sum(COSTS[search.scan] * max(1, units - k) for k in range(sweeps)) * pass_seconds
+    return units, sum(COSTS[search.strategy] * max(1, units - k) for k in range(sweeps)) * pass_seconds
 
 
 def begin(search: Search, log: Path | None, header: Header) -> tuple[Header, list[Step]]:
     """What a log holds, made where there is none: the intact model's perplexity, and the steps that are done."""
-    found = processes.shared(take_up(log, header) if log and processes.first() else None)
-    return found or (processes.shared(_first_line(search, log, header)), [])
+    found = processes.from_first(take_up(log, header) if log and processes.first() else None)
+    return found or (processes.from_first(_first_line(search, log, header)), [])
 
 
 def _first_line(search: Search, log: Path | None, header: Header) -> Header:
@@ -204,13 +204,13 @@ def importance(
         InputError: when no number is finite.
     """
     options: dict[str, Any] = {"size": search.size, "progress": progress, "seed": search.seed}
-    if search.scan == "exact":
+    if search.strategy == "exact":
         values = search.method.criterion(search.anatomy, search.windows, removed, units, **options)
         scores = Scores(dict(zip(units, values, strict=True)))
     else:
         expected = expected_steps(search.anatomy, search.budget, len(search.units()))
         options |= {"error": search.error / expected, "memory": memory}
-        scores = SCANS[search.scan](search.anatomy, search.windows, removed, units, **options)
+        scores = STRATEGIES[search.strategy](search.anatomy, search.windows, removed, units, **options)
     if units and not any(map(math.isfinite, scores.importance.values())):
         raise InputError(
             "no candidate's loss is finite: the weights are damaged or too large for this `dtype`, "
@@ -230,7 +230,7 @@ def _perplexity(search: Search, removed: Sequence[Block], score: float) -> float
 def _step_progress(search: Search, dense: float, steps: Sequence[Step]) -> Progress:
     """Progress of the search, from that of its next step."""
     now = steps[-1].perplexity if steps else dense
-    begin = used(search.anatomy, search.budget, dense, steps)
+    begin = share_used(search.anatomy, search.budget, dense, steps)
     width = 1 / expected_steps(search.anatomy, search.budget, len(search.units()))
     words = f"step {len(steps) + 1}, perplexity {now:.4g}"
     return part(search.progress, begin, width, words)

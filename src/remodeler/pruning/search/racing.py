@@ -149,7 +149,7 @@ def race(
         end = end if len(left) > 1 else len(windows)
         look = part(progress, number / len(ends), 1 / len(ends))
         _read(table, begin, left, losses(anatomy, mixed[begin:end], removed, left, size, look, *_pieces(table)))
-        left = processes.shared(_survivors(table, left, past, error * end / len(windows)))
+        left = processes.from_first(_survivors(table, left, past, error * end / len(windows)))
         if end == len(windows) or not left:
             break
     progress(1.0, "")

@@ -1,14 +1,13 @@
 """How the candidates of a step are measured, beside exactly: in a race, or those only that a backward pass proposes.
 
-A scan takes ``(anatomy, windows, removed, candidates, **options)`` like a criterion, and gives perplexities. What races
-remember of each other is kept beside the removal log, so that a killed search goes on to the same decisions.
+What races remember of each other is kept beside the removal log, so that a killed search resumes to the same decisions.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -42,7 +41,7 @@ class Scores:
     """After a race: how many windows each one saw."""
 
 
-def raced(
+def score_in_race(
     anatomy: Anatomy,
     windows: Windows,
     removed: Sequence[Block],
@@ -60,7 +59,7 @@ def raced(
     return Scores(dict(values), dict(zip(candidates, found.seen, strict=True)))
 
 
-def proposed(
+def score_proposed(
     anatomy: Anatomy,
     windows: Windows,
     removed: Sequence[Block],
@@ -79,16 +78,35 @@ def proposed(
     return Scores(dict(zip(chosen, map(perplexity, losses), strict=True)))
 
 
-SCANS: dict[str, Callable[..., Scores]] = {"race": raced, "propose": proposed}
+class Strategy(Protocol):
+    """How the candidates of one step are scored: takes what a criterion takes, and may score some of them only."""
+
+    def __call__(
+        self,
+        anatomy: Anatomy,
+        windows: Windows,
+        removed: Sequence[Block],
+        candidates: Sequence[Unit],
+        /,
+        *args: Any,
+        **options: Any,
+    ) -> Scores:
+        """Score candidates by perplexity and leave the model as it was."""
+        ...
+
+
+STRATEGIES: dict[str, Strategy] = {"race": score_in_race, "propose": score_proposed}
 """Searches beside the exact one, which asks the method's criterion about every candidate."""
 
 
 # What races remember --------------------------------------------------------------------------------------------------
 
 
-def remembered(log: Path | None, steps: int) -> list[Table]:
+def recall(log: Path | None, steps: int) -> list[Table]:
     """Tables of the races of the steps that are done, in all processes."""
-    return processes.shared([_table(_place(log, step)) for step in range(1, steps + 1)] if _kept(log, steps) else [])
+    return processes.from_first(
+        [_table(_place(log, step)) for step in range(1, steps + 1)] if _has_all_races(log, steps) else []
+    )
 
 
 def remember(log: Path | None, step: int, memory: Sequence[Table]) -> None:
@@ -110,7 +128,7 @@ def _place(log: Path | None, step: int) -> Path:
     return log.parent / RACES / f"{step}.safetensors"
 
 
-def _kept(log: Path | None, steps: int) -> bool:
+def _has_all_races(log: Path | None, steps: int) -> bool:
     """Whether every race is still there: a finished search leaves none behind."""
     return bool(log) and all(_place(log, step).exists() for step in range(1, steps + 1))
 

@@ -45,7 +45,7 @@ class Bunches:
         return dict(zip(self.groups, row.split([each.groups for each in self.groups.values()]), strict=True))
 
 
-def bunched(groups: Mapping[Block, Structure], scores: Mapping[Block, Tensor], bunch: int) -> Bunches:
+def make_bunches(groups: Mapping[Block, Structure], scores: Mapping[Block, Tensor], bunch: int) -> Bunches:
     """Bunches of up to so many channels, and of single heads; the smallest of a block comes first.
 
     Args:

@@ -115,7 +115,7 @@ def estimates(
             distributed.all_reduce(tensor)
     scale = windows.tokens / len(starts) if hybrid.curvature == "token" else 1.0
     elements = {place: _elements(weight, sums[weight], len(starts), scale) for place, weight in places.items()}
-    return Estimates(*_grouped(structures, elements), (total / len(starts)).item())
+    return Estimates(*_sum_by_group(structures, elements), (total / len(starts)).item())
 
 
 def _parameter(anatomy: Anatomy, block: Block, cut: Cut) -> nn.Parameter:
@@ -165,7 +165,7 @@ def _elements(weight: Tensor, sums: Sums, count: int, scale: float) -> Tensor:
     return sums.first / count * value - 0.5 * scale * sums.second / count * value.square()
 
 
-def _grouped(
+def _sum_by_group(
     structures: Mapping[Block, Structure], elements: Mapping[tuple[Block, Cut], Tensor]
 ) -> tuple[dict[Block, Tensor], dict[Block, Tensor]]:
     """Element-wise and vector-wise sums over every group, for each of its parameters."""
@@ -177,7 +177,7 @@ def _grouped(
     return fine, coarse
 
 
-def fused(found: Estimates, hybrid: Hybrid) -> dict[Block, Tensor]:
+def fuse_estimates(found: Estimates, hybrid: Hybrid) -> dict[Block, Tensor]:
     """The importance of every group, comparable a parameter: [groups] of every block."""
     if hybrid.fusion != "adaptive":
         return dict(found.fine if hybrid.fusion == "fine" else found.coarse)

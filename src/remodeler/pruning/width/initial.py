@@ -21,7 +21,7 @@ from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import sum_dtype, trunk_states
 from remodeler.model.minibatches import agreed_batch_size, device_of, to_batch
 from remodeler.model.structures import Structure
-from remodeler.pruning.width.projection import bisected
+from remodeler.pruning.width.projection import bisect
 from remodeler.runs import processes
 from remodeler.runs.units import Block
 
@@ -106,5 +106,5 @@ def to_probabilities(scores: Tensor, density: float, how: Start = "sigmap") -> T
     else:
         raw = ((scores - scores.mean()) / scores.std(correction=0).clamp(min=1e-30)).sigmoid()
     one = torch.ones_like(raw[0])
-    shift, _ = bisected(-one, one, lambda shift: ~((raw + shift).clamp(0, 1).mean() > density))
+    shift, _ = bisect(-one, one, lambda shift: ~((raw + shift).clamp(0, 1).mean() > density))
     return (raw + shift).clamp(0, 1)

@@ -150,10 +150,10 @@ def learn(
     state, history = _taken_up(start, pools, trial, policy, seed, store)
     saved = time.monotonic()
     while state.step < policy.steps:
-        state = _stepped(state, pools, trial, policy, seed)
+        state = _advance(state, pools, trial, policy, seed)
         last = state.step == policy.steps
         if last or state.step % FLUSH == 0:
-            state, lines = _flushed(state)
+            state, lines = _flush(state)
             history += lines
             store.log(lines)
             progress(state.step / policy.steps, f"step {state.step} of {policy.steps}, loss {lines[-1]['loss']}")
@@ -211,12 +211,12 @@ def _odds(probabilities: Tensor, policy: Policy) -> Tensor:
     return probabilities.clamp(margin, 1 - margin)
 
 
-def _stepped(state: State, pools: Sequence[Pool], trial: Trial, policy: Policy, seed: int) -> State:
+def _advance(state: State, pools: Sequence[Pool], trial: Trial, policy: Policy, seed: int) -> State:
     """One step: draw masks, ask for their losses, move and project."""
     odds = _odds(state.probabilities, policy)
     masks = _masks(odds, pools, policy.masks, seed, state.step, state.step % len(pools) if policy.turns else None)
     losses = trial(state.step, masks)
-    mean, baseline = remembered(losses, state.baseline, policy.memory)
+    mean, baseline = update_baseline(losses, state.baseline, policy.memory)
     slope = gradient(losses, masks, odds, baseline, policy.score)
     moved = state.probabilities - policy.cooled(state.step) * state.rates * slope
     probabilities = torch.cat([pool.project(moved) for pool in pools])
@@ -238,7 +238,7 @@ def _draws(masks: int, units: int, seed: int, step: int) -> Tensor:
     return torch.rand(masks, units, generator=torch.Generator().manual_seed(seed * 1_000_003 + step))
 
 
-def remembered(losses: Tensor, baseline: Tensor, memory: int) -> tuple[Tensor, Tensor]:
+def update_baseline(losses: Tensor, baseline: Tensor, memory: int) -> tuple[Tensor, Tensor]:
     """Mean of the finite losses, and the moving average with it; NaN and infinite losses are skipped."""
     mean = torch.where(losses.isfinite(), losses, math.nan).nanmean()
     known = torch.where(baseline.isnan(), mean, baseline)
@@ -261,7 +261,7 @@ def gradient(losses: Tensor, masks: Tensor, probabilities: Tensor, baseline: Ten
     return (above[:, None] * (masks.to(spread.dtype) - probabilities) / over).sum(0) / (len(losses) - 1)
 
 
-def _flushed(state: State) -> tuple[State, list[Line]]:
+def _flush(state: State) -> tuple[State, list[Line]]:
     """The state without its rows, and these as lines of the history."""
     first = state.step - len(state.rows) + 1
     names = ("loss", "mean", "spread")

@@ -26,10 +26,10 @@ class Pool:
 
     def project(self, values: Tensor) -> Tensor:
         """The nearest probabilities that keep the budget: values of all pools [n] to those of this one."""
-        return projected(values[self.part], self.costs, self.budget)
+        return project(values[self.part], self.costs, self.budget)
 
 
-def projected(values: Tensor, costs: Tensor, budget: float) -> Tensor:
+def project(values: Tensor, costs: Tensor, budget: float) -> Tensor:
     """The nearest point of {0 <= s <= 1, sum of costs s <= budget}: s = clamp(values - v costs, 0, 1), v by bisection.
 
     Args:
@@ -39,11 +39,11 @@ def projected(values: Tensor, costs: Tensor, budget: float) -> Tensor:
     """
     inside = (costs * values.clamp(0, 1)).sum() <= budget
     most = (values / costs).amax().clamp(min=0)
-    _, v = bisected(torch.zeros_like(most), most, lambda v: (costs * (values - v * costs).clamp(0, 1)).sum() > budget)
+    _, v = bisect(torch.zeros_like(most), most, lambda v: (costs * (values - v * costs).clamp(0, 1)).sum() > budget)
     return (values - torch.where(inside, 0.0, v) * costs).clamp(0, 1)
 
 
-def bisected(low: Tensor, high: Tensor, above: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def bisect(low: Tensor, high: Tensor, above: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Bounds of the number where ``above`` turns from true to false, in a fixed number of steps: no device waits."""
     for _ in range(BISECTIONS):
         middle = (low + high) / 2

@@ -37,7 +37,7 @@ class Store:
         Raises:
             InputError: when it is the state of another search, or no state.
         """
-        return processes.shared(self._load() if self.folder and processes.first() else None)
+        return processes.from_first(self._load() if self.folder and processes.first() else None)
 
     def _load(self) -> dict[str, Tensor] | None:
         assert self.folder
@@ -75,7 +75,7 @@ class Store:
 
     def history(self, lines: int) -> list[Line]:
         """The first lines of the history; what a kill left behind them is cut off."""
-        return processes.shared(self._history(lines) if self.folder and processes.first() else [])
+        return processes.from_first(self._history(lines) if self.folder and processes.first() else [])
 
     def _history(self, lines: int) -> list[Line]:
         assert self.folder

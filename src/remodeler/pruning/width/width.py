@@ -22,8 +22,8 @@ from remodeler.model.minibatches import device_of
 from remodeler.model.structures import Structure, Widths
 from remodeler.model.widths import masked, structures, why_not
 from remodeler.pruning.search.candidates import candidates
-from remodeler.pruning.width.channel_groups import budgets, bunched
-from remodeler.pruning.width.hybrid import Hybrid, estimates, fused
+from remodeler.pruning.width.channel_groups import budgets, make_bunches
+from remodeler.pruning.width.hybrid import Hybrid, estimates, fuse_estimates
 from remodeler.pruning.width.initial import wanda
 from remodeler.pruning.width.policy import Policy, learn
 from remodeler.pruning.width.projection import Pool
@@ -76,7 +76,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Thinned:
+class WidthResult:
     """What stays."""
 
     widths: Widths
@@ -89,7 +89,7 @@ class Thinned:
     """A line a step, as in ``width.jsonl``."""
 
 
-Search = Callable[[Task, Any], Thinned]
+Search = Callable[[Task, Any], WidthResult]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def thin(
     size: int | None = None,
     options: Mapping[str, Any] | None = None,
     progress: Progress = silent,
-) -> Thinned:
+) -> WidthResult:
     """Choose the heads and channels that stay; the model is left as it was.
 
     Args:
@@ -132,7 +132,7 @@ def thin(
     Raises:
         InputError: for options that are not known, a ratio that is out of reach, the state of another search.
     """
-    row = named(method)
+    row = method_named(method)
     given = dict(options or {})
     granularity, rules = _granularity(given, method), _rules(given, row)
     settings = _settings(row, given, method)
@@ -149,7 +149,7 @@ def thin(
     return row.search(task, settings)
 
 
-def named(method: str) -> WidthMethod:
+def method_named(method: str) -> WidthMethod:
     """The row of a method's name."""
     if method not in WIDTH_METHODS:
         raise InputError(f"{method!r} is no way to choose widths: choose one of {', '.join(WIDTH_METHODS)}")
@@ -183,7 +183,7 @@ def _settings(row: WidthMethod, given: Mapping[str, Any], method: str) -> Any:
 # Policy gradient ------------------------------------------------------------------------------------------------------
 
 
-def _policy(task: Task, policy: Policy) -> Thinned:
+def _policy(task: Task, policy: Policy) -> WidthResult:
     """Probabilities of groups, each kind with its own budget; or of blocks or layers."""
     if task.granularity in ("block", "layer"):
         return _policy_units(task, policy)
@@ -192,7 +192,7 @@ def _policy(task: Task, policy: Policy) -> Thinned:
     density = 1 - max(0, wanted) / sum(each.groups * each.parameters for each in groups.values())
     channels = sum(each.groups for block, each in groups.items() if block.kind == "mlp")
     first = wanda(task.anatomy, task.windows, task.removed, groups, task.size)
-    bunches = bunched(groups, first, policy.bunch or math.ceil(channels / policy.steps) or 1)
+    bunches = make_bunches(groups, first, policy.bunch or math.ceil(channels / policy.steps) or 1)
     start, pools = budgets(bunches, density, policy.initial)
     batches = feed(task.anatomy, task.windows, policy.batch, task.size, task.seed)
     with group_trial(task.anatomy, task.removed, groups, batches) as losses:
@@ -202,7 +202,7 @@ def _policy(task: Task, policy: Policy) -> Thinned:
 
         learned, history = learn(start, pools, trial, policy, task.seed, task.store, task.progress)
     scores = bunches.scores(learned)
-    return Thinned(kept_groups(groups, scores, wanted, task.rules), task.removed, scores, history)
+    return WidthResult(kept_groups(groups, scores, wanted, task.rules), task.removed, scores, history)
 
 
 def _reachable(groups: Groups, wanted: int, task: Task) -> None:
@@ -211,7 +211,7 @@ def _reachable(groups: Groups, wanted: int, task: Task) -> None:
     kept_groups(groups, nothing, wanted, task.rules)
 
 
-def _policy_units(task: Task, policy: Policy) -> Thinned:
+def _policy_units(task: Task, policy: Policy) -> WidthResult:
     """Probabilities of blocks or layers; the budget counts parameters. They stay on the host, which removes them."""
     units, wanted = candidates(task.anatomy, task.granularity, removed=task.removed), task.wanted()
     left = task.anatomy.parameters(task.removed)
@@ -226,13 +226,13 @@ def _policy_units(task: Task, policy: Policy) -> Thinned:
         learned, history = learn(start, [pool], trial, policy, task.seed, task.store, task.progress)
     gone = removed_units(task.anatomy, units, learned.tolist(), task.removed, wanted)
     scores = {block: learned[index, None] for index, unit in enumerate(units) for block in unit}
-    return Thinned({}, (*task.removed, *gone), scores, history)
+    return WidthResult({}, (*task.removed, *gone), scores, history)
 
 
 # Hybrid-grained -------------------------------------------------------------------------------------------------------
 
 
-def _hybrid(task: Task, hybrid: Hybrid) -> Thinned:
+def _hybrid(task: Task, hybrid: Hybrid) -> WidthResult:
     """Estimates of all groups, in rounds: each scores what the ones before have left."""
     groups, wanted = task.groups(), task.wanted()
     _reachable(groups, wanted, task)
@@ -246,7 +246,7 @@ def _hybrid(task: Task, hybrid: Hybrid) -> Thinned:
         history.append({"round": number + 1, "loss": loss, "groups": sum(map(len, before.values()))})
         task.store.log(history[-1:])
         task.store.save({"round": torch.tensor(number + 1)} | {str(block): each for block, each in scores.items()})
-    return Thinned(kept_groups(groups, scores, wanted, task.rules), task.removed, scores, history)
+    return WidthResult(kept_groups(groups, scores, wanted, task.rules), task.removed, scores, history)
 
 
 def _round(
@@ -261,7 +261,7 @@ def _round(
     progress = part(task.progress, number / hybrid.rounds, 1 / hybrid.rounds, words)
     with masked(task.anatomy, masks):
         found = estimates(task.anatomy, task.windows, task.removed, groups, hybrid, progress)
-    scores = fused(found, hybrid)
+    scores = fuse_estimates(found, hybrid)
     gone = {block: scores[block].masked_fill(mask == 0, -torch.inf) for block, mask in masks.items()}
     return scores | gone, found.loss
 
