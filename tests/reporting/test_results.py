@@ -95,11 +95,11 @@ def test_a_record_that_lacks_all_that_it_may_lack_has_a_page(verb: str) -> None:
 
 @pytest.mark.parametrize(("found", "verb"), [(AuditResults, "audit"), (EvolveResults, "align evolve")])
 def test_a_record_that_lacks_what_it_is_about_has_no_page_and_loses_nothing(
-    found: type[Results], verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    found: type[Results], verb: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_record(tmp_path, record(verb, command="c"))
     write_report(tmp_path, found)
-    assert "report.html is left out, this record can't be shown (TypeError: " in capsys.readouterr().err
+    assert "report.html is left out, this record can't be shown (TypeError: " in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
     with pytest.raises(InputError, match="can't be shown"):
         _together(tmp_path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 
-from remodeler.errors import InputError, out_of_memory
+from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.runs import processes
 from remodeler.runs.folders import (
     is_described,
@@ -127,4 +127,4 @@ def enough_memory(remedy: str) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         tried = f" with {remedy}" if remedy else " where there is more"
-        raise InputError(f"the device ran out of memory: run the same command{tried}") from error
+        raise InputError(f"memory ran out ({one_line(error)}): run the same command{tried}") from error
