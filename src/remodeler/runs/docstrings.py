@@ -2,7 +2,8 @@
 
 import ast
 import inspect
-import textwrap
+import sys
+from collections.abc import Iterator
 from dataclasses import is_dataclass
 from functools import cache
 
@@ -12,12 +13,26 @@ def field_docstrings(cls: type) -> dict[str, str]:
     """The docstrings below the fields of a class and of those it extends."""
     found: dict[str, str] = {}
     for each in reversed([each for each in cls.__mro__ if is_dataclass(each)]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for field, below in zip(body.body, body.body[1:], strict=False):
+        body = _classes(each.__module__)[each.__qualname__].body
+        for field, below in zip(body, body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and _is_text(below):
                 found[field.target.id] = inspect.cleandoc(below.value.value)  # type: ignore[attr-defined]
     return found
+
+
+@cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    # A module is parsed once: inspect.getsource would parse it again for each of its classes.
+    return dict(_nested(ast.parse(inspect.getsource(sys.modules[module])).body, ""))
+
+
+def _nested(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.ClassDef]]:
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield f"{prefix}{node.name}", node
+            yield from _nested(node.body, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.FunctionDef):
+            yield from _nested(node.body, f"{prefix}{node.name}.<locals>.")
 
 
 def _is_text(node: ast.stmt) -> bool:
