@@ -127,7 +127,7 @@ def _identity(search: Search, setup: Setup) -> Header:
     return {
         "model": {"weights": fingerprint(setup.checkpoint.model)},
         "texts": {"sha256": setup.calibration.fingerprint()},
-        "options": {"unit": search.unit, "scan": search.scan, "seed": search.seed},
+        "options": {"unit": search.unit, "scan": search.strategy, "seed": search.seed},
     }
 
 
