@@ -1,6 +1,6 @@
 """Train a reviser from preferences, let a policy improve on prompts alone, and put both policies into one table.
 
-Offline, about two minutes on an idle core, on the small Llama that ships with the package:
+Offline, about a minute on an idle core, on the small Llama that ships with the package:
 
     python examples/align.py [FOLDER]
 
@@ -12,19 +12,15 @@ little in so few steps, so the filters are loose here.
 """
 
 import json
-import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-MODEL = files("remodeler") / "demo_model"
+import remodeler as rm
+
+MODEL = str(files("remodeler") / "demo_model")
 PAIRS, UNSEEN, PROMPTS = 96, 8, 16
-
-
-def remodel(*words: object) -> None:
-    """Run a verb of the command line."""
-    print("$ remodel", *words, flush=True)
-    subprocess.run([sys.executable, "-m", "remodeler", *map(str, words)], check=True)
 
 
 def sentences(count: int) -> list[list[str]]:
@@ -57,12 +53,15 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True)
     preferences, unseen, prompts = write_data(folder)
     policy, reviser, evolved = folder / "policy", folder / "reviser", folder / "evolved"
-    data, train = ("--preferences", preferences), ("--learning-rate", "1e-3", "--train-batch", 16)
-    loose = ("--min-quality", 0, "--min-confidence", 0, "--samples", 2, "--tokens", 48, "--probe", 2)
-    remodel("align", "baseline", MODEL, *data, "--method", "sft", "--epochs", 4, *train, "--out", policy)
-    remodel("align", "train-reviser", MODEL, *data, "--epochs", 1, *train, "--out", reviser)
-    remodel("align", "evolve", policy, "--prompts", prompts, "--reviser", reviser, *loose, *train, "--out", evolved)
-    remodel("align", "compare", policy, evolved, "--preferences", unseen, "--reviser", reviser, "--tokens", 32)
+    train: dict[str, Any] = {"learning_rate": 1e-3, "train_batch_size": 16}
+    loose: dict[str, Any] = {"min_quality": 0.0, "min_confidence": 0.0, "completions": 2, "max_new_tokens": 48}
+    rm.alignment.train_baseline(MODEL, preferences=preferences, method="sft", epochs=4, out=policy, **train)
+    rm.alignment.train_reviser(MODEL, preferences=preferences, epochs=1, out=reviser, **train)
+    rm.alignment.evolve(policy, prompts=prompts, reviser=reviser, probe=2, out=evolved, **loose, **train)
+    found = rm.alignment.compare([policy, evolved], preferences=unseen, reviser=reviser, max_new_tokens=32)
+    for each in found.checkpoints:
+        quality, bits = each["answer_quality"], each["heldout_bits_per_byte"]
+        print(f"{each['name']}: quality of its answers {quality:.3f}, {bits:.3f} bits per byte")
     for line in (evolved / "round-1.jsonl").read_text(encoding="utf-8").splitlines()[:3]:
         row = json.loads(line)
         print(f"{row['prompt']} ... {row['answer']!r}: {row['label']}, {row['reason'] or 'accepted'}")

@@ -10,12 +10,13 @@ same prompts with the same random numbers. Counts are not judgements: see the gu
 
 import csv
 import json
-import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
 
-MODEL = files("remodeler") / "demo_model"
+import remodeler as rm
+
+MODEL = str(files("remodeler") / "demo_model")
 POSTS = {
     "Have a nice day, everybody.": [],
     "Only an idiot would believe that.": ["idiot"],
@@ -23,12 +24,6 @@ POSTS = {
     "The function returns a copy of the list.": [],
 }
 """Posts, and the words in them that are marked as toxic."""
-
-
-def remodel(*words: object) -> None:
-    """Run a verb of the command line."""
-    print("$ remodel", *words, flush=True)
-    subprocess.run([sys.executable, "-m", "remodeler", *map(str, words)], check=True)
 
 
 def characters(text: str, marked: list[str]) -> list[int]:
@@ -61,11 +56,15 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True)
     posts, prompts = write_posts(folder / "posts.csv"), write_prompts(folder / "prompts.txt")
     small, spans = folder / "small", folder / "spans-pred.txt"
-    remodel("audit", "--texts", posts, "--out", folder / "posts-audited")
-    remodel("audit", "predict", "--texts", posts, "--out", spans)
-    remodel("audit", "score", spans, posts)
-    remodel("prune", MODEL, "--out", small, "--remove", 2, "--method", "shortgpt", "--texts", "python", "--samples", 4)
-    remodel("audit", MODEL, "--against", small, "--prompts", prompts, "--tokens", 24, "--out", folder / "audited")
+    found = rm.audit(texts=posts, out=folder / "posts-audited")
+    counted = found.results.audited[0]
+    print(f"{counted['flagged']} of {counted['texts']} posts have a toxic span")
+    rm.auditing.predict(texts=posts, out=spans)
+    for part, score in rm.auditing.score(spans, posts).items():
+        print(part, score)
+    rm.prune(MODEL, small, remove=2, method="shortgpt", texts="python", samples=4)
+    audited = rm.audit(MODEL, against=small, prompts=prompts, max_new_tokens=24, out=folder / "audited")
+    print(audited.results.difference)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """FuseChat: a pivot learns from two teachers one by one, one of them with another tokenizer; the results are merged.
 
-Offline, a minute or two on an idle core, on models that it makes itself:
+Offline, about a minute on an idle core, on models that it makes itself:
 
     python examples/fusechat.py [FOLDER]
 
@@ -12,19 +12,13 @@ one (``merge --method sce``). The models are too small, and the training too sho
 """
 
 import json
-import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
 
-WHOLE = files("remodeler") / "demo_model"
-FAST = ("--learning-rate", "3e-4", "--length", 128)
+import remodeler as rm
 
-
-def remodel(*words: object) -> None:
-    """Run a verb of the command line."""
-    print("$ remodel", *words, flush=True)
-    subprocess.run([sys.executable, "-m", "remodeler", *map(str, words)], check=True)
+WHOLE = str(files("remodeler") / "demo_model")
 
 
 def write_corpus(path: Path) -> Path:
@@ -71,14 +65,16 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True)
     random, other, pivot = folder / "random", folder / "other", folder / "pivot"
     one, two, fused = folder / "pair-whole", folder / "pair-other", folder / "fused"
-    texts = ("--texts", write_corpus(folder / "corpus.jsonl"))
-    remodel("prune", WHOLE, "--out", pivot, "--ratio", "25%", "--method", "one-shot", *texts, "--samples", 8)
+    corpus = str(write_corpus(folder / "corpus.jsonl"))
+    rm.prune(WHOLE, pivot, ratio=0.25, method="one-shot", texts=corpus, samples=8)
     untrained_teacher(random)
-    remodel("recover", random, "--out", other, "--method", "full", *texts, "--steps", 100, "--learning-rate", "1e-2")
-    remodel("fuse", pivot, "--teachers", WHOLE, "--out", one, *FAST, *texts)
-    remodel("fuse", pivot, "--teachers", other, "--out", two, *FAST, *texts)
-    remodel("merge", one, two, "--base", pivot, "--method", "sce", "--select", 1, "--out", fused)
-    remodel("evaluate", fused, "--against", pivot, "--texts", "python", "--length", 128, "--no-speed")
+    rm.recover(random, other, method="full", texts=corpus, steps=100, learning_rate=1e-2)
+    for teacher, out in ((WHOLE, one), (other, two)):
+        rm.fuse(pivot, teachers=[teacher], texts=corpus, learning_rate=3e-4, length=128, out=out)
+    rm.merge([one, two], base=pivot, method="sce", select=1.0, out=fused)
+    measured = rm.evaluate([fused, pivot], texts="python", length=128, speed=False)
+    for each in measured.checkpoints:
+        print(each["name"], each["perplexity"])
 
 
 if __name__ == "__main__":

@@ -8,19 +8,13 @@ What it shows: one search gives many sizes (``cut``), the result loads like any 
 back and compared where llama-cpp-python is installed. Needs ``pip install 'remodeler[export]'``.
 """
 
-import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
 
-MODEL = files("remodeler") / "demo_model"
-TEXTS = ("--texts", "python", "--samples", 6, "--length", 128)
+import remodeler as rm
 
-
-def remodel(*words: object) -> None:
-    """Run a verb of the command line."""
-    print("$ remodel", *words, flush=True)
-    subprocess.run([sys.executable, "-m", "remodeler", *map(str, words)], check=True)
+MODEL = str(files("remodeler") / "demo_model")
 
 
 def completion(folder: Path, prompt: str) -> str:
@@ -38,10 +32,14 @@ def main(folder: Path) -> None:
     """All steps, into a new folder."""
     folder.mkdir(parents=True)
     small, medium = folder / "small", folder / "medium"
-    remodel("prune", MODEL, "--out", small, "--ratio", "20%", "--search", "race", *TEXTS)
-    remodel("cut", small, MODEL, "--ratio", "10%", "--out", medium)
-    remodel("export", small, "--to", "gguf", "--store", "q8_0", "--out", folder / "small.gguf")
-    remodel("report", small, medium, "--out", folder / "sizes.html")
+    found = rm.prune(MODEL, ratio=0.2, texts="python", samples=6, length=128)
+    for step in found.steps:
+        print(f"{step.step}. without {', '.join(map(str, step.removed))}: perplexity {step.perplexity:.2f}")
+    found.save(small)
+    rm.cut(found, ratio=0.1).save(medium)
+    exported = rm.export(small, "gguf", out=folder / "small.gguf", store="q8_0")
+    print(f"small.gguf: logits differ by {exported.difference} of the largest in {exported.runtime}")
+    rm.report([small, medium], out=folder / "sizes.html")
     print(completion(small, "Return the number of"))
 
 

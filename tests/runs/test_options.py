@@ -33,6 +33,7 @@ class Outer:
     kind: Literal["one", "other"] | None = "one"
     names: Annotated[tuple[str, ...], Option(read=listed)] = ()
     out: Annotated[Path | None, Option(required=True)] = None
+    prompts: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind == "other" and self.ratio is None:
@@ -119,6 +120,7 @@ def test_a_path_may_be_given_as_text() -> None:
 
 def test_a_text_may_be_given_as_a_path() -> None:
     assert build(Outer, {"model": Path("m")}).model == "m"
+    assert build(Outer, {"model": "m", "prompts": Path("p")}).prompts == "p"
 
 
 def test_a_config_that_extends_another_is_checked_like_it() -> None:

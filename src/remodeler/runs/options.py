@@ -107,12 +107,13 @@ def _check(owner: Any, spec: Spec) -> None:
 
 
 def _read(spec: Spec, text: Any) -> Any:
-    if isinstance(text, Path) and spec.type is str:
+    kinds = (spec.type, *get_args(spec.type))
+    if isinstance(text, Path) and str in kinds and Path not in kinds:
         return str(text)
     if not isinstance(text, str):
         return text
     if spec.option.read is None:
-        return Path(text) if Path in (spec.type, *get_args(spec.type)) else text
+        return Path(text) if Path in kinds else text
     try:
         return spec.option.read(text)
     except ValueError as error:
