@@ -31,6 +31,8 @@ SETTINGS = {"width_steps": "steps", "estimates": "fusion"}
 """Options by the names that settings of width methods have, where these differ."""
 OPTION_NAMES = {setting: name for name, setting in SETTINGS.items()}
 BEST_WIDTH = "hybrid-grained"
+NOT_ON_THE_PATH = ("search", "error", "refine", "start", "batch_size")
+"""Options of a search that don't decide its path, or only with some strategies: a log is continued with others."""
 QUARTER = 0.25
 """Share of the parameters that goes where nothing else is asked for."""
 
@@ -91,9 +93,9 @@ class SearchConfig:
     def path(self, strategy: str) -> dict[str, Any]:
         """What decides the path of a search, unlike how far it goes and how it is written; defaults left out."""
         always = {"method": self.method, "unit": self.unit, "shape": self.shape}
-        given: dict[str, Any] = {"criterion": self.criterion, "protect": None if self.protect else False}
-        given |= {"search": strategy, "error": self.error} if strategy != "exact" else {}
-        return always | {name: value for name, value in given.items() if value is not None}
+        others = {each.name: each.default for each in fields(self) if each.name not in (*always, *NOT_ON_THE_PATH)}
+        given = {name: getattr(self, name) for name, default in others.items() if getattr(self, name) != default}
+        return always | given | ({"search": strategy, "error": self.error} if strategy != "exact" else {})
 
 
 @config

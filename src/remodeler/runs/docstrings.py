@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from functools import cache
+from itertools import pairwise
 
 
 @cache
@@ -14,7 +15,7 @@ def field_docstrings(cls: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for each in reversed([each for each in cls.__mro__ if is_dataclass(each)]):
         body = _classes(each.__module__)[each.__qualname__].body
-        for field, below in zip(body, body[1:], strict=False):
+        for field, below in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and _is_text(below):
                 found[field.target.id] = inspect.cleandoc(below.value.value)  # type: ignore[attr-defined]
     return found
