@@ -121,5 +121,5 @@ def test_memory_that_runs_out_says_what_takes_less(tmp_path: Path) -> None:
     def greedy(folder: Path) -> list[int]:
         raise MemoryError
 
-    with pytest.raises(InputError, match="memory ran out .*: run the same command with a smaller `batch_size`"):
+    with pytest.raises(InputError, match=r"memory ran out .*: run the same command with a smaller `batch_size`"):
         run(lambda device: replace(JOB, work=greedy), tmp_path / "out", remedy="a smaller `batch_size`")

@@ -33,7 +33,6 @@ class Outer:
     kind: Literal["one", "other"] | None = "one"
     names: Annotated[tuple[str, ...], Option(read=listed)] = ()
     out: Annotated[Path | None, Option(required=True)] = None
-    prompts: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind == "other" and self.ratio is None:
@@ -120,7 +119,17 @@ def test_a_path_may_be_given_as_text() -> None:
 
 def test_a_text_may_be_given_as_a_path() -> None:
     assert build(Outer, {"model": Path("m")}).model == "m"
-    assert build(Outer, {"model": "m", "prompts": Path("p")}).prompts == "p"
+
+
+@config
+class Reading:
+    """Something that may be read."""
+
+    prompts: str | None = None
+
+
+def test_a_text_that_may_be_none_may_be_given_as_a_path() -> None:
+    assert build(Reading, {"prompts": Path("p")}).prompts == "p"
 
 
 def test_a_config_that_extends_another_is_checked_like_it() -> None:
