@@ -155,7 +155,7 @@ def test_a_template_that_writes_the_date_writes_the_same_every_day(bare: Any) ->
 
 def test_a_prompt_that_the_template_refuses_is_named_with_its_words(bare: Any) -> None:
     refuses = "{{ raise_exception('Only tools speak here') }}"
-    with pytest.raises(InputError, match=r"the prompt 'why\?' can't be asked of x with --chat .*Only tools speak here"):
+    with pytest.raises(InputError, match=r"the prompt 'why\?' can't be asked of x with `chat` .*Only tools speak here"):
         asked_in_chat(having(bare, refuses), "x", "why?")
     with pytest.raises(InputError, match="has no chat template: leave out `chat`"):
         asked_in_chat(having(bare, None), "x", "why?")

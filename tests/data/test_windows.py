@@ -219,7 +219,7 @@ def test_unpadded_windows_are_halved_without_padding(tokenizer: PreTrainedTokeni
 
 def test_windows_that_can_not_be_made(tokenizer: PreTrainedTokenizerFast) -> None:
     tokens = len(tokenizer("A bird sang.")["input_ids"])
-    with pytest.raises(InputError, match=f"the texts give {tokens} tokens, one window needs 2048: lower --length"):
+    with pytest.raises(InputError, match=f"the texts give {tokens} tokens, one window needs 2048: lower `length`"):
         windows(["A bird sang."], tokenizer, 2048)
     with pytest.raises(InputError, match="none of the 2 texts"):
         windows(["", ""], tokenizer, 8, packing="per-text")

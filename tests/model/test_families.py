@@ -224,7 +224,7 @@ def test_dense_layers_among_experts_are_told_by_number_and_can_not_move() -> Non
 
 
 def test_unknown_model_type_is_refused_with_the_list() -> None:
-    with pytest.raises(InputError, match=r"'rwkv' is not known here \(llama, mistral.*--family"):
+    with pytest.raises(InputError, match=r"'rwkv' is not known here \(llama, mistral.*`family`"):
         family("rwkv")
 
 

@@ -90,7 +90,7 @@ def odd(folder: Path) -> Checkpoint:
 def test_the_code_runs_only_when_it_is_trusted(folder: Path) -> None:
     with pytest.raises(InputError, match="'odd_llama' is not known here"):
         load(folder, device="cpu")
-    with pytest.raises(InputError, match="--trust-remote-code"):
+    with pytest.raises(InputError, match="`trust_remote_code`"):
         load(folder, device="cpu", family="llama")
 
 

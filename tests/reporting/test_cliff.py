@@ -95,7 +95,7 @@ def test_without_a_smaller_cut_there_is_no_command() -> None:
     found = path_warning([Point(5.0), Point(50.0, "as heads and channels go")], 1000, OPTIONS)
     assert found is not None
     assert "command" not in found
-    assert found["text"].endswith("as heads and channels go; remove less, or choose another --method")
+    assert found["text"].endswith("as heads and channels go; remove less, or choose another method")
 
 
 def test_swaps_count_as_no_removals() -> None:

@@ -135,7 +135,7 @@ def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
         return "encoder-decoder models are written as portable only"
     paired = pairs(anatomy, removed)
     if not paired:
-        return "the blocks left do not pair up into whole layers (--shape standard makes the search keep them so)"
+        return "the blocks left do not pair up into whole layers (`shape='standard'` makes the search keep them so)"
     split = [pair for pair in paired if pair[0] != pair[1]]
     if split and (anatomy.parallel or any(anatomy.shared[layer] for pair in split for layer in pair)):
         return "attention and MLP run in parallel, so only those of one layer pair up"
@@ -151,7 +151,7 @@ def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths
         return None
     kinds = widths_left(anatomy, survivors(anatomy, removed), widths)
     if any(len(each) > 1 for each in kinds.values()):
-        return "its layers keep different numbers of heads or channels (--uniform keeps them alike)"
+        return "its layers keep different numbers of heads or channels (`uniform` keeps them alike)"
     try:
         shape = _stock(anatomy, removed, widths, "meta")
         wanted = {name: tensor.shape for name, tensor in build_on_meta(anatomy, shape.config).items()}

@@ -214,14 +214,14 @@ def one_sentence(name: str, what: str) -> Iterator[None]:
 def _advice(name: str, what: str, error: BaseException) -> str:
     text = str(error)
     if out_of_memory(error):
-        return "memory ran out, use a machine with more, or --stream where there is one"
+        return "memory ran out, use a machine with more, or `stream` where there is one"
     if "trust_remote_code" in text or "custom code" in text:
-        return "if you trust that code, say so with --trust-remote-code (and --family)"
+        return "if you trust that code, say so with `trust_remote_code` (and `family`)"
     if Path(name).is_dir():
         return "correct that in config.json" if what == CONFIG_PART else "check that the folder is complete"
     if "use_safetensors" in text:
         return "the repository has no safetensors, convert a copy with transformers' save_pretrained and give that"
-    return "check the hub id or path, --revision and the network"
+    return "check the hub id or path, `revision` and the network"
 
 
 def read_settings(name: str, revision: str | None) -> dict[str, Any]:

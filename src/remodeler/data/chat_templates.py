@@ -168,5 +168,5 @@ def asked_in_chat(tokenizer: "PreTrainedTokenizerBase", name: str, prompt: str) 
     try:
         return rendered_turns(tokenizer, (Turn(USER, prompt),), template, prompt=True)[1]
     except BadRow as reason:
-        sentence = f"the prompt {prompt!r:.40} can't be asked of {name} with --chat ({reason})"
+        sentence = f"the prompt {prompt!r:.40} can't be asked of {name} with `chat` ({reason})"
         raise RefusedPromptError(f"{sentence}: leave out the one or the other", str(reason)) from None

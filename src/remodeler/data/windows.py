@@ -128,7 +128,7 @@ def _pack(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int)
     stream = torch.tensor(_tokenise(["\n\n".join(texts)], tokenizer)[0], dtype=torch.int64)
     count = len(stream) // length
     if not count:
-        advice = "lower --length, raise --samples or choose --packing per-text"
+        advice = "lower `length`, raise `samples` or choose `packing='per-text'`"
         raise InputError(f"the texts give {len(stream)} tokens, one window needs {length}: {advice}")
     ids = stream[: count * length].reshape(count, length)
     return Windows(ids, _next_tokens(ids), bytes=_scored_bytes(ids.tolist(), tokenizer))

@@ -188,7 +188,7 @@ def family(model_type: str, like: str | None = None) -> Family:
         return FAMILIES[name]
     known = ", ".join(FAMILIES)
     advice = (
-        "name the family its layers look like with --family" if like is None else "choose one of these for --family"
+        "name the family its layers look like with `family`" if like is None else "choose one of these for `family`"
     )
     raise InputError(f"model type {name!r} is not known here ({known}): {advice}")
 

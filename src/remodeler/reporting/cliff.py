@@ -161,7 +161,7 @@ def path_warning(path: Sequence[Point], vocabulary: int | None, options: Values)
     if count := path[steps].removals:
         text += f"; stop after step {steps}, at {_number(perplexities[steps])}"
         return warning(text, before, after.perplexity, cut_command(options, count))
-    return warning(f"{text}; remove less, or choose another --method", before, after.perplexity)
+    return warning(f"{text}; remove less, or choose another method", before, after.perplexity)
 
 
 def guessing_warning(

@@ -78,7 +78,7 @@ def _core(tokenizer: PreTrainedTokenizerBase) -> Any:
 def _advice(what: str) -> str:
     return (
         f"the model has {what}, which can't be written for llama.cpp: give a GGUF file of the unpruned model with "
-        "--tokenizer-from, whose tokenizer is copied as it is"
+        "`tokenizer_from`, whose tokenizer is copied as it is"
     )
 
 
