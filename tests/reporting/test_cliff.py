@@ -12,7 +12,7 @@ import pytest
 
 import remodeler
 from remodeler.cli import app as cli
-from remodeler.pruning import job
+from remodeler.pruning import complete
 from remodeler.reporting.cliff import (
     Point,
     cliff,
@@ -168,7 +168,7 @@ def test_a_ruined_result_says_so_everywhere_and_its_command_makes_one_of_use(
         assert not end.value.code
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(job, "compare_affordable_speed", lambda both: [{} for _ in both])  # takes most of the time
+    monkeypatch.setattr(complete, "compare_affordable_speed", lambda both: [{} for _ in both])  # takes most of the time
     demo = str(Path(remodeler.__file__).parent / "demo_model")
     known = [getattr(kind, name).__doc__ or "" for kind in (str, dict, list) for name in dir(kind)]  # as in training
     Path("texts.txt").write_text("\n\n".join(known))
