@@ -427,7 +427,7 @@ def test_the_good_files_are_read(content: Mapping[str, Any], tmp_path: Path) -> 
         (TIES, "models.1.parameters", [1], r"has models\[1\].parameters \[1\], a mapping"),
         (TIES, "models.1.parameters.weight", ..., "gives no weight for two"),
         (TIES, "models.1.parameters.weight", None, "None is not a number"),
-        (TIES, "models.1.parameters.weight", [], "an empty list"),
+        (TIES, "models.1.parameters.weight", [], "the list is empty"),
         (TIES, "models.1.parameters.weight", [[1]], r"\[1\] is not a number"),
         (TIES, "models.1.parameters.weight", float("nan"), "nan is not a finite number"),
         (TIES, "models.1.parameters.weight", 10**400, "is not a number"),
