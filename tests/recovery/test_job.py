@@ -164,6 +164,14 @@ def test_a_16_bit_model_is_trained_in_float32_and_written_as_it_came(recover: Re
     assert results["recovered"]["heldout_perplexity"] < results["pruned"]["heldout_perplexity"]
 
 
+def test_a_loaded_model_is_trained_as_its_folder_is_and_stays_as_it_was(recover: Recover, home: Path) -> None:
+    loaded = load(home / "packed", dtype="bfloat16", device="cpu")
+    before = fingerprint(loaded.model)
+    out = recover(model=loaded, out="from-loaded", method="full")
+    assert fingerprint(loaded.model) == before
+    assert weights(out) == weights(recover("packed", method="full"))
+
+
 def test_the_report_shows_the_loss_and_what_came_back(recover: Recover) -> None:
     shown = (recover(evaluate_every=3) / "report.html").read_text()
     for words in ("While it trained", "held-out perplexity", "12 steps of training brought it from", "unpruned"):

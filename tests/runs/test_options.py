@@ -118,6 +118,10 @@ def test_a_path_may_be_given_as_text() -> None:
 
 
 def test_a_text_may_be_given_as_a_path() -> None:
+    @config
+    class Read:
+        prompts: str | None = None
+
     assert build(Outer, {"model": Path("m")}).model == "m"
 
 

@@ -1,12 +1,13 @@
 """What a recovery works with: models, texts and settings, loaded; and what can be said and refused before it trains."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from remodeler.checkpoint.config import ModelConfig
 from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
 from remodeler.checkpoint.sizes import memory
 from remodeler.data.sources import sample
@@ -82,7 +83,7 @@ def prepare(config: RecoverConfig, device_name: str) -> Inputs:
     """Load what is needed; refuse what can't work. In a dry run, no store of predictions is made."""
     recipe, source, texts = recipe_of(config), config.source, config.texts
     device = pick_device(device_name)
-    student = source.open(dtype=training_dtype(source.dtype, recipe.lora is None, device), device=str(device))
+    student = _load_student(source, training_dtype(source.dtype, recipe.lora is None, device), str(device))
     original = None
     if config.teacher.teacher:
         dtype = training_dtype(source.dtype, False, device)
@@ -106,6 +107,14 @@ def prepare(config: RecoverConfig, device_name: str) -> Inputs:
         teach=_teach(original, windows, recipe, store),
         trust=source.trust_remote_code,
     )
+
+
+def _load_student(source: ModelConfig, dtype: str, device: str) -> Checkpoint:
+    """Load the model that is trained; one that is loaded already is read from its files, as training changes it."""
+    if isinstance(model := source.model, Checkpoint):
+        own = replace(source, family=model.like or source.family)
+        return own.load(model.name, revision=model.revision, dtype=dtype, device=device)
+    return source.open(dtype=dtype, device=device)
 
 
 def _plan(config: RecoverConfig, recipe: Recipe, windows: int, device: torch.device) -> Training:
