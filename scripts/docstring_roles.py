@@ -5,6 +5,8 @@ from typing import Any
 
 import griffe
 
+OPEN = re.compile(r"\[(?=:)")
+"""``hf:NAME[:CONFIG][:SPLIT]`` is no link."""
 ROLE = re.compile(r":(?:mod|class|func|meth|data|attr|exc):`~?([^`]+)`")
 
 
@@ -14,4 +16,4 @@ class Roles(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Replace the roles in the docstring of a module, class, function or attribute."""
         if obj.docstring:
-            obj.docstring.value = ROLE.sub(r"`\1`", obj.docstring.value)
+            obj.docstring.value = OPEN.sub(r"\[", ROLE.sub(r"`\1`", obj.docstring.value))
