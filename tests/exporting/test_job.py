@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -362,8 +363,9 @@ def test_a_file_cut_behind_a_cliff_says_so(steps: int, llama: Checkpoint, tmp_pa
 
 
 def test_a_graph_is_described_by_a_record_and_a_card(
-    llama: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    llama: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     found = {"blocks": {"mlp": 2}, "bytes": 9, "runtime": "ort", "difference": 1e-5, "tokens": 48, "same": 47}
     monkeypatch.setattr(job, "ready", lambda target: None)
     monkeypatch.setattr(job, "write_graph", lambda *given: found)
@@ -372,7 +374,7 @@ def test_a_graph_is_described_by_a_record_and_a_card(
     results = load_record(tmp_path / "out").results
     assert {name: results[name] for name in found} == found
     words = "47 of 48 tokens that torch decodes greedily"
-    assert words in capsys.readouterr().err
+    assert words in caplog.text
     assert words in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -393,8 +395,8 @@ def test_a_folder_of_little_use_is_exported_with_its_warning(llama: Checkpoint, 
         (["{model}", "--gguf", "{whole}"], "one of the two"),
         (["--gguf", "{whole}"], "without --removals"),
         (["{model}", "--removals", "{log}"], "go with --gguf"),
-        (["{model}", "--to", "onyx"], "'onyx' is not known"),
-        (["{model}", "--store", "q9"], "'q9' is not known"),
+        (["{model}", "--to", "onyx"], "'onyx' is unknown"),
+        (["{model}", "--store", "q9"], "'q9' is unknown"),
         (["--gguf", "{whole}", "--removals", "{log}", "--removal-steps", "9"], "has 1: lower it"),
         (["--gguf", "{cut}", "--removals", "{log}"], "no whole GGUF file"),
         (["--gguf", "{log}", "--removals", "{log}"], "no whole GGUF file"),

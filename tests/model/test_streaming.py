@@ -277,7 +277,7 @@ def test_only_the_held_layer_has_numbers(tmp_path: Path) -> None:
 def test_a_failure_lets_go(tmp_path: Path) -> None:
     _, stream = both(tmp_path, "llama")
 
-    def stop(share: float) -> None:
+    def stop(share: float, words: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -291,7 +291,14 @@ def test_progress_grows_to_one(tmp_path: Path) -> None:
     _, stream = both(tmp_path, "llama")
     shares: list[float] = []
     with allowed(stream, 0):
-        window_scores(stream.anatomy, tiny_windows(count=COUNT), [], candidates(stream, []), SIZE, shares.append)
+        window_scores(
+            stream.anatomy,
+            tiny_windows(count=COUNT),
+            [],
+            candidates(stream, []),
+            SIZE,
+            lambda share, words: shares.append(share),
+        )
     assert shares == sorted(set(shares))
     assert len(shares) == BATCHES * (LAYERS + 1)
     assert shares[-1] == pytest.approx(1)

@@ -72,7 +72,7 @@ def test_heads_and_channels_are_the_last_step_and_the_model() -> None:
     """Without them the marked point and the highlighted row would be a model that is not in the folder."""
     pruned = {"perplexity": 6.6, "parameters": 120}
     results = {"removed": ["mlp.1"], "widths": {"mlp.0": [3, 4]}, "pruned": pruned}
-    page = page_of(Record("prune", {}, {}, 0, {}, results), PruneResults, removals=LOG)
+    page = page_of(Record("prune", {}, {}, 0, {}, results), PruneResults, removals=LINES)
     whole = steps_with_widths(LOG, 1, {"mlp.0": [3, 4]}, pruned)
     assert [(row["step"], row["removed"], row["chosen"]) for row in step_rows(whole, 2)] == [
         ("0", "", False),

@@ -9,9 +9,10 @@ import pytest
 from remodeler.auditing.formats.matching import match_predictions
 from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.formats.predictions import Prediction, read_predictions
+from remodeler.auditing.prediction_files import convert, score
 from remodeler.auditing.prompts import read_texts
 from remodeler.auditing.spans import Span
-from remodeler.auditing.tagger.predict_job import How, convert_file, score_files, vote_file
+from remodeler.auditing.tagger.predict_job import vote
 from remodeler.errors import InputError
 
 SHUFFLED = [{"id": 1, "text": "a moron", "spans": [[2, 7]]}, {"id": 0, "text": "a nice day", "spans": []}]
@@ -37,7 +38,7 @@ def test_the_id_of_a_row_is_that_of_its_post_to_every_verb(name: str, tmp_path: 
     gold = written(tmp_path / name, SHUFFLED)
     assert [post.id for post in read_posts(gold).posts] == [row.id for row in read_predictions(gold).rows] == [1, 0]
     (tmp_path / "p.txt").write_text("0\t[]\n1\t[2, 3, 4, 5, 6]\n")
-    assert score_files(tmp_path / "p.txt", gold)["all posts"].f1 == 1
+    assert score(tmp_path / "p.txt", gold)["all posts"].f1 == 1
     assert read_texts(gold).rows == (0, 1)  # where they stand in the file
 
 
@@ -62,12 +63,12 @@ def test_predictions_of_other_texts_are_refused(tmp_path: Path) -> None:
     two = written(tmp_path / "two.jsonl", [row | {"text": f"{row['text']}!"} for row in SHUFFLED])
     words = r"one\.jsonl has 'a moron' with the id 1, where 'a moron!' was expected"
     with pytest.raises(InputError, match=words):
-        score_files(one, two)
+        score(one, two)
     with pytest.raises(InputError, match=words):
-        convert_file(one, tmp_path / "out.csv", two)
+        convert(one, tmp_path / "out.csv", texts=two)
     with pytest.raises(InputError, match=words):
-        vote_file([two, one], None, tmp_path / "out.jsonl", None, How())
-    convert_file(one, tmp_path / "same.csv", one)
+        vote([two, one], out=tmp_path / "out.jsonl")
+    convert(one, tmp_path / "same.csv", texts=one)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.jsonl", "same.csv", "two.jsonl"]
 
 
@@ -75,7 +76,7 @@ def test_a_submission_of_longer_texts_gets_no_others(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("0\t[70]\n1\t[]\n")
     gold = written(tmp_path / "gold.jsonl", SHUFFLED)
     with pytest.raises(InputError, match=r"the post with the id 0 of .* has offsets 70 to 70 outside its text of 10"):
-        convert_file(tmp_path / "p.txt", tmp_path / "out.jsonl", gold)
+        convert(tmp_path / "p.txt", tmp_path / "out.jsonl", texts=gold)
     assert not (tmp_path / "out.jsonl").exists()
 
 
