@@ -172,3 +172,58 @@ def test_a_function_shows_the_options_of_its_config() -> None:
     assert shown.parameters["count"].kind is inspect.Parameter.KEYWORD_ONLY
     assert shown.return_annotation is int
     assert run("m", count=2) == 1
+
+
+@config
+class Typed:
+    """An option of each type."""
+
+    count: Annotated[int, Option(low=1)] = 3
+    rate: float = 0.5
+    yes: bool | None = None
+    name: str | None = None
+    kind: Literal["a", "b"] = "a"
+    place: Path | None = None
+    names: tuple[str, ...] = ()
+    anything: Any = None
+    hidden: Annotated[str | None, Option(command_only=True)] = None
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"count": 2.5}, r"`count` must be a whole number \(got 2.5\)"),
+        ({"count": True}, r"`count` must be a whole number \(got True\)"),
+        ({"count": "3"}, r"`count` must be a whole number \(got '3'\)"),
+        ({"count": None}, r"`count` must be a whole number \(got None\)"),
+        ({"rate": "0.5"}, "`rate` must be a number"),
+        ({"rate": False}, "`rate` must be a number"),
+        ({"yes": 1}, "`yes` must be True or False"),
+        ({"name": 3}, "`name` must be a text"),
+        ({"kind": 1}, "`kind` must be a text"),
+        ({"place": 1}, "`place` must be a path"),
+        ({"names": [1]}, "`names` must be a list, each a text"),
+        ({"names": {"a": 1}}, "`names` must be a list, each a text"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Typed(**given)
+
+
+def test_values_that_mean_the_same_are_taken() -> None:
+    numpy = pytest.importorskip("numpy")
+    made = Typed(count=numpy.int64(2), rate=1, names=["a", "b"], place="x", anything=len)  # type: ignore[arg-type]
+    assert (made.count, made.rate, made.names, made.place) == (2, 1, ("a", "b"), Path("x"))
+    assert flat(made)["anything"] == "len"
+
+
+def test_an_option_of_the_command_line_alone_is_refused_in_python() -> None:
+    @with_signature(Typed)
+    def verb(**options: Any) -> Typed:
+        return build(Typed, options)
+
+    assert "hidden" not in inspect.signature(verb).parameters
+    assert verb(count=1).count == 1
+    with pytest.raises(InputError, match="`hidden` is an option of the command line only"):
+        verb(hidden="x")

@@ -140,7 +140,7 @@ class AuditResults(Results):
             "",
             "`spans.jsonl` holds every text with its spans unmasked; `report.html` hides them until revealed.",
             "",
-            *["## Reproduce", "", *fenced([self.command]), ""],
+            *(["## Reproduce", "", *fenced([self.command]), ""] if self.command else []),
         ]
         names = " and ".join(code(known_as(each["name"])) for each in self.audited)
         return "\n".join([f"# Audit of {names}", "", *story])

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from remodeler.errors import InputError, option
 from remodeler.model.families import FAMILIES
 from remodeler.runs.options import Option, config
 
@@ -13,6 +14,19 @@ MODEL = "Model"
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 ModelLike = Any
 """A folder, a hub id, or a :class:`~remodeler.checkpoint.load.Checkpoint` that is loaded already."""
+
+
+def refuse_no_model(name: str, *models: ModelLike) -> None:
+    """Raise for what is no model: an empty text, a transformers model without its files, a result.
+
+    Args:
+        name: of the option.
+        models: as they were given; None where an option was left out.
+    """
+    for each in models:
+        if each is not None and not (hasattr(each, "anatomy") or (isinstance(each, str | Path) and str(each))):
+            given = repr(each) if isinstance(each, str) else f"a {type(each).__name__}"
+            raise InputError(f"{option(name)} must be a folder, a hub id or a loaded checkpoint (got {given})")
 
 
 @config
@@ -38,6 +52,7 @@ class LoadConfig(DeviceConfig):
         """Load a model; one that is loaded already is returned as it is."""
         from remodeler.checkpoint.load import Checkpoint, load
 
+        refuse_no_model("model", model)
         if isinstance(model, Checkpoint):
             return model
         given = {name: getattr(self, name) for name in ("family", "trust_remote_code", "dtype", "device")}
@@ -52,6 +67,11 @@ class ModelConfig(LoadConfig):
     """A model folder or a hub id, e.g. Qwen/Qwen3-0.6B."""
     revision: Annotated[str | None, Option(MODEL)] = None
     """Branch, tag or commit on the hub."""
+
+    def __post_init__(self) -> None:
+        if self.model is None:
+            raise InputError(f"{option('model')} must be given: a folder, a hub id or a loaded checkpoint")
+        refuse_no_model("model", self.model)
 
     def open(self, **other: Any) -> "Checkpoint":
         """Load it."""

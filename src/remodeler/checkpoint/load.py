@@ -55,7 +55,7 @@ LIBRARY_ERRORS = (
 CONFIG_PART = "the config"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Checkpoint:
     """A model ready to be measured or pruned."""
 
@@ -68,6 +68,10 @@ class Checkpoint:
     """Family named by the user for remote code."""
     stored_dtype: torch.dtype | None = None
     """What the weights are stored in, as their files say; None for a model that was never in files."""
+
+    def __repr__(self) -> str:
+        kind, number_type = type(self.model).__name__, str(self.model.dtype).removeprefix("torch.")
+        return f"<Checkpoint {self.name}: {kind}, {self.anatomy.parameters():,} parameters, {number_type}>"
 
     @property
     def model(self) -> Any:

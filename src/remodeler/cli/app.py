@@ -33,7 +33,7 @@ from remodeler.merging.config import MergeConfig
 from remodeler.pruning.config import CutConfig, PruneConfig
 from remodeler.recovery.config import RecoverConfig
 from remodeler.reporting.config import ReportConfig
-from remodeler.runs.records import disk_refusal, os_error
+from remodeler.runs.records import disk_refusal, os_error, running_command
 from remodeler.runs.streams import lasting_streams
 
 STOPPED = "stopped (resumable: rerun the same command)"
@@ -90,8 +90,9 @@ def main() -> None:
 
     What can't be shown stops no work; where a table or a line of a result was lost so, the exit code says it.
     """
-    with lasting_streams() as (out, _), messages_as_notes():
-        code = _run(sys.argv[1:])
+    words = sys.argv[1:]
+    with lasting_streams() as (out, _), messages_as_notes(), running_command(words):
+        code = _run(words)
         out.flush()
         if out.lost and not code:
             code = _print_refusal(

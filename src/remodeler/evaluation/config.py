@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from remodeler.checkpoint.config import ModelConfig
+from remodeler.checkpoint.config import ModelConfig, refuse_no_model
 from remodeler.data.config import Packing
 from remodeler.runs.options import Option, config, listed
 
@@ -34,3 +34,6 @@ class EvaluateConfig:
     """Questions per task."""
     speed: bool = True
     """Measure prefill and decoding speed."""
+
+    def __post_init__(self) -> None:
+        refuse_no_model("against", *self.against)

@@ -35,7 +35,7 @@ def evaluate(models: Any, **options: Any) -> EvaluateResults:
     Raises:
         InputError: for what can't work, before anything is measured.
     """
-    first, *others = models if isinstance(models, list | tuple) else [models]
+    first, *others = (models if isinstance(models, list | tuple) else [models]) or [None]
     return evaluate_models(build(EvaluateConfig, {"model": first, "against": tuple(others), **options}))
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from remodeler.checkpoint.config import DTYPES, ModelLike
+from remodeler.checkpoint.config import DTYPES, ModelLike, refuse_no_model
 from remodeler.errors import InputError, option
-from remodeler.merging.numbers import parse_setting
+from remodeler.merging.numbers import Setting, parse_setting
 from remodeler.runs.config import RunConfig
 from remodeler.runs.options import Option, config
 
@@ -94,9 +94,9 @@ class MergeConfig:
     """slerp: interpolation between the first model (0) and the second (1)."""
     select: Annotated[Number, Option(METHOD, read=parse_setting, default="0.1")] = None
     """sce: share of elements that is selected, those with the largest variance."""
-    normalize: Annotated[bool | None, Option(METHOD, default="yes for linear, ties, della")] = None
+    normalize: Annotated[bool | Setting | None, Option(METHOD, default="yes for linear, ties, della")] = None
     """Divide by the sum of the weights."""
-    rescale: Annotated[bool | None, Option(METHOD, default="yes")] = None
+    rescale: Annotated[bool | Setting | None, Option(METHOD, default="yes")] = None
     """dare, della: rescale what is kept to make up for what was dropped."""
     variant: Annotated[str | None, Option(METHOD, VARIANTS, default="paper")] = None
     """sce: paper, fuseai or mergekit; slerp, dare, della: paper or mergekit."""
@@ -117,6 +117,8 @@ class MergeConfig:
     run: RunConfig = RunConfig()
 
     def __post_init__(self) -> None:
+        refuse_no_model("models", *self.models)
+        refuse_no_model("base", self.base)
         self.shard_bytes()
         if self.config is not None:
             self._refuse_options_beside_file()

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, overload
 
 from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.errors import InputError, option
 from remodeler.pruning.complete import describe_pruned, write_pruned
-from remodeler.pruning.config import Budget, PruneConfig
+from remodeler.pruning.config import Budget, PruneConfig, ResultConfig
 from remodeler.pruning.inputs import Inputs
 from remodeler.pruning.job import REMEDY, Prepared, outcome_of, part_of, prepare, prune_model, read_results
 from remodeler.pruning.pipeline import Outcome, read_widths, write_widths
@@ -22,7 +22,7 @@ from remodeler.runs.removals import REMOVALS_FILE, Header, Step, read_log, write
 from remodeler.runs.units import Block
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PruneResult:
     """What a search found: its path, and what is removed at its end."""
 
@@ -45,6 +45,12 @@ class PruneResult:
         """Of what is left, on the calibration texts."""
         return self.outcome.perplexity
 
+    def __repr__(self) -> str:
+        name, blocks = self.inputs.checkpoint.name, len(self.inputs.checkpoint.anatomy.branches)
+        return (
+            f"<PruneResult of {name}: {len(self.removed)} of {blocks} blocks removed, perplexity {self.perplexity:.4g}>"
+        )
+
     def save(self, out: Path | str, form: str = "auto") -> Checkpoint:
         """Write the pruned model to a new folder: reloaded, compared with the one in memory, measured and described.
 
@@ -55,7 +61,7 @@ class PruneResult:
         Raises:
             InputError: for a form that can't hold it, or a folder that is there.
         """
-        out = Path(out)
+        out, form = Path(out), ResultConfig(form=form).form
         inputs, options = replace(self.inputs, form=form_named(form)), self.options | {"form": form, "out": str(out)}
         with new_folder(out) as work:
             write_header(work / REMOVALS_FILE, self.header)
@@ -69,8 +75,18 @@ class PruneResult:
         return load(out, dtype=str(model.dtype).removeprefix("torch."), device=str(model.device))
 
 
+@overload
+def prune(model: ModelLike, out: Path | str | None = None, *, dry_run: Literal[True], **options: Any) -> None: ...
+
+
+@overload
+def prune(
+    model: ModelLike, out: Path | str | None = None, *, dry_run: Literal[False] = False, **options: Any
+) -> PruneResult: ...
+
+
 @with_signature(PruneConfig)
-def prune(model: ModelLike, out: Path | str | None = None, **options: Any) -> PruneResult:
+def prune(model: ModelLike, out: Path | str | None = None, **options: Any) -> PruneResult | None:
     """Search for what to remove; with ``out``, write the result too, resumable as the command is.
 
     Args:
@@ -78,11 +94,17 @@ def prune(model: ModelLike, out: Path | str | None = None, **options: Any) -> Pr
         out: a folder that does not exist yet; without one, ``save`` of the result writes it.
         options: as of :class:`~remodeler.pruning.config.PruneConfig`: ``ratio=0.25``, ``method="blockpruner"``, ...
 
+    Returns:
+        What was found; None in a dry run, which only logs what would be done.
+
     Raises:
         InputError: for what can't work.
     """
     place = None if out is None else Path(out)
     config = build(PruneConfig, {"model": model, "out": place, **options})
+    if config.run.dry_run:
+        prune_model(config)
+        return None
     with processes.group(config.source.device) as device, enough_memory(REMEDY):
         prepared = prepare(config, device)
         if place is None:
@@ -116,6 +138,8 @@ def cut(found: PruneResult, **budget: Any) -> PruneResult:
     Raises:
         InputError: when the path ends before the budget is reached, or its first step exceeds it.
     """
+    if not isinstance(found, PruneResult):
+        raise InputError(f"{option('found')} must be what `rm.prune` returned (got a {type(found).__name__})")
     if found.outcome.widths:
         raise InputError(f"heads and channels went too, which no path holds: search again with {option('ratio')}")
     checkpoint = found.inputs.checkpoint

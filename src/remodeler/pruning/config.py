@@ -12,7 +12,7 @@ from remodeler.checkpoint.config import ModelConfig
 from remodeler.data.config import TextConfig
 from remodeler.errors import InputError, option
 from remodeler.runs.config import RunConfig
-from remodeler.runs.options import Option, config, share
+from remodeler.runs.options import Option, as_recorded, config, share
 
 AMOUNT, METHOD, WIDTH = "Amount", "Method", "Heads and channels"
 METHODS = (
@@ -70,8 +70,9 @@ class SearchConfig:
 
     method: Annotated[str, Option(METHOD, (*METHODS, *WIDTH_METHODS))] = "blockpruner"
     """A paper's way: of blocks or layers, or of heads and channels (policy-gradient, hybrid-grained)."""
-    criterion: Annotated[str | None, Option(METHOD, CRITERIA)] = None
-    """Another measure of importance than the method's."""
+    criterion: Annotated[Any, Option(METHOD, CRITERIA)] = None
+    """Another measure of importance than the method's. In Python also a function
+    (:class:`~remodeler.pruning.methods.Criterion`)."""
     unit: Annotated[str, Option(METHOD, ("block", "attention", "mlp", "layer"))] = "block"
     """Unit removed per step."""
     shape: Annotated[Shape, Option(METHOD)] = "free"
@@ -94,7 +95,8 @@ class SearchConfig:
         """What decides the path of a search, unlike how far it goes and how it is written; defaults left out."""
         always = {"method": self.method, "unit": self.unit, "shape": self.shape}
         others = {each.name: each.default for each in fields(self) if each.name not in (*always, *NOT_ON_THE_PATH)}
-        given = {name: getattr(self, name) for name, default in others.items() if getattr(self, name) != default}
+        values = {name: as_recorded(getattr(self, name)) for name in others}
+        given = {name: value for name, value in values.items() if value != others[name]}
         return always | given | ({"search": strategy, "error": self.error} if strategy != "exact" else {})
 
 
@@ -129,6 +131,14 @@ class WidthConfig:
 
 
 @config
+class ResultConfig:
+    """How what is left is written."""
+
+    form: Annotated[str, Option("Result", FORMS)] = "auto"
+    """auto (the most portable form possible), stock, packed or portable."""
+
+
+@config
 class PruneConfig:
     """Remove the least important blocks, heads and channels, and write a smaller model that loads.
 
@@ -146,8 +156,7 @@ class PruneConfig:
     budget: Budget = Budget()
     search: SearchConfig = SearchConfig()
     width: WidthConfig = WidthConfig()
-    form: Annotated[str, Option("Result", FORMS)] = "auto"
-    """auto (the most portable form possible), stock, packed or portable."""
+    result: ResultConfig = ResultConfig()
     texts: TextConfig = TextConfig()
     run: RunConfig = RunConfig()
 
@@ -173,6 +182,5 @@ class CutConfig:
     """The removals.jsonl of an earlier search, or its folder."""
     source: ModelConfig
     budget: Budget = Budget()
-    form: Annotated[str, Option("Result", FORMS)] = "auto"
-    """auto (the most portable form possible), stock, packed or portable."""
+    result: ResultConfig = ResultConfig()
     run: RunConfig = RunConfig()

@@ -93,7 +93,7 @@ class Prepared:
 
 def prepare(config: PruneConfig, device: str) -> Prepared:
     """Load the model and its texts; refuse what can't work, hours before it would fail."""
-    method, form = method_of(config.search), form_named(config.form)
+    method, form = method_of(config.search), form_named(config.result.form)
     refuse_plan(config, method, form)
     refuse_widths(config, form)
     checkpoint = config.source.open(device=device, stream=config.stream)
@@ -167,7 +167,7 @@ def _cut_job(config: CutConfig) -> Job[PruneResults]:
     refuse_other_model(checkpoint, header, every, log)
     steps = part_of(checkpoint, header, every, config.budget, log)
     texts = texts_of(header)
-    inputs = Inputs(checkpoint, texts, _texts_again(texts), form_named(config.form))
+    inputs = Inputs(checkpoint, texts, _texts_again(texts), form_named(config.result.form))
     options = {**header["options"], **flat(replace(config, source=source))}
 
     def work(folder: Path) -> PruneResults:

@@ -29,7 +29,10 @@ logger = logging.getLogger(__name__)
 def method_of(config: SearchConfig) -> Method:
     """The row of a method, with what the user wants to be different; heads and channels stand beside the search's."""
     method = METHODS["blockpruner" if config.method in WIDTH_METHODS else config.method]
-    method = replace(method, criterion=CRITERIA[config.criterion]) if config.criterion else method
+    own = CRITERIA.get(config.criterion, config.criterion) if config.criterion else method.criterion
+    if not callable(own):
+        raise InputError(f"{option('criterion')} must be a name or a function (got {own!r})")
+    method = replace(method, criterion=own)
     return method if config.protect else replace(method, protect=nothing)
 
 

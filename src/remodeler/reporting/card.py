@@ -43,9 +43,9 @@ def known_as(source: str) -> str:
 
 
 def page(data: ModelCardData, title: str, story: Sequence[str], loading: Sequence[str], command: str) -> str:
-    """A card: what machines read, the story, how to load the model, and the command that made it."""
+    """A card: what machines read, the story, how to load the model, and the command that made it, if one did."""
     top = [*front_matter(data), "", f"# {plain(title)}", ""]
-    again = ["", "## Make it again", "", *fenced([command]), ""]
+    again = ["", "## Make it again", "", *fenced([command]), ""] if command else [""]
     return "\n".join([*top, *story, "", "## Load", "", *loading, *again])
 
 

@@ -74,8 +74,8 @@ def render(record: Record, results: Results, folder: Path) -> str:
 
 
 def command(record: Record, results: Results) -> str:
-    """The command that makes the result again: as it was given, or put together from the options."""
-    if results.command or not record.options:
+    """The command that makes the result again: as it was given, if one was, or put together from the options."""
+    if results.command or "command" in record.results or not record.options:
         return results.command
     flags = [word for name, value in record.options.items() for word in _flag(name.replace("_", "-"), value)]
     return shell_line(["remodel", record.verb, *filter(None, [source(record)]), *flags])

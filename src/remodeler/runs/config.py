@@ -31,5 +31,5 @@ class FolderConfig:
 class RunConfig(FolderConfig):
     """The same of a model, which may go to the Hub."""
 
-    push_to_hub: str | None = None
+    push_to_hub: Annotated[str | None, Option(command_only=True)] = None
     """Push the result to the Hub (private) as USER/MODEL."""

@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin, get_type_hints
 
 from remodeler.errors import InputError, option
 from remodeler.runs.docstrings import field_docstrings
+from remodeler.runs.types import refuse_other_type
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -99,9 +100,10 @@ def _check(owner: Any, spec: Spec) -> None:
     if get_origin(spec.type) is tuple and (spec.option.repeated or spec.option.read is None):
         value = tuple(_read(spec, each) for each in (given if isinstance(given, list | tuple) else [given]))
     else:
-        value = _read(spec, given)
+        value = tuple(given) if get_origin(spec.type) is tuple and isinstance(given, list) else _read(spec, given)
     if value is not given:
         object.__setattr__(owner, spec.name, value)
+    refuse_other_type(spec.name, spec.type, value)
     for each in value if spec.option.repeated else [value]:
         refuse(spec, each)
 
@@ -248,16 +250,20 @@ def flat(made: Any) -> dict[str, Any]:
 
 
 def as_recorded(value: Any) -> Any:
-    """A value as a record holds it: a path as text, a loaded model by its name."""
+    """A value as a record holds it: a path as text; a loaded model and a function by their names."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
         return tuple(map(as_recorded, value))
+    if callable(value) and not hasattr(value, "anatomy"):
+        return getattr(value, "__name__", type(value).__name__)
     return value.name if hasattr(value, "anatomy") else value
 
 
 def with_signature(kind: type, *others: str) -> Callable[[F], F]:
     """Give a function that takes ``**options`` of a config the signature that they make, for help and completion.
+
+    It refuses those of the command line.
 
     Args:
         kind: the config.
@@ -267,12 +273,20 @@ def with_signature(kind: type, *others: str) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         given = inspect.signature(function)
         own = [each for each in given.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
-        hidden = {*others, *(each.name for each in own)}
-        shown = [spec for spec in specs(kind) if not spec.option.command_only and spec.name not in hidden]
+        spared = {spec.name for spec in specs(kind) if spec.option.command_only}
+        hidden = {*others, *spared, *(each.name for each in own)}
+        shown = [spec for spec in specs(kind) if spec.name not in hidden]
         shown.sort(key=lambda spec: not spec.option.positional)
         signature = given.replace(parameters=[*own, *(_parameter(spec, not own) for spec in shown)])
-        function.__signature__ = signature  # type: ignore[attr-defined]
-        return function
+
+        @wraps(function)
+        def checked(*args: Any, **options: Any) -> Any:
+            for name in spared & options.keys():
+                raise InputError(f"{option(name)} is an option of the command line only: leave it out")
+            return function(*args, **options)
+
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        return cast(F, checked)
 
     return decorate
 

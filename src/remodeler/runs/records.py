@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -194,9 +195,22 @@ def load_record(folder: Path) -> Record:
         raise InputError(f"{folder / RECORD_FILE} is not a record of this tool ({error})") from None
 
 
+_command: ContextVar[str] = ContextVar("command", default="")
+
+
+@contextmanager
+def running_command(words: Sequence[str]) -> Iterator[None]:
+    """What records say meanwhile of how a result was made: ``remodel`` with these words."""
+    token = _command.set(shell_line(["remodel", *words]))
+    try:
+        yield
+    finally:
+        _command.reset(token)
+
+
 def command_line() -> str:
-    """The command that is running, as a record tells it."""
-    return shell_line(["remodel", *sys.argv[1:]])
+    """The command that is running, as a record tells it; empty where a Python program runs, which is no command."""
+    return _command.get()
 
 
 def digest(texts: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ DIGITS = 9
 """Of a layer's number, at most."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, repr=False)
 class Block:
     """One residual branch of one layer; ``str()`` gives ``attention.12``.
 
@@ -23,6 +23,9 @@ class Block:
 
     def __str__(self) -> str:
         return f"{self.kind}.{self.layer}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
     @classmethod
     def parse(cls, text: str) -> "Block":
