@@ -59,3 +59,17 @@ def test_a_day_with_a_model(model: Path, texts: Path, tmp_path: Path, monkeypatc
     sizes = [each["parameters"] for each in measured.checkpoints]
     assert sizes[0] > sizes[2] > sizes[1]
     assert rm.report(["small", "medium", "better"]).exists()
+    assert rm.report("small", "one.html").exists()
+
+
+def test_inputs_that_are_none_of_a_verb() -> None:
+    with pytest.raises(rm.InputError, match="`model` must be given"):
+        rm.evaluate([])
+    with pytest.raises(rm.InputError, match="is no folder"):
+        rm.evaluate("./nowhere", texts="neither")
+    with pytest.raises(rm.InputError, match=r"`texts` must be .* \(got a list\)"):
+        rm.audit(texts=["a text"])
+    with pytest.raises(rm.InputError, match="`teachers` must be a folder, a hub id or a loaded checkpoint"):
+        rm.fuse("student", teachers=[object()], out="fused")
+    with pytest.raises(rm.InputError, match="`models` must be"):
+        rm.merge(["a", 3], out="merged")

@@ -343,7 +343,8 @@ def test_dry_run_writes_nothing(
         ({"texts": "t.csv", "max_new_tokens": 0}, "`max_new_tokens` must be >= 1"),
         ({"texts": "t.csv", "temperature": 0, "completions": 2}, "would all be the same"),
         ({"texts": "nowhere.csv", "device": "cpu"}, "there is no file"),
-        ({"texts": "t.csv", "show_quotes": True, "tokens": 3}, "`tokens` is unknown here"),
+        ({"texts": "t.csv", "tokens": 3}, "`tokens` is unknown here"),
+        ({"texts": "t.csv", "show_quotes": True}, "command line only"),
     ],
 )
 def test_options_that_make_no_sense(given: dict[str, Any], says: str) -> None:

@@ -142,3 +142,10 @@ def test_folders_that_hold_nothing(tmp_path: Path) -> None:
         publish(tmp_path / "none", "me/small")
     with pytest.raises(InputError, match="holds no model"):
         publish(tmp_path, "me/small")
+
+
+def test_a_name_is_looked_at_before_anything_is_said(folder: Path, messages: pytest.LogCaptureFixture) -> None:
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match="names no owner"):
+            publish(str(folder), "small", dry_run=dry_run)
+    assert not messages.text

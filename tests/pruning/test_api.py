@@ -97,6 +97,14 @@ def test_a_dry_run_writes_nothing(model: Path, texts: Path, tmp_path: Path) -> N
         prune(model, push_to_hub="me/model", remove=1, **asked(texts))
 
 
+def test_a_log_of_another_search_is_refused_in_a_dry_run_too(model: Path, texts: Path, tmp_path: Path) -> None:
+    prune(model, tmp_path / "first", remove=1, **asked(texts))
+    log = tmp_path / "first" / REMOVALS_FILE
+    prune(model, start=log, dry_run=True, remove=2, **asked(texts))
+    with pytest.raises(InputError, match=r"other texts|another"):
+        prune(model, start=log, dry_run=True, remove=2, **asked(texts) | {"samples": 4})
+
+
 def test_what_python_made_names_no_command(
     model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +112,8 @@ def test_what_python_made_names_no_command(
     prune(model, tmp_path / "out", remove=1, **asked(texts))
     told = [(tmp_path / "out" / name).read_text() for name in ("README.md", "report.html", "record.json")]
     assert not any("secret" in text for text in told)
-    assert "Make it again" not in told[0] and 'class="command"' not in told[1]
+    assert "Make it again" not in told[0]
+    assert 'class="command"' not in told[1]
 
 
 def test_short_words_for_results(model: Path, texts: Path) -> None:

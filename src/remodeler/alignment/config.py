@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from remodeler.checkpoint.config import LoadConfig, ModelConfig, ModelLike, refuse_no_model
+from remodeler.checkpoint.config import LoadConfig, ModelConfig, ModelLike, refuse_non_model
 from remodeler.errors import InputError, option
 from remodeler.generation.config import GenerationConfig, SamplingConfig
 from remodeler.runs.config import FolderConfig, RunConfig
@@ -238,7 +238,7 @@ class AlignConfig:
     run: RunConfig = RunConfig()
 
     def __post_init__(self) -> None:
-        refuse_no_model("reviser_model", self.reviser_model)
+        refuse_non_model("reviser_model", self.reviser_model)
 
     def reviser_config(self) -> ReviserConfig:
         """The first step: to train the reviser."""

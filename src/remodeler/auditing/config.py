@@ -6,7 +6,7 @@ Help loads this module, so it imports neither torch nor transformers.
 from pathlib import Path
 from typing import Annotated, Any
 
-from remodeler.checkpoint.config import LoadConfig, ModelLike, refuse_no_model
+from remodeler.checkpoint.config import LoadConfig, ModelLike, refuse_non_model
 from remodeler.errors import InputError, option
 from remodeler.generation.config import SamplingConfig
 from remodeler.runs.options import Option, config, listed
@@ -68,8 +68,8 @@ class AuditConfig:
     """Say what would be done, and how long it would take; write nothing."""
 
     def __post_init__(self) -> None:
-        refuse_no_model("model", self.model)
-        refuse_no_model("against", self.against)
+        refuse_non_model("model", self.model)
+        refuse_non_model("against", self.against)
         models, texts = self.model is not None, self.texts is not None
         if not models and self.against is not None:
             raise InputError(f"{option('against')} was given without a {option('model')}: name that too")

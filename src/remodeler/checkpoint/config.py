@@ -16,7 +16,7 @@ ModelLike = Any
 """A folder, a hub id, or a :class:`~remodeler.checkpoint.load.Checkpoint` that is loaded already."""
 
 
-def refuse_no_model(name: str, *models: ModelLike) -> None:
+def refuse_non_model(name: str, *models: ModelLike) -> None:
     """Raise for what is no model: an empty text, a transformers model without its files, a result.
 
     Args:
@@ -52,7 +52,7 @@ class LoadConfig(DeviceConfig):
         """Load a model; one that is loaded already is returned as it is."""
         from remodeler.checkpoint.load import Checkpoint, load
 
-        refuse_no_model("model", model)
+        refuse_non_model("model", model)
         if isinstance(model, Checkpoint):
             return model
         given = {name: getattr(self, name) for name in ("family", "trust_remote_code", "dtype", "device")}
@@ -71,7 +71,7 @@ class ModelConfig(LoadConfig):
     def __post_init__(self) -> None:
         if self.model is None:
             raise InputError(f"{option('model')} must be given: a folder, a hub id or a loaded checkpoint")
-        refuse_no_model("model", self.model)
+        refuse_non_model("model", self.model)
 
     def open(self, **other: Any) -> "Checkpoint":
         """Load it."""

@@ -25,12 +25,7 @@ def refuse_unpublishable(name: str) -> None:
     Raises:
         InputError: in one sentence.
     """
-    try:
-        validate_repo_id(name)
-    except HFValidationError as error:
-        raise InputError(f"{name!r} is no name on the hub ({one_line(error)}): write USER/MODEL") from None
-    if "/" not in name:
-        raise InputError(f"{name!r} names no owner: write USER/MODEL")
+    refuse_name(name)
     try:
         HfApi().whoami()
     except (LocalTokenNotFoundError, HfHubHTTPError) as error:
@@ -41,6 +36,16 @@ def refuse_unpublishable(name: str) -> None:
         raise InputError(
             f"the hub can't be reached ({one_line(error)}): leave out `push_to_hub`, and publish later"
         ) from None
+
+
+def refuse_name(name: str) -> None:
+    """Raise where a name can't be one of the hub."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise InputError(f"{name!r} is no name on the hub ({one_line(error)}): write USER/MODEL") from None
+    if "/" not in name:
+        raise InputError(f"{name!r} names no owner: write USER/MODEL")
 
 
 def files(folder: Path) -> list[tuple[str, int]]:
@@ -63,14 +68,14 @@ def _left_out(path: Path) -> bool:
     return any(part.endswith(".partial") or part == ".cache" or part.startswith("checkpoint-") for part in path.parts)
 
 
-def publish(folder: Path, name: str, public: bool = False, dry: bool = False) -> str:
-    """Send a folder; with ``dry`` only list what would go.
+def publish(folder: Path | str, name: str, public: bool = False, dry_run: bool = False) -> str:
+    """Send a folder; with ``dry_run`` only list what would go.
 
     Args:
         folder: a finished result.
         name: USER/MODEL; made where it does not exist, and never made public by a second upload.
         public: whether a new one is.
-        dry: list, send nothing, ask nobody.
+        dry_run: list, send nothing, ask nobody.
 
     Returns:
         The address.
@@ -78,15 +83,18 @@ def publish(folder: Path, name: str, public: bool = False, dry: bool = False) ->
     Raises:
         InputError: when it can't be sent; the folder is as it was.
     """
+    folder = Path(folder)
     listed = files(folder)
+    refuse_name(name)
+    if not dry_run:
+        refuse_unpublishable(name)
     whole = sum(count for _, count in listed)
     kind = "public" if public else "private"
     logger.info(f"{len(listed)} files, {size(whole)}, to {name} ({kind} if it is new)")
-    if dry:
+    if dry_run:
         for path, count in listed:
             logger.info(f"  {path}  {size(count)}")
         return name
-    refuse_unpublishable(name)
     try:
         return _sent(folder, [path for path, _ in listed], name, public)
     except (HfHubHTTPError, OSError) as error:

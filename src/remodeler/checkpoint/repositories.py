@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, is_offline_mode, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import GenerationConfig
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -57,8 +58,24 @@ def refuse_no_model(name: str, revision: str | None) -> None:
         )
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise InputError(f"{name} is no folder: give a model folder or a hub id like org/name")
+    refuse_unreachable(name, revision)
     if find_adapter_config_file(name, revision=revision):
         raise InputError(f"{name} has an {ADAPTER_CONFIG}, as adapters of other models have: {MERGE_ADAPTER}")
+
+
+def refuse_unreachable(name: str, revision: str | None) -> None:
+    """Refuse what is neither here nor to be had, at once: each file would be asked for six times otherwise."""
+    if is_offline_mode() or isinstance(try_to_load_from_cache(name, CONFIG, revision=revision), str):
+        return
+    try:
+        HfApi().model_info(name, revision=revision, timeout=10)
+    except HfHubHTTPError:
+        return  # it was reached, and says later what is wrong
+    except Exception as error:  # of whichever HTTP library it takes
+        raise InputError(
+            f"there is no folder {name}, and the hub can't be reached ({one_line(error)}): check the path, or the "
+            "connection"
+        ) from None
 
 
 def refuse_generation_config(folder: Path) -> None:

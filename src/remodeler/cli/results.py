@@ -40,11 +40,11 @@ def results_of(record: Record) -> Results:
     return kind.parse(record)
 
 
-def report(folders: Sequence[Path | str], out: Path | str = "remodel-report.html") -> Path:
+def report(folders: Sequence[Path | str] | Path | str, out: Path | str = "remodel-report.html") -> Path:
     """Compare results on one page: figures side by side, trade-offs in one plot, memory, block maps.
 
     Args:
-        folders: those that verbs wrote.
+        folders: those that verbs wrote; one alone has a page already.
         out: the new file.
 
     Raises:
@@ -52,4 +52,5 @@ def report(folders: Sequence[Path | str], out: Path | str = "remodel-report.html
     """
     from remodeler.reporting.together import write_together
 
-    return write_together(list(map(Path, folders)), Path(out), results_of)
+    several = [folders] if isinstance(folders, str | Path) else folders
+    return write_together(list(map(Path, several)), Path(out), results_of)

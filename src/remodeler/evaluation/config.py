@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from remodeler.checkpoint.config import ModelConfig, refuse_no_model
+from remodeler.checkpoint.config import ModelConfig, refuse_non_model
 from remodeler.data.config import Packing
 from remodeler.runs.options import Option, config, listed
 
@@ -36,4 +36,4 @@ class EvaluateConfig:
     """Measure prefill and decoding speed."""
 
     def __post_init__(self) -> None:
-        refuse_no_model("against", *self.against)
+        refuse_non_model("against", *self.against)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from remodeler.checkpoint.load import Checkpoint
+from remodeler.checkpoint.load import Checkpoint, look
 from remodeler.errors import InputError, option
 from remodeler.evaluation.config import EvaluateConfig
 from remodeler.evaluation.metrics import evaluation_texts, measure
@@ -56,8 +56,12 @@ def evaluate_models(config: EvaluateConfig, show: Show = lambda results: None) -
 
 
 def _job(config: EvaluateConfig, show: Show) -> Job[EvaluateResults]:
+    given = (config.source.model, *config.against)
+    names = [str(as_recorded(each)) for each in given]
+    for each in given:
+        if isinstance(each, str | Path):  # before the texts, which may have to be downloaded
+            look(str(each), revision=config.source.revision if each is config.source.model else None)
     texts = evaluation_texts(config.texts) if config.texts else []
-    names = [str(as_recorded(each)) for each in (config.source.model, *config.against)]
 
     def work(folder: Path) -> EvaluateResults:
         results = _results(config, names, texts)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from remodeler.checkpoint.config import LoadConfig, ModelLike, refuse_no_model
+from remodeler.checkpoint.config import LoadConfig, ModelLike, refuse_non_model
 from remodeler.errors import InputError, option
 from remodeler.runs.options import Option, config
 from remodeler.runs.removals import REMOVALS_FILE
@@ -54,7 +54,7 @@ class ExportConfig:
     loading: LoadConfig = LoadConfig()
 
     def __post_init__(self) -> None:
-        refuse_no_model("model", self.model)
+        refuse_non_model("model", self.model)
         self._refuse_contradictions()
         if self.removals is not None and self.removals.is_dir():
             object.__setattr__(self, "removals", self.removals / REMOVALS_FILE)

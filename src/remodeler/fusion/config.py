@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from remodeler.checkpoint.config import LoadConfig, ModelLike, refuse_no_model
+from remodeler.checkpoint.config import LoadConfig, ModelLike, refuse_non_model
 from remodeler.errors import InputError, option
 from remodeler.runs.config import RunConfig
 from remodeler.runs.options import Option, as_recorded, config
@@ -121,8 +121,8 @@ class FuseConfig:
     def __post_init__(self) -> None:
         if self.student is None:
             raise InputError(f"{option('student')} must be given: a folder, a hub id or a loaded checkpoint")
-        refuse_no_model("student", self.student)
-        refuse_no_model("teachers", *self.teachers)
+        refuse_non_model("student", self.student)
+        refuse_non_model("teachers", *self.teachers)
 
     @property
     def pace(self) -> dict[str, Any]:

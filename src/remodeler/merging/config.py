@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from remodeler.checkpoint.config import DTYPES, ModelLike, refuse_no_model
+from remodeler.checkpoint.config import DTYPES, ModelLike, refuse_non_model
 from remodeler.errors import InputError, option
 from remodeler.merging.numbers import Setting, parse_setting
 from remodeler.runs.config import RunConfig
@@ -117,8 +117,8 @@ class MergeConfig:
     run: RunConfig = RunConfig()
 
     def __post_init__(self) -> None:
-        refuse_no_model("models", *self.models)
-        refuse_no_model("base", self.base)
+        refuse_non_model("models", *self.models)
+        refuse_non_model("base", self.base)
         self.shard_bytes()
         if self.config is not None:
             self._refuse_options_beside_file()

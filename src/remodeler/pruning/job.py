@@ -36,7 +36,7 @@ from remodeler.runs.job import Job, run
 from remodeler.runs.options import flat
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import load_record
-from remodeler.runs.removals import REMOVALS_FILE, Header, Step, blocks_of, copy_log, copy_steps, read_log
+from remodeler.runs.removals import REMOVALS_FILE, Header, Step, blocks_of, copy_log, copy_steps, read_log, refuse_other
 from remodeler.runs.units import Block
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,10 @@ def prepare(config: PruneConfig, device: str) -> Prepared:
     inputs = Inputs(checkpoint, config.texts, config.texts.sample(), form)
     search = _search(inputs, config, method)
     refuse_search(search, config, form)
-    return Prepared(config, inputs, search)
+    prepared = Prepared(config, inputs, search)
+    if config.search.start:
+        refuse_other(read_log(config.search.start)[0], prepared.header(), config.search.start)
+    return prepared
 
 
 def _search(inputs: Inputs, config: PruneConfig, method: Method) -> Search:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from remodeler.checkpoint.config import ModelConfig, ModelLike, refuse_no_model
+from remodeler.checkpoint.config import ModelConfig, ModelLike, refuse_non_model
 from remodeler.data.config import TextConfig
 from remodeler.runs.config import RunConfig
 from remodeler.runs.options import Option, config
@@ -29,7 +29,7 @@ class TeacherConfig:
     """Folder of the teacher's predictions, made on first use; without one, the teacher is asked on the fly."""
 
     def __post_init__(self) -> None:
-        refuse_no_model("teacher", self.teacher)
+        refuse_non_model("teacher", self.teacher)
 
 
 @config

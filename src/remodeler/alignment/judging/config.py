@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from remodeler.alignment.config import DATA, Limit, PreferenceSource, ReviserLike, Seed
-from remodeler.checkpoint.config import LoadConfig, ModelConfig, ModelLike, refuse_no_model
+from remodeler.checkpoint.config import LoadConfig, ModelConfig, ModelLike, refuse_non_model
 from remodeler.errors import InputError, option
 from remodeler.generation.config import DecodingConfig
 from remodeler.runs.config import FolderConfig
@@ -94,4 +94,4 @@ class CompareConfig:
     def __post_init__(self) -> None:
         if not self.policies:
             raise InputError(f"no {option('policies')} were given: name at least one")
-        refuse_no_model("policies", *self.policies)
+        refuse_non_model("policies", *self.policies)
