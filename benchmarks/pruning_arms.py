@@ -20,7 +20,7 @@ from remodeler.checkpoint.load import fingerprint
 from remodeler.errors import InputError
 from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import CRITERIA, METHODS, Method, nothing
-from remodeler.pruning.search.budget import share, within
+from remodeler.pruning.search.budget import share
 from remodeler.pruning.search.candidates import longest_path
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.pruning.search.refine import refine
@@ -104,7 +104,7 @@ def searched(name: str, way: Way, setup: Setup, ratio: float, folder: Path) -> F
     if reach < ratio:
         return Found((), why=f"at most {reach:.1%}")
     header, steps = _path(search, setup, folder / name)
-    cut = within(search.anatomy, search.budget, header["perplexity"], steps)
+    cut = steps_within(search.anatomy, search.budget, header["perplexity"], steps)
     return Found(_states(cut), spent(folder / name / "cost.jsonl", len(cut)))
 
 
@@ -157,7 +157,7 @@ def _refine(search: Search, source: Path, folder: Path) -> None:
     log, meter = folder / REMOVALS_FILE, metered(folder / "cost.jsonl")
     if not log.exists():
         header, steps = read_log(source)
-        cut = within(search.anatomy, search.budget, header["perplexity"], steps)
+        cut = steps_within(search.anatomy, search.budget, header["perplexity"], steps)
         copy_steps(source, log, len(cut))
     steps = refine(replace(search, on_step=lambda step: meter(step.step)), read_log(log)[1], log)
     meter(len(steps))  # the trials that brought no swap

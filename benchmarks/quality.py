@@ -47,7 +47,7 @@ from remodeler.model.blocks import bypassed
 from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity
 from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import METHODS, Method
-from remodeler.pruning.search.budget import share, upto
+from remodeler.pruning.search.budget import share, steps_for_budget
 from remodeler.pruning.search.candidates import longest_path
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.runs.records import append_line
@@ -173,7 +173,7 @@ def _shares(setup: Setup, found: Sequence[Searched], ratio: float) -> list[float
 def reached(setup: Setup, path: Searched, ratio: float) -> list[Step] | None:
     """The part of a path that reaches a ratio; None where blocks don't allow it."""
     try:
-        return upto(setup.checkpoint.anatomy, path.header, path.steps, Budget(ratio=ratio))
+        return steps_for_budget(setup.checkpoint.anatomy, path.header, path.steps, Budget(ratio=ratio))
     except InputError:
         return None
 

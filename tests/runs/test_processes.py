@@ -30,5 +30,5 @@ def test_two_processes_write_the_same_as_one(tmp_path: Path) -> None:
 
 
 def test_a_process_alone_is_the_first_and_shares_with_nobody() -> None:
-    assert (processes.rank(), processes.world(), processes.first()) == (0, 1, True)
+    assert (processes.rank(), processes.world(), processes.is_first()) == (0, 1, True)
     assert processes.from_first({"a": 1}) == {"a": 1}

@@ -67,7 +67,7 @@ def test_of_several_processes_only_the_first_shows_progress(
     screen = drawn(monkeypatch) if looking else None
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     for first in (False, True):
-        monkeypatch.setattr(processes, "first", lambda first=first: first)
+        monkeypatch.setattr(processes, "is_first", lambda first=first: first)
         with progress_bar("working") as heard:
             heard(0.5, "half")
         shown = written(screen.file) if screen else messages.text  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ from remodeler.runs.removals import (
     read_changes,
     read_log,
     read_log_lines,
-    take_up,
+    resume_log,
     units_of,
     write_header,
     write_step,
@@ -73,7 +73,7 @@ def test_a_line_torn_by_a_kill_is_left_out_and_cut_off(log: Path) -> None:
     whole = log.read_bytes()
     log.write_bytes(whole + b'{"step": 4, "rem')
     assert len(read_log(log)[1]) == len(read_changes(log)[1]) == len(read_log_lines(log)) - 1 == 3
-    assert take_up(log, HEADER) == (HEADER, STEPS)
+    assert resume_log(log, HEADER) == (HEADER, STEPS)
     assert log.read_bytes() == whole
 
 
@@ -88,7 +88,7 @@ def test_a_log_is_copied_whole_or_up_to_a_step(log: Path, tmp_path: Path) -> Non
 def test_a_log_of_another_search_is_refused(log: Path, tmp_path: Path, part: str) -> None:
     other: Any = {**HEADER, part: {"other": 1}}
     with pytest.raises(InputError, match=f"another {part}"):
-        take_up(log, other)
+        resume_log(log, other)
     with pytest.raises(InputError, match=f"another {part}"):
         copy_log(log, tmp_path / "copy", other)
     assert not (tmp_path / "copy").exists()

@@ -89,7 +89,7 @@ def train_phase(
     Returns:
         The folder of the trained model, the same in all processes.
     """
-    if processes.from_first((folder / MODEL).is_dir() if processes.first() else None):
+    if processes.from_first((folder / MODEL).is_dir() if processes.is_first() else None):
         return folder / MODEL
     student = start()
     _train(student, data, config, folder, title)
@@ -125,7 +125,7 @@ def _train(student: Checkpoint, data: TrainingSet, config: TrainingConfig, folde
         "training": asdict(replace(plan, save_minutes=0)),
     }
     with trainable(student.anatomy, lora, config.seed) as wrapper, progress_bar(title) as progress:
-        if processes.first():
+        if processes.is_first():
             _announce(student, data, plan, title, step_seconds(student.anatomy, loss, windows, plan))
         train(student.anatomy, loss, windows, plan, folder / STATES, header, heldout, progress)
         if wrapper is not None:

@@ -82,7 +82,7 @@ def fuse_models(config: FuseConfig) -> FuseResults | None:
 
 def _job(config: FuseConfig, device: str, out: Path) -> Job[FuseResults]:
     inputs = prepare(resolve(config), device)
-    writes = processes.first() and not config.run.dry_run
+    writes = processes.is_first() and not config.run.dry_run
     digest = fingerprint(inputs.student.model) if writes else ""  # of its weights before they are trained
     return Job(
         _record_options(inputs),
@@ -198,7 +198,7 @@ def _train(inputs: Inputs, folder: Path, teachers: Sequence[TeacherPredictions])
         "training": asdict(replace(inputs.plan, save_minutes=0)),
     }
     with trainable(student, inputs.lora, inputs.config.seed) as wrapper, progress_bar("training") as progress:
-        if processes.first():
+        if processes.is_first():
             announce(inputs, loss)
         lines = train(student, loss, windows, inputs.plan, folder / STATES, header, inputs.look, progress)
         if wrapper is not None:

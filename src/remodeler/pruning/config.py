@@ -21,7 +21,7 @@ METHODS = (
 )
 WIDTH_METHODS = ("policy-gradient", "hybrid-grained")
 CRITERIA = (
-    *("perplexity", "rise_by_size", "js", "js-released", "kl", "angular", "norm", "gradient", "second-order"),
+    *("perplexity", "rise-by-size", "js", "js-released", "kl", "angular", "norm", "gradient", "second-order"),
     *("taylor", "magnitude", "block-influence", "relative-magnitude", "random"),
 )
 SEARCHES = ("auto", "exact", "race", "propose")

@@ -17,7 +17,7 @@ from remodeler.pruning.inputs import Inputs
 from remodeler.pruning.methods import Method, name_of
 from remodeler.pruning.pipeline import Outcome, run_phases
 from remodeler.pruning.results import PruneResults
-from remodeler.pruning.search.budget import share, upto
+from remodeler.pruning.search.budget import share, steps_for_budget
 from remodeler.pruning.search.loop import Search
 from remodeler.pruning.search.strategies import RACES
 from remodeler.pruning.validation import (
@@ -204,7 +204,7 @@ def refuse_other_model(checkpoint: Checkpoint, header: Header, steps: Sequence[S
 
 def part_of(checkpoint: Checkpoint, header: Header, steps: Sequence[Step], budget: Budget, log: object) -> list[Step]:
     """The steps of a path that a budget allows."""
-    found = upto(checkpoint.anatomy, header, steps, budget)
+    found = steps_for_budget(checkpoint.anatomy, header, steps, budget)
     if not found:
         raise InputError(f"the first removal of {log} already exceeds {_limit(budget)}: raise it")
     return found

@@ -113,7 +113,7 @@ def random(
 
 CRITERIA: dict[str, Criterion] = {
     "perplexity": perplexity,
-    "rise_by_size": rise_by_size,
+    "rise-by-size": rise_by_size,
     "js": partial(divergence, js),
     "js-released": partial(divergence, js_released),
     "kl": partial(divergence, kl),

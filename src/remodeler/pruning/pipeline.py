@@ -14,7 +14,7 @@ from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.model.structures import Structure, Widths
 from remodeler.model.widths import kept_masks, masked, parameters_left, structures
 from remodeler.pruning.config import PruneConfig
-from remodeler.pruning.search.loop import Search, begin, keep, prune
+from remodeler.pruning.search.loop import Search, prune, record_step, resume_or_start
 from remodeler.pruning.search.refine import refine
 from remodeler.pruning.width.width import WIDTH_METHODS, WidthResult, thin
 from remodeler.reporting.figures import short
@@ -49,7 +49,7 @@ def run_phases(
         seconds = sum(step.seconds for step in steps)
         return Outcome(blocks_of(steps), {}, steps[-1].perplexity if steps else 0.0, seconds, {})
     if config.search.method in WIDTH_METHODS:
-        logged = bool(begin(search, log, header)[1])
+        logged = bool(resume_or_start(search, log, header)[1])
         return _widths(search, config, [], work, logged)
     steps = _blocks(replace(search, budget=config.blocks_budget()), config, log, header)
     return _widths(search, config, steps, work, logged=True)
@@ -91,7 +91,7 @@ def _widths(search: Search, config: PruneConfig, steps: Sequence[Step], work: Pa
     seconds = time.perf_counter() - start
     new = [block for block in found.removed if block not in gone]
     if new and not logged:
-        keep(search, work / REMOVALS_FILE if work else None, _one_step(search, found, new, value, seconds))
+        record_step(search, work / REMOVALS_FILE if work else None, _one_step(search, found, new, value, seconds))
     if work:
         write_widths(work, found.widths)
         left = parameters_left(search.anatomy, found.removed, found.widths)

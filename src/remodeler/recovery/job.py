@@ -91,7 +91,7 @@ def _job(inputs: Inputs) -> Job[RecoverResults]:
 def _preview(inputs: Inputs) -> None:
     """Say what would be trained, in every process; the first one speaks."""
     with trainable(inputs.student.anatomy, inputs.recipe.lora, inputs.plan.seed):
-        if processes.first():
+        if processes.is_first():
             announce(inputs)
 
 

@@ -78,7 +78,7 @@ def run(
         refuse_existing(out)
     with processes.group(device) as own, enough_memory(remedy):
         job = prepare(own)
-        if processes.first():
+        if processes.is_first():
             job.announce()
         if dry_run:
             job.preview()
@@ -88,8 +88,8 @@ def run(
 
 def _run(job: Job[R], out: Path | None) -> R | None:
     work = partial(out) if out is not None else None
-    described = processes.from_first(work is not None and processes.first() and is_described(work, job.options))
-    if not processes.first():
+    described = processes.from_first(work is not None and processes.is_first() and is_described(work, job.options))
+    if not processes.is_first():
         if not described:
             assert work is not None
             job.assist(work)

@@ -46,7 +46,7 @@ def world() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def first() -> bool:
+def is_first() -> bool:
     """Whether this is the process that writes and talks."""
     return rank() == 0
 
@@ -77,7 +77,7 @@ def smallest(value: int) -> int:
 def first_does(action: Callable[[], object]) -> None:
     """Let the first process do something, and the others wait for it; what it refuses, all refuse."""
     problem = None
-    if first():
+    if is_first():
         try:
             action()
         except InputError as error:

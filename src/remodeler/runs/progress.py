@@ -32,7 +32,7 @@ def progress_bar(title: str) -> Iterator[Progress]:
     """A bar on a terminal or in a notebook, else a line in the log now and then; of several processes, the first's."""
     from remodeler.runs import processes  # imports torch, which nothing needs that shows no progress
 
-    if not processes.first():
+    if not processes.is_first():
         yield silent
     elif ERR.is_terminal or _in_notebook():
         with _bar(title) as progress:

@@ -184,7 +184,7 @@ def copy_steps(source: Path, target: Path, count: int) -> None:
     write_text(target, "".join(lines[: count + 1]))
 
 
-def take_up(path: Path, header: Header) -> tuple[Header, list[Step]] | None:
+def resume_log(path: Path, header: Header) -> tuple[Header, list[Step]] | None:
     """What an interrupted search left, or None when it left nothing.
 
     Raises:

@@ -92,9 +92,9 @@ def train(
     """
     with _prepared(anatomy, plan):
         run = _run(anatomy, loss, windows, plan)
-        done, seconds = _taken_up(run, folder, dict(header or {}))
-        _go_on(run, done, seconds, folder, heldout, progress)
-    return read_lines(folder / CURVE_FILE)[1:] if processes.first() else []
+        done, seconds = _resume(run, folder, dict(header or {}))
+        _train_from(run, done, seconds, folder, heldout, progress)
+    return read_lines(folder / CURVE_FILE)[1:] if processes.is_first() else []
 
 
 def _run(anatomy: Anatomy, loss: Loss, windows: Windows, plan: Training) -> Run:
@@ -137,7 +137,7 @@ def _prepared(anatomy: Anatomy, plan: Training) -> Iterator[None]:
         yield
 
 
-def _go_on(run: Run, done: int, seconds: float, folder: Path, heldout: Windows | None, progress: Progress) -> None:
+def _train_from(run: Run, done: int, seconds: float, folder: Path, heldout: Windows | None, progress: Progress) -> None:
     plan, curve = run.plan, Curve(folder / CURVE_FILE)
     if done == 0 and heldout:
         curve.add({"step": 0, "seconds": 0.0}, heldout=heldout_nll(run, heldout))
@@ -237,16 +237,16 @@ def heldout_nll(run: Run, windows: Windows) -> Tensor:
 
 
 def _save(run: Run, step: int, folder: Path, facts: Line) -> None:
-    if not processes.first():
+    if not processes.is_first():
         return
     scaler = getattr(run.accelerator, "scaler", None)
     state.write(folder, step, run.learner, facts | {"scaler": scaler.state_dict() if scaler else None})
 
 
-def _taken_up(run: Run, folder: Path, header: Line) -> tuple[int, float]:
+def _resume(run: Run, folder: Path, header: Line) -> tuple[int, float]:
     """Steps that are done, and the seconds they took; the model and the optimiser are then as they were after them."""
     processes.first_does(lambda: state.settle(folder, header))
-    found = processes.from_first(state.latest(folder) if processes.first() else None)
+    found = processes.from_first(state.latest(folder) if processes.is_first() else None)
     if found is None:
         return 0, 0.0
     facts = state.read(found, run.learner)

@@ -121,7 +121,7 @@ class Curve:
         lines = [line | {name: value.item() for name, value in measured.items()} for line, measured in self.pending]
         self.pending.clear()
         for line in lines:
-            if processes.first():
+            if processes.is_first():
                 append_line(self.path, {name: value if _finite(value) else None for name, value in line.items()})
             if not _finite(line.get("loss", 0.0)):
                 raise InputError(

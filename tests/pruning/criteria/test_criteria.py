@@ -27,6 +27,8 @@ A, M = "attention", "mlp"
 COUNT = 5
 """Windows: the batch size below does not divide it."""
 REMOVED = [Block(1, M)]
+TEXT_FREE = ("random", "magnitude")
+"""Criteria that read no text."""
 
 
 def units(anatomy: Anatomy, removed: list[Block]) -> list[Unit]:
@@ -67,7 +69,7 @@ def test_what_is_removed_counts(name: str) -> None:
     anatomy, windows = tiny_anatomy("llama"), tiny_windows()
     asked = [(Block(2, A),), (Block(3, M),)]
     changed = CRITERIA[name](anatomy, windows, REMOVED, asked) != CRITERIA[name](anatomy, windows, [], asked)
-    assert changed == (name not in ("random", "magnitude"))
+    assert changed == (name not in TEXT_FREE)
 
 
 @pytest.mark.parametrize("name", CRITERIA)
@@ -78,7 +80,7 @@ def test_the_order_of_the_candidates_does_not_matter(name: str) -> None:
     assert backwards[::-1] == CRITERIA[name](anatomy, windows, [], asked)
 
 
-@pytest.mark.parametrize("name", [name for name in CRITERIA if name not in ("random", "magnitude")])
+@pytest.mark.parametrize("name", [name for name in CRITERIA if name not in TEXT_FREE])
 def test_progress_grows_to_one(name: str) -> None:
     anatomy, shares = tiny_anatomy("llama"), list[float]()
     CRITERIA[name](

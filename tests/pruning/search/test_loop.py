@@ -18,7 +18,7 @@ from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.model.pairing import Row, left, plain, rows_of
 from remodeler.pruning.config import Budget, PruneConfig
 from remodeler.pruning.methods import CRITERIA, METHODS, nothing
-from remodeler.pruning.search.budget import upto
+from remodeler.pruning.search.budget import steps_for_budget
 from remodeler.pruning.search.candidates import candidates, longest_path
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.pruning.validation import refuse_search
@@ -109,7 +109,7 @@ def test_rise_by_size_is_the_rise_of_the_loss_by_the_share_of_the_parameters() -
         base = mean_nll(search.anatomy, search.windows)
     total, left = search.anatomy.parameters(), search.anatomy.parameters(removed)
     for unit, value in zip(
-        units, CRITERIA["rise_by_size"](search.anatomy, search.windows, removed, units), strict=True
+        units, CRITERIA["rise-by-size"](search.anatomy, search.windows, removed, units), strict=True
     ):
         with bypassed(search.anatomy, [*removed, *unit]):
             rise = mean_nll(search.anatomy, search.windows) - base
@@ -267,11 +267,11 @@ def test_a_cut_is_a_prefix_of_the_path(tmp_path: Path) -> None:
     search = search_of()
     steps = prune(search, log, HEADER)
     header, _ = read_log(log)
-    assert upto(search.anatomy, header, steps, Budget(remove=2)) == steps[:2]
-    small = upto(search.anatomy, header, steps, Budget(ratio=0.01))
+    assert steps_for_budget(search.anatomy, header, steps, Budget(remove=2)) == steps[:2]
+    small = steps_for_budget(search.anatomy, header, steps, Budget(ratio=0.01))
     assert small == steps[:1]
     with pytest.raises(InputError, match="the log ends after 4 steps"):
-        upto(search.anatomy, header, steps, Budget(ratio=0.5))
+        steps_for_budget(search.anatomy, header, steps, Budget(ratio=0.5))
 
 
 # Bad input ------------------------------------------------------------------------------------------------------------

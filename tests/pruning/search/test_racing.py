@@ -187,8 +187,8 @@ def test_what_other_races_saw_saves_windows() -> None:
     before = noise(60, 6, 8)
     now = before + noise(60, 6, 8, seed=1) * 0.1 + np.linspace(0, 0.3, 6)[:, None]
     memory: list[Table] = []
-    raced(before, error=0, memory=memory)
-    with_it, without = raced(now, memory=memory), raced(now)
+    raced(before, error=0, past_races=memory)
+    with_it, without = raced(now, past_races=memory), raced(now)
     assert np.argmin(with_it.losses) == np.argmin(without.losses) == now.sum((0, 2)).argmin()
     assert sum(with_it.seen) < 0.6 * sum(without.seen)
     assert len(memory) == 2
@@ -197,8 +197,8 @@ def test_what_other_races_saw_saves_windows() -> None:
 def test_what_was_seen_in_another_order_is_no_help() -> None:
     memory: list[Table] = []
     before, now = noise(60, 6, 8), noise(60, 6, 8) + np.linspace(0, 0.3, 6)[:, None]
-    raced(before, error=0, memory=memory, seed=7)
-    assert raced(now, memory=memory) == raced(now)
+    raced(before, error=0, past_races=memory, seed=7)
+    assert raced(now, past_races=memory) == raced(now)
 
 
 def test_losses_that_are_not_finite_leave_at_once() -> None:
@@ -265,7 +265,7 @@ def test_the_search_removes_the_same_blocks_with_fewer_evaluations() -> None:
         first = search(lambda a, gone: sweep(a, windows, gone, candidates(a, gone), 2), anatomy, 2)
     with counting(anatomy) as fewer:
         second = search(
-            lambda a, gone: race(a, windows, gone, candidates(a, gone), size=2, memory=memory).losses, anatomy, 2
+            lambda a, gone: race(a, windows, gone, candidates(a, gone), size=2, past_races=memory).losses, anatomy, 2
         )
     assert first == second
     assert len(fewer) < 0.95 * len(exact)
@@ -283,7 +283,7 @@ def two_races() -> list[Any]:
     anatomy, windows, memory = loud(tiny_anatomy("llama")), tiny_windows(count=48, length=24), list[Table]()
     with counting(anatomy) as ran:
         found = [
-            race(anatomy, windows, gone, candidates(anatomy, gone), size=4, memory=memory)
+            race(anatomy, windows, gone, candidates(anatomy, gone), size=4, past_races=memory)
             for gone in ([], [Block(0, M)])
         ]
     assert any(count < 48 for each in found for count in each.seen), "nobody left"
@@ -304,6 +304,6 @@ def test_a_real_model_loses_the_same_blocks_in_a_race(shared: Path) -> None:
     checkpoint = load(str(shared / "models" / "stories12l"), dtype="float32", device="cpu")
     texts = sample(shared / "data" / "tinystories" / "part_a.txt", 20).calibration
     anatomy, windows, memory = checkpoint.anatomy, model_windows(checkpoint, texts, 64)[:24], list[Table]()
-    found = search(lambda a, gone: race(a, windows, gone, candidates(a, gone), memory=memory).losses, anatomy, 2)
+    found = search(lambda a, gone: race(a, windows, gone, candidates(a, gone), past_races=memory).losses, anatomy, 2)
     assert found == search(lambda a, gone: sweep(a, windows, gone, candidates(a, gone)), anatomy, 2)
     assert sum(count == len(windows) for count in memory[1].seen) < 20

@@ -9,7 +9,7 @@ from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import METHODS
-from remodeler.pruning.search.budget import done, share, within
+from remodeler.pruning.search.budget import done, share, steps_within
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.pruning.search.refine import refine
 from remodeler.runs.removals import Step, blocks_of, read_log, units_of
@@ -82,8 +82,8 @@ def test_a_cut_takes_the_swaps_with_it_only_where_they_belong() -> None:
     search = search_of(Budget(remove=3))
     steps = refine(search, prune(search))
     dense = exact(search.anatomy, search.windows, [])
-    assert within(search.anatomy, Budget(remove=3), dense, steps) == steps
-    assert within(search.anatomy, Budget(remove=2), dense, steps) == steps[:2]
+    assert steps_within(search.anatomy, Budget(remove=3), dense, steps) == steps
+    assert steps_within(search.anatomy, Budget(remove=2), dense, steps) == steps[:2]
 
 
 def test_what_is_gone_follows_the_swaps() -> None:

@@ -147,7 +147,7 @@ def _share_rows(inputs: EvolutionInputs, policy: ModelLike, number: int, folder:
         found.append(rows)
 
     processes.first_does(gather)
-    rows = processes.from_first(found[0] if processes.first() else None)
+    rows = processes.from_first(found[0] if processes.is_first() else None)
     assert rows is not None
     return rows
 

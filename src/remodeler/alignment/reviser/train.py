@@ -104,7 +104,7 @@ def _train_phases(inputs: ReviserInputs, work: Path) -> tuple[list[Difficulty], 
     warm_up = train_phase(
         lambda: inputs.load(config.source.model), data, warm_up_training(config), work / WARM_UP, "warm-up reviser"
     )
-    found = processes.from_first(_difficulties(inputs, warm_up, work) if processes.first() else None)
+    found = processes.from_first(_difficulties(inputs, warm_up, work) if processes.is_first() else None)
     assert found is not None
     known, rest = found[: len(train)], found[len(train) :]
     limit, seed = major_threshold(known, config.labels), config.training.seed

@@ -23,7 +23,7 @@ FLOAT32 = 0
 
 
 @dataclass(frozen=True)
-class Told:
+class CheckResult:
     """What the check found."""
 
     runtime: str
@@ -84,7 +84,7 @@ def logits(path: Path, tokens: Sequence[int], given: Path | None = None) -> tupl
     return whole, float(np.abs(whole - steps).max() / np.abs(whole).max())
 
 
-def compare(path: Path, tokens: Sequence[int], wanted: Logits, bound: float, texts: int = 0) -> Told:
+def compare(path: Path, tokens: Sequence[int], wanted: Logits, bound: float, texts: int = 0) -> CheckResult:
     """Compare a file with the logits that it should give.
 
     Args:
@@ -107,7 +107,7 @@ def compare(path: Path, tokens: Sequence[int], wanted: Logits, bound: float, tex
             "report it with the options you gave"
         )
     agree = float((found.argmax(1) == wanted.argmax(1)).mean())
-    return Told(f"llama-cpp-python {import_llama_cpp().__version__}", difference, stepwise, agree, texts)
+    return CheckResult(f"llama-cpp-python {import_llama_cpp().__version__}", difference, stepwise, agree, texts)
 
 
 def same_cuts(path: Path, texts: Iterable[tuple[str, Sequence[int]]]) -> int:

@@ -16,7 +16,7 @@ from gguf import GGUFValueType
 
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.errors import InputError
-from remodeler.exporting.gguf.check import Told, compare, import_llama_cpp, logits, same_cuts
+from remodeler.exporting.gguf.check import CheckResult, compare, import_llama_cpp, logits, same_cuts
 from remodeler.exporting.gguf.file import Given, Keys, read_gguf, write_gguf
 from remodeler.exporting.gguf.header import read_header
 from remodeler.exporting.gguf.model import describe
@@ -50,14 +50,14 @@ TEXTS = (
 """That both tokenizers must cut the same way."""
 OUTPUTS: Mapping[Kind, str] = {"attention": "attn_output", "mlp": "ffn_down"}
 """What a block adds to the residual stream comes out of."""
-Written = Iterator[tuple[Told | None, Path]]
+Written = Iterator[tuple[CheckResult | None, Path]]
 """A file before it gets its name, and what reading it back found, where that was tried."""
 
 
 # From a GGUF file -----------------------------------------------------------------------------------------------------
 
 
-def prune_gguf(source: Path, log: Path, out: Path, steps: int | None = None, check: bool = True) -> Told | None:
+def prune_gguf(source: Path, log: Path, out: Path, steps: int | None = None, check: bool = True) -> CheckResult | None:
     """Take blocks out of a GGUF file; what reading it back found. Arguments and errors: see :func:`pruned_file`."""
     with pruned_file(source, log, out, steps, check) as (told, _):
         return told
@@ -113,7 +113,7 @@ def parameters(tensors: Tensors) -> set[int]:
     return {total, total - sizes.get("output.weight", 0)}
 
 
-def _against_zeroed(found: Given, gone: Sequence[Block], out: Path, source: Path) -> Told:
+def _against_zeroed(found: Given, gone: Sequence[Block], out: Path, source: Path) -> CheckResult:
     """What the file says, and what the source says whose removed blocks end in zeros."""
     dense = replace(found.dense, tensors={**found.dense.tensors, **dict(_zero(found.dense, gone))})
     layers = plan_layers(rows_of(left(found.depth, ())), dense.sizes)
@@ -143,7 +143,7 @@ def _zeros(read: Read) -> Raw:
 
 def export_gguf(
     checkpoint: Checkpoint, out: Path, kind: str, tokenizer: Path | None, check: bool = True
-) -> Told | None:
+) -> CheckResult | None:
     """Write a checkpoint as a GGUF file; what reading it back found. Arguments, errors: see :func:`exported_file`."""
     with exported_file(checkpoint, out, kind, tokenizer, check) as (told, _):
         return told
@@ -229,7 +229,7 @@ def in_float32(model: torch.nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _against_torch(checkpoint: Checkpoint, path: Path, kind: str) -> Told:
+def _against_torch(checkpoint: Checkpoint, path: Path, kind: str) -> CheckResult:
     tokens = spread_tokens(vocabulary(checkpoint.model), TOKENS)
     with in_float32(checkpoint.model):  # as llama.cpp computes
         wanted = checkpoint.model(torch.tensor([tokens])).logits[0].numpy()

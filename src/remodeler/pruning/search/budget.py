@@ -67,7 +67,7 @@ def expected_steps(anatomy: Anatomy, budget: Budget, units: int) -> int:
     return max(1, min(units, math.ceil((budget.ratio or 0.2) / mean)))
 
 
-def within(anatomy: Anatomy, budget: Budget, dense: float, steps: Sequence[Step]) -> list[Step]:
+def steps_within(anatomy: Anatomy, budget: Budget, dense: float, steps: Sequence[Step]) -> list[Step]:
     """The steps of a path before the budget is used up, and the swaps that refine what they leave."""
     taken: list[Step] = []
     for step in steps:
@@ -79,13 +79,13 @@ def within(anatomy: Anatomy, budget: Budget, dense: float, steps: Sequence[Step]
     return taken
 
 
-def upto(anatomy: Anatomy, header: Header, steps: Sequence[Step], budget: Budget) -> list[Step]:
+def steps_for_budget(anatomy: Anatomy, header: Header, steps: Sequence[Step], budget: Budget) -> list[Step]:
     """The part of a path that a budget allows.
 
     Raises:
         InputError: when the path ends before the budget is reached.
     """
-    taken = within(anatomy, budget, header["perplexity"], steps)
+    taken = steps_within(anatomy, budget, header["perplexity"], steps)
     if budget.max_perplexity_increase is None and not done(anatomy, budget, taken):
         gone = share(anatomy, blocks_of(taken))
         raise InputError(

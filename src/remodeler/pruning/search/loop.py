@@ -18,13 +18,13 @@ from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.pruning import methods
 from remodeler.pruning.config import Budget, Shape
 from remodeler.pruning.methods import METHODS, Method
-from remodeler.pruning.search.budget import check_reach, done, exceeds, expected_steps, share_used, within
+from remodeler.pruning.search.budget import check_reach, done, exceeds, expected_steps, share_used, steps_within
 from remodeler.pruning.search.candidates import candidates, longest_path
 from remodeler.pruning.search.racing import Table
 from remodeler.pruning.search.strategies import STRATEGIES, Scores, recall, remember
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress, part, silent
-from remodeler.runs.removals import Header, Step, blocks_of, take_up, write_header, write_step
+from remodeler.runs.removals import Header, Step, blocks_of, resume_log, write_header, write_step
 from remodeler.runs.units import Block, Unit, name
 
 COSTS = {"exact": 0.6, "race": 0.2, "propose": 0.3}
@@ -77,15 +77,15 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
         InputError: when the budget can't be met, the log belongs to another search, or no loss is finite.
     """
     check(search)
-    log = log if processes.first() else None
-    first, steps = begin(search, log, header or {})
+    log = log if processes.is_first() else None
+    first, steps = resume_or_start(search, log, header or {})
     dense = first["perplexity"]
-    steps = within(search.anatomy, search.budget, dense, steps)
-    once: dict[str, float] = {}
-    memory = recall(log, len(steps)) if search.strategy == "race" else []
+    steps = steps_within(search.anatomy, search.budget, dense, steps)
+    intact_scores: dict[str, float] = {}
+    past_races = recall(log, len(steps)) if search.strategy == "race" else []
     while not done(search.anatomy, search.budget, steps):
         start = time.perf_counter()
-        scores = _scores(search, steps, _step_progress(search, dense, steps), once, memory)
+        scores = _scores(search, steps, _step_progress(search, dense, steps), intact_scores, past_races)
         if not scores.importance:
             break
         best = min(scores.importance, key=lambda each: scores.importance[each])
@@ -93,8 +93,8 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
         if exceeds(search.budget, dense, after):
             break
         steps.append(step_of(search, steps, best, scores, after, start))
-        remember(log, len(steps), memory)
-        keep(search, log, steps[-1])
+        remember(log, len(steps), past_races)
+        record_step(search, log, steps[-1])
     if search.budget.max_perplexity_increase is None and not done(search.anatomy, search.budget, steps):
         raise InputError(f"nothing is left to remove after {len(steps)} steps, too early {search.budget}: ask for less")
     return steps
@@ -118,7 +118,7 @@ def step_of(
     return Step(len(steps) + 1, best, written, after, left, seconds, restored, seen)
 
 
-def keep(search: Search, log: Path | None, step: Step) -> None:
+def record_step(search: Search, log: Path | None, step: Step) -> None:
     """Write a step down and say so."""
     if log:
         write_step(log, step)
@@ -147,9 +147,9 @@ def estimate(search: Search, pass_seconds: float) -> tuple[int, float]:
     return units, sum(COSTS[search.strategy] * max(1, units - k) for k in range(sweeps)) * pass_seconds
 
 
-def begin(search: Search, log: Path | None, header: Header) -> tuple[Header, list[Step]]:
+def resume_or_start(search: Search, log: Path | None, header: Header) -> tuple[Header, list[Step]]:
     """What a log holds, made where there is none: the intact model's perplexity, and the steps that are done."""
-    found = processes.from_first(take_up(log, header) if log and processes.first() else None)
+    found = processes.from_first(resume_log(log, header) if log and processes.is_first() else None)
     return found or (processes.from_first(_first_line(search, log, header)), [])
 
 
@@ -174,19 +174,21 @@ def _scores(
     search: Search,
     steps: Sequence[Step],
     progress: Progress,
-    once: dict[str, float],
-    memory: list[Table],
+    intact_scores: dict[str, float],
+    past_races: list[Table],
 ) -> Scores:
     """Importance of every candidate; that in the intact model, found only once, where the method is not iterative."""
     removed = blocks_of(steps)
     units = search.units(removed)
     if search.method.iterative:
-        return importance(search, removed, units, progress, memory)
-    unknown = [unit for unit in units if name(unit) not in once]  # all at first; then pairs that a removal made
+        return importance(search, removed, units, progress, past_races)
+    unknown = [
+        unit for unit in units if name(unit) not in intact_scores
+    ]  # all at first; then pairs that a removal made
     if unknown:
         found = importance(search, [], unknown, progress)
-        once |= {name(unit): value for unit, value in found.importance.items()}
-    return Scores({unit: once[name(unit)] for unit in units})
+        intact_scores |= {name(unit): value for unit, value in found.importance.items()}
+    return Scores({unit: intact_scores[name(unit)] for unit in units})
 
 
 def importance(
@@ -194,11 +196,11 @@ def importance(
     removed: Sequence[Block],
     units: Sequence[Unit],
     progress: Progress,
-    memory: list[Table] | None = None,
+    past_races: list[Table] | None = None,
 ) -> Scores:
     """How important each of some units is in the model without ``removed``, as the search measures it.
 
-    A race takes the earlier ones of ``memory`` into account, and joins them.
+    A race takes the earlier ones of ``past_races`` into account, and joins them.
 
     Raises:
         InputError: when no number is finite.
@@ -209,7 +211,7 @@ def importance(
         scores = Scores(dict(zip(units, values, strict=True)))
     else:
         expected = expected_steps(search.anatomy, search.budget, len(search.units()))
-        options |= {"error": search.error / expected, "memory": memory}
+        options |= {"error": search.error / expected, "past_races": past_races}
         scores = STRATEGIES[search.strategy](search.anatomy, search.windows, removed, units, **options)
     if units and not any(map(math.isfinite, scores.importance.values())):
         raise InputError(

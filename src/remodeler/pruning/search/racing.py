@@ -120,7 +120,7 @@ def race(
     progress: Progress = silent,
     error: float = 0.01,
     seed: int = 42,
-    memory: list[Table] | None = None,
+    past_races: list[Table] | None = None,
     losses: Losses = window_scores,
 ) -> Raced:
     """The unit whose removal costs least, and about what the others cost.
@@ -134,15 +134,15 @@ def race(
         progress: called with the share done.
         error: probability that the best unit leaves; at 0 nobody does.
         seed: of the order of the windows.
-        memory: tables of earlier races over the same windows; this one's is added.
+        past_races: tables of earlier races over the same windows; this one's is added.
         losses: measures the candidates.
 
     Returns:
         Losses in nats a token. That of a unit which left is the winner's plus its mean paired difference.
     """
-    memory = [] if memory is None else memory
+    past_races = [] if past_races is None else past_races
     mixed, table = _start(windows, removed, units, seed)
-    past = [each for each in memory if each.text == table.text]
+    past = [each for each in past_races if each.text == table.text]
     past = sorted(past[::-1], key=lambda each: len(each.removed ^ table.removed))
     left, ends = list(units), looks(len(windows), table.losses.shape[2])
     for number, (begin, end) in enumerate(pairwise([0, *ends])):
@@ -153,7 +153,7 @@ def race(
         if end == len(windows) or not left:
             break
     progress(1.0, "")
-    memory.append(table)
+    past_races.append(table)
     return _result(table, units, left, past, windows.tokens)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from remodeler.pruning.methods import METHODS
 from remodeler.pruning.search.budget import share
-from remodeler.pruning.search.loop import Search, importance, keep, step_of
+from remodeler.pruning.search.loop import Search, importance, record_step, step_of
 from remodeler.pruning.search.strategies import Scores
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress, part
@@ -27,12 +27,12 @@ def refine(search: Search, steps: Sequence[Step], log: Path | None = None) -> li
 
     Killed and started again on the log, it repeats the trials since the last swap and ends with the same swaps.
     """
-    log = log if processes.first() else None
+    log = log if processes.is_first() else None
     search = replace(search, method=replace(METHODS["blockpruner"], protect=search.method.protect))
     path = list(steps)
     while swap := _first_swap(search, path):
         path.append(swap)
-        keep(search, log, swap)
+        record_step(search, log, swap)
     return path
 
 

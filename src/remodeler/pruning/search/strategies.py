@@ -50,11 +50,13 @@ def score_in_race(
     size: int | None = None,
     progress: Progress = silent,
     error: float = 0.01,
-    memory: list[Table] | None = None,
+    past_races: list[Table] | None = None,
     **_: Any,
 ) -> Scores:
     """All candidates start, the clearly worse ones leave; see :mod:`remodeler.pruning.search.racing`."""
-    found = race(anatomy, windows, removed, candidates, size=size, progress=progress, error=error, memory=memory)
+    found = race(
+        anatomy, windows, removed, candidates, size=size, progress=progress, error=error, past_races=past_races
+    )
     values = zip(candidates, map(perplexity, found.losses), strict=True)
     return Scores(dict(values), dict(zip(candidates, found.seen, strict=True)))
 
@@ -109,10 +111,10 @@ def recall(log: Path | None, steps: int) -> list[Table]:
     )
 
 
-def remember(log: Path | None, step: int, memory: Sequence[Table]) -> None:
+def remember(log: Path | None, step: int, past_races: Sequence[Table]) -> None:
     """Keep the table of a step's race, before the step is logged."""
-    if log and memory:
-        table = memory[-1]
+    if log and past_races:
+        table = past_races[-1]
         facts = {
             "text": json.dumps(table.text),
             "removed": json.dumps([str(block) for block in sorted(table.removed)]),

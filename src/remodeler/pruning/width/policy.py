@@ -147,7 +147,7 @@ def learn(
     Returns:
         The probabilities [n], and a line of history a step.
     """
-    state, history = _taken_up(start, pools, trial, policy, seed, store)
+    state, history = _resume(start, pools, trial, policy, seed, store)
     saved = time.monotonic()
     while state.step < policy.steps:
         state = _advance(state, pools, trial, policy, seed)
@@ -163,7 +163,7 @@ def learn(
     return state.probabilities, history
 
 
-def _taken_up(
+def _resume(
     start: Tensor, pools: Sequence[Pool], trial: Trial, policy: Policy, seed: int, store: Store
 ) -> tuple[State, list[Line]]:
     found = store.load()

@@ -37,7 +37,7 @@ class Store:
         Raises:
             InputError: when it is the state of another search, or no state.
         """
-        return processes.from_first(self._load() if self.folder and processes.first() else None)
+        return processes.from_first(self._load() if self.folder and processes.is_first() else None)
 
     def _load(self) -> dict[str, Tensor] | None:
         assert self.folder
@@ -61,21 +61,21 @@ class Store:
 
     def save(self, tensors: Mapping[str, Tensor]) -> None:
         """Put tensors in the place of those of before."""
-        if not self.folder or not processes.first():
+        if not self.folder or not processes.is_first():
             return
         own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         write_bytes(self.folder / STATE_FILE, save(own, metadata={"identity": to_json(dict(self.identity))}))
 
     def log(self, lines: Sequence[Line]) -> None:
         """Add lines to the history."""
-        if self.folder and processes.first() and lines:
+        if self.folder and processes.is_first() and lines:
             path = self.folder / HISTORY_FILE
             with disk_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
                 file.writelines(to_json(line) + "\n" for line in lines)
 
     def history(self, lines: int) -> list[Line]:
         """The first lines of the history; what a kill left behind them is cut off."""
-        return processes.from_first(self._history(lines) if self.folder and processes.first() else [])
+        return processes.from_first(self._history(lines) if self.folder and processes.is_first() else [])
 
     def _history(self, lines: int) -> list[Line]:
         assert self.folder
