@@ -20,7 +20,7 @@ from remodeler.checkpoint.load import fingerprint
 from remodeler.errors import InputError
 from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import CRITERIA, METHODS, Method, nothing
-from remodeler.pruning.search.budget import share
+from remodeler.pruning.search.budget import share, steps_within
 from remodeler.pruning.search.candidates import longest_path
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.pruning.search.refine import refine

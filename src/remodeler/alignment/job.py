@@ -16,8 +16,9 @@ from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import pick_device
 from remodeler.errors import InputError, option
 from remodeler.runs.folders import partial, refuse_existing
-from remodeler.runs.options import build, with_signature
+from remodeler.runs.options import build
 from remodeler.runs.records import disk_errors, load_record, to_json
+from remodeler.runs.signatures import with_signature
 
 logger = logging.getLogger(__name__)
 

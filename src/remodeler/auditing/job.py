@@ -23,10 +23,11 @@ from remodeler.checkpoint.config import ModelLike
 from remodeler.generation.config import SamplingConfig
 from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, flat, specs, with_signature
+from remodeler.runs.options import build, flat, specs
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, digest, load_record, read_lines, sha256, versions
 from remodeler.runs.runlog import RunLog
+from remodeler.runs.signatures import with_signature
 
 logger = logging.getLogger(__name__)
 

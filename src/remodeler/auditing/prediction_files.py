@@ -10,7 +10,8 @@ from remodeler.auditing.formats.predictions import Prediction, read_predictions,
 from remodeler.auditing.statistics.scoring import Score, breakdown, scores
 from remodeler.errors import InputError
 from remodeler.runs.folders import refuse_existing
-from remodeler.runs.options import build, with_signature
+from remodeler.runs.options import build
+from remodeler.runs.signatures import with_signature
 
 
 @with_signature(ScoreConfig)

@@ -14,8 +14,9 @@ from remodeler.model.logprobs import vocabulary
 from remodeler.reporting.cliff import guessing_warning
 from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import as_recorded, build, flat, with_signature
+from remodeler.runs.options import as_recorded, build, flat
 from remodeler.runs.records import Record, load_record, versions
+from remodeler.runs.signatures import with_signature
 
 Show = Callable[[EvaluateResults], object]
 

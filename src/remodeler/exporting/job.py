@@ -23,7 +23,7 @@ from remodeler.reporting.cliff import risen, stored_warning, usable_steps, warni
 from remodeler.reporting.figures import Values
 from remodeler.reporting.page import write_record_and_card
 from remodeler.runs.folders import new_folder, refuse_existing
-from remodeler.runs.options import as_recorded, build, flat, with_signature
+from remodeler.runs.options import as_recorded, build, flat
 from remodeler.runs.records import (
     Record,
     command_line,
@@ -32,6 +32,7 @@ from remodeler.runs.records import (
     write_json,
 )
 from remodeler.runs.removals import perplexities, read_log_lines
+from remodeler.runs.signatures import with_signature
 
 logger = logging.getLogger(__name__)
 

@@ -30,9 +30,10 @@ from remodeler.reporting.cliff import result_warning
 from remodeler.reporting.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import as_recorded, build, flat, with_signature
+from remodeler.runs.options import as_recorded, build, flat
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, load_record, versions
+from remodeler.runs.signatures import with_signature
 from remodeler.training.adapters import merge
 from remodeler.training.loop import train
 from remodeler.training.losses import Loss, cross_entropy, distillation

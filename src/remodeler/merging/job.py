@@ -32,9 +32,10 @@ from remodeler.model.files.open_files import OpenFiles
 from remodeler.reporting.page import write_result
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import as_recorded, build, with_signature
+from remodeler.runs.options import as_recorded, build
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, disk_errors, load_record, read_json, versions
+from remodeler.runs.signatures import with_signature
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ from remodeler.pruning.validation import form_named
 from remodeler.runs import processes
 from remodeler.runs.folders import new_folder
 from remodeler.runs.job import enough_memory
-from remodeler.runs.options import build, with_signature
+from remodeler.runs.options import build
 from remodeler.runs.removals import REMOVALS_FILE, Header, Step, read_log, write_header, write_step
+from remodeler.runs.signatures import with_signature
 from remodeler.runs.units import Block
 
 

@@ -22,10 +22,11 @@ from remodeler.reporting.cliff import cut_command, result_warning, stored_warnin
 from remodeler.reporting.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, flat, with_signature
+from remodeler.runs.options import build, flat
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import RECORD_FILE, Record, command_line, load_record, versions
 from remodeler.runs.removals import REMOVALS_FILE
+from remodeler.runs.signatures import with_signature
 from remodeler.training.adapters import merge, reloaded_difference, write_adapters
 from remodeler.training.loop import train
 from remodeler.training.model import trainable, write_trained

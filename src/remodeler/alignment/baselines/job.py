@@ -38,9 +38,10 @@ from remodeler.errors import InputError, count_reasons, option
 from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, with_signature
+from remodeler.runs.options import build
 from remodeler.runs.records import Record, load_record, versions
 from remodeler.runs.runlog import RunLog
+from remodeler.runs.signatures import with_signature
 from remodeler.training.model import training_precision
 from remodeler.training.state import CURVE_FILE
 

@@ -43,10 +43,11 @@ from remodeler.errors import option
 from remodeler.reporting.page import write_result
 from remodeler.runs import processes
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, with_signature
+from remodeler.runs.options import build
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, digest, load_record, read_lines, versions
 from remodeler.runs.runlog import RunLog
+from remodeler.runs.signatures import with_signature
 from remodeler.training.plan import mix_seed
 from remodeler.training.state import CURVE_FILE
 

@@ -39,10 +39,11 @@ from remodeler.model.logprobs import bits_per_byte, perplexity
 from remodeler.reporting.page import write_result
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, with_signature
+from remodeler.runs.options import build
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, load_record, versions
 from remodeler.runs.runlog import RunLog
+from remodeler.runs.signatures import with_signature
 
 logger = logging.getLogger(__name__)
 

@@ -27,9 +27,10 @@ from remodeler.errors import LeftOut, count_reasons
 from remodeler.generation.sampling import completions
 from remodeler.runs.folders import refuse_existing
 from remodeler.runs.job import enough_memory
-from remodeler.runs.options import build, with_signature
+from remodeler.runs.options import build
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import write_json
+from remodeler.runs.signatures import with_signature
 
 logger = logging.getLogger(__name__)
 

@@ -30,9 +30,10 @@ from remodeler.checkpoint.load import fingerprint, pick_device
 from remodeler.errors import LeftOut, count_reasons, option
 from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, with_signature
+from remodeler.runs.options import build
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import Record, command_line, digest, load_record, versions
+from remodeler.runs.signatures import with_signature
 
 logger = logging.getLogger(__name__)
 

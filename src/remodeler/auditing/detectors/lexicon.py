@@ -23,8 +23,9 @@ from remodeler.auditing.formats.posts import read_posts
 from remodeler.auditing.spans import Span, mask
 from remodeler.errors import InputError, option
 from remodeler.runs.folders import refuse_existing
-from remodeler.runs.options import build, with_signature
+from remodeler.runs.options import build
 from remodeler.runs.records import read_json, write_json
+from remodeler.runs.signatures import with_signature
 
 BUNDLED = Path(__file__).parent / "lexicon.json"
 """Learned from the training posts of SemEval-2021 task 5 (CC0)."""

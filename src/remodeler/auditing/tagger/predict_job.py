@@ -31,10 +31,11 @@ from remodeler.auditing.tagger.predict import predict as predict_texts
 from remodeler.auditing.tagger.quantised import quantise
 from remodeler.errors import InputError, option
 from remodeler.runs.folders import refuse_existing
-from remodeler.runs.options import build, with_signature
+from remodeler.runs.options import build
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import digest, to_json
 from remodeler.runs.runlog import RunLog
+from remodeler.runs.signatures import with_signature
 
 AT_ONCE = 512
 """Posts that are predicted, and then logged, together."""

@@ -25,9 +25,10 @@ from remodeler.auditing.tagger.rules import Rules
 from remodeler.auditing.tagger.train import Examples, step_seconds, train, training_examples
 from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
-from remodeler.runs.options import build, flat, with_signature
+from remodeler.runs.options import build, flat
 from remodeler.runs.progress import duration, progress_bar
 from remodeler.runs.records import Record, command_line, load_record, versions
+from remodeler.runs.signatures import with_signature
 from remodeler.training.state import CURVE_FILE, STATES
 
 logger = logging.getLogger(__name__)
