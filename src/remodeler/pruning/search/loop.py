@@ -182,9 +182,8 @@ def _scores(
     units = search.units(removed)
     if search.method.iterative:
         return importance(search, removed, units, progress, past_races)
-    unknown = [
-        unit for unit in units if name(unit) not in intact_scores
-    ]  # all at first; then pairs that a removal made
+    # All at first; later the pairs that a removal made.
+    unknown = [unit for unit in units if name(unit) not in intact_scores]
     if unknown:
         found = importance(search, [], unknown, progress)
         intact_scores |= {name(unit): value for unit, value in found.importance.items()}
