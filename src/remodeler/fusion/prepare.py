@@ -32,8 +32,8 @@ from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity, vocabu
 from remodeler.reporting.figures import short
 from remodeler.runs.options import as_recorded
 from remodeler.runs.progress import duration
-from remodeler.training.adapters import Lora
 from remodeler.training.loop import step_seconds
+from remodeler.training.lora import Lora
 from remodeler.training.losses import Loss
 from remodeler.training.model import training_dtype, training_precision
 from remodeler.training.plan import Training

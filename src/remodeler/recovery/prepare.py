@@ -15,7 +15,8 @@ from remodeler.data.windows import Windows
 from remodeler.errors import InputError, option
 from remodeler.evaluation.metrics import evaluation_texts, model_windows, text_scores
 from remodeler.recovery.config import RecoverConfig
-from remodeler.recovery.methods import Recipe, recipe_of
+from remodeler.recovery.methods import recipe_of
+from remodeler.recovery.recipes import Recipe
 from remodeler.reporting.figures import short
 from remodeler.runs.progress import duration, progress_bar
 from remodeler.training.loop import step_seconds
