@@ -359,7 +359,7 @@ EVOLVE: list[Fault] = [
     ("+ --probe -1", "--probe must be >= 0 (got -1)"),
     ("+ --completions 0", "--completions must be >= 1 (got 0)"),
     ("+ --temperature 0", "raise --temperature"),
-    ("+ --max-new-tokens 256", "0 prompts that leave room for 256 tokens"),
+    ("+ --max-new-tokens 256", "0 prompts with room for 256 tokens"),
     ("+ --min-quality 2", "--min-quality must be >= 0 and <= 1 (got 2)"),
     ("+ --shortest 3 --longest 1", "--shortest must be >= 0 and <= 1 (got 3)"),
     ("+ --longest 0.5", "--longest must be >= 1 (got 0.5)"),
@@ -375,7 +375,7 @@ WHOLE: list[Fault] = [
     ("+ --reviser-model hollow", "hollow is empty"),
     ("+ --rounds magic", "--rounds magic is unknown"),
     ("+ --temperature -1", "--temperature must be >= 0 (got -1)"),
-    ("+ --max-new-tokens 256", "0 prompts that leave room for 256 tokens"),
+    ("+ --max-new-tokens 256", "0 prompts with room for 256 tokens"),
     ("+ --epochs 0", "--epochs must be > 0 (got 0)"),
     ("+ --min-quality 3", "--min-quality must be >= 0 and <= 1 (got 3)"),
     *COMPUTE,
@@ -543,7 +543,7 @@ SCORE: list[Fault] = [
     *[(words.format("posts.csv"), message) for words, message in PREDICTED],
     ("spans.txt nothing.csv", "there is no file nothing.csv"),
     ("spans.txt empty.csv", "empty.csv is empty"),
-    ("fewer.txt posts.csv", "has 1 posts, the gold file 20"),
+    ("fewer.txt posts.csv", "has 1 post, the gold file 20"),
 ]
 CONVERT: list[Fault] = [
     *[(words.format("out.jsonl"), message) for words, message in PREDICTED],

@@ -11,7 +11,8 @@ from cyclopts import App
 from remodeler.cli.command import add_command, flagged, with_flags
 from remodeler.cli.screen import messages_as_notes
 from remodeler.errors import InputError, option
-from remodeler.runs.options import Option, config, listed, share, specs
+from remodeler.runs.options import Option, config, listed, specs
+from remodeler.runs.shares import share
 
 
 @config

@@ -12,7 +12,8 @@ from remodeler.errors import InputError, option
 from remodeler.generation.config import GenerationConfig, SamplingConfig
 from remodeler.runs.config import FolderConfig, RunConfig
 from remodeler.runs.defaults import stated
-from remodeler.runs.options import Option, config, listed, share
+from remodeler.runs.options import Option, config, listed
+from remodeler.runs.shares import share
 from remodeler.training.config import (
     OPTIMIZATION,
     AdapterConfig,
@@ -73,8 +74,8 @@ class LabelConfig:
     template: Annotated[Path | None, Option(LABELS)] = None
     """JSON file with the words to put around prompt and response, instead of the built-in ones."""
     difficulty: Annotated[str, Option(LABELS, MEASURES)] = "gain"
-    """Measure of how much an answer has to change: gain (log-probability of the better answer), perplexity (of it), or
-    edit (distance in words)."""
+    """Measure of how much an answer has to change: gain (how much likelier the better answer is than a copy),
+    perplexity (of the better answer), or edit (distance in words)."""
     major_share: Annotated[float, Option(LABELS, above=0, below=1, read=share)] = 0.5
     """Share of the triples, the hardest by `difficulty`, that is labelled MAJOR; the others are MINOR."""
     none_share: Annotated[float, Option(LABELS, low=0, below=1, read=share)] = 1 / 3
@@ -126,7 +127,7 @@ class EvolutionConfig:
     """Prompts to learn from, without answers: .txt (one per line), .jsonl, .json, .csv, .parquet, or
     hf:NAME[:CONFIG][:SPLIT]."""
     limit: Limit = None
-    """Use only the first so many prompts."""
+    """Use only the first N prompts."""
     probe: Annotated[int, Option(DATA, low=0)] = 64
     """Number of prompts set aside to measure the policy before and after each round; at most a tenth of all."""
     rounds: Annotated[tuple[str, ...], Option(ROUNDS, read=listed)] = ROUND_KINDS
@@ -180,7 +181,7 @@ class ReviserConfig:
     source: ModelConfig
     data: PreferenceConfig
     limit: Limit = None
-    """Use only the first so many triples (a prompt, a better and a worse answer)."""
+    """Use only the first N triples (a prompt, a better and a worse answer)."""
     labels: LabelConfig = LabelConfig()
     warm_up: WarmUpConfig = WarmUpConfig()
     training: TrainingConfig = TrainingConfig()
@@ -202,7 +203,7 @@ class ReviseConfig:
     reviser: Annotated[ReviserLike, Option("Reviser")]
     """A reviser: a folder that `remodel align train-reviser` wrote."""
     limit: Limit = None
-    """Use only the first so many responses."""
+    """Use only the first N responses."""
     generation: GenerationConfig = GenerationConfig()
     loading: LoadConfig = LoadConfig()
     run: FolderConfig = FolderConfig()

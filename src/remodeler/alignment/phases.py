@@ -26,7 +26,7 @@ from remodeler.alignment.config import (
 )
 from remodeler.alignment.data.examples import TokenRow, row_windows, token_weights, weighted_loss
 from remodeler.checkpoint.load import Checkpoint, fingerprint
-from remodeler.errors import option
+from remodeler.errors import option, quantity
 from remodeler.reporting.figures import short
 from remodeler.runs import processes
 from remodeler.runs.folders import partial
@@ -145,8 +145,8 @@ def _train(student: Checkpoint, data: TrainingSet, config: TrainingConfig, folde
 def _announce(student: Checkpoint, data: TrainingSet, plan: Training, title: str, seconds: float) -> None:
     parameters = sum(value.numel() for value in student.model.parameters() if value.requires_grad)
     logger.info(
-        f"{title}: {len(data.rows):,} examples, {plan.steps} steps of {plan.batch}, {short(parameters)} parameters "
-        f"trained, about {duration(seconds * plan.steps)}"
+        f"{title}: {quantity(len(data.rows), 'example')}, {quantity(plan.steps, 'step')} of {plan.batch}, "
+        f"{short(parameters)} parameters trained, about {duration(seconds * plan.steps)}"
     )
 
 

@@ -52,9 +52,9 @@ class AuditConfig:
     against: Annotated[ModelLike, Option(INPUTS)] = None
     """A second model that completes the same prompts, to test the difference between both."""
     prompt_words: Annotated[int | None, Option(INPUTS, low=1, default="all")] = None
-    """Use only the first so many words of each prompt."""
+    """Use only the first N words of each prompt."""
     limit: Annotated[int | None, Option(INPUTS, low=1, default="all")] = None
-    """Use only the first so many prompts or texts."""
+    """Use only the first N prompts or texts."""
     skip_bad: Annotated[bool, Option(INPUTS)] = False
     """Leave out rows that can't be read, and count them, instead of stopping at the first."""
     detection: DetectorConfig = DetectorConfig()
@@ -100,7 +100,7 @@ def _same(one: ModelLike, other: ModelLike) -> bool:
 
 @config
 class LexiconConfig:
-    """Learn a lexicon from texts with spans: the words that are inside toxic spans wherever they occur, or mostly.
+    """Learn a lexicon from texts with spans: the words that are mostly inside toxic spans.
 
     Example: `remodel audit lexicon --texts tsd_train.csv --out words.json`
     """
@@ -116,7 +116,7 @@ class LexiconConfig:
     without: Annotated[tuple[str, ...], Option(LEXICON, read=listed)] = ()
     """Words to leave out, separated by commas, e.g. names of groups of people."""
     hashed: Annotated[bool, Option(LEXICON)] = False
-    """Write hashes of the words instead of the words, so that the file can't be read."""
+    """Write hashes of the words instead of the words, so that the file shows no offensive word."""
     skip_bad: Annotated[bool, Option(INPUTS)] = False
     """Leave out rows that can't be read, and count them, instead of stopping at the first."""
 

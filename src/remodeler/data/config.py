@@ -23,7 +23,7 @@ class TextConfig:
     packing: Annotated[Packing, Option(TEXTS)] = "paper"
     """paper: join all texts and cut them into equal windows; per-text: one padded window per text."""
     seed: Annotated[int, Option(TEXTS)] = 42
-    """Random seed of the choice of texts."""
+    """Random seed: of the texts that are drawn, the search and training."""
 
     def sample(self) -> Sampled:
         """Draw calibration and held-out texts."""

@@ -33,6 +33,6 @@ class EvaluateConfig:
     tasks: Annotated[tuple[str, ...], Option(TASKS, read=listed)] = ()
     """Multiple-choice tasks, separated by commas: names in lm-eval, e.g. piqa, or FILEs of questions (.jsonl)."""
     limit: Annotated[int | None, Option(TASKS, low=1, default="all")] = None
-    """Use at most so many questions per task."""
+    """Use at most N questions per task."""
     speed: Annotated[bool, Option("Speed")] = True
     """Measure the speed of prefill and decoding, in tokens per second."""

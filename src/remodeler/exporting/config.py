@@ -47,7 +47,7 @@ class ExportConfig:
     removals: Annotated[Path | None, Option(FILE)] = None
     """With `gguf`: the removals.jsonl that says which blocks, or the folder that holds it."""
     removal_steps: Annotated[int | None, Option(FILE, low=1, default="all")] = None
-    """With `gguf`: remove only the blocks of the first so many steps."""
+    """With `gguf`: remove only the blocks of the first N steps."""
     check: Annotated[bool, Option(CHECK)] = True
     """Read the result back, run it, and compare its logits with the model's."""
     runtime: Annotated[str | None, Option(CHECK, default="this Python")] = None

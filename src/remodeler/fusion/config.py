@@ -105,7 +105,7 @@ class FuseConfig:
     optimization: OptimizationConfig = OptimizationConfig(**PACE)
     memory: MemoryConfig = MemoryConfig()
     evaluate_every: Annotated[int, Option(OPTIMIZATION, low=0)] = 50
-    """Evaluate on held-out text every so many steps; 0: only at the start and the end."""
+    """Evaluate on held-out text every N steps; 0: only at the start and the end."""
     order_seed: Annotated[int | None, Option(python_only=True)] = None
     """Random seed of the order of the windows, where it is not that of the texts."""
     texts: Annotated[str, Option(TEXTS)] = "alpaca"

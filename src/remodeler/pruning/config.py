@@ -13,7 +13,8 @@ from remodeler.checkpoint.config import ModelConfig
 from remodeler.data.config import TextConfig
 from remodeler.errors import InputError, option
 from remodeler.runs.config import RunConfig
-from remodeler.runs.options import Option, config, share
+from remodeler.runs.options import Option, config
+from remodeler.runs.shares import share
 
 increase = partial(share, most=5.0)
 
@@ -114,7 +115,7 @@ class WidthConfig:
     uniform: Annotated[bool | None, Option(WIDTH, default="no")] = None
     """Keep as many heads and channels in every layer, so that the result is an ordinary checkpoint."""
     multiple: Annotated[int | None, Option(WIDTH, low=1, default="1")] = None
-    """Keep a multiple of so many MLP channels in each layer, e.g. 32, for fast kernels."""
+    """Keep a multiple of N MLP channels in each layer, e.g. 32, for fast kernels."""
     granularity: Annotated[
         str | None, Option(WIDTH, ("groups", "heads", "channels", "block", "layer"), default="groups")
     ] = None

@@ -98,7 +98,7 @@ class RecoverConfig:
     """Merge the adapters into the weights; `merge=False` writes the adapters alone."""
     memory: MemoryConfig = MemoryConfig()
     evaluate_every: Annotated[int, Option("Optimization", low=0)] = 50
-    """Evaluate on held-out text every so many steps; 0: only at the start and the end."""
+    """Evaluate on held-out text every N steps; 0: only at the start and the end."""
     texts: TrainingTexts = TrainingTexts()
     held_out: Annotated[str | None, Option("Texts", default="other texts of the same source")] = None
     """Text to evaluate on; written like `texts`."""

@@ -55,7 +55,7 @@ class BaselineConfig:
     source: ModelConfig
     data: PreferenceConfig
     limit: Limit = None
-    """Use only the first so many triples (a prompt, a better and a worse answer)."""
+    """Use only the first N triples (a prompt, a better and a worse answer)."""
     chat: Annotated[bool, Option(DATA)] = False
     """Put each prompt into the model's chat template, as a user turn."""
     method: Annotated[str, Option(METHOD, METHODS)] = "sft"

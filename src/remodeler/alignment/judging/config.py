@@ -6,16 +6,17 @@ Names of formats and judges stand here, because help must not load torch; a test
 from pathlib import Path
 from typing import Annotated, Any
 
-from remodeler.alignment.config import DATA, Limit, PreferenceSource, ReviserLike, Seed
+from remodeler.alignment.config import DATA, Limit, PreferenceSource, ReviserLike
 from remodeler.checkpoint.config import LoadConfig, ModelConfig, ModelLike
 from remodeler.errors import InputError, option
-from remodeler.generation.config import DecodingConfig
+from remodeler.generation.config import GENERATION, DecodingConfig
 from remodeler.runs.config import OUTPUT, FolderConfig
 from remodeler.runs.options import Option, config
 
 JUDGE = "Judge"
 FORMATS = ("alpaca_eval", "mt_bench")
 JUDGES = ("likelihood", "reviser")
+Seed = Annotated[int, Option(GENERATION, help="Random seed of the answers.")]
 
 
 @config
@@ -36,7 +37,7 @@ class AnswerConfig:
     format: Annotated[str, Option(DATA, FORMATS)] = "alpaca_eval"
     """Format of the answers: alpaca_eval (.json) or mt_bench (.jsonl)."""
     limit: Limit = None
-    """Use only the first so many questions."""
+    """Use only the first N questions."""
     decoding: DecodingConfig = DecodingConfig(temperature=0.0, top_p=1.0)
     seed: Seed = 42
 
@@ -88,7 +89,7 @@ class CompareConfig:
     reviser: Annotated[ReviserLike, Option(JUDGE)] = None
     """A reviser, which scores the quality of the policies' own answers."""
     limit: Limit = None
-    """Use only the first so many pairs."""
+    """Use only the first N pairs."""
     decoding: DecodingConfig = DecodingConfig()
     seed: Seed = 42
     loading: LoadConfig = LoadConfig()

@@ -70,7 +70,7 @@ class TrainingConfig:
     clip: Annotated[float, Option(TRAINING, above=0)] = 1.0
     """Maximum gradient norm."""
     loss: Annotated[str, Option(TRAINING, LOSSES)] = "cross-entropy"
-    """Loss of a linear output layer: cross-entropy, focal, or dice (the latter two for rare spans)."""
+    """Loss: cross-entropy, focal, or dice (the latter two for rare spans)."""
     seed: Annotated[int, Option(TRAINING)] = 42
     """Random seed."""
     save_minutes: Annotated[float, Option(TRAINING, low=0, python_only=True)] = 10.0

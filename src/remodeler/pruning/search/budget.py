@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option, quantity
 from remodeler.model.blocks import Anatomy
 from remodeler.pruning.config import Budget
 from remodeler.runs.removals import Header, Step, blocks_of
@@ -40,7 +40,9 @@ def check_reach(anatomy: Anatomy, budget: Budget, path: Sequence[Sequence[Block]
             "choose another `unit` or `shape`, or `protect=False`"
         )
     if budget.remove is not None and budget.remove > len(path):
-        raise InputError(f"{budget.remove} removals were asked for, {len(path)} are possible: give a smaller `remove`")
+        raise InputError(
+            f"{quantity(budget.remove, 'removal')} asked for, {len(path)} are possible: give a smaller `remove`"
+        )
     gone = share(anatomy, [block for each in path for block in each])
     if budget.ratio is not None and budget.ratio > gone:
         raise InputError(
@@ -89,7 +91,7 @@ def upto(anatomy: Anatomy, header: Header, steps: Sequence[Step], budget: Budget
     if budget.max_perplexity_increase is None and not done(anatomy, budget, taken):
         gone = share(anatomy, blocks_of(taken))
         raise InputError(
-            f"the log ends after {len(steps)} steps ({gone:.3f} of the parameters), too early {budget}: "
-            "continue it with prune (`start`: this log)"
+            f"the log ends after {quantity(len(steps), 'step')} ({gone:.3f} of the parameters), too early {budget}: "
+            f"continue it, prune with {option('start')} this log"
         )
     return taken
