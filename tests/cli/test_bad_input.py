@@ -14,6 +14,8 @@ import pytest
 from commands import verbs
 from prepared import prepare
 from remodeler.cli import app as cli
+from remodeler.cli.command import configs_of
+from remodeler.runs.options import specs
 
 Run = Callable[..., int]
 State = dict[str, tuple[int, int] | None]
@@ -41,6 +43,7 @@ PACE = [
     ("+ --precision int8", "precision 'int8' is not known"),
 ]
 OPTIMIZATION = [
+    ("+ --steps 2 --epochs 3", "--steps and --epochs were given: give one of them"),
     ("+ --epochs 0", "--epochs must be > 0 (got 0)"),
     ("+ --epochs nan", "--epochs must be a finite number"),
     ("+ --learning-rate -1", "--learning-rate must be > 0 (got -1)"),
@@ -155,6 +158,7 @@ CUT: list[Fault] = [
     ("pruned sister", "was searched on other weights"),
     *taken(),
     ("+ --remove 9", "the log ends after 2 steps"),
+    ("+ --remove 9", "continue it, prune with --from this log"),
     ("+ --ratio 0.1", "give one of them"),
     ("+ --form gguf", "--form 'gguf' is unknown"),
     ("+ --form stock", "the stock form can't hold this model"),
@@ -199,6 +203,7 @@ MERGE: list[Fault] = [
     ("+ --base mother --method task_arithmetic --scale nan", "a number, a gradient"),
     ("+ --weight nan", "a number, a gradient"),
     ("+ --weight 0", "sum to 0"),
+    ("+ --weight 0.7 0.3", "'0.3' is no model: repeat an option for each value, --weight 0.7 --weight 0.3"),
     ("+ --weight 1 --weight 2 --weight 3", "3 times for 2 models"),
     ("+ --density 0.5", "--density was given, which linear does not take"),
     ("+ --method slerp --t 2", "choose a number from 0 to 1"),
@@ -603,6 +608,11 @@ EXTRAS = [
 ]
 
 
+def flags(verb: str) -> set[str]:
+    """The options of a verb."""
+    return {flag for spec in specs(dict(configs_of(cli.app))[verb]) for flag in spec.flags}
+
+
 def words_of(verb: str, change: str) -> list[str]:
     """The words of a row's command."""
     inputs, rest, _ = TABLE[verb]
@@ -719,6 +729,16 @@ def test_a_full_disk_is_told_of_before_the_work(
     monkeypatch.setattr("remodeler.checkpoint.sizes.free_space", lambda _: 0)
     assert _run(monkeypatch, [*words_of(verb, "+"), "--dry-run"]) == 0
     assert "will be written, the disk of out has 0 B left" in capsys.readouterr().err
+    assert state(world) == before
+
+
+@pytest.mark.parametrize("verb", [verb for verb in TABLE if "--dry-run" in flags(verb)])
+def test_a_dry_run_succeeds_and_writes_nothing(
+    verb: str, world: Path, before: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(world)
+    code = _run(monkeypatch, [*words_of(verb, "+"), "--dry-run"])
+    assert code == 0, capsys.readouterr().err
     assert state(world) == before
 
 

@@ -32,7 +32,9 @@ def test_prune_writes_a_folder_that_loads_with_everything_in_it(
 ) -> None:
     out = tmp_path / "small"
     assert run(monkeypatch, "prune", model, "--out", out, "--remove", 2, "--texts", texts, *SMALL) == 0
-    assert "Held-out perplexity" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Calibration perplexity" in shown
+    assert "Held-out perplexity" in shown
     files = {path.name for path in out.iterdir()}
     assert files >= {
         "config.json",

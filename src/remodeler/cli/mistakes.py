@@ -79,7 +79,7 @@ def _missing(error: Any) -> str:
 
 
 def _twice(error: Any) -> str:
-    return f"{error.token.keyword} was given twice: give it once"
+    return f"{error.token.keyword} was given twice"
 
 
 def _wrong_type(error: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from remodeler.checkpoint.config import ModelConfig
 from remodeler.data.config import TextConfig
-from remodeler.errors import InputError, option
+from remodeler.errors import InputError, option, quantity
 from remodeler.runs.config import RunConfig
 from remodeler.runs.options import Option, config
 from remodeler.runs.shares import share
@@ -64,7 +64,7 @@ class Budget:
         if self.ratio is not None:
             return f"to remove {self.ratio:.4g} of the parameters"
         if self.remove is not None:
-            return f"to take {self.remove} step{'s' * (self.remove > 1)}"
+            return f"to remove {quantity(self.remove, 'unit')}"
         return f"to let perplexity rise by {self.max_perplexity_increase:.4g} of itself"
 
 
@@ -73,7 +73,7 @@ class SearchConfig:
     """Which blocks go, and how they are found."""
 
     method: Annotated[str, Option(METHOD, (*METHODS, *WIDTH_METHODS))] = "blockpruner"
-    """Published method. policy-gradient and hybrid-grained remove heads and channels, the others blocks or layers."""
+    """Published method: of blocks or layers, the last two of heads and channels."""
     criterion: Annotated[str | None, Option(METHOD, CRITERIA, default="the method's")] = None
     """Measure of importance."""
     unit: Annotated[str, Option(METHOD, ("block", "attention", "mlp", "layer"))] = "block"

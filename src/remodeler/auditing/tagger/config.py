@@ -127,7 +127,7 @@ class TrainConfig:
     fold: Annotated[str | None, Option(POSTS)] = None
     """Hold out this part of the posts as development posts: 2/5 is the second fifth, as in cross-validation."""
     teacher: Annotated[Path | None, Option(POSTS)] = None
-    """Predictions of the same posts, made with --likelihoods (.jsonl), to learn from too."""
+    """Predictions of the same posts to learn from too, made by `remodel audit predict --likelihoods` (.jsonl)."""
     teacher_share: Annotated[float, Option(POSTS, low=0, high=1)] = 0.5
     """With `teacher`: weight of its predictions, from 0 to 1; the gold spans have the rest."""
     harmless: Annotated[Path | None, Option(POSTS)] = None

@@ -37,17 +37,18 @@ def check_reach(anatomy: Anatomy, budget: Budget, path: Sequence[Sequence[Block]
     if not path:
         raise InputError(
             f"the model has nothing to remove of unit {unit!r} that the method does not keep: "
-            "choose another `unit` or `shape`, or `protect=False`"
+            f"choose another {option('unit')} or {option('shape')}, or {option('protect', False)}"
         )
     if budget.remove is not None and budget.remove > len(path):
         raise InputError(
-            f"{quantity(budget.remove, 'removal')} asked for, {len(path)} are possible: give a smaller `remove`"
+            f"{quantity(budget.remove, 'removal')} asked for, {len(path)} are possible: "
+            f"give a smaller {option('remove')}"
         )
     gone = share(anatomy, [block for each in path for block in each])
     if budget.ratio is not None and budget.ratio > gone:
         raise InputError(
             f"ratio {budget.ratio:g} is beyond what blocks allow, at most {gone:.3f} of the parameters: "
-            "give a smaller `ratio`"
+            f"give a smaller {option('ratio')}, or a number with {option('remove')}"
         )
 
 
