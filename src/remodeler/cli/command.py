@@ -167,7 +167,7 @@ def _parameter(kind: type, spec: Spec) -> Parameter:
     return Parameter(
         name=None if spec.option.positional else list(spec.flags),
         help=" ".join(filter(None, words)),
-        group=ARGUMENTS if spec.option.positional else _panel(spec.option.panel, _order(kind)[spec.option.panel]),
+        group=ARGUMENTS if spec.option.positional else _panel(spec.option.panel, panel_order(kind)[spec.option.panel]),
         show_default=False,
         negative=None if has_opposite(spec) else (),
         consume_multiple=False,
@@ -214,7 +214,7 @@ LAST = ("Memory and speed", "Model")
 
 
 @cache
-def _order(kind: type) -> dict[str, int]:
+def panel_order(kind: type) -> dict[str, int]:
     """The panels of a verb's help, each with its place: as the config declares them, but for the first and last."""
     declared = [spec.option.panel for spec in specs(kind)]
     middle = [each for each in dict.fromkeys(declared) if each not in (*FIRST, *LAST)]

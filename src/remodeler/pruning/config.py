@@ -73,7 +73,7 @@ class SearchConfig:
     """Which blocks go, and how they are found."""
 
     method: Annotated[str, Option(METHOD, (*METHODS, *WIDTH_METHODS))] = "blockpruner"
-    """Published method: of blocks or layers, the last two of heads and channels."""
+    """Published method; the last two remove heads and channels."""
     criterion: Annotated[str | None, Option(METHOD, CRITERIA, default="the method's")] = None
     """Measure of importance."""
     unit: Annotated[str, Option(METHOD, ("block", "attention", "mlp", "layer"))] = "block"
@@ -121,7 +121,7 @@ class WidthConfig:
     ] = None
     """What is removed: groups (heads and channels), heads, channels; with policy-gradient also block or layer."""
     width_steps: Annotated[int | None, Option(WIDTH, low=1, default="1000")] = None
-    """policy-gradient: number of batches to learn from; more are slower and better."""
+    """policy-gradient: number of batches to learn from; more take longer and choose better."""
     score: Annotated[str | None, Option(WIDTH, ("exact", "root"), default="exact")] = None
     """policy-gradient: exact (the gradient of the paper's equation) or root (that of its released code)."""
     initial: Annotated[str | None, Option(WIDTH, ("sigmap", "norm", "constant"), default="sigmap")] = None
