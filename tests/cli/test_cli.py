@@ -177,7 +177,7 @@ def test_dry_run_writes_nothing(
     model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "prune", model, "--out", tmp_path / "no", "--texts", texts, *SMALL, "--dry-run") == 0
-    assert "8 candidates; to remove 0.25 of the parameters takes about" in capsys.readouterr().err
+    assert "8 candidates; to remove 25% of the parameters takes about" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

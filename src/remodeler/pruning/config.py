@@ -62,10 +62,10 @@ class Budget:
 
     def __str__(self) -> str:
         if self.ratio is not None:
-            return f"to remove {self.ratio:.4g} of the parameters"
+            return f"to remove {100 * self.ratio:.4g}% of the parameters"
         if self.remove is not None:
             return f"to remove {quantity(self.remove, 'unit')}"
-        return f"to let perplexity rise by {self.max_perplexity_increase:.4g} of itself"
+        return f"to let perplexity rise by {100 * (self.max_perplexity_increase or 0):.4g}%"
 
 
 @config

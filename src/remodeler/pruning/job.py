@@ -146,7 +146,7 @@ def read_results(folder: Path) -> PruneResults:
 
 def _limit(budget: Budget) -> str:
     """The budget that a first step can exceed, in words."""
-    return f"{option('max_perplexity_increase')} {budget.max_perplexity_increase:.4g}"
+    return f"{option('max_perplexity_increase')} {100 * (budget.max_perplexity_increase or 0):.4g}%"
 
 
 # Cut ------------------------------------------------------------------------------------------------------------------

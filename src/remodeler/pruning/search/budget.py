@@ -46,8 +46,9 @@ def check_reach(anatomy: Anatomy, budget: Budget, path: Sequence[Sequence[Block]
         )
     gone = share(anatomy, [block for each in path for block in each])
     if budget.ratio is not None and budget.ratio > gone:
+        most = math.floor(1000 * gone) / 10  # what is named can be reached
         raise InputError(
-            f"ratio {budget.ratio:g} is beyond what blocks allow, at most {gone:.3f} of the parameters: "
+            f"ratio {100 * budget.ratio:.4g}% is beyond what blocks allow, at most {most:g}% of the parameters: "
             f"give a smaller {option('ratio')}, or a number with {option('remove')}"
         )
 
@@ -92,7 +93,7 @@ def upto(anatomy: Anatomy, header: Header, steps: Sequence[Step], budget: Budget
     if budget.max_perplexity_increase is None and not done(anatomy, budget, taken):
         gone = share(anatomy, blocks_of(taken))
         raise InputError(
-            f"the log ends after {quantity(len(steps), 'step')} ({gone:.3f} of the parameters), too early {budget}: "
+            f"the log ends after {quantity(len(steps), 'step')} ({gone:.1%} of the parameters), too early {budget}: "
             f"continue it, prune with {option('start')} this log"
         )
     return taken
