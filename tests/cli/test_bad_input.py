@@ -739,7 +739,9 @@ def test_a_dry_run_succeeds_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(world)
     code = _run(monkeypatch, [*words_of(verb, "+"), "--dry-run"])
-    assert code == 0, capsys.readouterr().err
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    assert told.err + told.out, "no plan"
     assert state(world) == before
 
 

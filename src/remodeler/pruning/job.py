@@ -10,7 +10,7 @@ from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.checkpoint.sizes import announce_space, stored_size
 from remodeler.data.config import TextConfig
 from remodeler.data.sources import Sampled
-from remodeler.errors import InputError, option
+from remodeler.errors import InputError, option, quantity
 from remodeler.pruning.complete import describe_pruned, write_pruned
 from remodeler.pruning.config import Budget, CutConfig, PruneConfig
 from remodeler.pruning.inputs import Inputs
@@ -175,6 +175,11 @@ def _cut_job(config: CutConfig) -> Job[PruneResults]:
         return write_pruned(inputs, outcome_of(steps), folder, options)
 
     def say() -> None:
+        gone = share(checkpoint.anatomy, blocks_of(steps))
+        logger.info(
+            f"{log}: {len(steps)} of {quantity(len(every), 'step')}, {gone:.1%} of the parameters go, calibration "
+            f"perplexity {header['perplexity']:.4g} to {steps[-1].perplexity:.4g}"
+        )
         if config.run.out:
             announce_space(config.run.out, _bytes_left(checkpoint, blocks_of(steps)))
 
