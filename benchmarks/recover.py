@@ -49,7 +49,8 @@ from remodeler.pruning.config import Budget
 from remodeler.pruning.methods import METHODS
 from remodeler.pruning.search.loop import Search, prune
 from remodeler.recovery.config import RecoverConfig
-from remodeler.recovery.methods import Recipe, recipe_of
+from remodeler.recovery.methods import recipe_of
+from remodeler.recovery.recipes import Recipe
 from remodeler.runs.options import build
 from remodeler.runs.records import append_line
 from remodeler.runs.removals import blocks_of

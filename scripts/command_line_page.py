@@ -58,25 +58,30 @@ def commands() -> list[Command]:
 
 
 def _command(name: str, kind: type) -> Command:
+    from remodeler.cli.command import panel_order
     from remodeler.runs.options import specs
 
     shown = [spec for spec in specs(kind) if not spec.option.python_only]
-    shown.sort(key=lambda spec: (spec.option.panel != "", spec.option.panel == "Model"))
-    arguments = tuple(_parameter(spec) for spec in shown if spec.option.positional)
-    options = tuple(_parameter(spec) for spec in shown if not spec.option.positional)
+    shown.sort(key=lambda spec: panel_order(kind)[spec.option.panel])
+    known = {spec.name: spec for spec in shown}
+    arguments = tuple(_parameter(spec, known) for spec in shown if spec.option.positional)
+    options = tuple(_parameter(spec, known) for spec in shown if not spec.option.positional)
     return Command(name, inspect.getdoc(kind) or "", arguments, options)
 
 
-def _parameter(spec: Any) -> Parameter:
+def _parameter(spec: Any, known: dict[str, Any]) -> Parameter:
+    from remodeler.cli.command import flagged, has_opposite
+
+    words = flagged(spec.help, known)
     parts = get_args(spec.type) if get_origin(spec.type) in (Union, UnionType) else (spec.type,)
     flag = bool in parts
     kinds = {int: "integer", float: "number", Path: "path"}
     kind = next((kinds[each] for each in parts if each in kinds and spec.option.read is None), "text")
-    negated = (f"--no-{spec.flags[0][2:]}",) if flag and spec.default in (True, None) else ()
+    negated = (f"--no-{spec.flags[0][2:]}",) if has_opposite(spec) else ()
     return Parameter(
         names=(spec.name,) if spec.option.positional else (*spec.flags, *negated),
         kind="" if flag else kind,
-        help=" ".join([spec.help, *([f"One of {', '.join(spec.option.choices)}."] if spec.option.choices else [])]),
+        help=" ".join([words, *([f"One of {', '.join(spec.option.choices)}."] if spec.option.choices else [])]),
         default=_default(spec, negated),
         required=spec.required,
         repeated=get_origin(spec.type) is tuple and (spec.option.read is None or spec.option.repeated),
@@ -85,15 +90,15 @@ def _parameter(spec: Any) -> Parameter:
 
 
 def _default(spec: Any, negated: tuple[str, ...]) -> str:
+    from remodeler.cli.command import written_default
+
     if spec.required or spec.default is False:
         return ""
     if spec.default in (None, ()):
         return str(spec.option.default)
     if spec.default is True:
         return f"`{spec.flags[0]}`"
-    if isinstance(spec.default, tuple):
-        return f"`{','.join(map(str, spec.default))}`"
-    return f"`{spec.default:.4g}`" if isinstance(spec.default, float) else f"`{spec.default}`"
+    return f"`{written_default(spec, spec.default)}`"
 
 
 # The page -------------------------------------------------------------------------------------------------------------

@@ -160,6 +160,21 @@ def test_messages_of_the_troubleshooting_table_are_in_the_code() -> None:
     assert strange == {"contains custom code which must be executed"}
 
 
+def test_files_that_contributors_are_shown_exist() -> None:
+    """Paths in backticks, from the root or from the package."""
+    text = "".join(page.read_text(encoding="utf-8") for page in sorted((DOCS / "contributing").glob("*.md")))
+    named = set(re.findall(r"`([\w./-]*/[\w-]+\.(?:py|md|toml)|[\w-]+/)`", text))
+    assert len(named) > 15
+    assert {path for path in named if not (ROOT / path).exists() and not (PACKAGE / path).exists()} == set()
+
+
+def test_the_tree_shows_the_folders_of_the_package() -> None:
+    page = (DOCS / "contributing" / "architecture.md").read_text(encoding="utf-8")
+    tree = page.partition("src/remodeler/\n")[2].partition("\ntests/")[0]
+    shown = set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE))
+    assert shown == {path.name for path in PACKAGE.iterdir() if path.is_dir() and not path.name.startswith("_")}
+
+
 # The form of the pages ------------------------------------------------------------------------------------------------
 
 

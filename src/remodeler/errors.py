@@ -39,6 +39,11 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in MEMORY_SIGNS)
 
 
+def quantity(count: int, noun: str) -> str:
+    """A number of things: ``1 step``, ``2,000 steps``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class LeftOut(Counter[str]):
     """How much was left out, by reason, and of each reason the first row, from 1, where rows are known."""
 

@@ -14,6 +14,8 @@ import pytest
 from commands import verbs
 from prepared import prepare
 from remodeler.cli import app as cli
+from remodeler.cli.command import configs_of
+from remodeler.runs.options import specs
 
 Run = Callable[..., int]
 State = dict[str, tuple[int, int] | None]
@@ -41,6 +43,7 @@ PACE = [
     ("+ --precision int8", "precision 'int8' is not known"),
 ]
 OPTIMIZATION = [
+    ("+ --steps 2 --epochs 3", "--steps and --epochs were given: give one of them"),
     ("+ --epochs 0", "--epochs must be > 0 (got 0)"),
     ("+ --epochs nan", "--epochs must be a finite number"),
     ("+ --learning-rate -1", "--learning-rate must be > 0 (got -1)"),
@@ -100,13 +103,15 @@ PRUNE: list[Fault] = [
     ("+ --samples 0", "--samples must be >= 1 (got 0)"),
     ("+ --length 0", "--length must be >= 1 (got 0)"),
     ("+ --length 999", "reads at most 256"),
-    ("+ --ratio 1.5", "--ratio must be > 0 and < 1 (got 1.5)"),
+    ("+ --ratio 25", "--ratio 25: a share above 1 needs a percent sign: did you mean 25%?"),
+    ("+ --ratio 150%", "--ratio must be > 0 and < 1 (got 1.5)"),
     ("+ --ratio nan", "--ratio must be a finite number"),
     ("+ --ratio much", "--ratio much: give a share as 0.25 or 25%"),
     ("+ --ratio 90%", "beyond what blocks allow"),
     ("+ --remove 0", "--remove must be >= 1 (got 0)"),
     ("+ --remove 99", "7 are possible"),
     ("+ --ratio 0.1 --remove 2", "--ratio and --remove were given: give one of them"),
+    ("+ --max-perplexity-increase 20", "a share above 5 needs a percent sign: did you mean 20%?"),
     ("+ --max-perplexity-increase -5%", "--max-perplexity-increase must be > 0 (got -0.05)"),
     ("+ --batch-size 0", "--batch-size must be >= 1 (got 0)"),
     ("+ --packing tight", "--packing 'tight' is unknown"),
@@ -119,7 +124,7 @@ PRUNE: list[Fault] = [
     ("+ --method magic", "--method 'magic' is unknown"),
     ("+ --criterion vibes", "--criterion 'vibes' is unknown"),
     ("+ --search guess", "--search 'guess' is unknown"),
-    ("+ --search race --error 2", "--error must be > 0 and < 1 (got 2)"),
+    ("+ --search race --error 2", "did you mean 2%?"),
     ("+ --family rwkv", "--family 'rwkv' is unknown"),
     ("+ --revision main", "which has none"),
     ("+ --device meta", "device 'meta' can't be used"),
@@ -128,7 +133,7 @@ PRUNE: list[Fault] = [
     ("sister --from pruned/removals.jsonl", "belongs to a search with another model"),
     ("+ --out begun --unit mlp", "another options (unit was 'block', is 'mlp')"),
     ("+ --then magic", "--then 'magic' is unknown"),
-    ("+ --then width --blocks-share 2", "--blocks-share must be > 0 and < 1 (got 2)"),
+    ("+ --then width --blocks-share 44", "did you mean 44%?"),
     ("+ --multiple 3", "but no heads or channels go"),
     ("+ --method policy-gradient --width-steps 0", "--width-steps must be >= 1 (got 0)"),
     ("+ --method policy-gradient --multiple 0", "--multiple must be >= 1 (got 0)"),
@@ -153,6 +158,7 @@ CUT: list[Fault] = [
     ("pruned sister", "was searched on other weights"),
     *taken(),
     ("+ --remove 9", "the log ends after 2 steps"),
+    ("+ --remove 9", "continue it, prune with --from this log"),
     ("+ --ratio 0.1", "give one of them"),
     ("+ --form gguf", "--form 'gguf' is unknown"),
     ("+ --form stock", "the stock form can't hold this model"),
@@ -197,6 +203,8 @@ MERGE: list[Fault] = [
     ("+ --base mother --method task_arithmetic --scale nan", "a number, a gradient"),
     ("+ --weight nan", "a number, a gradient"),
     ("+ --weight 0", "sum to 0"),
+    ("+ --weight 0.7 0.3", "'0.3' was not expected: repeat --weight for each value, --weight 0.7 --weight 0.3"),
+    ("--weight 0.7 0.3 model sister", "'0.3' is no model: repeat an option for each value, --weight 0.7 --weight 0.3"),
     ("+ --weight 1 --weight 2 --weight 3", "3 times for 2 models"),
     ("+ --density 0.5", "--density was given, which linear does not take"),
     ("+ --method slerp --t 2", "choose a number from 0 to 1"),
@@ -324,11 +332,11 @@ REVISER: list[Fault] = [
     ("+ --template list.json", "is another one"),
     ("+ --length 3", "none of 16 triples fits 3 tokens"),
     ("+ --difficulty magic", "--difficulty 'magic' is unknown"),
-    ("+ --major-share 2", "--major-share must be > 0 and < 1 (got 2)"),
+    ("+ --major-share 50", "did you mean 50%?"),
     ("+ --none-share 1", "--none-share must be >= 0 and < 1 (got 1)"),
     ("+ --label-weight -1", "--label-weight must be >= 0 (got -1)"),
     ("+ --warm-up-epochs 0", "--warm-up-epochs must be > 0 (got 0)"),
-    ("+ --copies 2", "--copies must be >= 0 and <= 1 (got 2)"),
+    ("+ --copies 200%", "--copies must be >= 0 and <= 1 (got 2)"),
     ("+ --gain-floor nan", "--gain-floor must be a finite number"),
 ]
 BASELINE: list[Fault] = [
@@ -357,7 +365,7 @@ EVOLVE: list[Fault] = [
     ("+ --probe -1", "--probe must be >= 0 (got -1)"),
     ("+ --completions 0", "--completions must be >= 1 (got 0)"),
     ("+ --temperature 0", "raise --temperature"),
-    ("+ --max-new-tokens 256", "0 prompts that leave room for 256 tokens"),
+    ("+ --max-new-tokens 256", "0 prompts with room for 256 tokens"),
     ("+ --min-quality 2", "--min-quality must be >= 0 and <= 1 (got 2)"),
     ("+ --shortest 3 --longest 1", "--shortest must be >= 0 and <= 1 (got 3)"),
     ("+ --longest 0.5", "--longest must be >= 1 (got 0.5)"),
@@ -373,7 +381,7 @@ WHOLE: list[Fault] = [
     ("+ --reviser-model hollow", "hollow is empty"),
     ("+ --rounds magic", "--rounds magic is unknown"),
     ("+ --temperature -1", "--temperature must be >= 0 (got -1)"),
-    ("+ --max-new-tokens 256", "0 prompts that leave room for 256 tokens"),
+    ("+ --max-new-tokens 256", "0 prompts with room for 256 tokens"),
     ("+ --epochs 0", "--epochs must be > 0 (got 0)"),
     ("+ --min-quality 3", "--min-quality must be >= 0 and <= 1 (got 3)"),
     *COMPUTE,
@@ -541,7 +549,7 @@ SCORE: list[Fault] = [
     *[(words.format("posts.csv"), message) for words, message in PREDICTED],
     ("spans.txt nothing.csv", "there is no file nothing.csv"),
     ("spans.txt empty.csv", "empty.csv is empty"),
-    ("fewer.txt posts.csv", "has 1 posts, the gold file 20"),
+    ("fewer.txt posts.csv", "has 1 post, the gold file 20"),
 ]
 CONVERT: list[Fault] = [
     *[(words.format("out.jsonl"), message) for words, message in PREDICTED],
@@ -599,6 +607,11 @@ EXTRAS = [
     ("evaluate model --texts texts.jsonl --length 16 --no-speed --tasks piqa", "lm_eval", "remodeler[eval]"),
     (f"align baseline model {PAIRS} --method dpo {OUT} {CPU}", "trl", "remodeler[align]"),
 ]
+
+
+def flags(verb: str) -> set[str]:
+    """The options of a verb."""
+    return {flag for spec in specs(dict(configs_of(cli.app))[verb]) for flag in spec.flags}
 
 
 def words_of(verb: str, change: str) -> list[str]:
@@ -717,6 +730,18 @@ def test_a_full_disk_is_told_of_before_the_work(
     monkeypatch.setattr("remodeler.checkpoint.sizes.free_space", lambda _: 0)
     assert _run(monkeypatch, [*words_of(verb, "+"), "--dry-run"]) == 0
     assert "will be written, the disk of out has 0 B left" in capsys.readouterr().err
+    assert state(world) == before
+
+
+@pytest.mark.parametrize("verb", [verb for verb in TABLE if "--dry-run" in flags(verb)])
+def test_a_dry_run_succeeds_and_writes_nothing(
+    verb: str, world: Path, before: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(world)
+    code = _run(monkeypatch, [*words_of(verb, "+"), "--dry-run"])
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    assert told.err + told.out, "no plan"
     assert state(world) == before
 
 

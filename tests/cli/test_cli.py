@@ -32,7 +32,9 @@ def test_prune_writes_a_folder_that_loads_with_everything_in_it(
 ) -> None:
     out = tmp_path / "small"
     assert run(monkeypatch, "prune", model, "--out", out, "--remove", 2, "--texts", texts, *SMALL) == 0
-    assert "Held-out perplexity" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Calibration perplexity" in shown
+    assert "Held-out perplexity" in shown
     files = {path.name for path in out.iterdir()}
     assert files >= {
         "config.json",
@@ -175,7 +177,7 @@ def test_dry_run_writes_nothing(
     model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "prune", model, "--out", tmp_path / "no", "--texts", texts, *SMALL, "--dry-run") == 0
-    assert "8 candidates; to remove 0.25 of the parameters takes about" in capsys.readouterr().err
+    assert "8 candidates; to remove 25% of the parameters takes about" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,6 +1,7 @@
 """A command is made of a config: its flags, its help, and messages that name flags where the library names fields."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,8 @@ from cyclopts import App
 from remodeler.cli.command import add_command, flagged, with_flags
 from remodeler.cli.screen import messages_as_notes
 from remodeler.errors import InputError, option
-from remodeler.runs.options import Option, config, listed, share, specs
+from remodeler.runs.options import Option, config, listed, specs
+from remodeler.runs.shares import share
 
 
 @config
@@ -45,7 +47,9 @@ class Verb:
     """Names, separated by commas."""
     kinds: Annotated[tuple[str, ...], Option("Amount", read=listed)] = ("inside", "outside")
     """Kinds, separated by commas."""
-    weight: Annotated[tuple[Any, ...], Option("Amount", low=0, read=share, repeated=True, default="1")] = ()
+    weight: Annotated[
+        tuple[Any, ...], Option("Amount", low=0, read=partial(share, most=9), repeated=True, default="1")
+    ] = ()
     """How much each counts."""
     start: Annotated[Path | None, Option("Amount", flags=("--from",))] = None
     """Where to begin."""
@@ -86,7 +90,9 @@ def test_defaults_are_not_typed_where_pydantic_checks_what_is() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("m --out o --ratio 2", "--ratio must be > 0 and < 1 (got 2)"),
+        ("m --out o --ratio 25", "--ratio 25: a share above 1 needs a percent sign: did you mean 25%?"),
+        ("m --out o --ratio 200%", "--ratio must be > 0 and < 1 (got 2)"),
+        ("m --out o --weight 20", "--weight 20: a share above 9 needs a percent sign: did you mean 20%?"),
         ("m --out o --ratio -5%", "--ratio must be > 0 and < 1 (got -0.05)"),
         ("m --out o --weight 1 --weight -1", "--weight must be >= 0 (got -1)"),
         ("m --out o --depth 0", "--depth must be >= 1 (got 0)"),

@@ -21,7 +21,8 @@ from remodeler.evaluation.metrics import text_scores
 from remodeler.recovery.config import METHODS as NAMES
 from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.job import given_back, recover_model, source_command
-from remodeler.recovery.methods import METHODS, recipe_of
+from remodeler.recovery.methods import recipe_of
+from remodeler.recovery.recipes import METHODS
 from remodeler.reporting import page
 from remodeler.runs.folders import partial
 from remodeler.runs.options import build

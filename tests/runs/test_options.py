@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from remodeler.errors import InputError
-from remodeler.runs.options import Option, build, config, flat, listed, share, specs
+from remodeler.runs.options import Option, build, config, flat, listed, specs
+from remodeler.runs.shares import share
 from remodeler.runs.signatures import with_signature
 
 

@@ -21,8 +21,9 @@ from remodeler.runs.records import read_lines
 from remodeler.runs.units import Block
 from remodeler.training import loop as training
 from remodeler.training import state as training_state
-from remodeler.training.adapters import Lora, adapted, everything, linear_layers, merge
+from remodeler.training.adapters import adapted, everything, linear_layers, merge
 from remodeler.training.loop import train
+from remodeler.training.lora import Lora
 from remodeler.training.losses import cross_entropy
 from remodeler.training.plan import Training, drawn, order, rate, trim
 from remodeler.training.state import CURVE_FILE, Learner, latest

@@ -11,8 +11,17 @@ from remodeler.checkpoint.config import LoadConfig, ModelConfig, ModelLike, refu
 from remodeler.errors import InputError, option
 from remodeler.generation.config import GenerationConfig, SamplingConfig
 from remodeler.runs.config import FolderConfig, RunConfig
-from remodeler.runs.options import Option, config, listed, share
-from remodeler.training.config import OPTIMIZATION, AdapterConfig, MemoryConfig, OptimizationConfig, Schedule
+from remodeler.runs.defaults import stated
+from remodeler.runs.options import Option, config, listed
+from remodeler.runs.shares import share
+from remodeler.training.config import (
+    OPTIMIZATION,
+    AdapterConfig,
+    MemoryConfig,
+    OptimizationConfig,
+    Schedule,
+    refuse_steps_and_epochs,
+)
 
 DATA, LABELS, ROUNDS, FILTERS, WARM_UP = "Data", "Labels", "Rounds", "Filters", "Warm-up"
 MEASURES = ("gain", "perplexity", "edit")
@@ -24,10 +33,12 @@ REVISER, POLICY = "reviser", "policy"
 EPOCHS, BATCH_SIZE, WARMUP, RANK, ALPHA = 2.0, 32, 0.03, 32, 32.0
 SCHEDULE: Schedule = "cosine"
 """Defaults of training."""
+FULL_RATE, LORA_RATE = 2e-5, 2e-4
+"""Learning rates of all parameters and of adapters."""
 ReviserLike = Any
 """A folder that ``remodel align train-reviser`` wrote, its hub id, or a loaded
 :class:`~remodeler.alignment.reviser.reviser.Reviser`."""
-Seed = Annotated[int, Option(OPTIMIZATION, help="Random seed.")]
+Seed = Annotated[int, Option(OPTIMIZATION, help="Random seed of data, answers and training.")]
 Limit = Annotated[int | None, Option(DATA, low=1, default="all")]
 
 
@@ -39,7 +50,7 @@ class PreferenceSource:
     """Where preferences are."""
 
     preferences: Annotated[str, Option(DATA)]
-    """Preferences: a .jsonl, .json or .parquet FILE, or hf:NAME[:CONFIG][:SPLIT]."""
+    """Prompts with a better and a worse answer: a .jsonl, .json or .parquet FILE, or hf:NAME[:CONFIG][:SPLIT]."""
 
 
 @config
@@ -47,13 +58,13 @@ class PreferenceConfig(PreferenceSource):
     """Preferences to learn from, and how many of them are held out."""
 
     held_out_share: Annotated[float, Option(DATA, above=0, below=1, read=share)] = 0.1
-    """Share of the prompts that is held out."""
+    """Share of the prompts that is held out for evaluation."""
     pairs: Annotated[int | None, Option(DATA, low=1, default="all")] = None
-    """Pairs per prompt, where a prompt has a list of answers."""
+    """Maximum number of pairs per prompt, where the data lists several answers to a prompt."""
     score_gap: Annotated[float, Option(DATA, low=0)] = 0.0
-    """Minimum difference in score, where a prompt has a list of answers."""
+    """Minimum difference between the scores of a pair, where the data lists several answers to a prompt."""
     length: Annotated[int | None, Option(DATA, low=1, default="2048, or the model's context")] = None
-    """Tokens per example, at most."""
+    """Maximum number of tokens per example; longer ones are left out, and counted."""
 
 
 @config
@@ -61,17 +72,18 @@ class LabelConfig:
     """Labels of how much a response has to change: NONE, MINOR or MAJOR."""
 
     template: Annotated[Path | None, Option(LABELS)] = None
-    """JSON file with other words around prompt and response."""
+    """JSON file with the words to put around prompt and response, instead of the built-in ones."""
     difficulty: Annotated[str, Option(LABELS, MEASURES)] = "gain"
-    """Measure that decides what is MAJOR: gain (in log-probability), perplexity or edit (distance)."""
+    """Measure of how much an answer has to change: gain (how much likelier the better answer is than a copy),
+    perplexity (of the better answer), or edit (distance in words)."""
     major_share: Annotated[float, Option(LABELS, above=0, below=1, read=share)] = 0.5
-    """Share of the triples that are MAJOR."""
+    """Share of the triples, the hardest by `difficulty`, that is labelled MAJOR; the others are MINOR."""
     none_share: Annotated[float, Option(LABELS, low=0, below=1, read=share)] = 1 / 3
-    """Share of all examples that are NONE."""
-    gain_floor: Annotated[float | None, Option(LABELS)] = None
-    """Triples with a lower gain are NONE too."""
+    """Share of all examples that is labelled NONE: better answers, which need no change."""
+    gain_floor: Annotated[float | None, Option(LABELS, default="none")] = None
+    """Label triples with a lower gain (nats per token) NONE too."""
     label_weight: Annotated[float, Option(LABELS, low=0)] = 1.0
-    """Weight of a label in the loss, where a whole text has 1."""
+    """Weight of the label's loss, relative to that of the whole text."""
 
 
 @config
@@ -79,21 +91,17 @@ class WarmUpConfig:
     """The reviser that learns to rewrite before labels are known."""
 
     warm_up_epochs: Annotated[float, Option(WARM_UP, above=0)] = 1.0
-    """Number of epochs of the warm-up reviser."""
+    """Number of epochs of the first reviser, which only rewrites; it measures the difficulty."""
     copies: Annotated[float, Option(WARM_UP, low=0, high=1, read=share)] = 0.0
-    """Examples of copying in the warm-up, as a share of the triples."""
+    """Examples of copying a good answer that are added to the warm-up, relative to the number of triples."""
     afresh: Annotated[bool, Option(WARM_UP)] = False
-    """Start the adaptive reviser from the model itself instead of the warm-up reviser."""
+    """Train the final reviser from the model itself, instead of from the warm-up reviser."""
 
 
 @config
+@stated(learning_rate=f"{FULL_RATE:g}, of adapters {LORA_RATE:g}")
 class PaceConfig(OptimizationConfig):
     """Length and speed of a phase of training."""
-
-    learning_rate: Annotated[
-        float | None, Option(OPTIMIZATION, above=0, default="2e-5; adapters 2e-4; dpo and orpo 1e-6")
-    ] = None
-    """Peak learning rate."""
 
 
 @config
@@ -116,17 +124,19 @@ class EvolutionConfig:
     """The rounds in which a policy learns from its own answers."""
 
     prompts: Annotated[str, Option(DATA)]
-    """Prompts without answers: .txt (one per line), .jsonl, .json, .csv, .parquet, or hf:NAME[:CONFIG][:SPLIT]."""
+    """Prompts to learn from, without answers: .txt (one per line), .jsonl, .json, .csv, .parquet, or
+    hf:NAME[:CONFIG][:SPLIT]."""
     limit: Limit = None
-    """Use at most so many prompts, from the start."""
+    """Use only the first N prompts."""
     probe: Annotated[int, Option(DATA, low=0)] = 64
-    """Prompts set aside to measure the policy before the first round and after each (a tenth at most)."""
+    """Number of prompts set aside to measure the policy before and after each round; at most a tenth of all."""
     rounds: Annotated[tuple[str, ...], Option(ROUNDS, read=listed)] = ROUND_KINDS
-    """Kinds of the rounds, separated by commas: internal (learn the best answer) and external (learn its revision)."""
+    """Rounds of training, separated by commas: internal (on the policy's own best answers) or external (on the
+    reviser's revisions)."""
     restart: Annotated[bool, Option(ROUNDS)] = False
-    """Train every round from the first policy instead of that of the round before."""
+    """Start every round from the first policy, instead of from the result of the round before."""
     use_labels: Annotated[bool, Option(ROUNDS)] = True
-    """Select answers by their labels (or, negated, revise every first answer: a control)."""
+    """Choose answers by the reviser's labels; `use_labels=False` revises every first answer, as a control."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rounds", tuple(self.rounds))
@@ -140,19 +150,19 @@ class FilterConfig:
     """Conditions that an answer must meet before a policy learns from it."""
 
     min_quality: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.5
-    """Minimum quality of an answer that is kept as it is."""
+    """Minimum quality, from 0 to 1 (by the reviser), of an answer that is learned without a revision."""
     min_confidence: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.4
-    """Minimum probability of a label."""
+    """Minimum probability that the reviser gives to its label."""
     major_confidence: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.5
     """Minimum probability of the label MAJOR."""
     quality_slack: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.0
-    """Maximum drop in quality from an answer to its revision."""
+    """A revision may be worse than the answer by at most this much quality."""
     shortest: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.3
-    """Minimum length of a revision, relative to the answer's."""
+    """Minimum length of a revision, relative to the answer: 0.3 = 30%."""
     longest: Annotated[float, Option(FILTERS, low=1)] = 3.0
-    """Maximum length of a revision, relative to the answer's."""
+    """Maximum length of a revision, relative to the answer: 3 = three times as long."""
     max_repetition: Annotated[float, Option(FILTERS, low=0, high=1)] = 0.3
-    """Maximum share of 4-grams of words that are repeated."""
+    """Maximum share of repeated 4-grams (runs of four words) in a text."""
 
 
 # Verbs ----------------------------------------------------------------------------------------------------------------
@@ -162,8 +172,8 @@ class FilterConfig:
 class ReviserConfig:
     """Train a reviser: it labels how much of a response has to change (NONE, MINOR, MAJOR) and rewrites it.
 
-    Learns from preferences in any usual shape. Resumable: rerun the same command. Several GPUs: `torchrun ... -m
-    remodeler align train-reviser`.
+    It learns from triples of a prompt, a better and a worse answer. Resumable: rerun the same command. Several GPUs:
+    `torchrun --nproc-per-node 4 -m remodeler align train-reviser` with the same options.
 
     Example: `remodel align train-reviser Qwen/Qwen3-0.6B --preferences pairs.jsonl --out reviser`
     """
@@ -171,26 +181,29 @@ class ReviserConfig:
     source: ModelConfig
     data: PreferenceConfig
     limit: Limit = None
-    """Use at most so many triples (a prompt, a better answer, a worse one)."""
+    """Use only the first N triples (a prompt, a better and a worse answer)."""
     labels: LabelConfig = LabelConfig()
     warm_up: WarmUpConfig = WarmUpConfig()
     training: TrainingConfig = TrainingConfig()
     run: RunConfig = RunConfig()
 
+    def __post_init__(self) -> None:
+        refuse_steps_and_epochs(self.training.optimization, EPOCHS)
+
 
 @config
 class ReviseConfig:
-    """Label and revise responses that somebody else wrote; the report shows what changed, word by word.
+    """Label and revise responses from any source; the report shows what changed, word by word.
 
     Example: `remodel align revise --responses answers.jsonl --reviser reviser --out revised`
     """
 
     responses: Annotated[str, Option(DATA)]
     """Prompts with responses: .jsonl, .json, .csv, .parquet, or hf:NAME[:CONFIG][:SPLIT]."""
-    reviser: Annotated[ReviserLike, Option()]
-    """A folder that train-reviser wrote."""
+    reviser: Annotated[ReviserLike, Option("Reviser")]
+    """A reviser: a folder that `remodel align train-reviser` wrote."""
     limit: Limit = None
-    """Use at most so many responses, from the start."""
+    """Use only the first N responses."""
     generation: GenerationConfig = GenerationConfig()
     loading: LoadConfig = LoadConfig()
     run: FolderConfig = FolderConfig()
@@ -198,29 +211,32 @@ class ReviseConfig:
 
 @config
 class EvolveConfig:
-    """Evolve a policy: it answers prompts, a reviser selects and rewrites answers, the policy learns; round by round.
+    """Train a policy on its own answers, in rounds: it answers prompts, a reviser selects and rewrites, it learns.
 
-    Needs prompts only. Every answer stays on disk with the reason why it was learned from or not. Resumable: rerun the
-    same command. Several GPUs: `torchrun ... -m remodeler align evolve`.
+    Every answer is logged, with the reason why it was used or not. Resumable: rerun the same command. Several GPUs:
+    `torchrun --nproc-per-node 4 -m remodeler align evolve` with the same options.
 
     Example: `remodel align evolve policy --prompts prompts.txt --reviser reviser --out evolved`
     """
 
     source: ModelConfig
     evolution: EvolutionConfig
-    reviser: Annotated[ReviserLike, Option()]
-    """A folder that train-reviser wrote."""
+    reviser: Annotated[ReviserLike, Option("Reviser")]
+    """A reviser: a folder that `remodel align train-reviser` wrote."""
     sampling: SamplingConfig = SamplingConfig(completions=4)
     filters: FilterConfig = FilterConfig()
     training: TrainingConfig = TrainingConfig()
     run: RunConfig = RunConfig()
 
+    def __post_init__(self) -> None:
+        refuse_steps_and_epochs(self.training.optimization, EPOCHS)
+
 
 @config
 class AlignConfig:
-    """Align a model by reviser-guided self-training: a reviser from preferences, then a policy that it guides.
+    """Do all of it: train a reviser on preferences, then a policy on its own answers, which the reviser selects.
 
-    Writes OUT/reviser and OUT/policy. Resumable: rerun the same command.
+    This is `train-reviser` and then `evolve`; writes OUT/reviser and OUT/policy. Resumable: rerun the same command.
 
     Example: `remodel align run policy --preferences pairs.jsonl --prompts prompts.txt --out aligned`
     """
@@ -228,8 +244,8 @@ class AlignConfig:
     source: ModelConfig
     data: PreferenceConfig
     evolution: EvolutionConfig
-    reviser_model: Annotated[ModelLike, Option(DATA, default="the policy")] = None
-    """Model that becomes the reviser: a folder or a hub id."""
+    reviser_model: Annotated[ModelLike, Option(DATA, default="MODEL")] = None
+    """Model that becomes the reviser, if it is another one: a folder, or an id on the Hugging Face Hub."""
     labels: LabelConfig = LabelConfig()
     warm_up: WarmUpConfig = WarmUpConfig()
     sampling: SamplingConfig = SamplingConfig(completions=4)
@@ -239,6 +255,7 @@ class AlignConfig:
 
     def __post_init__(self) -> None:
         refuse_non_model("reviser_model", self.reviser_model)
+        refuse_steps_and_epochs(self.training.optimization, EPOCHS)
 
     def reviser_config(self) -> ReviserConfig:
         """The first step: to train the reviser."""

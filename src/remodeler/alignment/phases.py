@@ -13,17 +13,28 @@ from typing import Any
 
 import torch
 
-from remodeler.alignment.config import ALPHA, BATCH_SIZE, EPOCHS, RANK, SCHEDULE, WARMUP, TrainingConfig
+from remodeler.alignment.config import (
+    ALPHA,
+    BATCH_SIZE,
+    EPOCHS,
+    FULL_RATE,
+    LORA_RATE,
+    RANK,
+    SCHEDULE,
+    WARMUP,
+    TrainingConfig,
+)
 from remodeler.alignment.data.examples import TokenRow, row_windows, token_weights, weighted_loss
 from remodeler.checkpoint.load import Checkpoint, fingerprint
-from remodeler.errors import option
+from remodeler.errors import option, quantity
 from remodeler.reporting.figures import short
 from remodeler.runs import processes
 from remodeler.runs.folders import partial
 from remodeler.runs.progress import duration, progress_bar
 from remodeler.runs.records import command_line, disk_errors
-from remodeler.training.adapters import Lora, merge
+from remodeler.training.adapters import merge
 from remodeler.training.loop import step_seconds, train
+from remodeler.training.lora import Lora
 from remodeler.training.model import trainable, training_precision, write_trained
 from remodeler.training.plan import Training
 from remodeler.training.state import CURVE_FILE, STATES
@@ -34,7 +45,6 @@ MODEL = "model"
 """Folder of a phase that is done."""
 HELD_OUT_ROWS = 32
 """Held-out rows that the loss curve is measured on."""
-FULL_RATE, LORA_RATE = 2e-5, 2e-4
 REMEDY = f"{option('micro_batch_size', 1)} or {option('adapters', True)}"
 """Options that take less memory."""
 
@@ -135,8 +145,8 @@ def _train(student: Checkpoint, data: TrainingSet, config: TrainingConfig, folde
 def _announce(student: Checkpoint, data: TrainingSet, plan: Training, title: str, seconds: float) -> None:
     parameters = sum(value.numel() for value in student.model.parameters() if value.requires_grad)
     logger.info(
-        f"{title}: {len(data.rows):,} examples, {plan.steps} steps of {plan.batch}, {short(parameters)} parameters "
-        f"trained, about {duration(seconds * plan.steps)}"
+        f"{title}: {quantity(len(data.rows), 'example')}, {quantity(plan.steps, 'step')} of {plan.batch}, "
+        f"{short(parameters)} parameters trained, about {duration(seconds * plan.steps)}"
     )
 
 

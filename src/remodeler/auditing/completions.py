@@ -9,6 +9,7 @@ from remodeler.auditing.config import AuditConfig
 from remodeler.auditing.prompts import Inputs
 from remodeler.auditing.statistics.counting import AuditedText
 from remodeler.checkpoint.load import Checkpoint, fingerprint, look
+from remodeler.errors import quantity
 from remodeler.generation.sampling import completions, expected_seconds, read
 from remodeler.runs.progress import duration, progress_bar
 
@@ -57,8 +58,8 @@ def estimate(config: AuditConfig, side: int, prompts: Sequence[str]) -> str:
     lengths = sorted(map(len, rows))
     seconds = expected_seconds(checkpoint, rows, sampling, config.sampling.batch_size)
     return (
-        f"{checkpoint.name}: {len(rows):,} prompts of {lengths[0]} to {lengths[-1]} tokens, {sampling.samples} "
-        f"completions each of at most {sampling.tokens} tokens: about {duration(seconds)}"
+        f"{checkpoint.name}: {quantity(len(rows), 'prompt')} of {lengths[0]} to {lengths[-1]} tokens, "
+        f"{sampling.samples} completions each of at most {sampling.tokens} tokens: about {duration(seconds)}"
     )
 
 

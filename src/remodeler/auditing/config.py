@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from remodeler.checkpoint.config import LoadConfig, ModelLike, refuse_non_model
 from remodeler.errors import InputError, option
 from remodeler.generation.config import SamplingConfig
+from remodeler.runs.config import OUTPUT
 from remodeler.runs.options import Option, config, listed
 
 INPUTS, DETECTOR, LEXICON = "Inputs", "Detector", "Lexicon"
@@ -19,11 +20,11 @@ class DetectorConfig:
     """A detector of spans, and its threshold and labels."""
 
     detector: Annotated[Any, Option(DETECTOR)] = "lexicon"
-    """lexicon (bundled), small-tagger (bundled), a lexicon file, a tagger folder, or a Hugging Face token or sequence
-    classifier (folder or hub id)."""
+    """What finds toxic spans: lexicon or small-tagger (both bundled), a lexicon .json, a tagger folder, or a token or
+    sequence classifier of transformers (folder or Hub id)."""
     threshold: Annotated[float | None, Option(DETECTOR, low=0, high=1, default="0.5, or the tagger's own")] = None
-    """Probability from which a classifier or tagger reports a span."""
-    labels: Annotated[tuple[str, ...], Option(DETECTOR, read=listed, default="all but harmless ones")] = ()
+    """Classifiers and taggers: minimum probability of a span that is reported."""
+    labels: Annotated[tuple[str, ...], Option(DETECTOR, read=listed, default="all but those with harmless names")] = ()
     """Classifiers: labels that count as toxic, separated by commas."""
     whole: Annotated[bool, Option(DETECTOR)] = False
     """Sequence classifiers: classify whole texts instead of sentences."""
@@ -31,41 +32,44 @@ class DetectorConfig:
 
 @config
 class AuditConfig:
-    """Find and count toxic spans: in texts, or in what a model writes, alone or against another model.
+    """Find and count toxic spans in texts, or in what a model writes, alone or compared with another model.
 
-    With several completions per prompt (`--completions`), intervals and the test resample prompts. Counts are printed,
-    not quotes; the report blurs offensive text. Resumable: rerun the same command.
+    Prints counts, not quotes; the report blurs offensive text. Confidence intervals and the test of a difference
+    resample prompts. Resumable: rerun the same command.
 
-    Examples: `remodel audit --texts posts.csv`, `remodel audit dense --against pruned --prompts p.txt --out found`
+    Example: `remodel audit --texts posts.csv`
+
+    Example: `remodel audit dense --against pruned --prompts prompts.txt --out audited`
     """
 
     model: Annotated[ModelLike, Option(positional=True)] = None
-    """A model folder or a hub id: its completions are audited."""
+    """A model whose completions are audited: a folder, or an id on the Hugging Face Hub."""
     texts: Annotated[Path | None, Option(INPUTS)] = None
-    """Audit texts instead: .csv, .jsonl, .json, .parquet, or .txt (one per line)."""
+    """Texts to audit, instead of a model: .csv, .jsonl, .json, .parquet, or .txt (one per line)."""
     prompts: Annotated[str | None, Option(INPUTS)] = None
-    """Prompts to complete: .txt, .csv, .jsonl, .json, .parquet or hf:NAME[:CONFIG][:SPLIT]."""
+    """Prompts that the model completes: .txt (one per line), .csv, .jsonl, .json, .parquet, or
+    hf:NAME[:CONFIG][:SPLIT]."""
     against: Annotated[ModelLike, Option(INPUTS)] = None
-    """A second model that completes the same prompts, and the difference between both."""
-    prompt_words: Annotated[int | None, Option(INPUTS, low=1)] = None
-    """Use only the first words of each prompt."""
-    limit: Annotated[int | None, Option(INPUTS, low=1)] = None
-    """Use at most so many prompts or texts, from the start."""
+    """A second model that completes the same prompts, to test the difference between both."""
+    prompt_words: Annotated[int | None, Option(INPUTS, low=1, default="all")] = None
+    """Use only the first N words of each prompt."""
+    limit: Annotated[int | None, Option(INPUTS, low=1, default="all")] = None
+    """Use only the first N prompts or texts."""
     skip_bad: Annotated[bool, Option(INPUTS)] = False
-    """Leave out rows that can't be read, and count them."""
+    """Leave out rows that can't be read, and count them, instead of stopping at the first."""
     detection: DetectorConfig = DetectorConfig()
     sampling: SamplingConfig = SamplingConfig(max_new_tokens=64, top_p=1.0)
     seed: Annotated[int, Option("Generation")] = 42
-    """Random seed of completions and intervals."""
+    """Random seed of completions and confidence intervals."""
     loading: LoadConfig = LoadConfig()
     revision: Annotated[str | None, Option("Model")] = None
-    """Branch, tag or commit of the first model on the hub."""
-    out: Path | None = None
+    """Branch, tag or commit of MODEL on the Hub."""
+    out: Annotated[Path | None, Option(OUTPUT, default="print the counts only")] = None
     """New folder for record.json, report.html and spans.jsonl."""
-    show_quotes: Annotated[bool, Option(command_only=True)] = False
-    """Print the spans that were found, offensive words in the clear."""
-    dry_run: bool = False
-    """Say what would be done, and how long it would take; write nothing."""
+    show_quotes: Annotated[bool, Option(OUTPUT, command_only=True)] = False
+    """Print the spans that were found too. The words are offensive."""
+    dry_run: Annotated[bool, Option(OUTPUT)] = False
+    """Check everything, print the plan and the expected time, and write nothing."""
 
     def __post_init__(self) -> None:
         refuse_non_model("model", self.model)
@@ -98,54 +102,55 @@ def _same(one: ModelLike, other: ModelLike) -> bool:
 
 @config
 class LexiconConfig:
-    """Learn a lexicon: words that are mostly inside toxic spans wherever they occur.
+    """Learn a lexicon from texts with spans: the words that are mostly inside toxic spans.
 
     Example: `remodel audit lexicon --texts tsd_train.csv --out words.json`
     """
 
-    texts: Path
-    """Texts with their spans: .csv, .jsonl, .json or .parquet."""
-    out: Annotated[Path | None, Option(required=True)] = None
-    """New lexicon, .json."""
+    texts: Annotated[Path, Option(INPUTS)]
+    """Texts with spans: .csv, .jsonl, .json or .parquet (columns text and spans)."""
+    out: Annotated[Path | None, Option(OUTPUT, required=True)] = None
+    """New lexicon file (.json)."""
     rate: Annotated[float, Option(LEXICON, above=0, high=1)] = 0.6
-    """Minimum share of a word's occurrences that are inside spans."""
+    """Minimum share of a word's occurrences that are inside spans, from 0 to 1."""
     hits: Annotated[int, Option(LEXICON, low=1)] = 3
     """Minimum number of a word's occurrences inside spans."""
     without: Annotated[tuple[str, ...], Option(LEXICON, read=listed)] = ()
-    """Words to leave out, separated by commas: names of groups of people, for example."""
+    """Words to leave out, separated by commas, e.g. names of groups of people."""
     hashed: Annotated[bool, Option(LEXICON)] = False
-    """Write hashes of the words instead of the words."""
-    skip_bad: bool = False
-    """Leave out rows that can't be read, and count them."""
+    """Write hashes of the words instead of the words, so that the file shows no offensive word."""
+    skip_bad: Annotated[bool, Option(INPUTS)] = False
+    """Leave out rows that can't be read, and count them, instead of stopping at the first."""
 
 
 @config
 class ScoreConfig:
-    """Score predicted spans as SemEval-2021 task 5 does: mean character F1, its standard error, and subsets.
+    """Score predicted spans as SemEval-2021 task 5 does: mean character F1 with its standard error, of all posts and
+    of those with and without gold spans.
 
     Example: `remodel audit score spans-pred.txt tsd_trial.csv`
     """
 
     predictions: Annotated[Path, Option(positional=True)]
-    """Predictions: .txt, .zip, .jsonl or .conll."""
+    """Predicted spans: .txt or .zip (SemEval), .jsonl or .conll."""
     gold: Annotated[Path, Option(positional=True)]
-    """Gold spans: .csv, .json, .parquet, or a file of predictions."""
+    """Gold spans of the same posts: .csv, .json, .parquet, or a file like the predictions."""
     skip_bad: bool = False
-    """Leave out rows that can't be read, and count them."""
+    """Leave out rows that can't be read, and count them, instead of stopping at the first."""
 
 
 @config
 class ConvertConfig:
-    """Convert predictions or gold spans from one file format to another; the file names say which.
+    """Convert predicted or gold spans to another file format; the ends of the file names say which.
 
     Example: `remodel audit convert spans-pred.txt spans.conll --texts posts.csv`
     """
 
     source: Annotated[Path, Option(positional=True)]
-    """Predictions or gold spans."""
+    """File with predicted or gold spans."""
     target: Annotated[Path, Option(positional=True)]
     """New file: .txt, .zip, .jsonl, .conll or .csv."""
     texts: Path | None = None
-    """Posts, where the source holds no texts."""
+    """File with the texts of the posts, where the source holds none."""
     skip_bad: bool = False
-    """Leave out rows that can't be read, and count them."""
+    """Leave out rows that can't be read, and count them, instead of stopping at the first."""

@@ -20,6 +20,7 @@ from remodeler.auditing.results import SPANS_FILE, AuditResults
 from remodeler.auditing.spans import Detector
 from remodeler.auditing.statistics.counting import AuditedText, compare_sides, frequent_words, side_figures, tally
 from remodeler.checkpoint.config import ModelLike
+from remodeler.errors import quantity
 from remodeler.generation.config import SamplingConfig
 from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run
@@ -100,7 +101,7 @@ def _options(config: AuditConfig) -> dict[str, Any]:
 def _preview(config: AuditConfig, texts: Sequence[str]) -> None:
     """Log sizes, and about how long the completions take."""
     if config.texts is not None:
-        logger.info(f"{config.texts.name}: {len(texts):,} texts, {sum(map(len, texts)):,} characters")
+        logger.info(f"{config.texts.name}: {quantity(len(texts), 'text')}, {sum(map(len, texts)):,} characters")
         return
     for side in range(len(config.models)):
         logger.info(estimate(config, side, texts))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from remodeler.errors import InputError, option
 from remodeler.model.families import FAMILIES
+from remodeler.runs.config import OUTPUT
 from remodeler.runs.options import Option, config
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ class DeviceConfig:
     """Where a model runs, and whether its own code may."""
 
     trust_remote_code: Annotated[bool, Option(MODEL)] = False
-    """Run the checkpoint's own modelling code."""
+    """Run the modelling code that comes with the checkpoint. Only for sources that you trust."""
     device: Annotated[str, Option(MODEL)] = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """Where to compute: cpu, cuda, cuda:1, mps, or auto (an accelerator if there is one)."""
 
 
 @config
@@ -44,9 +45,9 @@ class LoadConfig(DeviceConfig):
     """How models are loaded."""
 
     family: Annotated[str | None, Option(MODEL, tuple(FAMILIES))] = None
-    """Treat custom code as this model family."""
+    """Model family whose layers the checkpoint's own code has, where its type is unknown, e.g. llama."""
     dtype: Annotated[str, Option(MODEL, DTYPES)] = "auto"
-    """Compute in auto (as stored), float32, bfloat16 or float16."""
+    """Compute in float32, bfloat16, float16, float64, or auto (as the weights are stored)."""
 
     def load(self, model: ModelLike, **other: Any) -> "Checkpoint":
         """Load a model; one that is loaded already is returned as it is."""
@@ -64,9 +65,9 @@ class ModelConfig(LoadConfig):
     """A model, and how it is loaded."""
 
     model: Annotated[ModelLike, Option(positional=True)]
-    """A model folder or a hub id, e.g. Qwen/Qwen3-0.6B."""
+    """A model: a folder, or an id on the Hugging Face Hub, e.g. Qwen/Qwen3-0.6B."""
     revision: Annotated[str | None, Option(MODEL)] = None
-    """Branch, tag or commit on the hub."""
+    """Branch, tag or commit of the model on the Hub."""
 
     def __post_init__(self) -> None:
         if self.model is None:
@@ -85,18 +86,18 @@ class ModelConfig(LoadConfig):
 
 @config
 class PublishConfig:
-    """Push a finished result to the Hugging Face Hub: private, unless you say otherwise.
+    """Push a finished model to the Hugging Face Hub; a new repository is private unless `--public` is given.
 
-    Verbs that write a model do the same with `--push-to-hub USER/MODEL`.
+    Commands that write a model can do this at their end: `--push-to-hub USER/MODEL`.
 
     Example: `remodel publish small me/small --dry-run`
     """
 
     folder: Annotated[Path, Option(positional=True)]
-    """A folder that a verb wrote."""
+    """Folder with a model that remodel wrote."""
     name: Annotated[str, Option(positional=True)]
-    """USER/MODEL on the Hub."""
-    public: bool = False
-    """If it is new, everybody may see it."""
-    dry_run: bool = False
-    """List what would be sent; send nothing."""
+    """Name on the Hub: USER/MODEL."""
+    public: Annotated[bool, Option(OUTPUT)] = False
+    """Make a new repository public. One that exists stays as visible as it is."""
+    dry_run: Annotated[bool, Option(OUTPUT)] = False
+    """List the files that would be sent, and send nothing."""

@@ -3,6 +3,7 @@
 from remodeler.alignment.judging.config import AnswerConfig, CompareConfig, JudgeConfig
 from remodeler.cli.evaluate import show_table
 from remodeler.cli.screen import note, table
+from remodeler.errors import quantity
 
 
 def answer(config: AnswerConfig) -> None:
@@ -10,7 +11,7 @@ def answer(config: AnswerConfig) -> None:
     from remodeler.alignment.judging.job import answer_questions
 
     answers = answer_questions(config)
-    note(f"{config.out}: {len(answers)} answers")
+    note(f"{config.out}: {quantity(len(answers), 'answer')}")
 
 
 def judge(config: JudgeConfig) -> None:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
+from cyclopts import App, CycloptsError
 
 from remodeler import __version__
 from remodeler.alignment.baselines.config import BaselineConfig
@@ -21,6 +21,7 @@ from remodeler.cli.evaluate import evaluate
 from remodeler.cli.export import export
 from remodeler.cli.fuse import fuse
 from remodeler.cli.merge import merge
+from remodeler.cli.mistakes import describe_mistake
 from remodeler.cli.prune import cut, prune
 from remodeler.cli.recover import recover
 from remodeler.cli.report import publish, report
@@ -110,7 +111,7 @@ def _run(words: list[str]) -> Any:
     except InputError as error:
         return _print_refusal(str(error))
     except CycloptsError as error:
-        return _print_refusal(_mistake(error))
+        return _print_refusal(describe_mistake(error))
     except KeyboardInterrupt:
         return _print_refusal(STOPPED, 130)
     except Exception as error:
@@ -128,19 +129,6 @@ def _with_part(words: list[str]) -> list[str]:
     """The words, with ``run`` for an audit that names no part: ``remodel audit MODEL``, ``remodel audit --texts F``."""
     named = words[:1] != ["audit"] or len(words) < 2 or words[1] in tuple(auditing)
     return words if named else ["audit", "run", *words[1:]]
-
-
-def _mistake(error: CycloptsError) -> str:
-    """What is wrong with the words that were typed, and where to look."""
-    text = (
-        one_line(error).removesuffix(".").replace("Parameter --", "--").replace("Unknown option: ", "unknown option ")
-    )
-    if isinstance(error, MissingArgumentError) and error.argument is not None:
-        text = f"{error.argument.name} must be given"
-    if isinstance(error, UnusedCliTokensError):
-        text = f"{' '.join(error.unused_tokens or ())!r} was not expected"
-    verb = " ".join(error.command_chain or ())
-    return f"{text}: see remodel {verb} --help" if verb else f"{text}: see remodel --help"
 
 
 def _print_refusal(sentence: str, code: int = 2) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from remodeler.auditing.config import AuditConfig, ConvertConfig, LexiconConfig, ScoreConfig
 from remodeler.auditing.tagger.config import PredictConfig, TrainConfig, VoteConfig
 from remodeler.cli.screen import note, say, table
+from remodeler.errors import quantity
 
 if TYPE_CHECKING:
     from remodeler.auditing.formats.predictions import Prediction
@@ -68,14 +69,14 @@ def convert(config: ConvertConfig) -> None:
     """Convert a file."""
     from remodeler.auditing.prediction_files import run_conversion
 
-    note(f"{config.target}: {len(run_conversion(config)):,} posts")
+    note(f"{config.target}: {quantity(len(run_conversion(config)), 'post')}")
 
 
 def learn_lexicon(config: LexiconConfig) -> None:
     """Learn a lexicon."""
     from remodeler.auditing.detectors.lexicon import run_learning
 
-    note(f"{config.out}: {len(run_learning(config).words)} words")
+    note(f"{config.out}: {quantity(len(run_learning(config).words), 'word')}")
 
 
 def _show_scores(parts: Mapping[str, "Score"]) -> None:
@@ -87,4 +88,4 @@ def _show_scores(parts: Mapping[str, "Score"]) -> None:
 
 def _show_counts(rows: Sequence["Prediction"], out: Path | None) -> None:
     found = sum(bool(row.spans) for row in rows)
-    note(f"{out}: {len(rows):,} posts, {found:,} with spans")
+    note(f"{out}: {quantity(len(rows), 'post')}, {found:,} with spans")

@@ -5,13 +5,15 @@ import subprocess
 import sys
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Annotated
 
 from remodeler.cli.evaluate import show_table
 from remodeler.cli.results import results_of
 from remodeler.cli.screen import note, say
 from remodeler.errors import InputError
+from remodeler.runs.config import OUTPUT
 from remodeler.runs.folders import refuse_existing
-from remodeler.runs.options import build, config
+from remodeler.runs.options import Option, build, config
 from remodeler.runs.records import Record, load_record
 
 
@@ -19,7 +21,7 @@ from remodeler.runs.records import Record, load_record
 class DemoConfig:
     """Try it: prune the small real model that is bundled, measure, write and load it; offline, two minutes."""
 
-    out: Path = Path("remodel-demo")
+    out: Annotated[Path, Option(OUTPUT)] = Path("remodel-demo")
     """New folder for the results."""
 
 

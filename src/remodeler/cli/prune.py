@@ -20,5 +20,5 @@ def cut(config: CutConfig) -> None:
     with publish_later(config.run):
         from remodeler.pruning.job import cut_model
 
-        cut_model(config)
-        show_result(config.run.out or Path())
+        if cut_model(config):
+            show_result(config.run.out or Path())

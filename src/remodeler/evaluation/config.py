@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from remodeler.checkpoint.config import ModelConfig, refuse_non_model
 from remodeler.data.config import Packing
+from remodeler.runs.config import OUTPUT
 from remodeler.runs.options import Option, config, listed
 
 TEXTS, TASKS = "Texts", "Tasks"
@@ -12,28 +13,29 @@ TEXTS, TASKS = "Texts", "Tasks"
 
 @config
 class EvaluateConfig:
-    """Measure models: perplexity, bits per byte, multiple-choice tasks, speed, memory.
+    """Measure one or more models: perplexity, bits per byte, multiple-choice tasks, speed, memory.
 
     Example: `remodel evaluate small --against Qwen/Qwen3-0.6B --texts wikitext2 --tasks piqa,questions.jsonl`
     """
 
     source: ModelConfig
-    against: tuple[Any, ...] = ()
-    """Another model, measured side by side; may be repeated."""
-    out: Path | None = None
+    against: Annotated[tuple[Any, ...], Option("Comparison")] = ()
+    """Another model to measure side by side; repeat it for several: `against` A `against` B."""
+    out: Annotated[Path | None, Option(OUTPUT, default="print the table only")] = None
     """New folder for record.json and report.html."""
     texts: Annotated[str | None, Option(TEXTS)] = "wikitext2"
-    """Texts for perplexity: wikitext2, python, ..., or a FILE as a whole."""
+    """Text to measure perplexity on: alpaca, wikitext2, c4, python (offline), hf:NAME[:CONFIG][:SPLIT], or a FILE,
+    which is read as a whole."""
     length: Annotated[int | None, Option(TEXTS, low=1, default="2048, or the shortest context")] = None
     """Tokens per window."""
     packing: Annotated[Packing, Option(TEXTS)] = "paper"
-    """paper: texts are joined and cut into equal windows; per-text: one window per text."""
+    """paper: join all texts and cut them into equal windows; per-text: one padded window per text."""
     tasks: Annotated[tuple[str, ...], Option(TASKS, read=listed)] = ()
-    """lm-eval tasks by name and local question FILEs, separated by commas."""
+    """Multiple-choice tasks, separated by commas: names in lm-eval, e.g. piqa, or FILEs of questions (.jsonl)."""
     limit: Annotated[int | None, Option(TASKS, low=1, default="all")] = None
-    """Questions per task."""
-    speed: bool = True
-    """Measure prefill and decoding speed."""
+    """Use at most N questions per task."""
+    speed: Annotated[bool, Option("Speed")] = True
+    """Measure the speed of prefill and decoding, in tokens per second."""
 
     def __post_init__(self) -> None:
         refuse_non_model("against", *self.against)

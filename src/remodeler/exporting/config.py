@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from remodeler.checkpoint.config import LoadConfig, ModelLike, refuse_non_model
 from remodeler.errors import InputError, option
+from remodeler.runs.config import OUTPUT
 from remodeler.runs.options import Option, config
 from remodeler.runs.removals import REMOVALS_FILE
 
@@ -18,9 +19,9 @@ TARGET, FILE, CHECK = "Target", "From a GGUF file", "Check"
 
 @config
 class ExportConfig:
-    """Write a pruned model so that another runtime runs it, faster than the whole one.
+    """Write a model, pruned or not, for another runtime: llama.cpp, mlx-lm, SGLang, ONNX Runtime, ExecuTorch.
 
-    vLLM needs no export: install this package beside it, and it serves the packed folder as it is.
+    vLLM needs no export: where remodeler is installed beside it, it serves packed folders as they are.
 
     Example: `remodel export pruned --to gguf --store q8_0 --out pruned.gguf`
 
@@ -30,27 +31,27 @@ class ExportConfig:
     """
 
     model: Annotated[ModelLike, Option(positional=True)] = None
-    """A model, pruned or not: a folder or a hub id."""
-    out: Annotated[Path | None, Option(required=True)] = None
-    """New file, or folder, for the result."""
-    dry_run: bool = False
-    """Say what would be written; write nothing."""
+    """A model, pruned or not: a folder, or an id on the Hugging Face Hub."""
+    out: Annotated[Path | None, Option(OUTPUT, required=True)] = None
+    """New .gguf file with `to='gguf'`, else a new folder."""
+    dry_run: Annotated[bool, Option(OUTPUT)] = False
+    """Check everything, print what would be written, and write nothing."""
     to: Annotated[Target, Option(TARGET)] = "gguf"
-    """gguf (llama.cpp), nemotron (vLLM's own class, mlx-lm, SGLang), onnx or executorch."""
+    """Format: gguf (llama.cpp), nemotron (DeciLM's layout: mlx-lm, SGLang, vLLM), onnx or executorch."""
     store: Annotated[Storage, Option(TARGET)] = "f16"
-    """gguf: type that matrices are stored in: f32, f16, bf16 or q8_0."""
+    """gguf: type that matrices are stored in: f32, f16, bf16, or q8_0 (8 bits)."""
     tokenizer_from: Annotated[Path | None, Option(TARGET)] = None
-    """gguf: a GGUF file of the unpruned model, whose tokenizer is copied."""
+    """gguf: copy the tokenizer from this GGUF file of the unpruned model."""
     gguf: Annotated[Path | None, Option(FILE)] = None
-    """Remove blocks from this unpruned file, quantised or not."""
+    """Instead of MODEL: a GGUF file of the unpruned model, quantised or not; blocks are removed from it."""
     removals: Annotated[Path | None, Option(FILE)] = None
-    """The removals.jsonl that says which blocks, or its folder."""
+    """With `gguf`: the removals.jsonl that says which blocks, or the folder that holds it."""
     removal_steps: Annotated[int | None, Option(FILE, low=1, default="all")] = None
-    """Only its first steps."""
+    """With `gguf`: remove only the blocks of the first N steps."""
     check: Annotated[bool, Option(CHECK)] = True
-    """Read the result back and compare logits."""
-    runtime: Annotated[str | None, Option(CHECK, default="this one")] = None
-    """nemotron: the Python of an environment with vLLM or mlx-lm, which read the result too."""
+    """Read the result back, run it, and compare its logits with the model's."""
+    runtime: Annotated[str | None, Option(CHECK, default="this Python")] = None
+    """nemotron: the Python of an environment that has vLLM or mlx-lm, to check the result there."""
     loading: LoadConfig = LoadConfig()
 
     def __post_init__(self) -> None:

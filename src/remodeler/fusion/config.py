@@ -14,7 +14,7 @@ from remodeler.checkpoint.config import LoadConfig, ModelLike, refuse_non_model
 from remodeler.errors import InputError, option
 from remodeler.runs.config import RunConfig
 from remodeler.runs.options import Option, as_recorded, config
-from remodeler.training.config import AdapterConfig, MemoryConfig, OptimizationConfig
+from remodeler.training.config import AdapterConfig, MemoryConfig, OptimizationConfig, refuse_steps_and_epochs
 
 TEACHERS, MATCHING, TARGET, TEXTS, OPTIMIZATION = "Teachers", "Token matching", "Target", "Texts", "Optimization"
 HYBRID = "hybrid"
@@ -35,13 +35,14 @@ class MatchConfig:
     """How a teacher's positions and tokens become the student's."""
 
     align: Annotated[Literal["bytes", "dp"], Option(MATCHING)] = "bytes"
-    """Align positions by bytes (exact), or by dp: dynamic programming, as in the papers."""
+    """Match positions of two tokenizers by bytes (exact), or by dp (dynamic programming, as in the papers)."""
     map: Annotated[Literal["pieces", "exact", "edit", "statistics"], Option(MATCHING)] = "pieces"
-    """Map tokens by pieces, exact, edit (FuseLLM) or statistics (FuseChat)."""
+    """Map a teacher's token to the same one of the student; if there is none: exact drops it, pieces takes its first
+    piece, edit the nearest spelling (FuseLLM), statistics the commonest partner (FuseChat)."""
     inside: Annotated[bool, Option(MATCHING)] = True
-    """Use a teacher's predictions at sub-token positions too, where the student's tokens are shorter."""
+    """Where the student's tokens are shorter, learn from the teacher inside its tokens too."""
     parity: Annotated[Literal["fusellm", "fusechat"] | None, Option(MATCHING)] = None
-    """Preset: everything that fusellm's or fusechat's released code chose, for comparison."""
+    """Preset for comparisons: match and fuse as the released code of fusellm or fusechat does."""
 
 
 @config
@@ -49,18 +50,18 @@ class TargetConfig:
     """How the predictions of several teachers become one target."""
 
     fusion: Annotated[Literal["mince", "avgce"], Option(TARGET)] = "mince"
-    """mince (the best predictions) or avgce (their weighted mean)."""
+    """How several teachers become one target: mince (the best teacher) or avgce (their weighted mean)."""
     level: Annotated[Literal["sequence", "token"], Option(TARGET)] = "sequence"
-    """Weigh teachers per text (sequence) or per token."""
+    """Choose or weigh teachers for each text (sequence) or for each token."""
     rank_by: Annotated[Literal["byte", "token"], Option(TARGET)] = "byte"
-    """Rank teachers by their loss per byte, or per token as in the papers."""
+    """The best teacher has the lowest loss per byte, or per token (as in the papers)."""
     unaligned: Annotated[Literal["skip", "next", "onehot"], Option(TARGET)] = "skip"
-    """Positions without a prediction of the best teacher: skip, next (the best teacher that has one), or onehot (the
+    """Where the best teacher has no prediction: skip (learn nothing), next (the next best teacher), or onehot (the
     text's own token, as in the papers)."""
     collide: Annotated[Literal["sum", "first"], Option(TARGET)] = "sum"
-    """Tokens that map to the same token: sum, or first (keep the likeliest), as in the papers."""
+    """Where several teacher tokens map to one: sum their probabilities, or keep the first (as in the papers)."""
     rest: Annotated[bool, Option(TARGET)] = True
-    """Keep the probability outside the top k, as one outcome; the papers' code drops it and renormalises."""
+    """Keep the probability of all tokens outside `top_k` as one; the papers' code drops it and renormalises."""
 
 
 AS_RELEASED = TargetConfig(rank_by="token", unaligned="onehot", collide="first", rest=False)
@@ -72,49 +73,52 @@ PARITIES: Mapping[str, Mapping[str, Any]] = {
 
 @config
 class FuseConfig:
-    """Distil several teachers, with any tokenizers and sizes, into one student.
+    """Distil one or more teachers, with any tokenizers and sizes, into one student.
 
-    FuseLLM uses all teachers at once; FuseChat fuses the student with each teacher, then `remodel merge --method sce`.
-    Resumable: rerun the same command. Several GPUs: `torchrun ... -m remodeler fuse`.
+    All teachers at once is FuseLLM. For FuseChat, fuse the student with each teacher, then merge the results by
+    `remodel merge --method sce`. Resumable: rerun the same command. Several GPUs: `torchrun --nproc-per-node 4 -m
+    remodeler fuse` with the same options.
 
     Example: `remodel fuse small --teachers large --teachers other --texts chats.jsonl --out fused`
     """
 
     student: Annotated[ModelLike, Option(positional=True)]
-    """The model that is trained: a folder or a hub id."""
+    """The model that is trained: a folder, or an id on the Hugging Face Hub."""
     teachers: Annotated[tuple[ModelLike, ...], Option(TEACHERS)]
-    """A model to learn from; repeat it for several."""
+    """A model to learn from; repeat it for several: `teachers` A `teachers` B."""
     itself: Annotated[bool, Option(TEACHERS)] = True
-    """Use the student's own predictions too, as both papers do."""
+    """Count the untrained student as one more teacher, as both papers do."""
     teacher_store: Annotated[Path | None, Option(TEACHERS)] = None
-    """Folder of teacher predictions, kept for later runs."""
+    """Folder for the teachers' predictions, filled by the first run and read by later ones."""
     matching: MatchConfig = MatchConfig()
     target: TargetConfig = TargetConfig()
     top_k: Annotated[int, Option(TARGET, low=1)] = 10
-    """Tokens kept of each prediction."""
+    """Number of most likely tokens kept of each prediction."""
     text_share: Annotated[float, Option(TARGET, low=0, high=1)] = 0.9
-    """Weight of the text's own loss (the papers' lambda)."""
+    """Weight of the next-token loss, from 0 to 1 (the papers' lambda); the teachers' loss has the rest."""
     divergence: Annotated[str, Option(TARGET, DIVERGENCES)] = "forward"
-    """forward, reverse, uld (by rank, needs no map) or hybrid (GOLD: by rank for tokens that the student lacks)."""
+    """Loss: forward or reverse KL divergence, uld (compares sorted probabilities, needs no map), or hybrid (GOLD: uld
+    only for tokens that the student lacks)."""
     temperature: Annotated[float, Option(TARGET, above=0)] = 1.0
-    """Distillation temperature."""
+    """Distillation temperature, which divides the logits of teachers and student."""
     adapters: AdapterConfig = AdapterConfig(adapters=False, **LORA)
     optimization: OptimizationConfig = OptimizationConfig(**PACE)
     memory: MemoryConfig = MemoryConfig()
     evaluate_every: Annotated[int, Option(OPTIMIZATION, low=0)] = 50
-    """Steps between two evaluations on held-out text; 0: only at the start and the end."""
+    """Evaluate on held-out text every N steps; 0: only at the start and the end."""
     order_seed: Annotated[int | None, Option(python_only=True)] = None
     """Random seed of the order of the windows, where it is not that of the texts."""
     texts: Annotated[str, Option(TEXTS)] = "alpaca"
-    """alpaca, python, hf:NAME[:CONFIG][:SPLIT], or a FILE of texts or conversations (ShareGPT, messages)."""
+    """alpaca, wikitext2, c4, python (offline), hf:NAME[:CONFIG][:SPLIT], or a FILE of texts or conversations (ShareGPT
+    or messages)."""
     held_out: Annotated[str | None, Option(TEXTS, default="a part of the texts")] = None
-    """Held-out text to evaluate on."""
+    """Text to evaluate on; written like `texts`."""
     samples: Annotated[int, Option(TEXTS, low=1)] = 8000
     """Number of texts or conversations to train on."""
     length: Annotated[int | None, Option(TEXTS, low=1, default="1024, or the student's context")] = None
-    """Tokens per window, at most."""
+    """Maximum number of tokens per window."""
     seed: Annotated[int, Option(TEXTS)] = 42
-    """Random seed."""
+    """Random seed of the texts and of training."""
     loading: LoadConfig = LoadConfig()
     run: RunConfig = RunConfig()
 
@@ -123,6 +127,7 @@ class FuseConfig:
             raise InputError(f"{option('student')} must be given: a folder, a hub id or a loaded checkpoint")
         refuse_non_model("student", self.student)
         refuse_non_model("teachers", *self.teachers)
+        refuse_steps_and_epochs(self.optimization, PACE["epochs"])
 
     @property
     def pace(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import fingerprint
 from remodeler.checkpoint.sizes import announce_training_space, file_sizes
-from remodeler.errors import InputError, option
+from remodeler.errors import InputError, option, quantity
 from remodeler.fusion.config import HYBRID, FuseConfig, resolve
 from remodeler.fusion.hybrid import group_facts, hybrid_loss, match_tokens
 from remodeler.fusion.prepare import Inputs, announce, prepare
@@ -114,7 +114,7 @@ def _work(inputs: Inputs, folder: Path) -> FuseResults:
         logger.info(f"{name}: {shown}")
     lines = _train(inputs, folder, teachers)
     shutil.copyfile(folder / STATES / CURVE_FILE, folder / CURVE_FILE)
-    logger.info(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
+    logger.info(f"{quantity(lines[-1]['step'], 'step')} done: writing, reading back, measuring")
     saved = write_trained(inputs.student, folder)
     after = inputs.scores(saved.checkpoint)
     return FuseResults(

@@ -14,7 +14,7 @@ from remodeler.checkpoint.load import Checkpoint, load, look, pick_device, read_
 from remodeler.checkpoint.sizes import memory
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
-from remodeler.errors import InputError, LeftOut, count_reasons, option
+from remodeler.errors import InputError, LeftOut, count_reasons, option, quantity
 from remodeler.evaluation.metrics import evaluation_texts
 from remodeler.fusion.config import FuseConfig
 from remodeler.fusion.corpus import (
@@ -32,8 +32,8 @@ from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity, vocabu
 from remodeler.reporting.figures import short
 from remodeler.runs.options import as_recorded
 from remodeler.runs.progress import duration
-from remodeler.training.adapters import Lora
 from remodeler.training.loop import step_seconds
+from remodeler.training.lora import Lora
 from remodeler.training.losses import Loss
 from remodeler.training.model import training_dtype, training_precision
 from remodeler.training.plan import Training
@@ -249,6 +249,7 @@ def announce(inputs: Inputs, loss: Loss) -> None:
             f"system turns that the student's chat template does not take: {inputs.moved:,}; their texts stand at the "
             "beginning of the user's first turn"
         )
-    logger.info(f"{plan.steps} steps of {plan.batch} windows: {plan.steps * plan.batch / len(windows):.2g} epochs")
+    epochs = plan.steps * plan.batch / len(windows)
+    logger.info(f"{quantity(plan.steps, 'step')} of {quantity(plan.batch, 'window')}: {epochs:.2g} epochs")
     seconds = step_seconds(inputs.student.anatomy, loss, windows, plan) * plan.steps
     logger.info(f"training takes about {duration(seconds)}; predicting with each teacher, one pass over the texts")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
+from remodeler.errors import quantity
 from remodeler.reporting.card import known_as, loading_lines, measurements, page, warnings_of
 from remodeler.reporting.card_data import inherited_metadata
 from remodeler.reporting.card_text import code, markdown
@@ -80,8 +81,8 @@ class FuseResults(Results):
     def _story(self, options: Values, student: str) -> str:
         teachers = ", ".join(code(known_as(name)) for name in options["teachers"])
         return (
-            f"{code(student)}, trained for {self.steps:,} steps on {code(Path(options['texts']).name)} and on what "
-            f"{teachers} predict in it ({options['text_share']:g} of the loss is the text's own)."
+            f"{code(student)}, trained for {quantity(self.steps or 0, 'step')} on {code(Path(options['texts']).name)} "
+            f"and on what {teachers} predict in it ({options['text_share']:g} of the loss is the text's own)."
         )
 
     def _teachers(self) -> list[list[str]]:

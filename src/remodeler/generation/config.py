@@ -17,9 +17,9 @@ class GenerationConfig:
     """How much a model generates."""
 
     max_new_tokens: Annotated[int, Option(GENERATION, low=1)] = 256
-    """Tokens per completion, at most."""
-    batch_size: Annotated[int | None, Option(GENERATION, low=1, default="chosen for the device")] = None
-    """Texts per forward pass."""
+    """Maximum number of tokens per completion."""
+    batch_size: Annotated[int | None, Option(GENERATION, low=1, default="as the device allows")] = None
+    """Texts generated at once."""
 
 
 @config
@@ -29,9 +29,9 @@ class DecodingConfig(GenerationConfig):
     temperature: Annotated[float, Option(GENERATION, low=0)] = 1.0
     """Sampling temperature; 0 = greedy."""
     top_p: Annotated[float, Option(GENERATION, above=0, high=1)] = 0.95
-    """Nucleus sampling probability."""
+    """Nucleus sampling: draw from the likeliest tokens with this total probability; 1 = all."""
     chat: Annotated[bool, Option(GENERATION)] = False
-    """Send prompts as user turns through the chat template."""
+    """Put each prompt into the model's chat template, as a user turn."""
 
     def sampling(self, seed: int) -> "Sampling":
         """The same as what draws tokens takes it."""

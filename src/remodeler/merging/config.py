@@ -55,73 +55,81 @@ class MergekitConventions:
 
 @config
 class MergeConfig:
-    """Merge checkpoints of the same architecture with constant memory.
+    """Merge models of the same architecture into one, tensor by tensor: memory does not grow with their number.
 
-    Methods that merge *changes* (all but linear and slerp) need `--base`, the model that the others were trained from.
-    Files written for mergekit are read with `--config`. Resumable: rerun the same command.
+    All methods but linear and slerp merge the *changes* that training made, so they need `--base`, the model that the
+    others were trained from. `--config` reads a file written for mergekit. Resumable: rerun the same command.
 
     Example: `remodel merge chat math code --base pretrained --method ties --density 0.3 --out merged`
     """
 
     models: Annotated[tuple[ModelLike, ...], Option(positional=True)] = ()
-    """Model folders or hub ids, of the same architecture."""
+    """Models of the same architecture: folders, or ids on the Hugging Face Hub."""
     base: Annotated[ModelLike | None, Option(MODELS)] = None
     """The model that the others were trained from."""
     config: Annotated[Path | None, Option(MODELS)] = None
-    """YAML file written for mergekit, instead of models and options; with mergekit's defaults."""
+    """YAML file written for mergekit, instead of models and method; its own defaults hold."""
     tokenizer: Annotated[Literal["base", "union"] | None, Option(MODELS)] = None
-    """Merge embedding rows by token, where vocabularies differ: base (into the base's vocabulary) or union (all
-    tokens)."""
+    """Where vocabularies differ: merge embeddings token by token, into the vocabulary of the base, or into the union
+    of all."""
     trust_remote_code: Annotated[bool, Option(MODELS)] = False
-    """Run the checkpoints' own modelling code."""
+    """Run the modelling code that comes with the checkpoints. Only for sources that you trust."""
     method: Annotated[Any, Option(METHOD, METHODS, default="linear")] = None
     """Merge method."""
     weight: Annotated[tuple[Number, ...], Option(METHOD, read=parse_setting, repeated=True, default="1")] = ()
-    """Weight of the models: once, or once per model. A number, a gradient over the depth (`0:0.5:1`), or by tensor
-    (`self_attn=0.3,mlp=0:1,0.5`)."""
+    """Weight of the models: given once, or once per model in their order. A number, a gradient from the first layer to
+    the last (`0:0.5:1`), or numbers by tensor name (`self_attn=0.3,mlp=0:1,0.5`)."""
     density: Annotated[
         tuple[Number, ...],
         Option(METHOD, read=parse_setting, repeated=True, default="ties 0.2, breadcrumbs 0.9, else 0.5"),
     ] = ()
-    """Share of the changes that is kept; written like the weight."""
+    """Share of each model's changes that is kept, e.g. 0.3; written like `weight`."""
     gamma: Annotated[tuple[Number, ...], Option(METHOD, read=parse_setting, repeated=True, default="0.01")] = ()
-    """breadcrumbs: share of the largest changes that is dropped."""
+    """breadcrumbs: share of the changes that is dropped because they are the largest."""
     epsilon: Annotated[tuple[Number, ...], Option(METHOD, read=parse_setting, repeated=True, default="0.15")] = ()
-    """della: half the range of keep probabilities around the density."""
+    """della: keep probabilities range from `density` - epsilon to `density` + epsilon, by size of the change."""
     scale: Annotated[Number, Option(METHOD, read=parse_setting, default="1")] = None
-    """Factor for all changes (the papers' lambda)."""
+    """Factor by which the merged changes are multiplied (the papers' lambda)."""
     t: Annotated[Number, Option(METHOD, read=parse_setting, default="0.5")] = None
     """slerp: interpolation between the first model (0) and the second (1)."""
     select: Annotated[Number, Option(METHOD, read=parse_setting, default="0.1")] = None
-    """sce: share of elements that is selected, those with the largest variance."""
+    """sce: share of the elements that is merged, those that vary most between the models."""
     normalize: Annotated[bool | Setting | None, Option(METHOD, default="yes for linear, ties, della")] = None
-    """Divide by the sum of the weights."""
+    """Divide by the sum of the weights, so that only their proportions count."""
     rescale: Annotated[bool | Setting | None, Option(METHOD, default="yes")] = None
-    """dare, della: rescale what is kept to make up for what was dropped."""
+    """dare, della: enlarge the changes that are kept, to make up for those that were dropped."""
     variant: Annotated[str | None, Option(METHOD, VARIANTS, default="paper")] = None
-    """sce: paper, fuseai or mergekit; slerp, dare, della: paper or mergekit."""
+    """Whose formula: paper or mergekit (slerp, dare, della); sce also has fuseai (its released code)."""
     granularity: Annotated[Literal["tensor", "layer", "model"] | None, Option(METHOD, default="tensor")] = None
-    """varm: one weight per tensor, layer or model."""
+    """varm: compute one weight per tensor, layer or model."""
     seed: Annotated[int, Option(METHOD)] = 42
-    """Random seed."""
+    """Random seed of dare and della."""
     options: Annotated[Mapping[str, Any], Option(python_only=True)] = field(default_factory=dict)
     """Options of a method of one's own, by name."""
     mergekit: Annotated[MergekitConventions | None, Option(python_only=True)] = None
     """Set where a file written for mergekit describes the merge."""
     dtype: Annotated[str, Option(RESULT, DTYPES)] = "auto"
-    """Dtype of the result: auto (as the base), float32, bfloat16, float16."""
+    """Dtype of the result: float32, bfloat16, float16, float64, or auto (the base's, else the first model's)."""
     shard_size: Annotated[str, Option(RESULT)] = "5GB"
-    """Largest weight file, e.g. 5GB."""
-    device: str = "cpu"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """Maximum size of a weight file, e.g. 500MB or 5GB."""
+    device: Annotated[str, Option(RESULT)] = "cpu"
+    """Where to compute: cpu, cuda, cuda:1, mps, or auto (an accelerator if there is one)."""
     run: RunConfig = RunConfig()
 
     def __post_init__(self) -> None:
         refuse_non_model("models", *self.models)
         refuse_non_model("base", self.base)
         self.shard_bytes()
+        self._refuse_numbers_among_models()
         if self.config is not None:
             self._refuse_options_beside_file()
+
+    def _refuse_numbers_among_models(self) -> None:
+        """Raise for the second value of an option that is repeated, which a command line takes for a model."""
+        numbers = [each for each in self.models if re.fullmatch(r"[\d.:]+%?", str(each)) and not Path(each).exists()]
+        if numbers:
+            name = option("weight")
+            raise InputError(f"{numbers[0]!r} is no model: repeat an option for each value, {name} 0.7 {name} 0.3")
 
     def _refuse_options_beside_file(self) -> None:
         """Raise for options that the file sets."""

@@ -12,7 +12,7 @@ import torch
 
 from remodeler.checkpoint.load import pick_dtype
 from remodeler.checkpoint.sizes import announce_space
-from remodeler.errors import InputError, option
+from remodeler.errors import InputError, option, quantity
 from remodeler.merging.config import MergeConfig
 from remodeler.merging.differences import report_differences
 from remodeler.merging.files import Place
@@ -163,7 +163,8 @@ def _refuse_models(config: MergeConfig, method: Method) -> None:
     name, count = method_name(config), len(config.models)
     if count < 1 or (method.models or 1) > count or count > (method.models or 10**6):
         wanted = f"exactly {method.models}" if method.models else "at least one"
-        raise InputError(f"{count} models were given, {name} merges {wanted}: give that many")
+        were = "was" if count == 1 else "were"
+        raise InputError(f"{quantity(count, 'model')} {were} given, {name} merges {wanted}: give that many")
     if method.needs_base and not config.base:
         raise InputError(f"{name} needs the model that the others were trained from: name it with {option('base')}")
     if config.base and not method.needs_base and config.tokenizer is None:
@@ -222,7 +223,7 @@ def announce(plan: Plan, out: Path) -> None:
     read = sum(place.bytes for model in plan.all_models for place in model.places.values())
     written = sum(place.bytes for place in plan.shapes.values())
     logger.info(
-        f"{len(plan.models)} models{' and their base' if plan.base else ''}, {len(plan.shapes)} tensors: "
+        f"{quantity(len(plan.models), 'model')}{' and their base' if plan.base else ''}, {len(plan.shapes)} tensors: "
         f"{format_size(read)} to read (passes: {plan.method.passes}), {format_size(written)} to write, by {plan.name}"
     )
     announce_space(out, written)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from remodeler.errors import InputError, option
+from remodeler.errors import InputError, option, quantity
 from remodeler.merging.methods import ZERO_WEIGHT
 from remodeler.merging.numbers import Setting, as_setting
 from remodeler.merging.table import PER_MODEL, Method
@@ -46,7 +46,8 @@ def _per_model(key: str, value: Any, models: int) -> list[Setting]:
     every = [as_setting(each) for each in (value if isinstance(value, list | tuple) else [value])]
     if len(every) not in (1, models):
         raise InputError(
-            f"{option(key)} was given {len(every)} times for {models} models: give it once, or once per model"
+            f"{option(key)} was given {quantity(len(every), 'time')} for {quantity(models, 'model')}: give it once, or "
+            "once per model"
         )
     return every * models if len(every) == 1 else every
 

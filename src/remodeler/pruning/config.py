@@ -5,14 +5,18 @@ Names of methods, criteria and so on stand here, because help must not load torc
 """
 
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from remodeler.checkpoint.config import ModelConfig
 from remodeler.data.config import TextConfig
-from remodeler.errors import InputError, option
+from remodeler.errors import InputError, option, quantity
 from remodeler.runs.config import RunConfig
-from remodeler.runs.options import Option, as_recorded, config, share
+from remodeler.runs.options import Option, as_recorded, config
+from remodeler.runs.shares import share
+
+increase = partial(share, most=5.0)
 
 AMOUNT, METHOD, WIDTH = "Amount", "Method", "Heads and channels"
 METHODS = (
@@ -42,11 +46,11 @@ class Budget:
     """How much to remove: at most one of the three; by default a quarter of the parameters."""
 
     ratio: Annotated[float | None, Option(AMOUNT, above=0, below=1, read=share, default="25%")] = None
-    """Share of the parameters to remove, e.g. 0.25 or 25%; the search stops with the first step that reaches it."""
+    """Share of all parameters to remove, e.g. 25% or 0.25; the search ends with the first step that reaches it."""
     remove: Annotated[int | None, Option(AMOUNT, low=1)] = None
-    """Number of blocks (or layers, or pairs) to remove."""
-    max_perplexity_increase: Annotated[float | None, Option(AMOUNT, above=0, read=share)] = None
-    """Stop before the calibration perplexity rises by more than this share, e.g. 20%."""
+    """Number of removals instead: of blocks, layers or pairs, whichever the search removes."""
+    max_perplexity_increase: Annotated[float | None, Option(AMOUNT, above=0, read=increase)] = None
+    """Quality to keep instead: stop before the calibration perplexity rises by more than this, e.g. 20%."""
 
     def __post_init__(self) -> None:
         names = ("ratio", "remove", "max_perplexity_increase")
@@ -58,10 +62,10 @@ class Budget:
 
     def __str__(self) -> str:
         if self.ratio is not None:
-            return f"to remove {self.ratio:.4g} of the parameters"
+            return f"to remove {100 * self.ratio:.4g}% of the parameters"
         if self.remove is not None:
-            return f"to take {self.remove} step{'s' * (self.remove > 1)}"
-        return f"to let perplexity rise by {self.max_perplexity_increase:.4g} of itself"
+            return f"to remove {quantity(self.remove, 'unit')}"
+        return f"to let perplexity rise by {100 * (self.max_perplexity_increase or 0):.4g}%"
 
 
 @config
@@ -69,27 +73,28 @@ class SearchConfig:
     """Which blocks go, and how they are found."""
 
     method: Annotated[str, Option(METHOD, (*METHODS, *WIDTH_METHODS))] = "blockpruner"
-    """A paper's way: of blocks or layers, or of heads and channels (policy-gradient, hybrid-grained)."""
-    criterion: Annotated[Any, Option(METHOD, CRITERIA)] = None
-    """Another measure of importance than the method's. In Python also a function
-    (:class:`~remodeler.pruning.methods.Criterion`)."""
+    """Published method; the last two remove heads and channels."""
+    criterion: Annotated[Any, Option(METHOD, CRITERIA, default="the method's")] = None
+    """Measure of importance."""
     unit: Annotated[str, Option(METHOD, ("block", "attention", "mlp", "layer"))] = "block"
-    """Unit removed per step."""
+    """What a step removes: block (an attention or an MLP), attention (shrinks the KV cache: without half of them it
+    is half as large), mlp, or layer (both)."""
     shape: Annotated[Shape, Option(METHOD)] = "free"
-    """free; standard: what is left is a stock model with fewer layers; deci: no attention without an MLP."""
+    """What may be left: free (any blocks), standard (whole layers: an ordinary checkpoint), or deci (an MLP behind each
+    attention: for llama.cpp and mlx-lm)."""
     protect: Annotated[bool, Option(METHOD)] = True
-    """Keep the layers that the method's paper keeps."""
+    """Never remove the layers that the method's paper keeps, such as the first and the last."""
     search: Annotated[str, Option(METHOD, SEARCHES)] = "auto"
-    """exact; race: drop losing candidates early; propose: score only gradient-proposed candidates; auto: race where the
-    method removes by perplexity step by step, else exact."""
+    """How a step compares candidates: exact (all on all text), race (drop clear losers early), propose (measure those
+    that gradients favour), or auto (race if the method can, else exact)."""
     error: Annotated[float, Option(METHOD, above=0, below=1, read=share)] = 0.01
-    """Error probability for the race: chance that the whole search ever drops the best candidate of a step."""
+    """race: probability that the search ever drops the best candidate of a step."""
     refine: Annotated[bool, Option(METHOD)] = False
-    """Afterwards swap removed blocks back for others while perplexity falls."""
+    """After the search, exchange removed blocks for others as long as perplexity falls; takes longer."""
     start: Annotated[Path | None, Option(METHOD, flags=("--from",))] = None
-    """Continue from an earlier removals.jsonl."""
-    batch_size: Annotated[int | None, Option(METHOD, low=1, default="chosen for the device")] = None
-    """Windows per forward pass."""
+    """Continue an earlier search: its removals.jsonl."""
+    batch_size: Annotated[int | None, Option(METHOD, low=1, default="as the device allows")] = None
+    """Windows per forward pass. Lower it if memory runs out."""
 
     def path(self, strategy: str) -> dict[str, Any]:
         """What decides the path of a search, unlike how far it goes and how it is written; defaults left out."""
@@ -105,23 +110,25 @@ class WidthConfig:
     """Which heads and channels go."""
 
     then: Annotated[str | None, Option(WIDTH, ("width", *WIDTH_METHODS))] = None
-    """After the blocks, heads and channels too: width (the best method), or one by name."""
+    """After the blocks, remove heads and channels too: by width (the best method here), or by one that is named."""
     blocks_share: Annotated[float, Option(WIDTH, above=0, below=1, read=share)] = 0.44
-    """With then: share of the ratio that blocks take (MultiPruner's)."""
-    uniform: Annotated[bool | None, Option(WIDTH)] = None
-    """The same widths in every layer, so that the result is a stock model."""
+    """With `then`: share of `ratio` that is removed as blocks (the default is MultiPruner's)."""
+    uniform: Annotated[bool | None, Option(WIDTH, default="no")] = None
+    """Keep as many heads and channels in every layer, so that the result is an ordinary checkpoint."""
     multiple: Annotated[int | None, Option(WIDTH, low=1, default="1")] = None
-    """Keep a multiple of this many channels."""
-    granularity: Annotated[str | None, Option(WIDTH, ("groups", "heads", "channels", "block", "layer"))] = None
-    """groups (heads and channels), heads, channels; policy-gradient also block, layer."""
+    """Keep a multiple of N MLP channels in each layer, e.g. 32, for fast kernels."""
+    granularity: Annotated[
+        str | None, Option(WIDTH, ("groups", "heads", "channels", "block", "layer"), default="groups")
+    ] = None
+    """What is removed: groups (heads and channels), heads, channels; with policy-gradient also block or layer."""
     width_steps: Annotated[int | None, Option(WIDTH, low=1, default="1000")] = None
-    """policy-gradient: number of batches to learn from."""
+    """policy-gradient: number of batches to learn from; more take longer and choose better."""
     score: Annotated[str | None, Option(WIDTH, ("exact", "root"), default="exact")] = None
-    """policy-gradient: exact score function, or root, the released code's."""
+    """policy-gradient: exact (the gradient of the paper's equation) or root (that of its released code)."""
     initial: Annotated[str | None, Option(WIDTH, ("sigmap", "norm", "constant"), default="sigmap")] = None
-    """policy-gradient: first probabilities by sigmap or norm of Wanda's scores, or constant."""
+    """policy-gradient: first probability of keeping a unit: by Wanda's scores (sigmap or norm), or constant."""
     estimates: Annotated[str | None, Option(WIDTH, ("adaptive", "fine", "coarse"), default="adaptive")] = None
-    """hybrid-grained: both estimates, adaptively fused, or one of them alone."""
+    """hybrid-grained: estimate of importance: fine, coarse, or adaptive (both, weighted)."""
 
     def options(self) -> dict[str, Any]:
         """What was asked of the width method, by the names of its settings."""
@@ -135,17 +142,18 @@ class ResultConfig:
     """How what is left is written."""
 
     form: Annotated[str, Option("Result", FORMS)] = "auto"
-    """auto (the most portable form possible), stock, packed or portable."""
+    """stock (ordinary checkpoint), packed (smaller; with its own model code), portable (removed parts zeroed, for
+    checks), or auto (the first of these that can hold the result)."""
 
 
 @config
 class PruneConfig:
-    """Remove the least important blocks, heads and channels, and write a smaller model that loads.
+    """Remove the least important blocks, heads and channels of a model, and write a smaller one.
 
-    By default (BlockPruner) every step removes the attention or MLP block without which the model's perplexity on the
-    calibration texts is lowest; `--method` has the other papers. The path is kept in `OUT/removals.jsonl`: `remodel
-    cut` makes other sizes from it. Resumable: rerun the same command. Several GPUs: `torchrun --nproc-per-node 4 -m
-    remodeler prune ...`.
+    By default (BlockPruner) every step removes the attention or MLP block without which the perplexity on the
+    calibration texts is lowest. `OUT/removals.jsonl` logs the steps: `remodel cut` makes other sizes from it without
+    a new search. Resumable: rerun the same command. Several GPUs: `torchrun --nproc-per-node 4 -m remodeler prune`
+    with the same options.
 
     Example: `remodel prune Qwen/Qwen3-0.6B --out small --ratio 25%`
     """
@@ -173,13 +181,13 @@ class PruneConfig:
 
 @config
 class CutConfig:
-    """Make another size on the path of an earlier search, without searching again.
+    """Make another size from the log of an earlier `remodel prune`, without searching again.
 
     Example: `remodel cut small/removals.jsonl Qwen/Qwen3-0.6B --ratio 15% --out smaller`
     """
 
     log: Annotated[Path, Option(positional=True)]
-    """The removals.jsonl of an earlier search, or its folder."""
+    """removals.jsonl of an earlier search, or the folder that holds it."""
     source: ModelConfig
     budget: Budget = Budget()
     result: ResultConfig = ResultConfig()

@@ -10,7 +10,7 @@ from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.checkpoint.sizes import announce_space, stored_size
 from remodeler.data.config import TextConfig
 from remodeler.data.sources import Sampled
-from remodeler.errors import InputError, option
+from remodeler.errors import InputError, option, quantity
 from remodeler.pruning.complete import describe_pruned, write_pruned
 from remodeler.pruning.config import Budget, CutConfig, PruneConfig
 from remodeler.pruning.inputs import Inputs
@@ -149,7 +149,7 @@ def read_results(folder: Path) -> PruneResults:
 
 def _limit(budget: Budget) -> str:
     """The budget that a first step can exceed, in words."""
-    return f"{option('max_perplexity_increase')} {budget.max_perplexity_increase:.4g}"
+    return f"{option('max_perplexity_increase')} {100 * (budget.max_perplexity_increase or 0):.4g}%"
 
 
 # Cut ------------------------------------------------------------------------------------------------------------------
@@ -178,6 +178,11 @@ def _cut_job(config: CutConfig) -> Job[PruneResults]:
         return write_pruned(inputs, outcome_of(steps), folder, options)
 
     def say() -> None:
+        gone = share(checkpoint.anatomy, blocks_of(steps))
+        logger.info(
+            f"{log}: {len(steps)} of {quantity(len(every), 'step')}, {gone:.1%} of the parameters go, calibration "
+            f"perplexity {header['perplexity']:.4g} to {steps[-1].perplexity:.4g}"
+        )
         if config.run.out:
             announce_space(config.run.out, _bytes_left(checkpoint, blocks_of(steps)))
 

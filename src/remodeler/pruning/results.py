@@ -43,7 +43,7 @@ class PruneResults(Results):
 
     def figures(self) -> Measured:
         """Before and after."""
-        return stages(before=self.dense, after=self.pruned)
+        return stages(before=_labelled(self.dense), after=_labelled(self.pruned))
 
     def lead(self, record: Record, folder: Path) -> str:
         """What was removed, and what that cost."""
@@ -75,7 +75,7 @@ class PruneResults(Results):
         """What was removed of which model, what that cost, and how the rest is loaded."""
         base = source(record)
         known = known_as(base)
-        table = measurements(source=self.dense, pruned=self.pruned)
+        table = measurements(source=_labelled(self.dense), pruned=_labelled(self.pruned))
         story = [self._story(record.options, known), *warnings_of(self.warning), "", *table]
         return model_card(self, base, f"{known}, pruned", TAGS, story)
 
@@ -97,6 +97,11 @@ class PruneResults(Results):
                 "`widths.json` names those that were kept."
             )
         return " ".join(sentences)
+
+
+def _labelled(figures: Values) -> Values:
+    """Figures of a search, which measures on its calibration text: what tables call the perplexity on it."""
+    return {"calibration_perplexity" if key == "perplexity" else key: value for key, value in figures.items()}
 
 
 # Sections -------------------------------------------------------------------------------------------------------------

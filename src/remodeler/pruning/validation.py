@@ -9,7 +9,7 @@ import torch
 
 from remodeler.checkpoint.forms import FORMS, Form, refusal
 from remodeler.checkpoint.sizes import memory, sizes_in_words, stored_size
-from remodeler.errors import InputError, option
+from remodeler.errors import InputError, option, quantity
 from remodeler.model.logprobs import batch_nll
 from remodeler.model.minibatches import batch_size, device_of, to_batch
 from remodeler.model.streaming import streamed_weights
@@ -127,7 +127,10 @@ def announce(search: Search, config: PruneConfig, inputs: Inputs) -> None:
     given, asked = len(sampled.calibration), inputs.texts.samples
     few = f" ({asked} were asked for, the source has no more)" if given < asked else ""
     logger.info(f"{checkpoint.name}: {sizes_in_words(figures)}")
-    logger.info(f"{given} texts from {sampled.name}{few}: {len(windows)} windows, {windows.tokens:,} scored tokens")
+    logger.info(
+        f"{quantity(given, 'text')} from {sampled.name}{few}: {quantity(len(windows), 'window')}, "
+        f"{windows.tokens:,} scored tokens"
+    )
     if config.search.method not in WIDTH_METHODS:
         blocks = replace(search, budget=config.blocks_budget()) if config.width_method else search
         units, seconds = estimate(blocks, _pass_seconds(search))
@@ -149,7 +152,7 @@ def expected_bytes(search: Search, inputs: Inputs) -> int:
 def announce_steps(log: Path) -> None:
     """Say what an interrupted search left."""
     if log.exists():
-        logger.info(f"going on with {log}: {max(0, len(read_lines(log)) - 1)} steps are done")
+        logger.info(f"going on with {log}: {quantity(max(0, len(read_lines(log)) - 1), 'step')} done")
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import AUTO, PIPELINES, load
 from remodeler.checkpoint.save import tolerance
 from remodeler.checkpoint.sizes import announce_training_space, file_bytes, file_sizes
-from remodeler.errors import InputError, option
+from remodeler.errors import InputError, option, quantity
 from remodeler.model.logprobs import vocabulary
 from remodeler.model.tracing import probe
 from remodeler.recovery.config import RecoverConfig
@@ -145,7 +145,7 @@ def _train(inputs: Inputs, work: Path) -> list[dict[str, Any]]:
             progress,
         )
     shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
-    logger.info(f"{lines[-1]['step']} steps are done: writing, reading back, measuring")
+    logger.info(f"{quantity(lines[-1]['step'], 'step')} done: writing, reading back, measuring")
     return lines
 
 

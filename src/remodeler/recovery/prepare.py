@@ -12,10 +12,11 @@ from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
 from remodeler.checkpoint.sizes import memory
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
-from remodeler.errors import InputError, option
+from remodeler.errors import InputError, option, quantity
 from remodeler.evaluation.metrics import evaluation_texts, model_windows, text_scores
 from remodeler.recovery.config import RecoverConfig
-from remodeler.recovery.methods import Recipe, recipe_of
+from remodeler.recovery.methods import recipe_of
+from remodeler.recovery.recipes import Recipe
 from remodeler.reporting.figures import short
 from remodeler.runs.progress import duration, progress_bar
 from remodeler.training.loop import step_seconds
@@ -183,11 +184,12 @@ def announce(inputs: Inputs) -> None:
     how = f"adapters of rank {lora.rank}" if lora else "everything"
     per_step = plan.batch * windows.tokens / len(windows)
     dtype = str(inputs.student.model.dtype).removeprefix("torch.")
-    held_out = f"{len(inputs.heldout)} texts are held out"
+    held_out = f"{quantity(len(inputs.heldout), 'text')} held out"
     logger.info(f"{inputs.student.name}: {short(whole)} parameters, in {dtype}")
-    logger.info(f"{len(windows)} windows of {inputs.length} tokens from {inputs.source}; {held_out}")
+    logger.info(f"{quantity(len(windows), 'window')} of {inputs.length} tokens from {inputs.source}; {held_out}")
+    epochs = plan.steps * plan.batch / len(windows)
     logger.info(
-        f"{plan.steps} steps of {plan.batch} windows: {plan.steps * plan.batch / len(windows):.2g} epochs, "
+        f"{quantity(plan.steps, 'step')} of {quantity(plan.batch, 'window')}: {epochs:.2g} epochs, "
         f"{short(plan.steps * per_step)} tokens; trains {how}, {short(sizes[True])} numbers"
     )
     seconds = step_seconds(inputs.student.anatomy, inputs.loss, windows, plan) * plan.steps

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from remodeler.errors import quantity
 from remodeler.reporting.card import known_as, measurements, model_card, warnings_of
 from remodeler.reporting.card_text import code
 from remodeler.reporting.figures import Measured, Values, decimal, number
@@ -56,7 +57,7 @@ class RecoverResults(Results):
             return []
         share, steps = number(self.given_back), number(self.steps)
         back = "" if share is None else f": {share:.0%} of what was lost came back"
-        trained = "Training" if steps is None else f"{decimal(steps)} steps of training"
+        trained = "Training" if steps is None else f"{quantity(int(steps), 'step')} of training"
         return [f"{trained} brought it from {decimal(before)} to {decimal(after)}{back}."]
 
     def block_map(self, folder: Path) -> list[dict[str, Any]]:
@@ -92,6 +93,6 @@ class RecoverResults(Results):
             else ""
         )
         return (
-            f"{code(name)}{before}, trained for {self.steps:,} steps ({self.tokens:,} tokens) on "
+            f"{code(name)}{before}, trained for {quantity(self.steps or 0, 'step')} ({self.tokens:,} tokens) on "
             f"{code(Path(options['texts']).name)}{taught} (method {code(options['method'])})."
         )

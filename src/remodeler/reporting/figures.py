@@ -88,6 +88,7 @@ METRICS = {
     "weight_bytes": Metric("Weights", size),
     "memory_bytes": Metric("Weights in memory, as computed", size),
     "kv_bytes_per_token": Metric("KV cache per token", size),
+    "calibration_perplexity": Metric("Calibration perplexity", decimal),
     "perplexity": Metric("Perplexity", decimal),
     "bits_per_byte": Metric("Bits per byte", decimal),
     "heldout_perplexity": Metric("Held-out perplexity", decimal),
@@ -99,7 +100,9 @@ METRICS = {
     "prefill": Metric("Prefill speed", speed),
     "decode": Metric("Decode speed", speed),
 }
-HEADLINES = ("parameters", "heldout_perplexity", "perplexity", "kv_bytes_per_token", "decode")
+OWN_PERPLEXITY = ("calibration_perplexity", "perplexity")
+"""Perplexities that are no headline where there is one on held-out text."""
+HEADLINES = ("parameters", "heldout_perplexity", *OWN_PERPLEXITY, "kv_bytes_per_token", "decode")
 
 
 def by_name(checkpoints: Sequence[Values]) -> Measured:
@@ -128,10 +131,8 @@ def tiles(measured: Sequence[tuple[str, Values]]) -> list[Tile]:
         return []
     first, last = measured[0][1], measured[-1][1]
     keys = [key for key in HEADLINES if central(last.get(key)) is not None]
-    beside = "heldout_perplexity" in keys  # then the calibration text's own perplexity is no headline
-    return [
-        _tile(key, first if len(measured) > 1 else {}, last) for key in keys if not (beside and key == "perplexity")
-    ]
+    left_out = OWN_PERPLEXITY if "heldout_perplexity" in keys else ()
+    return [_tile(key, first if len(measured) > 1 else {}, last) for key in keys if key not in left_out]
 
 
 def _tile(key: str, first: Values, last: Values) -> Tile:

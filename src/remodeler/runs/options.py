@@ -261,14 +261,6 @@ def as_recorded(value: Any) -> Any:
 # Readers of texts -----------------------------------------------------------------------------------------------------
 
 
-def share(text: str) -> float:
-    """``25%`` and ``0.25`` alike."""
-    try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        raise ValueError("give a share as 0.25 or 25%") from None
-
-
 def listed(text: str) -> tuple[str, ...]:
     """Names separated by commas."""
     return tuple(each.strip() for each in text.split(",") if each.strip())

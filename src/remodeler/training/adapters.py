@@ -8,7 +8,6 @@ is zero, and would come back to life. Experts that are kept as one tensor, and r
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,7 @@ from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, Branch, projection
 from remodeler.model.minibatches import device_of
 from remodeler.runs.records import disk_errors
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Settings of the adapters."""
-
-    rank: int = 32
-    alpha: float = 10.0
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or not self.alpha > 0 or not 0 <= self.dropout < 1:
-            raise InputError(
-                f"adapters of rank {self.rank}, alpha {self.alpha:g} and dropout {self.dropout:g} were asked for: the "
-                "rank is at least 1, alpha above 0, the dropout from 0 to below 1"
-            )
+from remodeler.training.lora import Lora
 
 
 def dead(anatomy: Anatomy) -> set[int]:

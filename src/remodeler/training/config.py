@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+from remodeler.errors import InputError, option
 from remodeler.runs.options import Option, config
 
 Schedule = Literal["linear", "cosine", "constant"]
@@ -13,43 +14,57 @@ OPTIMIZATION, MEMORY, ADAPTERS = "Optimization", "Memory and speed", "Adapters"
 class OptimizationConfig:
     """How long and how fast a model learns."""
 
-    steps: Annotated[int | None, Option(OPTIMIZATION, low=1, default="as the epochs")] = None
-    """Number of optimizer steps."""
-    epochs: Annotated[float | None, Option(OPTIMIZATION, above=0, default="by method")] = None
-    """Number of epochs."""
-    learning_rate: Annotated[float | None, Option(OPTIMIZATION, above=0, default="by method")] = None
-    """Peak learning rate."""
-    train_batch_size: Annotated[int | None, Option(OPTIMIZATION, low=1, default="by method")] = None
+    steps: Annotated[int | None, Option(OPTIMIZATION, low=1)] = None
+    """Number of optimizer steps, instead of `epochs`."""
+    epochs: Annotated[float | None, Option(OPTIMIZATION, above=0)] = None
+    """Number of passes over the training texts."""
+    learning_rate: Annotated[float | None, Option(OPTIMIZATION, above=0)] = None
+    """Peak learning rate (AdamW)."""
+    train_batch_size: Annotated[int | None, Option(OPTIMIZATION, low=1)] = None
     """Windows or examples per optimizer step."""
-    schedule: Annotated[Schedule | None, Option(OPTIMIZATION, default="by method")] = None
-    """Learning rate schedule."""
-    warmup: Annotated[float | None, Option(OPTIMIZATION, low=0, high=1, default="by method")] = None
-    """Share of the steps in which the learning rate grows."""
+    schedule: Annotated[Schedule | None, Option(OPTIMIZATION)] = None
+    """Learning rate after the warm-up: linear or cosine decay, or constant."""
+    warmup: Annotated[float | None, Option(OPTIMIZATION, low=0, high=1)] = None
+    """Share of the steps in which the learning rate grows linearly, e.g. 0.03."""
+
+
+def refuse_steps_and_epochs(given: OptimizationConfig, usual: float | None = None) -> None:
+    """Refuse a length that is given twice.
+
+    Args:
+        given: the options.
+        usual: epochs where none are given.
+
+    Raises:
+        InputError: for a number of steps beside a number of epochs.
+    """
+    if given.steps is not None and given.epochs not in (None, usual):
+        raise InputError(f"{option('steps')} and {option('epochs')} were given: give one of them")
 
 
 @config
 class MemoryConfig:
     """What training takes of a device; it changes no result beyond rounding."""
 
-    micro_batch_size: Annotated[int | None, Option(MEMORY, low=1, default="2,048 tokens")] = None
-    """Windows or examples per forward and backward pass; gradients of a step are accumulated."""
+    micro_batch_size: Annotated[int | None, Option(MEMORY, low=1, default="about 2,048 tokens")] = None
+    """Windows or examples per forward and backward pass; gradients accumulate to the step. Lower it to save memory."""
     precision: Annotated[str, Option(MEMORY, ("auto", "no", "bf16", "fp16"))] = "auto"
-    """Mixed precision: auto, no, bf16 or fp16."""
+    """Mixed precision: bf16, fp16, no, or auto (bf16 where the device has it)."""
     checkpointing: Annotated[bool, Option(MEMORY)] = False
-    """Gradient checkpointing: less memory, a third more time."""
+    """Gradient checkpointing: less memory, about a third more time."""
     save_minutes: Annotated[float, Option(MEMORY, low=0)] = 10.0
-    """Minutes between two states of the run on disk, from which it resumes."""
+    """Minutes between two saves of the training state, from which an interrupted run resumes."""
 
 
 @config
 class AdapterConfig:
     """LoRA adapters."""
 
-    adapters: Annotated[bool | None, Option(ADAPTERS, default="by method")] = None
-    """Train LoRA adapters (or, negated, all parameters)."""
-    rank: Annotated[int | None, Option(ADAPTERS, low=1, default="by method")] = None
+    adapters: Annotated[bool | None, Option(ADAPTERS)] = None
+    """Train LoRA adapters instead of all parameters."""
+    rank: Annotated[int | None, Option(ADAPTERS, low=1)] = None
     """LoRA rank."""
-    alpha: Annotated[float | None, Option(ADAPTERS, above=0, default="by method")] = None
+    alpha: Annotated[float | None, Option(ADAPTERS, above=0)] = None
     """LoRA alpha (scaling = alpha / rank)."""
-    dropout: Annotated[float | None, Option(ADAPTERS, low=0, below=1, default="by method")] = None
-    """Dropout before the adapters."""
+    dropout: Annotated[float | None, Option(ADAPTERS, low=0, below=1)] = None
+    """LoRA dropout probability."""

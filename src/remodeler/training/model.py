@@ -11,7 +11,8 @@ from remodeler.checkpoint.load import Checkpoint
 from remodeler.checkpoint.save import Saved, save_pruned
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy
-from remodeler.training.adapters import Lora, adapted, everything
+from remodeler.training.adapters import adapted, everything
+from remodeler.training.lora import Lora
 
 
 def training_dtype(dtype: str, all_of_it: bool, device: torch.device) -> str:

@@ -246,8 +246,8 @@ def test_a_policy_that_only_ends_is_named(given: Options, models: dict[str, Path
     ("change", "words"),
     [
         ({"rounds": ("inner",)}, "`rounds='inner'` is unknown"),
-        ({"max_new_tokens": 300}, "0 prompts that leave room"),
-        ({"limit": 1}, "1 prompts that leave room"),
+        ({"max_new_tokens": 300}, "0 prompts with room"),
+        ({"limit": 1}, "1 prompt with room"),
         ({"max_repetition": 2.0}, "`max_repetition` must be >= 0 and <= 1"),
     ],
 )

@@ -27,7 +27,7 @@ def test_other_posts_than_those_of_the_gold_file_are_refused() -> None:
     gold = [Prediction(0, ()), Prediction(1, ())]
     path = Path("p.txt")
     assert match_predictions(path, [Prediction(1, (Span(0, 1),)), Prediction(0, ())], gold) == [[], [Span(0, 1)]]
-    with pytest.raises(InputError, match=r"p\.txt has 1 posts, the gold file 2"):
+    with pytest.raises(InputError, match=r"p\.txt has 1 post, the gold file 2"):
         match_predictions(path, gold[:1], gold)
     with pytest.raises(InputError, match="id 1 is in one of them only"):
         match_predictions(path, [gold[0], Prediction(5, ())], gold)

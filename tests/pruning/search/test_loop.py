@@ -300,7 +300,7 @@ def test_a_quarter_goes_where_nothing_else_is_asked_for() -> None:
 
 def test_budgets_beyond_what_blocks_allow_are_refused_before_the_search() -> None:
     for budget, words in (
-        (Budget(ratio=0.99), "beyond what blocks allow, at most 0"),
+        (Budget(ratio=0.99), r"ratio 99% is beyond what blocks allow, at most 55\.5% of the parameters"),
         (Budget(remove=99), "7 are possible"),
     ):
         with pytest.raises(InputError, match=words):

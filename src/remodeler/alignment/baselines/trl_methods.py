@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import PrinterCallback
 
-from remodeler.alignment.baselines.config import BaselineConfig
+from remodeler.alignment.baselines.config import TRL_RATE, BaselineConfig
 from remodeler.alignment.data.preferences import Triple
 from remodeler.alignment.phases import MODEL, plan_training
 from remodeler.checkpoint.config import ModelLike
@@ -27,9 +27,6 @@ from remodeler.runs.records import append_lines, disk_errors
 from remodeler.training.model import write_trained
 from remodeler.training.plan import MICRO_TOKENS
 from remodeler.training.state import CURVE_FILE
-
-RATE = 1e-6
-"""TRL's, for both."""
 
 Load = Callable[[ModelLike], Checkpoint]
 
@@ -120,7 +117,7 @@ def trl_settings(config: BaselineConfig, policy: Checkpoint, count: int, argumen
     checkpointing = min(names & {"activation_checkpointing", "gradient_checkpointing"})  # the latter until 5.20
     return {
         "beta": config.beta,
-        "learning_rate": config.training.optimization.learning_rate or RATE,
+        "learning_rate": config.training.optimization.learning_rate or TRL_RATE,
         "max_steps": plan.steps,
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": max(1, plan.batch // micro),

@@ -17,7 +17,7 @@ from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
 from remodeler.checkpoint.sizes import announce_training_space, memory
 from remodeler.data.chat_templates import RefusedPromptError, asked_in_chat
-from remodeler.errors import InputError, LeftOut, count_reasons, option
+from remodeler.errors import InputError, LeftOut, count_reasons, option, quantity
 from remodeler.generation.sampling import Sampling, apply_template, expected_seconds, prompt_ids, read
 from remodeler.runs.progress import duration
 from remodeler.training.model import training_precision
@@ -95,8 +95,8 @@ def _divide(pool: list[str], config: EvolveConfig, dropped: LeftOut) -> tuple[tu
     count, tokens = len(config.evolution.rounds), config.sampling.max_new_tokens
     if len(pool) < count:
         raise InputError(
-            f"{config.evolution.prompts} has {len(pool)} prompts that leave room for {tokens} tokens of an answer, "
-            f"{count} rounds need one each: give more or shorter prompts, or lower {option('max_new_tokens')}"
+            f"{config.evolution.prompts} has {quantity(len(pool), 'prompt')} with room for {tokens} tokens of an "
+            f"answer, {count} rounds need one each: give more or shorter prompts, or lower {option('max_new_tokens')}"
             + (f" (left out: {count_reasons(dropped)})" if dropped else "")
         )
     return tuple(tuple(pool[len(pool) * n // count : len(pool) * (n + 1) // count]) for n in range(count))

@@ -33,7 +33,7 @@ from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import Checkpoint, fingerprint, look, pick_device
 from remodeler.checkpoint.sizes import memory
-from remodeler.errors import InputError, count_reasons, option
+from remodeler.errors import InputError, count_reasons, option, quantity
 from remodeler.generation.sampling import completions
 from remodeler.model.logprobs import bits_per_byte, perplexity
 from remodeler.reporting.page import write_result
@@ -132,8 +132,8 @@ def _refuse_other_tasks(policy: ModelLike) -> None:
 def _announce(inputs: CompareInputs) -> None:
     config = inputs.config
     logger.info(
-        f"{config.data.preferences}: {len(inputs.triples):,} pairs, {len(config.policies)} policies; left out: "
-        f"{count_reasons(inputs.dropped)}"
+        f"{config.data.preferences}: {quantity(len(inputs.triples), 'pair')}, policies: {len(config.policies)}; "
+        f"left out: {count_reasons(inputs.dropped)}"
     )
 
 

@@ -8,7 +8,7 @@ from remodeler.auditing.formats.predictions import Prediction
 from remodeler.auditing.formats.span_lists import refuse_outside
 from remodeler.auditing.spans import Span
 from remodeler.data.lines import short
-from remodeler.errors import InputError
+from remodeler.errors import InputError, quantity
 
 
 def match_predictions(path: Path, predicted: Sequence[Prediction], gold: Sequence[Prediction]) -> list[list[Span]]:
@@ -16,7 +16,9 @@ def match_predictions(path: Path, predicted: Sequence[Prediction], gold: Sequenc
     ours, theirs = {row.id: row for row in predicted}, [row.id for row in gold]
     if ours.keys() != set(theirs):
         odd = sorted(ours.keys() ^ set(theirs))[0]
-        fault = f"{path} has {len(ours)} posts, the gold file {len(theirs)} (id {odd} is in one of them only)"
+        fault = (
+            f"{path} has {quantity(len(ours), 'post')}, the gold file {len(theirs)} (id {odd} is in one of them only)"
+        )
         raise InputError(f"{fault}: predict exactly the posts of the gold file")
     for row in gold:
         refuse_other_text(str(path), ours[row.id], row.text)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from remodeler.checkpoint.config import DeviceConfig
 from remodeler.errors import InputError, option
+from remodeler.runs.config import OUTPUT
 from remodeler.runs.options import Option, config
 
 POSTS, HEAD, TRAINING, RULES = "Posts", "Head", "Training", "Span rules"
@@ -26,15 +27,16 @@ class HeadConfig:
     """The layers on top of the encoder."""
 
     auxiliary: Annotated[str, Option(HEAD, AUXILIARIES)] = "none"
-    """Features of a token: none (last layer), cls-add, cls-concat, layer-attention, layer-attention-cls, last-k."""
+    """What the head sees of a token: its last layer (none), with CLS added (cls-add) or appended (cls-concat), weighted
+    layers (layer-attention), those with CLS (layer-attention-cls), or last-k layers."""
     output: Annotated[str, Option(HEAD, OUTPUTS)] = "linear"
-    """linear, or crf (conditional random field: neighbouring tags depend on each other)."""
+    """Output layer: linear, or crf (conditional random field: neighbouring tags depend on each other)."""
     scheme: Annotated[str, Option(HEAD, SCHEMES)] = "io"
-    """Tagging scheme: io, or bio, which separates adjacent spans."""
+    """Tags: io (inside, outside), or bio (with beginnings, which separates adjacent spans)."""
     last_layers: Annotated[int, Option(HEAD, low=1)] = 4
-    """last-k: number of layers."""
+    """With `auxiliary='last-k'`: number of layers."""
     dropout: Annotated[float, Option(HEAD, low=0, below=1)] = 0.1
-    """Dropout before the output layer."""
+    """Dropout probability before the output layer."""
 
 
 @config
@@ -52,23 +54,23 @@ class TrainingConfig:
     """How a tagger learns."""
 
     epochs: Annotated[int, Option(TRAINING, low=1)] = 3
-    """Number of epochs."""
+    """Number of passes over the training posts."""
     train_batch_size: Annotated[int, Option(TRAINING, low=1)] = 16
-    """Posts per optimizer step, at most."""
+    """Maximum number of posts per optimizer step."""
     tokens_per_step: Annotated[int, Option(TRAINING, low=1)] = 2048
-    """Tokens per optimizer step, padding included, at most."""
+    """Maximum number of tokens per optimizer step, padding included."""
     learning_rate: Annotated[float, Option(TRAINING, above=0)] = 1e-4
-    """Peak learning rate of the encoder."""
+    """Peak learning rate of the encoder (AdamW)."""
     head_rate: Annotated[float, Option(TRAINING, above=0)] = 1e-3
     """Peak learning rate of the head."""
     warmup: Annotated[float, Option(TRAINING, low=0, high=1)] = 0.1
-    """Share of the steps in which the learning rates grow."""
+    """Share of the steps in which the learning rates grow linearly."""
     weight_decay: Annotated[float, Option(TRAINING, low=0)] = 0.01
     """Weight decay (biases, norms and CRF scores excluded)."""
     clip: Annotated[float, Option(TRAINING, above=0)] = 1.0
     """Maximum gradient norm."""
     loss: Annotated[str, Option(TRAINING, LOSSES)] = "cross-entropy"
-    """cross-entropy, focal or dice."""
+    """Loss: cross-entropy, focal, or dice (the latter two for rare spans)."""
     seed: Annotated[int, Option(TRAINING)] = 42
     """Random seed."""
     save_minutes: Annotated[float, Option(TRAINING, low=0, python_only=True)] = 10.0
@@ -80,7 +82,7 @@ class RulesConfig:
     """How spans are made of likelihoods; None leaves what the tagger has."""
 
     decode: Annotated[str | None, Option(RULES, DECODERS, default="the tagger's own")] = None
-    """threshold, or viterbi (the most likely tag sequence)."""
+    """How tags become spans: threshold (on each token's probability), or viterbi (the most likely sequence of tags)."""
     fill: Annotated[bool | None, Option(RULES, default="the tagger's own")] = None
     """Include the gaps between neighbouring tokens of a span."""
     trim: Annotated[bool | None, Option(RULES, default="the tagger's own")] = None
@@ -101,47 +103,46 @@ class PredictionRulesConfig(RulesConfig):
     """All rules, also those that training chooses."""
 
     threshold: Annotated[float | None, Option(RULES, low=0, high=1, default="the tagger's own")] = None
-    """Likelihood from which a character is inside a span."""
+    """Minimum probability of a character inside a span."""
     abstain: Annotated[float | None, Option(RULES, low=0, high=1, default="the tagger's own")] = None
-    """Maximum likelihood below which a text has no span."""
+    """Report no span in a text in which no character reaches this probability."""
 
 
 @config
 class TrainConfig:
-    """Train a tagger: an encoder, features of its layers, and a CRF or a linear layer.
+    """Train a tagger of toxic spans: an encoder with a linear or CRF layer on top.
 
-    After every epoch the official F1 on the development posts is measured; the best epoch is kept, with the threshold
-    and the abstention that suit it. Resumable: rerun the same command.
+    Every epoch is scored on the development posts by the F1 of SemEval-2021 task 5; the best one is kept, with its best
+    thresholds. Resumable: rerun the same command.
 
     Example: `remodel audit train --texts tsd_train.csv --dev tsd_trial.csv --encoder MiniLM --out tagger`
     """
 
     texts: Annotated[Path, Option(POSTS)]
-    """Posts with spans: .csv, .jsonl, .json, .parquet (columns text and spans)."""
-    encoder: str
-    """Encoder to start from: a folder or a hub id of a BERT, ALBERT, RoBERTa or XLNet model, for example."""
-    dev: Annotated[Path | None, Option(POSTS, default="a fold of 1/10")] = None
-    """Development posts, which choose the epoch and the thresholds."""
+    """Training posts with spans: .csv, .jsonl, .json, .parquet (columns text and spans)."""
+    encoder: Annotated[str, Option(HEAD)]
+    """Encoder to start from, e.g. a BERT, ALBERT, RoBERTa or XLNet model: a folder, or an id on the Hub."""
+    dev: Annotated[Path | None, Option(POSTS, default="a tenth of the posts")] = None
+    """Development posts, by which the epoch and the thresholds are chosen."""
     fold: Annotated[str | None, Option(POSTS)] = None
-    """Hold out one part of the posts instead, e.g. 1/5 (for cross-validation)."""
+    """Hold out this part of the posts as development posts: 2/5 is the second fifth, as in cross-validation."""
     teacher: Annotated[Path | None, Option(POSTS)] = None
-    """Predictions with likelihoods of the same texts to learn from as well (.jsonl)."""
+    """Predictions of the same posts to learn from too, made by `remodel audit predict --likelihoods` (.jsonl)."""
     teacher_share: Annotated[float, Option(POSTS, low=0, high=1)] = 0.5
-    """Weight of the teacher's likelihoods beside the gold spans."""
+    """With `teacher`: weight of its predictions, from 0 to 1; the gold spans have the rest."""
     harmless: Annotated[Path | None, Option(POSTS)] = None
-    """Texts without toxic spans to learn from as well (.txt, .csv, .jsonl); a tenth is held out to count false
-    alarms."""
+    """Texts without toxic spans to learn from too (.txt, .csv, .jsonl); a tenth is held out, to count false alarms."""
     skip_bad: Annotated[bool, Option(POSTS)] = False
-    """Leave out rows that can't be read, and count them."""
+    """Leave out rows that can't be read, and count them, instead of stopping at the first."""
     head: HeadConfig = HeadConfig(auxiliary="layer-attention-cls", output="crf")
     window: WindowConfig = WindowConfig()
     training: TrainingConfig = TrainingConfig()
     rules: RulesConfig = RulesConfig(decode="threshold", fill=True, trim=True, words=False, shortest=1)
     placement: DeviceConfig = DeviceConfig()
-    out: Path
+    out: Annotated[Path, Option(OUTPUT)]
     """New folder for the tagger."""
-    dry_run: bool = False
-    """Say what would be done, and how long it would take; write nothing."""
+    dry_run: Annotated[bool, Option(OUTPUT)] = False
+    """Check everything, print the plan and the expected time, and write nothing."""
 
     def __post_init__(self) -> None:
         if self.dev and self.fold:
@@ -150,50 +151,51 @@ class TrainConfig:
 
 @config
 class PredictConfig:
-    """Find the spans of all posts of a file, by the tagger's own rules or by others.
+    """Find the toxic spans in all posts of a file, with a tagger.
 
     Resumable: rerun the same command.
 
     Example: `remodel audit predict --texts posts.csv --out spans-pred.txt`
     """
 
-    texts: Path
+    texts: Annotated[Path, Option(POSTS)]
     """Posts: .csv, .jsonl, .json, .parquet, or .txt (one per line)."""
-    out: Annotated[Path | None, Option(required=True)] = None
-    """New file: .txt or .zip (SemEval), .jsonl (spans with scores), .conll, .csv."""
-    tagger: Any = SMALL_TAGGER
-    """A folder made by `remodel audit train`, or small-tagger (bundled)."""
-    likelihoods: bool = False
-    """Keep the likelihoods of all characters too (.jsonl)."""
-    int8: bool = False
-    """Linear layers in 8-bit integers: faster on a CPU, slightly less exact."""
-    skip_bad: bool = False
-    """Leave out rows that can't be read, and count them."""
+    out: Annotated[Path | None, Option(OUTPUT, required=True)] = None
+    """New file: .txt or .zip (SemEval), .jsonl (spans with scores), .conll, or .csv."""
+    tagger: Annotated[Any, Option(POSTS)] = SMALL_TAGGER
+    """A folder that `remodel audit train` wrote, or small-tagger (bundled)."""
+    likelihoods: Annotated[bool, Option(OUTPUT)] = False
+    """Write the probability of every character too (.jsonl only)."""
+    int8: Annotated[bool, Option("Model")] = False
+    """Compute linear layers in 8-bit integers: faster on a CPU, slightly less exact."""
+    skip_bad: Annotated[bool, Option(POSTS)] = False
+    """Leave out rows that can't be read, and count them, instead of stopping at the first."""
     rules: PredictionRulesConfig = PredictionRulesConfig()
     placement: DeviceConfig = DeviceConfig()
 
 
 @config
 class VoteConfig:
-    """Let prediction files or taggers vote: a character is in a span when enough members agree.
+    """Combine prediction files or taggers by vote: a character is in a span where enough members say so.
 
-    With `--likelihoods` the result holds the mean of the members' likelihoods, from which a small tagger can learn.
+    With `--likelihoods` the result also holds the members' mean probabilities, from which `audit train --teacher`
+    can train one small tagger.
 
     Example: `remodel audit vote one two three --texts posts.csv --at-least 2 --out spans-pred.txt`
     """
 
     members: Annotated[tuple[Any, ...], Option(positional=True)]
-    """Prediction files, or folders of taggers."""
-    out: Annotated[Path | None, Option(required=True)] = None
-    """New file: .txt or .zip (SemEval), .jsonl (spans with scores), .conll, .csv."""
-    at_least: Annotated[int | None, Option(low=1, default="a majority")] = None
+    """Members that vote: files of predictions, or folders of taggers."""
+    out: Annotated[Path | None, Option(OUTPUT, required=True)] = None
+    """New file: .txt or .zip (SemEval), .jsonl (spans with scores), .conll, or .csv."""
+    at_least: Annotated[int | None, Option(POSTS, low=1, default="more than half")] = None
     """Number of votes that a character needs."""
-    texts: Path | None = None
-    """Posts for members that are taggers."""
-    likelihoods: bool = False
-    """Keep the mean likelihoods of all characters too (.jsonl)."""
-    int8: bool = False
-    """Linear layers in 8-bit integers: faster on a CPU, slightly less exact."""
-    skip_bad: bool = False
-    """Leave out rows that can't be read, and count them."""
+    texts: Annotated[Path | None, Option(POSTS)] = None
+    """Posts, which members that are taggers predict."""
+    likelihoods: Annotated[bool, Option(OUTPUT)] = False
+    """Write the mean probability of every character too (.jsonl only)."""
+    int8: Annotated[bool, Option("Model")] = False
+    """Compute linear layers of taggers in 8-bit integers: faster on a CPU, slightly less exact."""
+    skip_bad: Annotated[bool, Option(POSTS)] = False
+    """Leave out rows that can't be read, and count them, instead of stopping at the first."""
     placement: DeviceConfig = DeviceConfig()

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from remodeler.errors import InputError
+from remodeler.errors import InputError, option, quantity
 from remodeler.model.blocks import Anatomy
 from remodeler.pruning.config import Budget
 from remodeler.runs.removals import Header, Step, blocks_of
@@ -37,15 +37,19 @@ def check_reach(anatomy: Anatomy, budget: Budget, path: Sequence[Sequence[Block]
     if not path:
         raise InputError(
             f"the model has nothing to remove of unit {unit!r} that the method does not keep: "
-            "choose another `unit` or `shape`, or `protect=False`"
+            f"choose another {option('unit')} or {option('shape')}, or {option('protect', False)}"
         )
     if budget.remove is not None and budget.remove > len(path):
-        raise InputError(f"{budget.remove} removals were asked for, {len(path)} are possible: give a smaller `remove`")
+        raise InputError(
+            f"{quantity(budget.remove, 'removal')} asked for, {len(path)} are possible: "
+            f"give a smaller {option('remove')}"
+        )
     gone = share(anatomy, [block for each in path for block in each])
     if budget.ratio is not None and budget.ratio > gone:
+        most = math.floor(1000 * gone) / 10  # what is named can be reached
         raise InputError(
-            f"ratio {budget.ratio:g} is beyond what blocks allow, at most {gone:.3f} of the parameters: "
-            "give a smaller `ratio`"
+            f"ratio {100 * budget.ratio:.4g}% is beyond what blocks allow, at most {most:g}% of the parameters: "
+            f"give a smaller {option('ratio')}, or a number with {option('remove')}"
         )
 
 
@@ -89,7 +93,7 @@ def steps_for_budget(anatomy: Anatomy, header: Header, steps: Sequence[Step], bu
     if budget.max_perplexity_increase is None and not done(anatomy, budget, taken):
         gone = share(anatomy, blocks_of(taken))
         raise InputError(
-            f"the log ends after {len(steps)} steps ({gone:.3f} of the parameters), too early {budget}: "
-            "continue it with prune (`start`: this log)"
+            f"the log ends after {quantity(len(steps), 'step')} ({gone:.1%} of the parameters), too early {budget}: "
+            f"continue it, prune with {option('start')} this log"
         )
     return taken

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.data.windows import Windows
-from remodeler.errors import InputError
+from remodeler.errors import InputError, quantity
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.pruning import methods
@@ -96,7 +96,8 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
         remember(log, len(steps), past_races)
         record_step(search, log, steps[-1])
     if search.budget.max_perplexity_increase is None and not done(search.anatomy, search.budget, steps):
-        raise InputError(f"nothing is left to remove after {len(steps)} steps, too early {search.budget}: ask for less")
+        taken = quantity(len(steps), "step")
+        raise InputError(f"nothing is left to remove after {taken}, too early {search.budget}: ask for less")
     return steps
 
 
