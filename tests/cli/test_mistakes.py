@@ -12,6 +12,7 @@ from commands import invoke
         ("prune m --out o --sampels=4", "unknown option --sampels: did you mean --samples? See remodel prune --help"),
         ("prune m --out o --qqqq 4", "unknown option --qqqq: see remodel prune --help"),
         ("prnue m --out o", "unknown verb 'prnue': did you mean prune? See remodel --help"),
+        ("--versoin", "unknown option --versoin: did you mean --version? See remodel --help"),
         ("align evolv m", "unknown verb 'evolv': did you mean evolve? See remodel align --help"),
         ("prune m --out o --samples x", "--samples must be a whole number (got 'x'): see remodel prune --help"),
         ("recover m --out o --epochs x", "--epochs must be a number (got 'x'): see remodel recover --help"),

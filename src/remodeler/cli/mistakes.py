@@ -38,8 +38,9 @@ def _unknown_option(error: Any) -> str:
 
 def _unknown_verb(error: Any) -> str:
     given = error.unused_tokens[0]
-    known = [name for name in error.app or () if not name.startswith("-")]
-    return f"unknown verb {given!r}{_guess(given, known)}"
+    if given.startswith("-"):
+        return f"unknown option {given}{_guess(given, error.app or ())}"
+    return f"unknown verb {given!r}{_guess(given, [name for name in error.app or () if name[0].isalpha()])}"
 
 
 def _guess(given: str, known: Iterable[str]) -> str:
