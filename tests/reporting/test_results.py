@@ -15,6 +15,7 @@ from remodeler.alignment.reviser.results import ReviseResults
 from remodeler.auditing.results import AuditResults
 from remodeler.cli.results import RESULTS, results_of
 from remodeler.errors import InputError
+from remodeler.evaluation.results import EvaluateResults
 from remodeler.exporting.results import ExportResults
 from remodeler.merging.results import MergeResults
 from remodeler.pruning.results import PruneResults
@@ -125,6 +126,15 @@ def test_a_result_is_described_by_its_record_its_card_and_its_page(tmp_path: Pat
     assert load_record(tmp_path) == given
     assert "1 of 8 residual blocks of `some/model` were removed" in (tmp_path / "README.md").read_text()
     assert "1 of 8 blocks were removed" in (tmp_path / "report.html").read_text()
+
+
+def test_results_are_printed_as_a_table() -> None:
+    found = PruneResults(dense={"parameters": 2_000_000}, pruned={"parameters": 1_500_000}, blocks=8)
+    assert str(found).split("\n") == [
+        "            before   after  change",
+        "Parameters  2.00 M  1.50 M  −25.0%",
+    ]
+    assert str(EvaluateResults()) == repr(EvaluateResults())
 
 
 def test_a_graph_has_a_card_that_says_how_it_is_run() -> None:

@@ -164,6 +164,16 @@ def written(drawn: Values) -> tuple[list[str], list[list[str]]]:
     return ["", *drawn["names"], "change"], rows
 
 
+def text_table(drawn: Values) -> str:
+    """A comparison in lines of aligned columns."""
+    names, rows = written(drawn)
+    last = len(names) if drawn["changes"] else -1
+    lines = [names[:last], *(row[:last] for row in rows)]
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    cells = [[line[0].ljust(first), *map(str.rjust, line[1:], others)] for line in lines]
+    return "\n".join("  ".join(each).rstrip() for each in cells)
+
+
 def _row(metric: Metric, values: Sequence[Any]) -> dict[str, Any]:
     numbers = [central(value) for value in values]
     cells = [_cell(metric, value) for value in values]

@@ -8,7 +8,7 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
-from remodeler.reporting.figures import Measured, Tile, Values, tiles
+from remodeler.reporting.figures import Measured, Tile, Values, comparison, text_table, tiles
 from remodeler.runs.records import Record
 
 PLACED: Mapping[str, Any] = {"placed": True}
@@ -44,6 +44,11 @@ class Results(Protocol):
     """How it came about, in a word: made or measured."""
     of_models: ClassVar[bool] = False
     """Whether :meth:`figures` are of models, by their names; else of stages of one, the first being its source."""
+
+    def __str__(self) -> str:
+        """The figures as a table, for notebooks and prompts; where there are none, all values."""
+        drawn = comparison(self.figures())
+        return text_table(drawn) if drawn else repr(self)
 
     @property
     def command(self) -> str:
