@@ -76,8 +76,8 @@ def test_streams_that_can_not_be_written_cost_no_result(model: Path, texts: Path
 
 def test_an_interrupt_is_one_line(model: Path, texts: Path) -> None:
     start = (
-        "import remodeler.evaluation.job as e, signal, os\n"
-        "e.measure = lambda *a, **b: os.kill(os.getpid(), signal.SIGINT)"
+        "import remodeler.evaluation.job as e, signal, os, time\n"
+        "e.measure = lambda *a, **b: (os.kill(os.getpid(), signal.SIGINT), time.sleep(60))"  # another thread may get it
     )
     process = python(start + CALL, "evaluate", model, "--texts", texts, "--device", "cpu")
     _, err = process.communicate()
