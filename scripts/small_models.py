@@ -85,7 +85,12 @@ _FULL, _SLIDING, _LINEAR = "full_attention", "sliding_attention", "linear_attent
 _EVERY_OTHER = {"layer_types": [_LINEAR, _FULL] * 2}
 _WINDOWS = {"layer_types": [_SLIDING, _FULL] * 2}
 _ROPE = {"rope_type": "default", "rope_theta": 1e4}
-_SHARED = {**_WINDOWS, "num_kv_shared_layers": 1, "global_head_dim": 16, "layer_types": [_SLIDING, _FULL, _SLIDING, _FULL]}
+_SHARED = {
+    **_WINDOWS,
+    "num_kv_shared_layers": 1,
+    "global_head_dim": 16,
+    "layer_types": [_SLIDING, _FULL, _SLIDING, _FULL],
+}
 _VISION = {
     **dict.fromkeys(("hidden_size", "intermediate_size", "num_position_embeddings"), 16),
     **{"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "num_channels": 3},

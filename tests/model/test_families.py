@@ -12,6 +12,7 @@ from remodeler.checkpoint.save import save_pruned
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, bypassed, projection
+from remodeler.model.caches import given_cache
 from remodeler.model.families import FAMILIES, family
 from remodeler.model.logprobs import batch_nll, head_logits, mean_nll, trunk_states
 from remodeler.model.minibatches import to_batch
@@ -140,7 +141,7 @@ def test_every_cache_gives_what_one_pass_gives(name: str, pattern: str, tmp_path
         whole = model(ids, use_cache=False).logits
         for split in ([1] * 20, [13, 7]):
             cache = DynamicCache(config=model.config)
-            parts = [model(part, past_key_values=cache, use_cache=True).logits for part in ids.split(split, dim=1)]
+            parts = [model(part, **given_cache(model, cache)).logits for part in ids.split(split, dim=1)]
             torch.testing.assert_close(torch.cat(parts, 1), whole, atol=2e-5, rtol=1e-4)
         assert len(cache.layers) == model.config.num_hidden_layers
         for given in ({}, {"attention_mask": padding}):

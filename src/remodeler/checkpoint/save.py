@@ -27,6 +27,7 @@ from remodeler.checkpoint.forms import WHOLE, Form, Shape, build, choose, remain
 from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.errors import InputError, one_line
 from remodeler.model.blocks import Anatomy, bypassed
+from remodeler.model.caches import given_cache
 from remodeler.model.files.shards import write_shards
 from remodeler.model.logprobs import spread_tokens, vocabulary
 from remodeler.model.streaming import held, streamed_weights
@@ -276,8 +277,7 @@ def _compare_cached(anatomy: Anatomy, inputs: dict[str, Tensor], wanted: Tensor)
     cache = DynamicCache(config=model.config)
     width = -(-inputs["input_ids"].shape[1] // 2) if streamed_weights(model) else 1
     steps = [
-        model(input_ids=ids, past_key_values=cache, use_cache=True).logits
-        for ids in inputs["input_ids"].split(width, dim=1)
+        model(input_ids=ids, **given_cache(model, cache)).logits for ids in inputs["input_ids"].split(width, dim=1)
     ]
     difference = ((torch.cat(steps, 1) - wanted).float().abs().max() / wanted.float().abs().max()).item()
     if not difference <= STEP_TOLERANCE[model.dtype]:

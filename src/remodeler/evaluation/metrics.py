@@ -24,6 +24,7 @@ from remodeler.checkpoint.sizes import memory, random_ids
 from remodeler.data.sources import NAMES, read_texts, sample
 from remodeler.data.windows import Packing, Windows, mask_tokens, seq2seq, windows
 from remodeler.errors import InputError
+from remodeler.model.caches import given_cache, returned_cache
 from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity
 from remodeler.model.tracing import same_inputs
 from remodeler.runs.progress import progress_bar
@@ -230,7 +231,7 @@ def _decode(model: Any, outputs: Any, steps: int) -> None:
     """Greedy decoding: each step waits for the token before it, as in use."""
     for _ in range(steps):
         token = outputs.logits[:, -1:].argmax(-1)  # [batch, 1]
-        outputs = model(token, past_key_values=outputs.past_key_values, use_cache=True)
+        outputs = model(token, **given_cache(model, returned_cache(outputs)))
 
 
 def _last_logits(model: Any) -> dict[str, int]:

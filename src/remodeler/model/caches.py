@@ -1,0 +1,21 @@
+"""What a model calls its cache: ``cache`` since transformers 5.24, ``past_key_values`` before and in remote code."""
+
+import inspect
+from typing import Any
+
+NAME, OLD_NAME = "cache", "past_key_values"
+
+
+def cache_keyword(model: Any) -> str:
+    """The argument of a model's forward that takes the cache."""
+    return NAME if NAME in inspect.signature(model.forward).parameters else OLD_NAME
+
+
+def given_cache(model: Any, cache: Any) -> dict[str, Any]:
+    """Keyword arguments that hand a cache to a model, which fills it further."""
+    return {cache_keyword(model): cache, "use_cache": True}
+
+
+def returned_cache(outputs: Any) -> Any:
+    """The cache in what a model returned."""
+    return outputs[NAME] if NAME in outputs else outputs[OLD_NAME]
