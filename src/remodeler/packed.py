@@ -2,9 +2,10 @@
 
 This file lies beside the weights and needs only torch and transformers. Attention-major packing: layer ``j`` is the
 j-th attention that was kept, with its own MLP if that was kept too; an MLP whose attention was removed runs behind
-the attention before it (``post``) or, at the very start, in front of the first (``pre``). ``num_hidden_layers`` then
-counts attentions and ``layer_idx`` has no holes, so every KV cache is right and no larger than it must be. No forward
-of any model family is rewritten.
+the attention before it (``post``) or, at the very start, in front of the first (``pre``). A mixer, as a linear
+attention or a convolution, counts as an attention: it has a state in the cache. ``num_hidden_layers`` then counts
+those and ``layer_idx`` has no holes, so every cache is right and no larger than it must be. No forward of any model
+family is rewritten.
 
 ``config.packing`` says what was kept: see ``Packing`` below. Source layer numbers stay in it, so that the model can
 be pruned again.
@@ -49,6 +50,8 @@ class BranchNames(TypedDict):
     norms: list[str]  # norms that only this block uses, removed with it
     outputs: list[str | None] | None  # None: a bare tensor; else per output the keyword handed back, or None
     stream: int | None  # None: a bare branch; else the positional argument it is added to inside
+    beside: NotRequired[dict[str, list[str | None] | None]]  # modules that are added too, and what they return
+    out: NotRequired[list[str]]  # output projections, by their paths in the layer
 
 
 class Packing(TypedDict):
@@ -60,6 +63,10 @@ class Packing(TypedDict):
     num_hidden_layers: int  # source depth
     per_layer: dict[str, list[Any]]  # config lists with an entry per source layer
     branches: dict[str, BranchNames]
+    had: NotRequired[list[list[str]]]  # by source layer, the kinds of its blocks, where layers are unlike
+    unlike: NotRequired[dict[str, dict[str, BranchNames]]]  # by source layer, branches that differ from those above
+    rest: NotRequired[dict[str, list[str]]]  # by source layer, modules that are in no block and stay
+    derived: NotRequired[dict[str, list[Any]]]  # properties of the config with an entry per source layer
     shared: list[str]  # norms that several blocks of a layer read, removed with the last of them
     parallel: bool  # attention and MLP of a layer read the same input
     kept: list[list[Any]]  # [source layer, [kinds kept]], ascending
@@ -94,11 +101,21 @@ def set_module(parent: nn.Module, path: str, module: nn.Module) -> None:
     setattr(parent.get_submodule(above), name, module)
 
 
+def identity(module: nn.Module) -> nn.Identity:
+    """Stands where a norm was; some layers ask theirs for the dtype of its weight."""
+    same = nn.Identity()
+    if isinstance(weight := getattr(module, "weight", None), torch.Tensor):
+        vars(same)["weight"] = weight.new_empty(0, requires_grad=False)
+    return same
+
+
 def strip(layer: nn.Module, names: BranchNames) -> None:
     """Take one block out of a layer, with the norms that only it uses."""
     for path in [*names["norms"], *names["modules"][:-1]]:
-        set_module(layer, path, nn.Identity())
+        set_module(layer, path, identity(layer.get_submodule(path)))
     set_module(layer, names["modules"][-1], NoOp(names["outputs"], names["stream"]))
+    for path, outputs in names.get("beside", {}).items():
+        set_module(layer, path, NoOp(outputs, None))
 
 
 def shorter(parameter: torch.Tensor, shape: Iterable[int]) -> torch.Tensor:
@@ -168,19 +185,31 @@ def adopt(layer: Any, pre: list[nn.Module], post: list[nn.Module]) -> Any:
     return layer
 
 
+def is_main(kinds: Iterable[str]) -> bool:
+    """Whether blocks of these kinds make a layer of the packed model: one of them has a state in the cache."""
+    return "attention" in kinds or "mixer" in kinds
+
+
+def branches_of(packing: Packing, number: int) -> dict[str, BranchNames]:
+    """The blocks that a source layer had."""
+    every = {**packing["branches"], **packing.get("unlike", {}).get(str(number), {})}
+    had = packing["had"][number] if "had" in packing else every
+    return {kind: names for kind, names in every.items() if kind in had}
+
+
 def arrange(layers: nn.ModuleList, packing: Packing) -> nn.ModuleList:
     """Layers of the source depth to one a remaining attention; remodeler's ``pairing.py`` names tensors alike."""
     mains: list[tuple[nn.Module, list[nn.Module]]] = []
     lead: list[nn.Module] = []
     for number, kinds in packing["kept"]:
         layer = layers[number]
-        for kind, names in packing["branches"].items():
+        for kind, names in branches_of(packing, number).items():
             if kind not in kinds:
                 strip(layer, names)
         shapes = packing.get("shapes", {}).get(str(number), {})
         tensors = {path: shorter(layer.get_parameter(path), shape) for path, shape in shapes.items()}
         narrow(layer, tensors, packing.get("counts", UNNAMED))
-        if "attention" in kinds:
+        if is_main(kinds):
             mains.append((layer, []))
         else:
             (mains[-1][1] if mains else lead).append(layer)
@@ -206,10 +235,25 @@ def deepened(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def shallow(config: PreTrainedConfig) -> None:
     """Give a config the packed depth, in place: a layer per attention that was kept."""
-    mains = [number for number, kinds in config.packing["kept"] if "attention" in kinds]
+    mains = main_layers(config.packing)
     config.num_hidden_layers = len(mains)
     for name, values in config.packing["per_layer"].items():
         setattr(config, name, [values[number] for number in mains])
+
+
+def main_layers(packing: Packing) -> list[int]:
+    """Source layers that the layers of the packed model are."""
+    return [number for number, kinds in packing["kept"] if is_main(kinds)]
+
+
+def cut_lists(model: Any, packing: Packing) -> None:
+    """Lists that modules keep of the config's, with an entry per layer, without the layers that are gone."""
+    lists = [*packing["per_layer"].values(), *packing.get("derived", {}).values()]
+    mains = main_layers(packing)
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, list) and value and value in lists:
+                setattr(module, name, [value[number] for number in mains])
 
 
 def pack(model: Any) -> None:
@@ -221,6 +265,7 @@ def pack(model: Any) -> None:
     layers = arrange(model.get_submodule(path), packing)
     renumber(layers)
     set_module(model, path, layers)
+    cut_lists(model, packing)
     configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
     for config in configs.values():
         shallow(config)
@@ -252,6 +297,26 @@ class PackedConfig:
         announce(type(self))
 
 
+def derived(name: str) -> property:
+    """A property that a stock config works out for every layer, of the layers that are left."""
+
+    def values(config: Any) -> Any:
+        packing: Any = getattr(config, "packing", None) or {}
+        if name not in packing.get("derived", {}):
+            return getattr(super(type(config), config), name)
+        every, mains = packing["derived"][name], main_layers(packing)
+        return list(every) if config.num_hidden_layers == len(every) else [every[number] for number in mains]
+
+    return property(values)
+
+
+def computed(config_class: Any) -> list[str]:
+    """What a config class works out by itself, which may have an entry per layer."""
+    own = [name for name in dir(config_class) if not hasattr(PreTrainedConfig, name)]
+    found = {name: getattr(config_class, name) for name in own}
+    return [name for name, value in found.items() if isinstance(value, property) and value.fset is None]
+
+
 def same_names_in_files(stock: str, packed: str) -> None:
     """Tensors have the names (and one tensor an expert) that the stock family's files have."""
     conversions = get_checkpoint_conversion_mapping(stock)
@@ -266,6 +331,7 @@ def packed_class(stock: Any) -> type[Any]:
     body: dict[str, Any] = {"__module__": __name__, "_auto_class": None}  # keep the auto_map that is in the config
     if is_config:
         body["model_type"] = f"packed_{stock.model_type}"
+        body |= {name: derived(name) for name in computed(stock)}
         same_names_in_files(stock.model_type, body["model_type"])
     else:
         body["config_class"] = packed_class(stock.config_class)
@@ -290,10 +356,16 @@ def __getattr__(name: str) -> type:
     return packed_class(getattr(transformers, name.removeprefix("Packed")))
 
 
-if __package__ == "remodeler":  # installed, not the copy beside the weights: packed folders load without remote code
+def register(model_type: str) -> None:
+    """Let transformers load packed models of a type without remote code; nothing for a type that it does not know."""
+    stocks: Any = transformers.CONFIG_MAPPING
+    if model_type in stocks:
+        AutoConfig.register(f"packed_{model_type}", packed_class(stocks[model_type]), exist_ok=True)
+
+
+if __package__ == "remodeler":  # installed, not the copy beside the weights
     # Not an import statement: transformers looks for those in the copy, and would ask for this package.
     families = importlib.import_module(f"{__package__}.model.families").FAMILIES
-    stocks: Any = transformers.CONFIG_MAPPING
-    for model_type, row in families.items():
-        if row.task != "seq2seq" and model_type in stocks:  # an older transformers may not know them all
-            AutoConfig.register(f"packed_{model_type}", packed_class(stocks[model_type]), exist_ok=True)
+    for name, row in families.items():
+        if row.task != "seq2seq":
+            register(name)

@@ -42,10 +42,8 @@ def logits(anatomy: Anatomy, **more: object) -> torch.Tensor:
 
 def zeroed(anatomy: Anatomy, block: Block) -> torch.Tensor:
     """Logits with the block's output projection zeroed."""
-    branch = anatomy.branches[block]
-    module = branch.site.layer.get_submodule(branch.names["modules"][-1])
     with torch.no_grad():
-        saved = {name: (p, p.clone()) for name, p in projection(module, branch.site.stack, block.kind).items()}
+        saved = {name: (p, p.clone()) for name, p in projection(anatomy.branches[block]).items()}
         for parameter, _ in saved.values():
             parameter.zero_()
         result = logits(anatomy)

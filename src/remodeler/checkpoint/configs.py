@@ -6,6 +6,7 @@ still; whether its class then builds just the parameters that are there is tried
 
 import copy
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,13 +14,17 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from remodeler.model.blocks import Anatomy, LayerRef
-from remodeler.model.families import FAMILIES, config_names
+from remodeler.model.families import FAMILIES, config_names, unpacked_type
 from remodeler.model.structures import Structure, Widths, counts_of, head_size, layout, structure_of
-from remodeler.packed import BranchNames, Packing, packed_class
+from remodeler.packed import BranchNames, Packing, computed, packed_class
 from remodeler.runs.units import Block, Kind
 
 Rows = list[tuple[LayerRef, list[Kind]]]
 """Layers with something left, and the kinds of blocks left in each."""
+PER_LAYER = ("layer", "types", "pattern", "rope_theta")
+"""In the names of config entries that have a value per layer."""
+OF_MLPS = ("mlp", "moe", "expert", "intermediate", "ffn")
+"""In the names of those that speak of MLPs."""
 Shapes = dict[str, dict[str, list[int]]]
 """By source layer, of the parameters that are narrower than the source's config says."""
 
@@ -64,9 +69,41 @@ def unpack_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def per_layer(config: PreTrainedConfig) -> dict[str, list[Any]]:
     """Config entries with a value per layer, as ``layer_types``."""
+    names = config_names(unpacked_type(config.model_type))
+    own = (*names.channels, *names.heads)
+    lists = {k: v for k, v in config.to_dict().items() if isinstance(v, list) and len(v) == config.num_hidden_layers}
+    return {k: v for k, v in lists.items() if k in own or any(word in k for word in PER_LAYER)}
+
+
+def derived(config: PreTrainedConfig) -> dict[str, list[Any]]:
+    """What the config's class works out for every layer, as Jamba's kinds of layers from their period."""
+    found = {name: getattr(config, name, None) for name in computed(type(config))}
     depth = config.num_hidden_layers
-    lists = {k: v for k, v in config.to_dict().items() if isinstance(v, list) and len(v) == depth}
-    return {name: values for name, values in lists.items() if "layer" in name}
+    return {name: list(v) for name, v in found.items() if isinstance(v, list | tuple) and len(v) == depth}
+
+
+def cut_config(config: PreTrainedConfig, paired: Sequence[tuple[int, int]]) -> None:
+    """Give a config fewer layers, in place: lists, counts and numbers of layers alike.
+
+    Args:
+        config: of the source depth.
+        paired: for every layer that is left the source layers of its attention and of its MLP.
+    """
+    names, depth = config_names(unpacked_type(config.model_type)), config.num_hidden_layers
+    for name, values in per_layer(config).items():
+        side = int(any(word in name for word in OF_MLPS))
+        setattr(config, name, [values[pair[side]] for pair in paired])
+    kept = [mlp for _, mlp in paired]
+    for name in names.leading:
+        if isinstance(value := getattr(config, name, None), int):
+            setattr(config, name, sum(number < value for number in kept))
+    for name in names.trailing:
+        if isinstance(value := getattr(config, name, None), int):
+            setattr(config, name, sum(number >= depth - value for number in kept))
+    for name in names.numbered:
+        if isinstance(value := getattr(config, name, None), list | tuple):
+            setattr(config, name, [place for place, number in enumerate(kept) if number in value])
+    config.num_hidden_layers = len(paired)
 
 
 def lost_pattern(config: PreTrainedConfig) -> str:
@@ -103,19 +140,40 @@ def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: Rows, shapes: Shap
         block.kind: branch.names for block, branch in sorted(anatomy.branches.items(), reverse=True)
     }
     before = getattr(anatomy.model.config, "packing", None) or {}
+    shared = next((each for each in anatomy.shared.values() if each), ())
+    found = traced_packing(anatomy, source, names) if anatomy.family.traced else {}
     return {
         "source": source.model_type,
-        "family": next(name for name, row in FAMILIES.items() if row is anatomy.family),
+        "family": next((name for name, row in FAMILIES.items() if row is anatomy.family), source.model_type),
         "layers": anatomy.family.stacks[0].layers,
         "num_hidden_layers": source.num_hidden_layers,
         "per_layer": per_layer(source),
         "branches": {**before.get("branches", {}), **{kind: dict(value) for kind, value in sorted(names.items())}},
-        "shared": list(next(iter(anatomy.shared.values()))) if not before else before["shared"],
+        "shared": list(shared) if not before else before["shared"],
         "parallel": anatomy.parallel,
         "kept": [[site.number, list(kinds)] for site, kinds in rows],
+        **found,
         **({"shapes": shapes, "counts": counts_of(anatomy.family.stacks[0])} if shapes else {}),
         **({"auto_map": source.auto_map} if getattr(source, "auto_map", None) else {}),
     }
+
+
+def traced_packing(anatomy: Anatomy, source: PreTrainedConfig, names: dict[str, BranchNames]) -> dict[str, Any]:
+    """What it holds besides of layers whose blocks were found by tracing: those may be unlike."""
+    before: dict[str, Any] = getattr(anatomy.model.config, "packing", None) or {}
+    if before:
+        return {key: before[key] for key in ("had", "unlike", "rest", "derived") if key in before}
+    unlike: dict[str, dict[str, Any]] = defaultdict(dict)
+    for block, branch in sorted(anatomy.branches.items()):
+        if branch.names != names[block.kind]:
+            unlike[str(block.layer)][block.kind] = dict(branch.names)
+    found: dict[str, Any] = {
+        "had": [anatomy.kinds(site.number) for site in anatomy.sites],
+        "unlike": dict(unlike),
+        "rest": {str(number): list(paths) for number, paths in anatomy.extras.items() if paths},
+        "derived": derived(source),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 # Widths ---------------------------------------------------------------------------------------------------------------
@@ -164,12 +222,17 @@ def set_widths(config: PreTrainedConfig, anatomy: Anatomy, rows: Rows, widths: W
             config.num_key_value_heads = shared
 
 
-def build_on_meta(anatomy: Anatomy, config: PreTrainedConfig) -> dict[str, Tensor]:
-    """Tensors of the stock model that a config makes, on the meta device, by their names in the files."""
+def stock_on_meta(anatomy: Anatomy, config: PreTrainedConfig) -> Any:
+    """The stock model that a config makes when it is read again, on the meta device."""
     model_class: Any = type(anatomy.model)
     if getattr(anatomy.model.config, "packing", None):
         model_class = model_class.__mro__[2]
     with torch.device("meta"):
-        model = model_class(type(config).from_dict(config.to_dict()))
+        return model_class(type(config).from_dict(config.to_dict()))
+
+
+def build_on_meta(anatomy: Anatomy, config: PreTrainedConfig) -> dict[str, Tensor]:
+    """Tensors of the stock model that a config makes, on the meta device, by their names in the files."""
+    model = stock_on_meta(anatomy, config)
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}

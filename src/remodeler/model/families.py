@@ -34,11 +34,14 @@ class Stack:
     cross: str = ""
     """Cross-attention of a decoder that reads an encoder."""
     cross_out: str = ""
-    attention_in: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "qkv_proj")
+    attention_in: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "qkv_proj", "c_attn", "query_key_value", "Wqkv")
     """Projections of query, key and value inside the attention, in this order; or the one that holds all three."""
     qkv: Literal["stacked", "by head"] = "stacked"
     """How one projection holds all three: all queries first, or query, key and value of the first head first."""
-    mlp_in: tuple[str, ...] = ("gate_proj", "up_proj", "gate_up_proj")
+    mlp_in: tuple[str, ...] = (
+        *("gate_proj", "up_proj", "gate_up_proj", "fc1", "fc_in", "c_fc", "w1", "w3", "dense_h_to_4h", "Wi"),
+        "",
+    )
     """Input projections inside the first of ``mlp``, those that exist; an empty path is the module itself."""
     head_size: tuple[str, ...] = ("head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
     """What the attention, or the module in it that attends, calls the size of a head: a config may leave it out."""
@@ -63,6 +66,10 @@ class Family:
     """Why the first attention of each stack can't be removed, where that is so."""
     experts: bool = False
     """Whether its MLPs may be mixtures of experts."""
+    unpackable: str = ""
+    """Why no layer can be numbered anew, where that is so."""
+    traced: bool = False
+    """Whether its blocks are found in what the layers add to the residual stream, and not by names."""
 
 
 def _decoder(stack: Stack) -> Family:
@@ -193,6 +200,10 @@ def family(model_type: str, like: str | None = None) -> Family:
     raise InputError(f"model type {name!r} is not known here ({known}): {advice}")
 
 
+TRACE = Family((Stack(""),), "", traced=True)
+"""A decoder of which nothing needs to be named."""
+
+
 # Configs --------------------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +220,20 @@ class ConfigNames:
     """Of an MLP: all names that it has."""
     heads: tuple[str, ...] = ("num_attention_heads", "num_key_value_heads", "head_dim", "n_head", "num_heads")
     """What cuts the rows of queries, keys and values into heads."""
+    leading: tuple[str, ...] = (
+        "first_k_dense_replace",
+        "num_dense_layers",
+        "max_window_layers",
+        "moe_layer_start_index",
+    )
+    """How many layers are of another kind, counted from the first."""
+    trailing: tuple[str, ...] = ("num_kv_shared_layers",)
+    """The same from the last."""
+    numbered: tuple[str, ...] = (
+        *("mlp_only_layers", "full_attn_idxs", "attn_layer_indices", "moe_layers", "hybrid_layer_ids"),
+        *("local_layer_ids", "cross_attention_layers", "ple_layer_ids"),
+    )
+    """Lists of the numbers of layers that are of another kind."""
     scaled_by_layer: str = "scale_attn_by_inverse_layer_idx"
     """Set where attentions are scaled by their layer's number, so that no layer can take another's place."""
     renamed: tuple[tuple[str, str], ...] = ()

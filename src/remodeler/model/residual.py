@@ -1,0 +1,303 @@
+"""What a decoder layer adds to the residual stream, read off the graph that autograd keeps of one forward pass.
+
+A layer's output is followed back through sums, scalings by constants, changes of layout and norms of the sum until its
+input is met: that path is the *stream*. What is added to it on the way are *terms*; the modules that a term is computed
+by, up to where it reads the stream, make a block. Nothing is known by name: a block that mixes tokens by a softmax over
+keys is an attention, one that mixes them otherwise a mixer, and one that takes each token by itself an MLP. Its output
+projection is found alike: the weights without which, all operators behind them being linear, it returns zeros.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from remodeler.model.graphs import (
+    LAYOUT,
+    SCALES,
+    Node,
+    attends,
+    behind,
+    inputs_of,
+    node_of,
+    operator,
+    parameter_of,
+    zeroing,
+)
+from remodeler.packed import first
+from remodeler.runs.units import Kind
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """A module of a layer, and what it was called with."""
+
+    path: str
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: Any
+    made: Node | None
+    """Where its output begins in the graph."""
+    taken: frozenset[Node]
+    """Where its inputs begin."""
+    mixes: bool
+    """Whether a token's output depends on the token before it."""
+
+    @property
+    def is_norm(self) -> bool:
+        """Whether it scales channels, which takes no matrix."""
+        return all(value.dim() < 2 for value in self.module.parameters())
+
+
+@dataclass(frozen=True)
+class Term:
+    """The branches of one kind in a layer."""
+
+    kind: Kind
+    chain: tuple[Unit, ...]
+    """Modules that run one after the other; the last gives what is added."""
+    beside: tuple[Unit, ...]
+    """Modules whose outputs are added too, or that tell the others what to do, as a router does."""
+    norms: tuple[str, ...]
+    """Norms on the way to them, and behind them."""
+    out: tuple[str, ...]
+    """Output projections, by their paths in the layer; none where they are not plain to see."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a layer is made of."""
+
+    terms: tuple[Term, ...]
+    rest: tuple[str, ...]
+    """Modules that ran and are in no block; ``""`` is the layer itself, where it scales the stream or adds to it."""
+    parallel: bool
+    """Whether two of its blocks read the stream at one place."""
+    problem: str = ""
+    """Why its branches can't be told, as the end of a sentence."""
+
+
+@dataclass
+class Watch:
+    """One layer under observation: its graph is read when it returns, and let go."""
+
+    layer: nn.Module
+    start: Node | None = None
+    units: list[Unit] = field(default_factory=list)
+    found: Found | None = None
+    runs: int = 0
+    names: dict[int, str] = field(default_factory=dict)
+    """By the id of a parameter."""
+    foreign: list[nn.Parameter] = field(default_factory=list)
+    """Parameters of other layers that its terms depend on, beside the stream."""
+    frozen: list[nn.Parameter] = field(default_factory=list)
+
+    def before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Give the layer an input that its graph begins with."""
+        self.units.clear()
+        self.names = {id(value): name for name, value in self.layer.named_parameters()}
+        self.frozen = [v for v in self.layer.parameters() if v.is_floating_point() and not v.requires_grad]
+        for value in self.frozen:
+            value.requires_grad_()
+        hidden = (args[0] if args else kwargs["hidden_states"]).detach().requires_grad_().clone()
+        self.start = node_of(hidden)
+        return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
+
+    def note(self, path: str) -> Callable[..., None]:
+        """A hook that keeps what a module was called with."""
+
+        def hook(module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
+            given = [*args, *kwargs.values()]
+            taken = frozenset(node for value in given if (node := node_of(value)) is not None)
+            mixes = _mixes_tokens(given, first(outputs))  # seen now: the layer may write into the output
+            self.units.append(Unit(path, module, args, kwargs, outputs, node_of(first(outputs)), taken, mixes))
+
+        return hook
+
+    def after(self, _: nn.Module, __: Any, outputs: Any) -> Any:
+        """Read the graph."""
+        self.runs += 1
+        reading = _Reading(self.layer, self.start, self.units, self.names)
+        self.found, self.foreign = reading.found(first(outputs)), reading.foreign()
+        self.units.clear()
+        for value in self.frozen:
+            value.requires_grad_(False)
+        if isinstance(outputs, tuple):
+            return tuple(value.detach() if isinstance(value, Tensor) else value for value in outputs)
+        return outputs.detach() if isinstance(outputs, Tensor) else outputs
+
+
+def units_in(layer: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Modules of a layer that have parameters, those of its lists one by one."""
+    for name, child in layer.named_children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from units_in(child, f"{prefix}{name}.")
+        elif next(child.parameters(), None) is not None:
+            yield f"{prefix}{name}", child
+
+
+class _Reading:
+    """The graph of one layer."""
+
+    def __init__(self, layer: nn.Module, start: Node | None, units: list[Unit], names: dict[int, str]) -> None:
+        self.layer, self.start, self.units, self.names = layer, start, units, names
+        self.makers = {unit.made: unit for unit in units if unit.made is not None}
+        self.known: dict[Node, bool] = {}
+        self.stream = set[Node]()
+        """Nodes on the way from the output to the input."""
+        self.scaled = False
+
+    def found(self, output: Any) -> Found:
+        """Terms and the rest, from what the layer returned."""
+        end = node_of(output)
+        if end is None or not self._carries(end):
+            made = operator(end) if end else "nothing that was recorded"
+            return _problem(f"what it returns is no sum that its input is part of (its last operator is {made})")
+        roots = [each for root in self._added(end) for each in self._summands(root)]
+        groups = [units for root in roots if (units := self._computed_by(root))]
+        blocks = [units for units in groups if not all(unit.is_norm for unit in units)]
+        if twice := _twice(blocks):
+            return _problem(f"its {twice} is part of two sums")
+        terms = tuple(self._by_kind(blocks))
+        places = [frozenset(self._reads(term)) for term in terms]
+        return Found(terms, tuple(self._rest(terms, len(blocks) < len(roots))), len(set(places)) < len(places))
+
+    # The stream -------------------------------------------------------------------------------------------------------
+
+    def _carries(self, node: Node) -> bool:
+        """Whether the layer's input is a summand of what a node returns, or of what a norm there takes."""
+        if node not in self.known:
+            self.known[node] = False  # a graph has no circles
+            self.known[node] = node == self.start or any([self._carries(each) for each in self._sources(node)])
+        return self.known[node]
+
+    def _sources(self, node: Node) -> list[Node]:
+        """Where the stream may come from at a node."""
+        if node == self.start:
+            return []
+        name, unit = operator(node), self.makers.get(node)
+        if unit and unit.is_norm:
+            return list(unit.taken)
+        if name == "Add" or name in LAYOUT:
+            return inputs_of(node)
+        data = [each for each in inputs_of(node) if parameter_of(each) is None]
+        return data if name in SCALES and len(data) == 1 else []
+
+    def _added(self, node: Node) -> Iterator[Node]:
+        """What is added to the stream up to a node on it, the last first."""
+        self.stream.add(node)
+        self.scaled |= operator(node) in SCALES and node not in self.makers
+        for given in self._sources(node):
+            if self._carries(given):
+                yield from self._added(given)
+            elif operator(node) == "Add":
+                yield given
+
+    def _summands(self, root: Node) -> Iterator[Node]:
+        """What a term is the sum of, where a layer adds up branches before it adds them to the stream."""
+        data = [each for each in inputs_of(root) if parameter_of(each) is None]
+        if root not in self.makers and (
+            operator(root) == "Add" or (operator(root) in LAYOUT | SCALES and len(data) == 1)
+        ):
+            for each in data:
+                yield from self._summands(each)
+        else:
+            yield root
+
+    # Branches ---------------------------------------------------------------------------------------------------------
+
+    def _computed_by(self, root: Node) -> list[Unit]:
+        """Units that a node is computed by, up to the stream, in the order of their calls."""
+        met = {self.makers[node].path for node in behind([root], self.stream) if node in self.makers}
+        return [unit for unit in self.units if unit.path in met]
+
+    def _by_kind(self, blocks: list[list[Unit]]) -> Iterator[Term]:
+        """One term for each kind of block, in the order in which they run."""
+        kinds: dict[Kind, list[list[Unit]]] = {}
+        for units in sorted(blocks, key=lambda units: self.units.index(units[-1])):
+            kinds.setdefault(self._kind(units), []).append(units)
+        for kind, several in kinds.items():
+            yield self._term(kind, [units for units in several if not self._is_fed(units)] or several)
+
+    def _term(self, kind: Kind, several: list[list[Unit]]) -> Term:
+        mains = [unit for units in several for unit in units if not unit.is_norm]
+        before = {path for unit in mains for path in self._before(unit)}
+        ends = [unit for unit in mains if unit.path not in before]
+        plain = {unit.path for unit in mains if unit.path in before and len(unit.args) == 1 and _returns_one(unit)}
+        chain = tuple(unit for unit in mains if unit.path in plain or unit is ends[-1])
+        norms = tuple(dict.fromkeys(unit.path for units in several for unit in units if unit.is_norm))
+        return Term(kind, chain, tuple(unit for unit in mains if unit not in chain), norms, self._projections(ends))
+
+    def _before(self, unit: Unit) -> Iterator[str]:
+        """Units that one is fed by."""
+        for node in behind(unit.taken, self.stream):
+            if node in self.makers:
+                yield self.makers[node].path
+
+    def _kind(self, units: list[Unit]) -> Kind:
+        mains = [unit for unit in units if not unit.is_norm]
+        inside = {node for unit in mains if unit.made for node in behind([unit.made], self.stream | unit.taken)}
+        mixes = any(unit.mixes for unit in mains)
+        if any(attends(node, mixes) for node in inside):
+            return "attention"
+        return "mixer" if mixes else "mlp"
+
+    def _is_fed(self, units: list[Unit]) -> bool:
+        """Whether a branch reads what was made outside the layer, as an embedding for every layer is."""
+        return any(id(leaf) not in self.names for leaf in self._leaves(units))
+
+    def _leaves(self, units: list[Unit]) -> list[nn.Parameter]:
+        """Parameters that what some units were given, or return, depends on."""
+        given = {node for unit in units for node in (*unit.taken, *([unit.made] if unit.made else []))}
+        leaves = (getattr(node[0], "variable", None) for node in behind(given, self.stream))
+        return [leaf for leaf in leaves if isinstance(leaf, nn.Parameter)]
+
+    def foreign(self) -> list[nn.Parameter]:
+        """Parameters of other layers that this one depends on, beside the stream."""
+        return [leaf for leaf in self._leaves(self.units) if id(leaf) not in self.names]
+
+    def _projections(self, ends: list[Unit]) -> tuple[str, ...]:
+        """Paths of modules, or parameters, whose zeros make the branches zeros; none where that is not seen."""
+        found = [zeroing(unit.made, self.stream | unit.taken, self.names) for unit in ends if unit.made]
+        names = [name for several in found if several for name in several]
+        whole = all(found) and all(unit.made for unit in ends)
+        return tuple(dict.fromkeys(n.removesuffix(".weight").removesuffix(".bias") for n in names)) if whole else ()
+
+    def _reads(self, term: Term) -> Iterator[Node]:
+        """Where a term reads the stream."""
+        given = {node for unit in (*term.chain, *term.beside) for node in unit.taken}
+        for node in (*given, *behind(given, self.stream)):
+            yield from (each for each in (node, *inputs_of(node)) if each in self.stream)
+
+    def _rest(self, terms: tuple[Term, ...], own: bool) -> Iterator[str]:
+        taken = {unit.path for term in terms for unit in (*term.chain, *term.beside)}
+        taken |= {name for term in terms for name in term.norms}
+        if own or self.scaled or next(self.layer.parameters(recurse=False), None) is not None:
+            yield ""
+        yield from dict.fromkeys(unit.path for unit in self.units if unit.path not in taken)
+
+
+def _problem(what: str) -> Found:
+    return Found((), (), False, what)
+
+
+def _twice(blocks: list[list[Unit]]) -> str:
+    """A module that is no norm and that two branches are computed by; empty for none."""
+    paths = [unit.path for units in blocks for unit in units if not unit.is_norm]
+    return next((path for path in paths if paths.count(path) > 1), "")
+
+
+def _returns_one(unit: Unit) -> bool:
+    return isinstance(unit.outputs, Tensor)
+
+
+def _mixes_tokens(given: list[Any], made: Any) -> bool:
+    """Whether the last token's output depends on the token before it."""
+    states = next((v for v in given if isinstance(v, Tensor) and v.dim() == 3 and v.grad_fn is not None), None)
+    if states is None or not isinstance(made, Tensor) or made.dim() < 3 or made.grad_fn is None:
+        return False
+    (slope,) = torch.autograd.grad(made[:, -1].float().sum(), states, retain_graph=True, allow_unused=True)
+    return slope is not None and bool(slope[:, -2].any())
