@@ -25,10 +25,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_models import small_model
+from small_models import small_config, small_model
 
 from remodeler.checkpoint.forms import Form, refusal
 from remodeler.checkpoint.load import Checkpoint
+from remodeler.checkpoint.repositories import refuse_other_models
 from remodeler.checkpoint.save import save_pruned
 from remodeler.errors import InputError, one_line
 from remodeler.model.blocks import Anatomy, bypassed, projection
@@ -75,7 +76,10 @@ def examine(model_type: str, family: Family) -> Verdict:
 
 def trace_small(model_type: str, family: Family) -> Anatomy:
     """The traced small model."""
-    return trace(small_model(model_type), family, probe(family, torch.device("cpu")))
+    refuse_other_models(model_type, {"model_type": model_type, **small_config(model_type).to_dict()})
+    model = small_model(model_type)
+    FAMILIES.setdefault(model.config.model_type, TRACE)  # as though it were known
+    return trace(model, family, probe(family, torch.device("cpu")))
 
 
 def faults(anatomy: Anatomy) -> str:
@@ -139,8 +143,11 @@ def form_fault(model_type: str, anatomy: Anatomy, form: Form) -> str:
                 continue
             return reason
         checkpoint = Checkpoint(anatomy, tokenizer(), model_type, stored_dtype=torch.float32)
-        with tempfile.TemporaryDirectory() as folder:
-            save_pruned(checkpoint, removed, Path(folder), form)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                save_pruned(checkpoint, removed, Path(folder), form)
+        except Exception as error:
+            return f"FAULT {'+'.join(map(str, removed))} {type(error).__name__} {one_line(error)}"
         tried += 1
     return "" if tried else reason
 
@@ -174,7 +181,6 @@ def main() -> None:
     found: dict[str, Any] = {}
     with quiet():
         for model_type in given.types or MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-            FAMILIES.setdefault(model_type, TRACE)  # as though it were known
             verdict = examine(model_type, TRACE)
             found[model_type] = asdict(verdict)
             words = verdict.problem or " ".join(f"{f}{'' if not w else '-'}" for f, w in verdict.forms.items())

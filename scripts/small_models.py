@@ -97,7 +97,6 @@ _VISION = {
 }
 
 SPECIAL: dict[str, dict[str, Any]] = {
-    "apertus1p5_text": _WINDOWS,
     "bailing_hybrid": _EVERY_OTHER,
     "bamba": {"attn_layer_indices": [1, 3]},
     "cohere_compass_text": _WINDOWS | {"rope_parameters": {_FULL: _ROPE, _SLIDING: _ROPE}},

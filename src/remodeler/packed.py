@@ -36,6 +36,7 @@ class Counts(TypedDict):
 
 HEADS = ["num_heads", "num_attention_heads", "n_heads"]
 WIDTHS = ["all_head_size", "inner_dim", "split_size", "intermediate_size", "ffn_dim"]
+OF = "_of_"
 UNNAMED: Counts = {
     "all": [*HEADS, "num_key_value_heads", "num_kv_heads", *WIDTHS],
     "queries": [*HEADS, "num_key_value_groups"],
@@ -66,6 +67,8 @@ class Packing(TypedDict):
     had: NotRequired[list[list[str]]]  # by source layer, the kinds of its blocks, where layers are unlike
     unlike: NotRequired[dict[str, dict[str, BranchNames]]]  # by source layer, branches that differ from those above
     rest: NotRequired[dict[str, list[str]]]  # by source layer, modules that are in no block and stay
+    whole: NotRequired[dict[str, Any]]  # config entries that a config of fewer layers would not keep
+    overrides: NotRequired[dict[str, dict[str, Any]]]  # by source layer, what its config has otherwise
     derived: NotRequired[dict[str, list[Any]]]  # properties of the config with an entry per source layer
     shared: list[str]  # norms that several blocks of a layer read, removed with the last of them
     parallel: bool  # attention and MLP of a layer read the same input
@@ -109,11 +112,23 @@ def identity(module: nn.Module) -> nn.Identity:
     return same
 
 
+def keep_buffers(module: nn.Module, noop: nn.Module) -> None:
+    """Small buffers that are in no file stay: some models write into those of all their layers."""
+    for name in module._non_persistent_buffers_set:
+        buffer = getattr(module, name)
+        if buffer is not None and buffer.numel() < 1 << 16:
+            noop.register_buffer(name, buffer, persistent=False)
+
+
 def strip(layer: nn.Module, names: BranchNames) -> None:
     """Take one block out of a layer, with the norms that only it uses."""
-    for path in [*names["norms"], *names["modules"][:-1]]:
+    for path in names["norms"]:
         set_module(layer, path, identity(layer.get_submodule(path)))
-    set_module(layer, names["modules"][-1], NoOp(names["outputs"], names["stream"]))
+    for path in names["modules"][:-1]:
+        set_module(layer, path, NoOp(None, 0))
+    noop = NoOp(names["outputs"], names["stream"])
+    keep_buffers(layer.get_submodule(names["modules"][-1]), noop)
+    set_module(layer, names["modules"][-1], noop)
     for path, outputs in names.get("beside", {}).items():
         set_module(layer, path, NoOp(outputs, None))
 
@@ -227,18 +242,25 @@ def renumber(layers: Iterable[Any]) -> None:
 def deepened(config: PreTrainedConfig) -> PreTrainedConfig:
     """A copy of the config with the source's depth, to build the stock model from."""
     deep = copy.deepcopy(config)
+    if "overrides" in config.packing:
+        deep.per_layer_config = None
     deep.num_hidden_layers = config.packing["num_hidden_layers"]
-    for name, values in config.packing["per_layer"].items():
+    for name, values in [*config.packing["per_layer"].items(), *config.packing.get("whole", {}).items()]:
         setattr(deep, name, values)
+    renumber_overrides(deep, {number: number for number in range(deep.num_hidden_layers)})
+    deep.packing = {**config.packing, "derived": {}}  # its class works them out for the source's depth
     return deep
 
 
 def shallow(config: PreTrainedConfig) -> None:
     """Give a config the packed depth, in place: a layer per attention that was kept."""
     mains = main_layers(config.packing)
+    if "overrides" in config.packing:
+        config.per_layer_config = None  # its numbers would be refused
     config.num_hidden_layers = len(mains)
     for name, values in config.packing["per_layer"].items():
-        setattr(config, name, [values[number] for number in mains])
+        setattr(config, name, of_mains(config.packing, values))
+    renumber_overrides(config, {place: number for place, number in enumerate(mains)})
 
 
 def main_layers(packing: Packing) -> list[int]:
@@ -246,19 +268,32 @@ def main_layers(packing: Packing) -> list[int]:
     return [number for number, kinds in packing["kept"] if is_main(kinds)]
 
 
+def of_mains(packing: Packing, values: list[Any]) -> list[Any]:
+    """A list with an entry per source layer as one with an entry per packed layer."""
+    kept = {number: kinds for number, kinds in packing["kept"]}
+    alone = {n for n, kinds in kept.items() if n in kept and "attention" not in kinds}  # no keys are cached there
+    return ["linear_attention" if values[n] == "hybrid" and n in alone else values[n] for n in main_layers(packing)]
+
+
+def renumber_overrides(config: Any, sources: dict[int, int]) -> None:
+    """Give a config what single layers have otherwise. ``sources``: by layer its number in the source."""
+    overrides = config.packing.get("overrides", {})
+    if overrides:
+        found = {place: overrides.get(str(number)) for place, number in sources.items()}
+        config.per_layer_config = {place: values for place, values in found.items() if values}
+
+
 def cut_lists(model: Any, packing: Packing) -> None:
     """Lists that modules keep of the config's, with an entry per layer, without the layers that are gone."""
     lists = [*packing["per_layer"].values(), *packing.get("derived", {}).values()]
-    mains = main_layers(packing)
     for module in model.modules():
         for name, value in list(vars(module).items()):
             if isinstance(value, list) and value and value in lists:
-                setattr(module, name, [value[number] for number in mains])
+                setattr(module, name, of_mains(packing, value))
 
 
-def pack(model: Any) -> None:
+def pack(model: Any, packing: Packing) -> None:
     """Rearrange a stock model of the source depth, in place."""
-    packing = model.config.packing
     path = packing["layers"]
     if not hasattr(model, path.partition(".")[0]):
         path = path.partition(".")[2]  # the model without its head
@@ -268,6 +303,7 @@ def pack(model: Any) -> None:
     cut_lists(model, packing)
     configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
     for config in configs.values():
+        config.packing = packing
         shallow(config)
 
 
@@ -276,10 +312,15 @@ class PackedModel:
 
     def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(deepened(config), *args, **kwargs)  # type: ignore[call-arg]
-        pack(self)
+        pack(self, config.packing)
         whole = set(self._no_split_modules or ())  # type: ignore[has-type]
         self._no_split_modules = whole | {f"Packed{name}" for name in whole}
         self.post_init()  # type: ignore[attr-defined]
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Whether the stock class initialises by code of its own: transformers passes over parts of such models."""
+        return not cls.__mro__[2].__module__.startswith("transformers.")
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """As usual, and this file beside the weights."""
@@ -304,8 +345,7 @@ def derived(name: str) -> property:
         packing: Any = getattr(config, "packing", None) or {}
         if name not in packing.get("derived", {}):
             return getattr(super(type(config), config), name)
-        every, mains = packing["derived"][name], main_layers(packing)
-        return list(every) if config.num_hidden_layers == len(every) else [every[number] for number in mains]
+        return of_mains(packing, packing["derived"][name])
 
     return property(values)
 
@@ -324,9 +364,18 @@ def same_names_in_files(stock: str, packed: str) -> None:
         register_checkpoint_conversion_mapping(packed, conversions, overwrite=True)
 
 
+def packed_name(stock: Any, config_class: Any = None) -> str:
+    """What the packed form of a class is called."""
+    own = config_class in (None, getattr(stock, "config_class", None))
+    return f"Packed{stock.__name__}" if own else f"Packed{stock.__name__}{OF}{config_class.__name__}"
+
+
 @cache
-def packed_class(stock: Any) -> type[Any]:
-    """The packed form of a stock config or model class, by the name ``Packed`` + its own."""
+def packed_class(stock: Any, config_class: Any = None) -> type[Any]:
+    """The packed form of a stock config or model class, by the name ``Packed`` + its own.
+
+    ``config_class``: of a model that is built from another class's config, as several types are Llamas.
+    """
     is_config = issubclass(stock, PreTrainedConfig)
     body: dict[str, Any] = {"__module__": __name__, "_auto_class": None}  # keep the auto_map that is in the config
     if is_config:
@@ -334,9 +383,9 @@ def packed_class(stock: Any) -> type[Any]:
         body |= {name: derived(name) for name in computed(stock)}
         same_names_in_files(stock.model_type, body["model_type"])
     else:
-        body["config_class"] = packed_class(stock.config_class)
+        body["config_class"] = packed_class(config_class or stock.config_class)
         same_names_in_files(stock.__name__, f"Packed{stock.__name__}")
-    return type(f"Packed{stock.__name__}", (PackedConfig if is_config else PackedModel, stock), body)
+    return type(packed_name(stock, config_class), (PackedConfig if is_config else PackedModel, stock), body)
 
 
 def announce(config_class: type) -> None:
@@ -345,15 +394,16 @@ def announce(config_class: type) -> None:
     for auto in (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM):
         known: Any = auto._model_mapping
         if source in known and config_class not in known:
-            stock = known[source]
-            auto.register(config_class, packed_class(stock[0] if isinstance(stock, tuple) else stock))
+            stock = known[source][0] if isinstance(known[source], tuple) else known[source]
+            auto.register(config_class, packed_class(stock, None if source is stock.config_class else source))
 
 
 def __getattr__(name: str) -> type:
     """``PackedLlamaForCausalLM`` is the packed form of transformers' ``LlamaForCausalLM``; so are all other names."""
-    if not name.startswith("Packed") or not hasattr(transformers, name.removeprefix("Packed")):
+    parts = name.removeprefix("Packed").split(OF)
+    if not name.startswith("Packed") or not all(hasattr(transformers, part) for part in parts):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return packed_class(getattr(transformers, name.removeprefix("Packed")))
+    return packed_class(*(getattr(transformers, part) for part in parts))
 
 
 def register(model_type: str) -> None:

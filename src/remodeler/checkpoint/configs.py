@@ -10,19 +10,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from remodeler.model.blocks import Anatomy, LayerRef
 from remodeler.model.families import FAMILIES, config_names, unpacked_type
 from remodeler.model.structures import Structure, Widths, counts_of, head_size, layout, structure_of
-from remodeler.packed import BranchNames, Packing, computed, packed_class
+from remodeler.packed import BranchNames, PackedModel, Packing, computed, packed_class, packed_name
 from remodeler.runs.units import Block, Kind
 
 Rows = list[tuple[LayerRef, list[Kind]]]
 """Layers with something left, and the kinds of blocks left in each."""
 PER_LAYER = ("layer", "types", "pattern", "rope_theta")
 """In the names of config entries that have a value per layer."""
+DECODER_DEPTH = ("decoder_layers", "num_decoder_layers")
+"""What configs of decoders call their depth where they have an encoder's too."""
 OF_MLPS = ("mlp", "moe", "expert", "intermediate", "ffn")
 """In the names of those that speak of MLPs."""
 Shapes = dict[str, dict[str, list[int]]]
@@ -82,6 +85,11 @@ def derived(config: PreTrainedConfig) -> dict[str, list[Any]]:
     return {name: list(v) for name, v in found.items() if isinstance(v, list | tuple) and len(v) == depth}
 
 
+def overrides(config: PreTrainedConfig) -> dict[str, dict[str, Any]]:
+    """By layer what its config has otherwise, as the size of a head in Gemma 4's full attentions."""
+    return {str(int(number)): dict(each) for number, each in config.to_dict().get("per_layer_config", {}).items()}
+
+
 def cut_config(config: PreTrainedConfig, paired: Sequence[tuple[int, int]]) -> None:
     """Give a config fewer layers, in place: lists, counts and numbers of layers alike.
 
@@ -90,7 +98,10 @@ def cut_config(config: PreTrainedConfig, paired: Sequence[tuple[int, int]]) -> N
         paired: for every layer that is left the source layers of its attention and of its MLP.
     """
     names, depth = config_names(unpacked_type(config.model_type)), config.num_hidden_layers
-    for name, values in per_layer(config).items():
+    single, lists = overrides(config), per_layer(config)
+    if single:
+        config.per_layer_config = None  # its numbers would be refused
+    for name, values in lists.items():
         side = int(any(word in name for word in OF_MLPS))
         setattr(config, name, [values[pair[side]] for pair in paired])
     kept = [mlp for _, mlp in paired]
@@ -103,7 +114,16 @@ def cut_config(config: PreTrainedConfig, paired: Sequence[tuple[int, int]]) -> N
     for name in names.numbered:
         if isinstance(value := getattr(config, name, None), list | tuple):
             setattr(config, name, [place for place, number in enumerate(kept) if number in value])
-    config.num_hidden_layers = len(paired)
+    for name in depth_names(config):
+        setattr(config, name, len(paired))
+    if single:
+        config.per_layer_config = {i: each for i, (a, _) in enumerate(paired) if (each := single.get(str(a)))}
+
+
+def depth_names(config: PreTrainedConfig) -> list[str]:
+    """All that a config calls the number of its decoder's layers."""
+    names = config_names(unpacked_type(config.model_type)).depth
+    return [name for name in (*DECODER_DEPTH, *names) if isinstance(getattr(config, name, None), int)]
 
 
 def lost_pattern(config: PreTrainedConfig) -> str:
@@ -113,7 +133,10 @@ def lost_pattern(config: PreTrainedConfig) -> str:
     """
     told = config.to_dict()
     for name, values in per_layer(config).items():
-        plain = type(config).from_dict({key: value for key, value in told.items() if key != name})
+        try:
+            plain = type(config).from_dict({key: value for key, value in told.items() if key != name})
+        except (ValueError, TypeError, StrictDataclassError):  # it says nothing by itself
+            return name
         if getattr(plain, name, None) not in (None, values):
             return name
     return ""
@@ -127,11 +150,17 @@ def packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConfi
     config: PreTrainedConfig = packed_class(stock).from_dict(plain)
     module = "packed_remote" if remote else "packed"
     head_auto = "AutoModelForMaskedLM" if anatomy.family.task == "masked" else "AutoModelForCausalLM"
-    config.architectures = [f"Packed{type(anatomy.model).__name__.removeprefix('Packed')}"]
-    base = type(anatomy.model.base_model).__name__.removeprefix("Packed")
-    names = {"AutoConfig": f"Packed{stock.__name__}", "AutoModel": f"Packed{base}", head_auto: config.architectures[0]}
+    base, head = (packed_name(each, stock) for each in _stock_classes(anatomy))
+    config.architectures = [head]
+    names = {"AutoConfig": f"Packed{stock.__name__}", "AutoModel": base, head_auto: head}
     config.auto_map = {auto: f"{module}.{name}" for auto, name in names.items()}
     return config
+
+
+def _stock_classes(anatomy: Anatomy) -> list[Any]:
+    """The base model's and the model's."""
+    classes = [type(anatomy.model.base_model), type(anatomy.model)]
+    return [each.__mro__[2] if each.__mro__[1].__name__ == PackedModel.__name__ else each for each in classes]
 
 
 def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: Rows, shapes: Shapes) -> dict[str, Any]:
@@ -162,7 +191,7 @@ def traced_packing(anatomy: Anatomy, source: PreTrainedConfig, names: dict[str, 
     """What it holds besides of layers whose blocks were found by tracing: those may be unlike."""
     before: dict[str, Any] = getattr(anatomy.model.config, "packing", None) or {}
     if before:
-        return {key: before[key] for key in ("had", "unlike", "rest", "derived") if key in before}
+        return {key: before[key] for key in ("had", "unlike", "rest", "derived", "overrides") if key in before}
     unlike: dict[str, dict[str, Any]] = defaultdict(dict)
     for block, branch in sorted(anatomy.branches.items()):
         if branch.names != names[block.kind]:
@@ -172,8 +201,17 @@ def traced_packing(anatomy: Anatomy, source: PreTrainedConfig, names: dict[str, 
         "unlike": dict(unlike),
         "rest": {str(number): list(paths) for number, paths in anatomy.extras.items() if paths},
         "derived": derived(source),
+        "overrides": overrides(source),
     }
     return {key: value for key, value in found.items() if value}
+
+
+def unkept(config: PreTrainedConfig) -> list[str]:
+    """Entries that the config's class changes when it is read again, as rotary bases of kinds that are gone."""
+    written = config.to_dict()
+    read = type(config).from_dict(config.to_dict()).to_dict()
+    ours = ("packing", "architectures", "auto_map", "dtype", "transformers_version")
+    return [key for key, value in written.items() if key not in ours and read.get(key) != value]
 
 
 # Widths ---------------------------------------------------------------------------------------------------------------

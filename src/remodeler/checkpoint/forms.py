@@ -30,6 +30,7 @@ from remodeler.checkpoint.configs import (
     shapes_left,
     source_config,
     stock_on_meta,
+    unkept,
     widths_left,
 )
 from remodeler.checkpoint.signatures import signature, wanted
@@ -242,6 +243,8 @@ def _packed_shape(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -
     config = packed_config(anatomy, source)
     config.packing = packing(anatomy, source, rows, shapes_left(anatomy, rows, widths))
     shallow(config)
+    if lost := unkept(config):
+        config.packing["whole"] = {name: source.to_dict()[name] for name in lost}
     path, places = anatomy.family.stacks[0].layers, dict[tuple[int, str], str]()
     for number, place in packed_places([(site.number, kinds) for site, kinds in rows]).items():
         places |= {(number, part): f"{path}.{place}" for part in (*KINDS, *OTHERS)}

@@ -87,7 +87,7 @@ class Anatomy:
 
     @property
     def needed(self) -> Kind:
-        """The kind of which one must stay: an attention tells how long the cache is; without any, a mixer is a layer."""
+        """The kind of which one must stay: an attention tells how long the cache is; in models without, a mixer."""
         return "attention" if any(block.kind == "attention" for block in self.branches) else "mixer"
 
     def top_layers(self) -> list[tuple[nn.Module, str]]:
@@ -128,8 +128,10 @@ def bypassed(anatomy: Anatomy, removed: Iterable[Block]) -> Iterator[None]:
         for block in removed:
             branch = anatomy.branches[block]
             names, layer = branch.names, branch.site.layer
-            for path in [*names["norms"], *names["modules"][:-1]]:
+            for path in names["norms"]:
                 swaps.enter_context(swapped(layer, path, identity(layer.get_submodule(path))))
+            for path in names["modules"][:-1]:
+                swaps.enter_context(swapped(layer, path, NoOp(None, 0)))
             swaps.enter_context(swapped(layer, names["modules"][-1], NoOp(names["outputs"], names["stream"])))
             for path, outputs in names.get("beside", {}).items():
                 swaps.enter_context(swapped(layer, path, NoOp(outputs, None)))

@@ -3,6 +3,8 @@
 import inspect
 from typing import Any
 
+from remodeler.errors import InputError
+
 NAME, OLD_NAME = "cache", "past_key_values"
 
 
@@ -17,5 +19,12 @@ def given_cache(model: Any, cache: Any) -> dict[str, Any]:
 
 
 def returned_cache(outputs: Any) -> Any:
-    """The cache in what a model returned."""
-    return outputs[NAME] if NAME in outputs else outputs[OLD_NAME]
+    """The cache in what a model returned.
+
+    Raises:
+        InputError: when there is none, as in models that keep their state in their modules.
+    """
+    found = next((outputs[name] for name in (NAME, OLD_NAME) if name in outputs), None)
+    if found is None:
+        raise InputError("the model returns no cache when it is asked for one: choose one that decodes with a cache")
+    return found

@@ -211,7 +211,7 @@ TRACE = Family((Stack(""),), "", traced=True)
 class ConfigNames:
     """What the config of a model type calls its numbers, where there are several names the first that it has."""
 
-    depth: tuple[str, ...] = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    depth: tuple[str, ...] = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks")
     context: tuple[str, ...] = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
     """The longest window, if it is above 0: XLNet, which has no limit, says -1."""
     behind_padding: bool = False
@@ -234,17 +234,22 @@ class ConfigNames:
         *("local_layer_ids", "cross_attention_layers", "ple_layer_ids"),
     )
     """Lists of the numbers of layers that are of another kind."""
+    lent: tuple[tuple[str, str, str], ...] = (("indexer_types", "full", "shared"),)
+    """Lists that say which layers use what the attention before them found, as the tokens that an indexer selects:
+    the list, what it calls an attention that finds it, and one that uses it."""
     scaled_by_layer: str = "scale_attn_by_inverse_layer_idx"
     """Set where attentions are scaled by their layer's number, so that no layer can take another's place."""
     renamed: tuple[tuple[str, str], ...] = ()
     """Names of transformers 5, each with what transformers 4 calls it."""
+    full_rope: bool = False
+    """Whether transformers 4 knows the type, and reads the rotary embedding of full attentions at the top."""
     sliding_base: str = ""
     """What transformers 4 calls the rotary base of attentions within a window, where that is another one."""
     long_rope: tuple[str, ...] = ()
     """All that transformers 4 takes in ``rope_scaling`` of longrope, where it reads the rest at the top."""
 
 
-_GEMMA3 = ConfigNames(sliding_base="rope_local_base_freq")
+_GEMMA3 = ConfigNames(full_rope=True, sliding_base="rope_local_base_freq")
 _ROBERTA = ConfigNames(behind_padding=True)
 
 CONFIGS: dict[str, ConfigNames] = {
@@ -254,6 +259,7 @@ CONFIGS: dict[str, ConfigNames] = {
     "gemma3_text": _GEMMA3,
     "gemma3n": _GEMMA3,
     "gemma3n_text": _GEMMA3,
+    "olmo3": ConfigNames(full_rope=True),
     "gpt_neox": ConfigNames(renamed=(("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct"))),
     "phi3": ConfigNames(long_rope=("type", "short_factor", "long_factor")),
     "qwen3_moe": ConfigNames(renamed=(("num_local_experts", "num_experts"),)),

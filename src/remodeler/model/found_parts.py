@@ -1,6 +1,7 @@
 """Where a model's blocks are, found in what its layers add to the residual stream (:mod:`remodeler.model.residual`)."""
 
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, Branch, LayerRef, handed_back
-from remodeler.model.families import Family, unpacked_type
+from remodeler.model.families import Family, config_names, unpacked_type
 from remodeler.model.residual import Found, Term, Watch, units_in
 from remodeler.packed import BranchNames, branches_of
 from remodeler.runs.units import KINDS, Block
@@ -38,7 +39,7 @@ def found_parts(model: Any, family: Family, sites: list[LayerRef], inputs: dict[
         {site.number: _shared(each) for site, each in numbered},
         {site.number: each.rest for site, each in numbered},
         any(each.parallel for each in found),
-        _read_elsewhere(sites, watches, branches),
+        _read_elsewhere(sites, watches, branches) | _lent(model.config),
     )
 
 
@@ -111,6 +112,17 @@ def _read_elsewhere(sites: list[LayerRef], watches: list[Watch], branches: dict[
             block = next((b for b, each in branches.items() if b.layer == number and _holds(each.names, name)), None)
             if block and site.number != number:
                 fixed.setdefault(block, f"layer {site.number} reads what it computes for itself")
+    return fixed
+
+
+def _lent(config: Any) -> dict[Block, str]:
+    """Attentions whose findings the next layers use."""
+    fixed: dict[Block, str] = {}
+    for name, own, used in config_names(config.model_type).lent:
+        kinds = getattr(config, name, None) or []
+        for number, (kind, after) in enumerate(pairwise(kinds)):
+            if (kind, after) == (own, used):
+                fixed[Block(number, "attention")] = f"layer {number + 1} uses what it selects ({name})"
     return fixed
 
 

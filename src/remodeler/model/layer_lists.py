@@ -24,7 +24,7 @@ def completed(family: Family, model: Any) -> Family:
 def _layer_list(model: Any) -> str:
     """The list with as many entries as the config has layers; of several the one nearest to the top."""
     config = model.config.get_text_config(decoder=True)
-    names = config_names(unpacked_type(config.model_type)).depth
+    names = ("decoder_layers", "num_decoder_layers", *config_names(unpacked_type(config.model_type)).depth)
     depth = next((int(value) for name in names if (value := getattr(config, name, None))), 0)
     lists = {name: each for name, each in model.named_modules() if isinstance(each, nn.ModuleList)}
     fitting = [name for name, each in lists.items() if len(each) == depth and not _inside(name, lists)]

@@ -39,6 +39,11 @@ class Given(BaseModelOutputWithPastAndCrossAttentions):
     router_logits: tuple[Tensor, ...] | None = None
     pooler_output: Tensor | None = None
 
+    def __getattr__(self, name: str) -> None:
+        """Nothing else was given, as states of a cache, which heads only hand on."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+
 
 @dataclass(frozen=True)
 class TopK:

@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 from remodeler.model.graphs import (
     LAYOUT,
+    PARTS,
+    PRODUCTS,
     SCALES,
+    SUMS,
     Node,
     attends,
     behind,
@@ -39,8 +42,8 @@ class Unit:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outputs: Any
-    made: Node | None
-    """Where its output begins in the graph."""
+    made: tuple[Node, ...]
+    """Where its outputs begin in the graph."""
     taken: frozenset[Node]
     """Where its inputs begin."""
     mixes: bool
@@ -60,7 +63,7 @@ class Term:
     chain: tuple[Unit, ...]
     """Modules that run one after the other; the last gives what is added."""
     beside: tuple[Unit, ...]
-    """Modules whose outputs are added too, or that tell the others what to do, as a router does."""
+    """Modules whose outputs are added too."""
     norms: tuple[str, ...]
     """Norms on the way to them, and behind them."""
     out: tuple[str, ...]
@@ -113,7 +116,9 @@ class Watch:
             given = [*args, *kwargs.values()]
             taken = frozenset(node for value in given if (node := node_of(value)) is not None)
             mixes = _mixes_tokens(given, first(outputs))  # seen now: the layer may write into the output
-            self.units.append(Unit(path, module, args, kwargs, outputs, node_of(first(outputs)), taken, mixes))
+            returned = outputs if isinstance(outputs, tuple) else (outputs,)
+            made = tuple(node for value in returned if (node := node_of(value)) is not None)
+            self.units.append(Unit(path, module, args, kwargs, outputs, made, taken, mixes))
 
         return hook
 
@@ -125,9 +130,7 @@ class Watch:
         self.units.clear()
         for value in self.frozen:
             value.requires_grad_(False)
-        if isinstance(outputs, tuple):
-            return tuple(value.detach() if isinstance(value, Tensor) else value for value in outputs)
-        return outputs.detach() if isinstance(outputs, Tensor) else outputs
+        return (outputs[0].detach(), *outputs[1:]) if isinstance(outputs, tuple) else outputs.detach()
 
 
 def units_in(layer: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -144,11 +147,13 @@ class _Reading:
 
     def __init__(self, layer: nn.Module, start: Node | None, units: list[Unit], names: dict[int, str]) -> None:
         self.layer, self.start, self.units, self.names = layer, start, units, names
-        self.makers = {unit.made: unit for unit in units if unit.made is not None}
+        self.makers = {node: unit for unit in units for node in unit.made}
         self.known: dict[Node, bool] = {}
         self.stream = set[Node]()
         """Nodes on the way from the output to the input."""
         self.scaled = False
+        self.alone = list[str]()
+        """Parameters that the layer itself adds to the stream, as a module's bias that it is handed."""
 
     def found(self, output: Any) -> Found:
         """Terms and the rest, from what the layer returned."""
@@ -157,13 +162,16 @@ class _Reading:
             made = operator(end) if end else "nothing that was recorded"
             return _problem(f"what it returns is no sum that its input is part of (its last operator is {made})")
         roots = [each for root in self._added(end) for each in self._summands(root)]
-        groups = [units for root in roots if (units := self._computed_by(root))]
-        blocks = [units for units in groups if not all(unit.is_norm for unit in units)]
+        self.alone = [self.names.get(id(parameter_of(root)), "") for root in roots]
+        groups = [_Branch(units, self._last(root)) for root in roots if (units := self._computed_by(root))]
+        blocks = [each for each in groups if each.mains]
         if twice := _twice(blocks):
             return _problem(f"its {twice} is part of two sums")
         terms = tuple(self._by_kind(blocks))
+        ours = [name for name in self.alone if any(name.startswith(f"{u.path}.") for t in terms for u in t.chain)]
         places = [frozenset(self._reads(term)) for term in terms]
-        return Found(terms, tuple(self._rest(terms, len(blocks) < len(roots))), len(set(places)) < len(places))
+        rest = tuple(self._rest(terms, own=len(blocks) + len(ours) < len(roots)))
+        return Found(terms, rest, len(set(places)) < len(places))
 
     # The stream -------------------------------------------------------------------------------------------------------
 
@@ -198,12 +206,12 @@ class _Reading:
 
     def _summands(self, root: Node) -> Iterator[Node]:
         """What a term is the sum of, where a layer adds up branches before it adds them to the stream."""
-        data = [each for each in inputs_of(root) if parameter_of(each) is None]
-        if root not in self.makers and (
-            operator(root) == "Add" or (operator(root) in LAYOUT | SCALES and len(data) == 1)
-        ):
-            for each in data:
-                yield from self._summands(each)
+        name, given = operator(root), inputs_of(root)
+        data = [each for each in given if parameter_of(each) is None]
+        if root not in self.makers and name == "Add":
+            yield from (part for each in given for part in self._summands(each))
+        elif root not in self.makers and name in LAYOUT | SCALES and len(data) == 1:
+            yield from self._summands(data[0])
         else:
             yield root
 
@@ -214,22 +222,36 @@ class _Reading:
         met = {self.makers[node].path for node in behind([root], self.stream) if node in self.makers}
         return [unit for unit in self.units if unit.path in met]
 
-    def _by_kind(self, blocks: list[list[Unit]]) -> Iterator[Term]:
-        """One term for each kind of block, in the order in which they run."""
-        kinds: dict[Kind, list[list[Unit]]] = {}
-        for units in sorted(blocks, key=lambda units: self.units.index(units[-1])):
-            kinds.setdefault(self._kind(units), []).append(units)
-        for kind, several in kinds.items():
-            yield self._term(kind, [units for units in several if not self._is_fed(units)] or several)
+    def _last(self, node: Node) -> list[Unit] | None:
+        """Units whose zeros make a node zeros: all of a sum, of a product the largest."""
+        unit, name, given = self.makers.get(node), operator(node), inputs_of(node)
+        if unit and not unit.is_norm:
+            return [unit]
+        if node in self.stream:
+            return None
+        found = [self._last(each) for each in (unit.taken if unit else given) if parameter_of(each) is None]
+        told = [units for units in found if units]
+        if not unit and name in SUMS | LAYOUT | PARTS and len(told) == len(found) and told:
+            return [each for units in told for each in units]
+        products = unit or name in SCALES | PRODUCTS
+        return max(told, key=lambda units: sum(map(_size, units))) if products and told else None
 
-    def _term(self, kind: Kind, several: list[list[Unit]]) -> Term:
-        mains = [unit for units in several for unit in units if not unit.is_norm]
-        before = {path for unit in mains for path in self._before(unit)}
-        ends = [unit for unit in mains if unit.path not in before]
-        plain = {unit.path for unit in mains if unit.path in before and len(unit.args) == 1 and _returns_one(unit)}
+    def _by_kind(self, blocks: "list[_Branch]") -> Iterator[Term]:
+        """One term for each kind of block, in the order in which they run."""
+        kinds: dict[Kind, list[_Branch]] = {}
+        for branch in sorted(blocks, key=lambda branch: self.units.index(branch.units[-1])):
+            kinds.setdefault(self._kind(branch.mains), []).append(branch)
+        for kind, several in kinds.items():
+            yield self._term(kind, [branch for branch in several if not self._is_fed(branch.units)] or several)
+
+    def _term(self, kind: Kind, several: "list[_Branch]") -> Term:
+        mains = [unit for branch in several for unit in branch.mains]
+        ends = [unit for branch in several for unit in branch.last]
+        before = {path for unit in ends for path in self._before(unit)}
+        plain = {unit.path for unit in mains if unit.path in before and _hands_on(unit)}
         chain = tuple(unit for unit in mains if unit.path in plain or unit is ends[-1])
-        norms = tuple(dict.fromkeys(unit.path for units in several for unit in units if unit.is_norm))
-        return Term(kind, chain, tuple(unit for unit in mains if unit not in chain), norms, self._projections(ends))
+        norms = tuple(dict.fromkeys(unit.path for branch in several for unit in branch.units if unit.is_norm))
+        return Term(kind, chain, tuple(ends[:-1]), norms, self._projections(ends))
 
     def _before(self, unit: Unit) -> Iterator[str]:
         """Units that one is fed by."""
@@ -237,9 +259,8 @@ class _Reading:
             if node in self.makers:
                 yield self.makers[node].path
 
-    def _kind(self, units: list[Unit]) -> Kind:
-        mains = [unit for unit in units if not unit.is_norm]
-        inside = {node for unit in mains if unit.made for node in behind([unit.made], self.stream | unit.taken)}
+    def _kind(self, mains: list[Unit]) -> Kind:
+        inside = {node for unit in mains for node in behind(unit.made, self.stream | unit.taken)}
         mixes = any(unit.mixes for unit in mains)
         if any(attends(node, mixes) for node in inside):
             return "attention"
@@ -251,7 +272,7 @@ class _Reading:
 
     def _leaves(self, units: list[Unit]) -> list[nn.Parameter]:
         """Parameters that what some units were given, or return, depends on."""
-        given = {node for unit in units for node in (*unit.taken, *([unit.made] if unit.made else []))}
+        given = {node for unit in units for node in (*unit.taken, *unit.made)}
         leaves = (getattr(node[0], "variable", None) for node in behind(given, self.stream))
         return [leaf for leaf in leaves if isinstance(leaf, nn.Parameter)]
 
@@ -261,10 +282,12 @@ class _Reading:
 
     def _projections(self, ends: list[Unit]) -> tuple[str, ...]:
         """Paths of modules, or parameters, whose zeros make the branches zeros; none where that is not seen."""
-        found = [zeroing(unit.made, self.stream | unit.taken, self.names) for unit in ends if unit.made]
-        names = [name for several in found if several for name in several]
-        whole = all(found) and all(unit.made for unit in ends)
-        return tuple(dict.fromkeys(n.removesuffix(".weight").removesuffix(".bias") for n in names)) if whole else ()
+        found = [zeroing(unit.made[0], self.stream | unit.taken, self.names) for unit in ends]
+        if not all(found):
+            return ()
+        names = [name for several in found for name in several or ()]
+        names += [name for name in self.alone if any(name.startswith(f"{unit.path}.") for unit in ends)]
+        return tuple(dict.fromkeys(name.removesuffix(".weight").removesuffix(".bias") for name in names))
 
     def _reads(self, term: Term) -> Iterator[Node]:
         """Where a term reads the stream."""
@@ -284,14 +307,39 @@ def _problem(what: str) -> Found:
     return Found((), (), False, what)
 
 
-def _twice(blocks: list[list[Unit]]) -> str:
+@dataclass(frozen=True)
+class _Branch:
+    """What one summand of a layer is computed by."""
+
+    units: list[Unit]
+    """In the order of their calls."""
+    ends: list[Unit] | None
+    """Those whose outputs are added, as far as that is seen."""
+
+    @property
+    def mains(self) -> list[Unit]:
+        """All that are no norms."""
+        return [unit for unit in self.units if not unit.is_norm]
+
+    @property
+    def last(self) -> list[Unit]:
+        """Those whose outputs are added, or the last one, in the order of their calls."""
+        return [unit for unit in self.units if unit in self.ends] if self.ends else self.mains[-1:]
+
+
+def _twice(blocks: list[_Branch]) -> str:
     """A module that is no norm and that two branches are computed by; empty for none."""
-    paths = [unit.path for units in blocks for unit in units if not unit.is_norm]
+    paths = [unit.path for branch in blocks for unit in branch.mains]
     return next((path for path in paths if paths.count(path) > 1), "")
 
 
-def _returns_one(unit: Unit) -> bool:
-    return isinstance(unit.outputs, Tensor)
+def _size(unit: Unit) -> int:
+    return sum(value.numel() for value in unit.module.parameters())
+
+
+def _hands_on(unit: Unit) -> bool:
+    """Whether a module takes states and returns some, so that a branch without it runs through."""
+    return bool(unit.args) and isinstance(unit.args[0], Tensor) and isinstance(unit.outputs, Tensor)
 
 
 def _mixes_tokens(given: list[Any], made: Any) -> bool:
