@@ -104,7 +104,10 @@ def transformers_run(place: Path, new: int) -> Run:
 
         def steps() -> None:
             for number in range(new):
-                model(ids[:, number : number + 1], **given_cache(model, cache))
+                model(
+                    ids[:, number : number + 1],
+                    **given_cache(model, cache, PROMPT + number, ids[:, number : number + 1]),
+                )
 
         return phases(prefill, timed(steps))
 

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from small_models import small_config, small_model
 
 from remodeler.checkpoint.forms import Form, refusal
-from remodeler.checkpoint.load import Checkpoint
+from remodeler.checkpoint.load import AUTO, Checkpoint
 from remodeler.checkpoint.repositories import refuse_other_models
 from remodeler.checkpoint.save import save_pruned
 from remodeler.errors import InputError, one_line
@@ -77,7 +77,7 @@ def examine(model_type: str, family: Family) -> Verdict:
 def trace_small(model_type: str, family: Family) -> Anatomy:
     """The traced small model."""
     refuse_other_models(model_type, {"model_type": model_type, **small_config(model_type).to_dict()})
-    model = small_model(model_type)
+    model = small_model(model_type, auto=AUTO[family.task])
     FAMILIES.setdefault(model.config.model_type, TRACE)  # as though it were known
     return trace(model, family, probe(family, torch.device("cpu")))
 
@@ -96,7 +96,11 @@ def faults(anatomy: Anatomy) -> str:
             without = logits(anatomy)
         if torch.equal(without, whole):
             return f"{block} makes no difference"
-        if anatomy.branches[block].out and not torch.equal(without, zeroed(anatomy, block)):
+        if (
+            anatomy.family.task == "causal"
+            and anatomy.branches[block].out
+            and not torch.equal(without, zeroed(anatomy, block))
+        ):
             return f"bypassing {block} is not zeroing its output projection"
     return ""
 
@@ -104,8 +108,13 @@ def faults(anatomy: Anatomy) -> str:
 def logits(anatomy: Anatomy) -> torch.Tensor:
     """Of a few tokens."""
     with torch.no_grad():
-        found: torch.Tensor = anatomy.model(**probe(anatomy.family, torch.device("cpu")), use_cache=False).logits
+        found: torch.Tensor = anatomy.model(**probe(anatomy.family, torch.device("cpu")), **uncached(anatomy)).logits
     return found
+
+
+def uncached(anatomy: Anatomy) -> dict[str, bool]:
+    """What keeps a decoder from making a cache."""
+    return {} if anatomy.family.task == "masked" else {"use_cache": False}
 
 
 def zeroed(anatomy: Anatomy, block: Block) -> torch.Tensor:
@@ -181,7 +190,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     with quiet():
         for model_type in given.types or MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-            verdict = examine(model_type, TRACE)
+            verdict = examine(model_type, FAMILIES.get(model_type, TRACE))
             found[model_type] = asdict(verdict)
             words = verdict.problem or " ".join(f"{f}{'' if not w else '-'}" for f, w in verdict.forms.items())
             print(f"{model_type:30} {'+'.join(verdict.kinds):20} {words}", flush=True)

@@ -98,7 +98,7 @@ _VISION = {
 
 SPECIAL: dict[str, dict[str, Any]] = {
     "bailing_hybrid": _EVERY_OTHER,
-    "bamba": {"attn_layer_indices": [1, 3]},
+    "bamba": {"attn_layer_indices": [1, 3], "mamba_n_groups": 1},
     "cohere_compass_text": _WINDOWS | {"rope_parameters": {_FULL: _ROPE, _SLIDING: _ROPE}},
     "dbrx": {
         "attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 1e4},
@@ -162,7 +162,7 @@ def _small(config_class: Any, special: dict[str, Any]) -> PreTrainedConfig:
     return config
 
 
-def small_model(model_type: str, seed: int = 0) -> Any:
+def small_model(model_type: str, seed: int = 0, auto: Any = AutoModelForCausalLM) -> Any:
     """A random model of a type; norms and biases are random too, so that none hides a mistake.
 
     Raises:
@@ -170,11 +170,11 @@ def small_model(model_type: str, seed: int = 0) -> Any:
     """
     config = small_config(model_type)
     with torch.device("meta"):
-        count = sum(each.numel() for each in AutoModelForCausalLM.from_config(config).parameters())
+        count = sum(each.numel() for each in auto.from_config(config).parameters())
     if count > LARGEST:
         raise ValueError(f"{count:,} parameters are no small model: name what makes it large in SPECIAL")
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model = auto.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)

@@ -409,7 +409,7 @@ def __getattr__(name: str) -> type:
 def register(model_type: str) -> None:
     """Let transformers load packed models of a type without remote code; nothing for a type that it does not know."""
     stocks: Any = transformers.CONFIG_MAPPING
-    if model_type in stocks:
+    if model_type in stocks and stocks[model_type].model_type == model_type:
         AutoConfig.register(f"packed_{model_type}", packed_class(stocks[model_type]), exist_ok=True)
 
 

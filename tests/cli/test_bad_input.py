@@ -120,7 +120,7 @@ PRUNE: list[Fault] = [
     ("+ --criterion vibes", "--criterion 'vibes' is unknown"),
     ("+ --search guess", "--search 'guess' is unknown"),
     ("+ --search race --error 2", "--error must be > 0 and < 1 (got 2)"),
-    ("+ --family rwkv", "--family 'rwkv' is unknown"),
+    ("+ --family rwkv", "--family 'rwkv' is unknown, "),
     ("+ --revision main", "which has none"),
     ("+ --device meta", "device 'meta' can't be used"),
     ("+ --from nothing.jsonl", "nothing.jsonl can't be read"),

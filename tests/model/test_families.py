@@ -12,14 +12,13 @@ from remodeler.checkpoint.save import save_pruned
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, bypassed, projection
-from remodeler.model.caches import given_cache
 from remodeler.model.families import FAMILIES, family
 from remodeler.model.logprobs import batch_nll, head_logits, mean_nll, trunk_states
 from remodeler.model.minibatches import to_batch
 from remodeler.model.tracing import probe, trace
 from remodeler.pruning.criteria.sweep import sweep
 from remodeler.runs.units import Block
-from tiny import CAUSAL, CONFIGS, EVERY, LAYERS, tiny_anatomy, tiny_checkpoint, tiny_windows
+from tiny import CAUSAL, CONFIGS, EVERY, LAYERS, decode, tiny_anatomy, tiny_checkpoint, tiny_windows
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers")
 
@@ -139,7 +138,7 @@ def test_every_cache_gives_what_one_pass_gives(name: str, pattern: str, tmp_path
         whole = model(ids, use_cache=False).logits
         for split in ([1] * 20, [13, 7]):
             cache = DynamicCache(config=model.config)
-            parts = [model(part, **given_cache(model, cache)).logits for part in ids.split(split, dim=1)]
+            parts = decode(model, cache, ids.split(split, dim=1))
             torch.testing.assert_close(torch.cat(parts, 1), whole, atol=2e-5, rtol=1e-4)
         assert len(cache.layers) == model.config.num_hidden_layers
         for given in ({}, {"attention_mask": padding}):
@@ -223,7 +222,7 @@ def test_dense_layers_among_experts_are_told_by_number_and_can_not_move() -> Non
 
 
 def test_unknown_model_type_is_refused_with_the_list() -> None:
-    with pytest.raises(InputError, match=r"'rwkv' is not known here \(llama, mistral.*`family`"):
+    with pytest.raises(InputError, match=r"'rwkv' is not known here, .*model_types\.md\): .*`family`"):
         family("rwkv")
 
 

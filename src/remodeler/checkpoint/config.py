@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from remodeler.model.families import FAMILIES
 from remodeler.runs.options import Option, config
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class DeviceConfig:
 class LoadConfig(DeviceConfig):
     """How models are loaded."""
 
-    family: Annotated[str | None, Option(MODEL, tuple(FAMILIES))] = None
+    family: Annotated[str | None, Option(MODEL)] = None
     """Treat custom code as this model family."""
     dtype: Annotated[str, Option(MODEL, DTYPES)] = "auto"
     """Compute in auto (as stored), float32, bfloat16 or float16."""

@@ -173,7 +173,7 @@ def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: Rows, shapes: Shap
     found = traced_packing(anatomy, source, names) if anatomy.family.traced else {}
     return {
         "source": source.model_type,
-        "family": next((name for name, row in FAMILIES.items() if row is anatomy.family), source.model_type),
+        "family": family_name(anatomy, source),
         "layers": anatomy.family.stacks[0].layers,
         "num_hidden_layers": source.num_hidden_layers,
         "per_layer": per_layer(source),
@@ -185,6 +185,17 @@ def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: Rows, shapes: Shap
         **({"shapes": shapes, "counts": counts_of(anatomy.family.stacks[0])} if shapes else {}),
         **({"auto_map": source.auto_map} if getattr(source, "auto_map", None) else {}),
     }
+
+
+def family_name(anatomy: Anatomy, source: PreTrainedConfig) -> str:
+    """The row of a model's family, for pruning again."""
+    before = getattr(anatomy.model.config, "packing", None)
+    if before:
+        return str(before["family"])
+    if source.model_type in FAMILIES:
+        return str(source.model_type)
+    traced = anatomy.family.traced  # then any other that is will do
+    return next(name for name, row in FAMILIES.items() if row is anatomy.family or (traced and row.traced))
 
 
 def traced_packing(anatomy: Anatomy, source: PreTrainedConfig, names: dict[str, BranchNames]) -> dict[str, Any]:

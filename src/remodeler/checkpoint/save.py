@@ -277,10 +277,12 @@ def _compare_cached(anatomy: Anatomy, inputs: dict[str, Tensor], wanted: Tensor)
         return None
     model: Any = anatomy.model
     width = -(-inputs["input_ids"].shape[1] // 2) if streamed_weights(model) else 1
-    steps, given = list[Tensor](), dict[str, Any](use_cache=True)  # the first makes the cache that the model wants
-    for ids in inputs["input_ids"].split(width, dim=1):
-        outputs = model(input_ids=ids, **given)
-        given = given_cache(model, returned_cache(outputs))
+    first, *others = inputs["input_ids"].split(width, dim=1)
+    outputs = model(input_ids=first, use_cache=True)  # which makes the cache that the model wants
+    steps = [outputs.logits]
+    for ids in others:
+        read = sum(each.shape[1] for each in steps)
+        outputs = model(input_ids=ids, **given_cache(model, returned_cache(outputs), read, ids))
         steps.append(outputs.logits)
     difference = ((torch.cat(steps, 1) - wanted).float().abs().max() / wanted.float().abs().max()).item()
     if not difference <= STEP_TOLERANCE[model.dtype]:

@@ -100,7 +100,7 @@ def continue_prompts(
                 break
         if place + 1 < room:
             token = batch.ids[:, place : place + 1]
-            outputs = model(token, **given_cache(model, returned_cache(outputs)), **kept)
+            outputs = model(token, **given_cache(model, returned_cache(outputs), place, token), **kept)
     return _rows([*finished, batch], keys.shape[1], set(ends))
 
 

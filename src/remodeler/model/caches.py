@@ -3,6 +3,9 @@
 import inspect
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from remodeler.errors import InputError
 
 NAME, OLD_NAME = "cache", "past_key_values"
@@ -13,9 +16,19 @@ def cache_keyword(model: Any) -> str:
     return NAME if NAME in inspect.signature(model.forward).parameters else OLD_NAME
 
 
-def given_cache(model: Any, cache: Any) -> dict[str, Any]:
-    """Keyword arguments that hand a cache to a model, which fills it further."""
-    return {cache_keyword(model): cache, "use_cache": True}
+def given_cache(model: Any, cache: Any, read: int, ids: Tensor) -> dict[str, Any]:
+    """Keyword arguments that hand a cache to a model, which fills it further.
+
+    Args:
+        model: the model.
+        cache: of all that was read.
+        read: how many tokens that is.
+        ids: [batch, new], read next. Their positions are told, as some models (Bamba) count from 0 otherwise.
+    """
+    given = {cache_keyword(model): cache, "use_cache": True}
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        given["position_ids"] = torch.arange(read, read + ids.shape[1], device=ids.device).expand(ids.shape)
+    return given
 
 
 def returned_cache(outputs: Any) -> Any:

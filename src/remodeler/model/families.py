@@ -1,12 +1,15 @@
-"""Table: what each model family calls its layer list, attention and MLP; and what configs call their numbers.
+"""Table: the model types that work, what tracing can't know of them; and what configs call their numbers.
 
-A row only names parts. Which norm belongs to which block, whether a residual is added inside or outside, whether the
-branches run in parallel and what they return is traced from one forward pass (:mod:`remodeler.model.tracing`).
+The blocks of a decoder are found in what its layers add to the residual stream (:mod:`remodeler.model.found_parts`), so
+most types are no more than a name here. A row is written for encoders, whose norms lie on the stream, and for layers that
+add the residual inside their modules: it names the parts, and which norm belongs to which block, whether branches run
+in parallel and what they return is traced still (:mod:`remodeler.model.named_parts`).
 
-All that is known of a family by its name stands here: to add one, add a row, and a line in ``CONFIGS`` where its config
-calls things otherwise than nearly all do. (What llama.cpp and DeciLM call a family is theirs to say, and stands in
-:mod:`remodeler.exporting`.) ``tests/model/test_families.py`` then holds the row to the defining equation *bypassing a
-block equals zeroing its output projection*, to cached decoding, and to the forms it can be saved in.
+All that is known of a family by its name stands here: to add one, try it with ``scripts/model_types.py``, add its name
+where it works, and a line in ``CONFIGS`` where its config calls things otherwise than nearly all do. (What llama.cpp
+and DeciLM call a family is theirs to say, and stands in :mod:`remodeler.exporting`.) ``tests/model/test_families.py``
+and ``test_model_types.py`` then hold it to the defining equation *bypassing a block equals zeroing its output
+projection*, to cached decoding, and to the forms it can be saved in.
 """
 
 from dataclasses import dataclass, replace
@@ -100,27 +103,7 @@ _WI_WO: dict[str, Any] = {
     "mlp_out": ("DenseReluDense.wo",),
 }
 
-LLAMA = _decoder(Stack("model.layers"))
-_PHI = _decoder(Stack("model.layers", attention_out="dense", mlp_in=("fc1",), mlp_out=("fc2",)))
-_STARCODER = _decoder(Stack("model.layers", mlp_in=("c_fc",), mlp_out=("c_proj",)))
-_GPT2 = _decoder(
-    Stack(
-        "transformer.h",
-        attention="attn",
-        attention_in=("c_attn",),
-        attention_out="c_proj",
-        mlp_in=("c_fc",),
-        mlp_out=("c_proj",),
-    )
-)
-_GPTJ = _decoder(
-    Stack("transformer.h", attention="attn", attention_out="out_proj", mlp_in=("fc_in",), mlp_out=("fc_out",))
-)
-_NEOX = _decoder(Stack("gpt_neox.layers", attention="attention", **_FUSED, **_H_TO_4H))
-_OPT = _decoder(
-    Stack("model.decoder.layers", attention_out="out_proj", mlp=("fc1", "fc2"), mlp_in=("",), mlp_out=("",))
-)
-_FALCON = _decoder(Stack("transformer.h", attention="self_attention", **_FUSED, **_H_TO_4H))
+_BLOOM = _decoder(Stack("transformer.h", attention="self_attention", **_FUSED, **_H_TO_4H))
 _MPT = _decoder(
     Stack(
         "transformer.blocks",
@@ -142,40 +125,51 @@ _T5 = Family(
     fixed_first_attention="it owns the relative position table that all layers of its stack use",
 )
 
+TRACE = Family((Stack(""),), "", traced=True)
+"""A decoder of which nothing needs to be named."""
+_EXPERTS = replace(TRACE, experts=True)
+_BY_HEAD = replace(TRACE, stacks=(Stack("", qkv="by head"),))
+
+_DENSE = """
+afmoe apertus apertus1p5_text arcee axk1 axk2 bamba bart beam bigbird_pegasus biogpt bitnet blenderbot
+blenderbot-small codegen cohere cohere2 cohere_compass_text ctrl cwm diffllama doge ernie4_5 exaone exaone4 falcon_h1
+falcon_mamba gemma gemma2 gemma3_text glm glm4 gpt-sw3 gpt2 gpt_bigcode gpt_neo gptj granite granite_swa helium
+hunyuan_v1_dense hyperclovax internlm3 iquestcoder jais2 lfm2 lfm3 llama mamba mamba2 marian mbart minicpm3 ministral
+ministral3 mistral modernbert-decoder mvp nanochat nemotron olmo olmo2 olmo3 olmo_hybrid opt pegasus persimmon phi
+phi3 plbart qwen2 qwen3 qwen3_5_text seed_oss smollm3 stablelm starcoder2 trocr vaultgemma whisper xglm
+"""
+"""Decoders whose MLPs are dense: of these nothing needs to be named."""
+_SPARSE = """
+aria_text bailing_hybrid cohere2_moe deepseek_v2 deepseek_v3 deepseek_v32 dots1 ernie4_5_moe exaone_moe flex_olmo
+flint glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss granitemoe granitemoe_swa granitemoehybrid granitemoeshared
+hunyuan_v1_moe hy_v3 hy_v4 inkling_text jamba jetmoe kimi_linear kolibri1 laguna lara_mini lfm2_moe llama4_text mellum
+mimo_v2_flash minimax_m2 minimax_m3_vl_text mixtral nemotron_h olmoe phimoe qwen2_moe qwen3_5_moe_text qwen3_moe
+qwen3_next sarvam_mla sarvam_moe solar_open
+"""
+"""The same, and their MLPs may be mixtures of experts."""
+
 FAMILIES: dict[str, Family] = {
-    "llama": LLAMA,
-    "mistral": LLAMA,
-    "ministral3": LLAMA,
-    "qwen2": LLAMA,
-    "qwen3": LLAMA,
-    "gemma": LLAMA,
-    "gemma2": LLAMA,
-    "gemma3_text": LLAMA,
-    "phi": _PHI,
-    "phi3": LLAMA,
-    "olmo2": LLAMA,
-    "olmo3": LLAMA,
-    "granite": LLAMA,
-    "cohere": LLAMA,
-    "cohere2": LLAMA,
-    "smollm3": LLAMA,
-    "starcoder2": _STARCODER,
-    "stablelm": LLAMA,
-    "glm4": LLAMA,
-    "exaone4": LLAMA,
-    "bitnet": LLAMA,
-    "mixtral": replace(LLAMA, experts=True),
-    "qwen3_moe": replace(LLAMA, experts=True),
-    "gpt2": _GPT2,
-    "gptj": _GPTJ,
-    "gpt_neox": _NEOX,
-    "opt": _OPT,
-    "falcon": _FALCON,
-    "bloom": _FALCON,
+    **dict.fromkeys(_DENSE.split(), TRACE),
+    **dict.fromkeys(_SPARSE.split(), _EXPERTS),
+    **dict.fromkeys(("gpt_neox", "gpt_neox_japanese", "falcon"), _BY_HEAD),
+    "gemma4_text": replace(TRACE, unpackable="its layers read embeddings of their own, by number"),
+    "gemma4_unified_text": TRACE,
+    "minimax": replace(_EXPERTS, unpackable="its cache counts tokens in the first layer, which must attend"),
+    "zamba": replace(TRACE, unpackable="its layers share an attention, by number"),
+    "zamba2": replace(TRACE, unpackable="its layers share an attention, by number"),
+    "zaya": replace(_EXPERTS, unpackable="its routers read those of the layer before"),
+    "bloom": _BLOOM,
     "mpt": _MPT,
-    "bert": _bert("bert"),
-    "roberta": _bert("roberta"),
     "t5": _T5,
+    **dict.fromkeys(("bert", "megatron-bert"), _bert("bert")),
+    **dict.fromkeys(("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl"), _bert("roberta")),
+    "data2vec-text": _bert("data2vec_text"),
+    "electra": _bert("electra"),
+    "ernie": _bert("ernie"),
+    "rembert": _bert("rembert"),
+    "roberta-prelayernorm": _bert("roberta_prelayernorm"),
+    "roc_bert": _bert("roc_bert"),
+    "roformer": _bert("roformer"),
 }
 
 
@@ -188,20 +182,17 @@ def family(model_type: str, like: str | None = None) -> Family:
     """The row of a ``model_type``; ``like`` names another row for remote code whose layers look like it.
 
     Raises:
-        InputError: for a name that is in no row, with the list of those that are.
+        InputError: for a name that is in no row.
     """
     name = like or unpacked_type(model_type)
     if name in FAMILIES:
         return FAMILIES[name]
-    known = ", ".join(FAMILIES)
-    advice = (
-        "name the family its layers look like with `family`" if like is None else "choose one of these for `family`"
+    others = f"{len(FAMILIES)} others are (docs/reference/model_types.md)"
+    if like:
+        raise InputError(f"`family` {like!r} is unknown, {others}: choose one of those")
+    raise InputError(
+        f"model type {name!r} is not known here, {others}: name the family its layers look like with `family`"
     )
-    raise InputError(f"model type {name!r} is not known here ({known}): {advice}")
-
-
-TRACE = Family((Stack(""),), "", traced=True)
-"""A decoder of which nothing needs to be named."""
 
 
 # Configs --------------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class Term:
     chain: tuple[Unit, ...]
     """Modules that run one after the other; the last gives what is added."""
     beside: tuple[Unit, ...]
-    """Modules whose outputs are added too."""
+    """Modules whose outputs are added too, or that feed those and can be left out with them."""
     norms: tuple[str, ...]
     """Norms on the way to them, and behind them."""
     out: tuple[str, ...]
@@ -250,8 +250,9 @@ class _Reading:
         before = {path for unit in ends for path in self._before(unit)}
         plain = {unit.path for unit in mains if unit.path in before and _hands_on(unit)}
         chain = tuple(unit for unit in mains if unit.path in plain or unit is ends[-1])
+        spare = [unit for unit in mains if unit.path in before - plain and _keeps_shape(unit)]
         norms = tuple(dict.fromkeys(unit.path for branch in several for unit in branch.units if unit.is_norm))
-        return Term(kind, chain, tuple(ends[:-1]), norms, self._projections(ends))
+        return Term(kind, chain, (*spare, *ends[:-1]), norms, self._projections(ends))
 
     def _before(self, unit: Unit) -> Iterator[str]:
         """Units that one is fed by."""
@@ -340,6 +341,13 @@ def _size(unit: Unit) -> int:
 def _hands_on(unit: Unit) -> bool:
     """Whether a module takes states and returns some, so that a branch without it runs through."""
     return bool(unit.args) and isinstance(unit.args[0], Tensor) and isinstance(unit.outputs, Tensor)
+
+
+def _keeps_shape(unit: Unit) -> bool:
+    """Whether a module returns states like those that it takes, or zeros if need be."""
+    given = unit.args[0] if unit.args else unit.kwargs.get("hidden_states")
+    made = first(unit.outputs)
+    return isinstance(given, Tensor) and isinstance(made, Tensor) and given.shape == made.shape
 
 
 def _mixes_tokens(given: list[Any], made: Any) -> bool:
