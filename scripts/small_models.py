@@ -74,7 +74,6 @@ SMALL: dict[str, Any] = {
     "num_mtp_layers": 0,
     "num_nextn_predict_layers": 0,
     "use_cache": True,
-    "is_decoder": True,
     "hidden_size_per_layer_input": 8,
     "laurel_rank": 4,
     "num_kv_shared_layers": 2,

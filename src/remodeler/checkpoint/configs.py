@@ -17,7 +17,8 @@ from transformers import PreTrainedConfig
 from remodeler.model.blocks import Anatomy, LayerRef
 from remodeler.model.families import FAMILIES, config_names, unpacked_type
 from remodeler.model.structures import Structure, Widths, counts_of, head_size, layout, structure_of
-from remodeler.packed import BranchNames, PackedModel, Packing, computed, packed_class, packed_name
+from remodeler.packed import PackedModel, computed, packed_class, packed_name
+from remodeler.packed_layers import BranchNames, Packing
 from remodeler.runs.units import Block, Kind
 
 Rows = list[tuple[LayerRef, list[Kind]]]

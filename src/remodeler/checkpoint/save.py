@@ -5,7 +5,6 @@ in memory in one pass, and agree step by step with its KV cache.
 """
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 
-from remodeler import packed as packed_file
 from remodeler.checkpoint.companions import write_companions
 from remodeler.checkpoint.compatibility import complete_config
 from remodeler.checkpoint.configs import lost_pattern
@@ -32,6 +30,7 @@ from remodeler.model.logprobs import spread_tokens, vocabulary
 from remodeler.model.streaming import held, streamed_weights
 from remodeler.model.tracing import same_inputs
 from remodeler.model.widths import Widths, kept_masks, masked, narrowed, refuse_widths
+from remodeler.packed import write_code
 from remodeler.runs.records import disk_errors
 from remodeler.runs.units import Block
 
@@ -190,7 +189,7 @@ def write_beside(checkpoint: Checkpoint, shape: Shape, folder: Path) -> None:
     """What lies beside the weights, and modelling code where the form needs some."""
     write_companions(checkpoint, folder, code=has_code(shape))
     if shape.form == "packed":
-        shutil.copyfile(packed_file.__file__, folder / "packed.py")
+        write_code(folder)
         if has_code(shape):
             (folder / "packed_remote.py").write_text(_remote_code(shape), encoding="utf-8")
 

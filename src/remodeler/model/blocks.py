@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from remodeler.errors import InputError
 from remodeler.model.families import Family, Stack
-from remodeler.packed import BranchNames, NoOp, identity, set_module
+from remodeler.packed_layers import BranchNames, NoOp, identity, set_module
 from remodeler.runs.units import KINDS, Block, Kind
 
 NO_OPS = (NoOp.__name__, "Nothing")

@@ -1,9 +1,9 @@
 """Table: the model types that work, what tracing can't know of them; and what configs call their numbers.
 
 The blocks of a decoder are found in what its layers add to the residual stream (:mod:`remodeler.model.found_parts`), so
-most types are no more than a name here. A row is written for encoders, whose norms lie on the stream, and for layers that
-add the residual inside their modules: it names the parts, and which norm belongs to which block, whether branches run
-in parallel and what they return is traced still (:mod:`remodeler.model.named_parts`).
+most types are no more than a name here. A row is written for encoders, whose norms lie on the stream, and for layers
+that add the residual inside their modules: it names the parts, and which norm belongs to which block, whether branches
+run in parallel and what they return is traced still (:mod:`remodeler.model.named_parts`).
 
 All that is known of a family by its name stands here: to add one, try it with ``scripts/model_types.py``, add its name
 where it works, and a line in ``CONFIGS`` where its config calls things otherwise than nearly all do. (What llama.cpp

@@ -10,8 +10,9 @@ from torch import Tensor
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, Branch, LayerRef, handed_back
 from remodeler.model.families import Family, config_names, unpacked_type
-from remodeler.model.residual import Found, Term, Watch, units_in
-from remodeler.packed import BranchNames, branches_of
+from remodeler.model.layer_calls import units_in
+from remodeler.model.residual import Found, Term, Watch
+from remodeler.packed_layers import BranchNames, branches_of
 from remodeler.runs.units import KINDS, Block
 
 MEETS = "its layers must run once each and return their input with the branches' outputs added"

@@ -14,7 +14,7 @@ from remodeler.errors import InputError
 from remodeler.model.blocks import NO_OPS, Anatomy, Branch, LayerRef, handed_back, projection
 from remodeler.model.families import Family
 from remodeler.model.streaming import held
-from remodeler.packed import BranchNames, Packing, first
+from remodeler.packed_layers import BranchNames, Packing, first
 from remodeler.runs.units import Block, Kind
 
 

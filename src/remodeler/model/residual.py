@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from remodeler.model.graphs import (
     LAYOUT,
@@ -29,30 +28,9 @@ from remodeler.model.graphs import (
     parameter_of,
     zeroing,
 )
-from remodeler.packed import first
+from remodeler.model.layer_calls import Unit, hands_on, keeps_shape, mixes_tokens, size_of
+from remodeler.packed_layers import first
 from remodeler.runs.units import Kind
-
-
-@dataclass(frozen=True, eq=False)
-class Unit:
-    """A module of a layer, and what it was called with."""
-
-    path: str
-    module: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    outputs: Any
-    made: tuple[Node, ...]
-    """Where its outputs begin in the graph."""
-    taken: frozenset[Node]
-    """Where its inputs begin."""
-    mixes: bool
-    """Whether a token's output depends on the token before it."""
-
-    @property
-    def is_norm(self) -> bool:
-        """Whether it scales channels, which takes no matrix."""
-        return all(value.dim() < 2 for value in self.module.parameters())
 
 
 @dataclass(frozen=True)
@@ -115,7 +93,7 @@ class Watch:
         def hook(module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
             given = [*args, *kwargs.values()]
             taken = frozenset(node for value in given if (node := node_of(value)) is not None)
-            mixes = _mixes_tokens(given, first(outputs))  # seen now: the layer may write into the output
+            mixes = mixes_tokens(given, first(outputs))  # seen now: the layer may write into the output
             returned = outputs if isinstance(outputs, tuple) else (outputs,)
             made = tuple(node for value in returned if (node := node_of(value)) is not None)
             self.units.append(Unit(path, module, args, kwargs, outputs, made, taken, mixes))
@@ -131,15 +109,6 @@ class Watch:
         for value in self.frozen:
             value.requires_grad_(False)
         return (outputs[0].detach(), *outputs[1:]) if isinstance(outputs, tuple) else outputs.detach()
-
-
-def units_in(layer: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Modules of a layer that have parameters, those of its lists one by one."""
-    for name, child in layer.named_children():
-        if isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield from units_in(child, f"{prefix}{name}.")
-        elif next(child.parameters(), None) is not None:
-            yield f"{prefix}{name}", child
 
 
 class _Reading:
@@ -234,7 +203,7 @@ class _Reading:
         if not unit and name in SUMS | LAYOUT | PARTS and len(told) == len(found) and told:
             return [each for units in told for each in units]
         products = unit or name in SCALES | PRODUCTS
-        return max(told, key=lambda units: sum(map(_size, units))) if products and told else None
+        return max(told, key=lambda units: sum(map(size_of, units))) if products and told else None
 
     def _by_kind(self, blocks: "list[_Branch]") -> Iterator[Term]:
         """One term for each kind of block, in the order in which they run."""
@@ -248,9 +217,9 @@ class _Reading:
         mains = [unit for branch in several for unit in branch.mains]
         ends = [unit for branch in several for unit in branch.last]
         before = {path for unit in ends for path in self._before(unit)}
-        plain = {unit.path for unit in mains if unit.path in before and _hands_on(unit)}
+        plain = {unit.path for unit in mains if unit.path in before and hands_on(unit)}
         chain = tuple(unit for unit in mains if unit.path in plain or unit is ends[-1])
-        spare = [unit for unit in mains if unit.path in before - plain and _keeps_shape(unit)]
+        spare = [unit for unit in mains if unit.path in before - plain and keeps_shape(unit)]
         norms = tuple(dict.fromkeys(unit.path for branch in several for unit in branch.units if unit.is_norm))
         return Term(kind, chain, (*spare, *ends[:-1]), norms, self._projections(ends))
 
@@ -332,28 +301,3 @@ def _twice(blocks: list[_Branch]) -> str:
     """A module that is no norm and that two branches are computed by; empty for none."""
     paths = [unit.path for branch in blocks for unit in branch.mains]
     return next((path for path in paths if paths.count(path) > 1), "")
-
-
-def _size(unit: Unit) -> int:
-    return sum(value.numel() for value in unit.module.parameters())
-
-
-def _hands_on(unit: Unit) -> bool:
-    """Whether a module takes states and returns some, so that a branch without it runs through."""
-    return bool(unit.args) and isinstance(unit.args[0], Tensor) and isinstance(unit.outputs, Tensor)
-
-
-def _keeps_shape(unit: Unit) -> bool:
-    """Whether a module returns states like those that it takes, or zeros if need be."""
-    given = unit.args[0] if unit.args else unit.kwargs.get("hidden_states")
-    made = first(unit.outputs)
-    return isinstance(given, Tensor) and isinstance(made, Tensor) and given.shape == made.shape
-
-
-def _mixes_tokens(given: list[Any], made: Any) -> bool:
-    """Whether the last token's output depends on the token before it."""
-    states = next((v for v in given if isinstance(v, Tensor) and v.dim() == 3 and v.grad_fn is not None), None)
-    if states is None or not isinstance(made, Tensor) or made.dim() < 3 or made.grad_fn is None:
-        return False
-    (slope,) = torch.autograd.grad(made[:, -1].float().sum(), states, retain_graph=True, allow_unused=True)
-    return slope is not None and bool(slope[:, -2].any())

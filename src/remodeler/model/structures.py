@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, Branch
 from remodeler.model.families import Stack
-from remodeler.packed import Counts
+from remodeler.packed_layers import Counts
 from remodeler.runs.units import Block
 
 Widths = Mapping[Block, tuple[int, ...]]
