@@ -6,8 +6,7 @@ everywhere and gains nothing. All three compute the same function. Blocks of whi
 in the portable form zeroed; other tensors are neither changed nor copied until they are written.
 """
 
-import copy
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -21,19 +20,16 @@ from remodeler.checkpoint.configs import (
     Rows,
     build_on_meta,
     cut_config,
-    derived,
     own_config,
     packed_config,
     packing,
-    per_layer,
     set_widths,
     shapes_left,
     source_config,
-    stock_on_meta,
     unkept,
     widths_left,
 )
-from remodeler.checkpoint.signatures import signature, wanted
+from remodeler.checkpoint.signatures import told_otherwise
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, LayerRef, own_modules, projection
 from remodeler.model.families import config_names, unpacked_type
@@ -134,14 +130,6 @@ def _rides_on_depth(anatomy: Anatomy) -> str | None:
     return f"its attentions are scaled by their layer's number ({name})" if getattr(config, name, False) else None
 
 
-def _mixed(anatomy: Anatomy) -> str | None:
-    """Dense layers among mixtures of experts: the config tells them by number."""
-    kinds = {(block.kind, type(branch.modules()[-1])) for block, branch in anatomy.branches.items()}
-    if len(kinds) > len({block.kind for block in anatomy.branches}):
-        return "its layers are of several kinds, told apart by their number"
-    return None
-
-
 def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     if anatomy.family.task == "seq2seq":
         return "encoder-decoder models are written as portable only"
@@ -155,26 +143,7 @@ def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
         return "attention and MLP run in parallel, so only those of one layer pair up"
     if split and any(anatomy.extras[layer] for pair in split for layer in pair):
         return "its layers have parts besides attention and MLP, which can't be split"
-    if anatomy.family.traced:
-        return _told_otherwise(anatomy, paired)
-    return _mixed(anatomy) or _rides_on_depth(anatomy)
-
-
-def _told_otherwise(anatomy: Anatomy, paired: Sequence[tuple[int, int]]) -> str | None:
-    """Whether a config with fewer layers means others than those that are left: its model is made without numbers."""
-    source = source_config(anatomy)
-    lists, config = per_layer(source) | derived(source), copy.deepcopy(source)
-    cut_config(config, paired)
-    try:
-        model = stock_on_meta(anatomy, config)
-    except LIBRARY_ERRORS as error:
-        return f"a config of the layers left is refused ({str(error).strip().splitlines()[-1].strip()})"
-    for name, values in lists.items():
-        if name not in vars(config) and getattr(model.config, name) != [values[attention] for attention, _ in paired]:
-            return f"its {name} can't be said of the layers left"
-    layers = model.get_submodule(anatomy.family.stacks[0].layers)
-    same = [wanted(anatomy, *pair) == signature(layer) for pair, layer in zip(paired, layers, strict=True)]
-    return None if all(same) else "its layers are of several kinds, told apart by their number"
+    return told_otherwise(anatomy, paired) or _rides_on_depth(anatomy)
 
 
 def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> str | None:

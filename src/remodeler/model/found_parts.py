@@ -11,7 +11,8 @@ from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, Branch, LayerRef, handed_back
 from remodeler.model.families import Family, config_names, unpacked_type
 from remodeler.model.layer_calls import units_in
-from remodeler.model.residual import Found, Term, Watch
+from remodeler.model.residual import Found, Term
+from remodeler.model.watching import Watch
 from remodeler.packed_layers import BranchNames, branches_of
 from remodeler.runs.units import KINDS, Block
 

@@ -64,5 +64,7 @@ def mixes_tokens(given: list[Any], made: Any) -> bool:
     states = next((v for v in given if isinstance(v, Tensor) and v.dim() == 3 and v.grad_fn is not None), None)
     if states is None or not isinstance(made, Tensor) or made.dim() < 3 or made.grad_fn is None:
         return False
-    (slope,) = torch.autograd.grad(made[:, -1].float().sum(), states, retain_graph=True, allow_unused=True)
-    return slope is not None and bool(slope[:, -2].any())
+    slopes = torch.zeros_like(made)
+    slopes[:, -1] = torch.nan  # which goes through weights that are zeros too
+    (slope,) = torch.autograd.grad(made, states, slopes, retain_graph=True, allow_unused=True)
+    return slope is not None and bool(slope[:, -2].isnan().any())

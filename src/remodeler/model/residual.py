@@ -7,8 +7,8 @@ keys is an attention, one that mixes them otherwise a mixer, and one that takes 
 projection is found alike: the weights without which, all operators behind them being linear, it returns zeros.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -28,8 +28,7 @@ from remodeler.model.graphs import (
     parameter_of,
     zeroing,
 )
-from remodeler.model.layer_calls import Unit, hands_on, keeps_shape, mixes_tokens, size_of
-from remodeler.packed_layers import first
+from remodeler.model.layer_calls import Unit, hands_on, keeps_shape, size_of
 from remodeler.runs.units import Kind
 
 
@@ -61,58 +60,8 @@ class Found:
     """Why its branches can't be told, as the end of a sentence."""
 
 
-@dataclass
-class Watch:
-    """One layer under observation: its graph is read when it returns, and let go."""
-
-    layer: nn.Module
-    start: Node | None = None
-    units: list[Unit] = field(default_factory=list)
-    found: Found | None = None
-    runs: int = 0
-    names: dict[int, str] = field(default_factory=dict)
-    """By the id of a parameter."""
-    foreign: list[nn.Parameter] = field(default_factory=list)
-    """Parameters of other layers that its terms depend on, beside the stream."""
-    frozen: list[nn.Parameter] = field(default_factory=list)
-
-    def before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """Give the layer an input that its graph begins with."""
-        self.units.clear()
-        self.names = {id(value): name for name, value in self.layer.named_parameters()}
-        self.frozen = [v for v in self.layer.parameters() if v.is_floating_point() and not v.requires_grad]
-        for value in self.frozen:
-            value.requires_grad_()
-        hidden = (args[0] if args else kwargs["hidden_states"]).detach().requires_grad_().clone()
-        self.start = node_of(hidden)
-        return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
-
-    def note(self, path: str) -> Callable[..., None]:
-        """A hook that keeps what a module was called with."""
-
-        def hook(module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
-            given = [*args, *kwargs.values()]
-            taken = frozenset(node for value in given if (node := node_of(value)) is not None)
-            mixes = mixes_tokens(given, first(outputs))  # seen now: the layer may write into the output
-            returned = outputs if isinstance(outputs, tuple) else (outputs,)
-            made = tuple(node for value in returned if (node := node_of(value)) is not None)
-            self.units.append(Unit(path, module, args, kwargs, outputs, made, taken, mixes))
-
-        return hook
-
-    def after(self, _: nn.Module, __: Any, outputs: Any) -> Any:
-        """Read the graph."""
-        self.runs += 1
-        reading = _Reading(self.layer, self.start, self.units, self.names)
-        self.found, self.foreign = reading.found(first(outputs)), reading.foreign()
-        self.units.clear()
-        for value in self.frozen:
-            value.requires_grad_(False)
-        return (outputs[0].detach(), *outputs[1:]) if isinstance(outputs, tuple) else outputs.detach()
-
-
-class _Reading:
-    """The graph of one layer."""
+class Reading:
+    """The graph of one layer, from the start of its input and what its modules were called with."""
 
     def __init__(self, layer: nn.Module, start: Node | None, units: list[Unit], names: dict[int, str]) -> None:
         self.layer, self.start, self.units, self.names = layer, start, units, names
@@ -138,7 +87,7 @@ class _Reading:
             return _problem(f"its {twice} is part of two sums")
         terms = tuple(self._by_kind(blocks))
         ours = [name for name in self.alone if any(name.startswith(f"{u.path}.") for t in terms for u in t.chain)]
-        places = [frozenset(self._reads(term)) for term in terms]
+        places = [frozenset(self._reads([*term.chain, *term.beside])) for term in terms]
         rest = tuple(self._rest(terms, own=len(blocks) + len(ours) < len(roots)))
         return Found(terms, rest, len(set(places)) < len(places))
 
@@ -211,7 +160,14 @@ class _Reading:
         for branch in sorted(blocks, key=lambda branch: self.units.index(branch.units[-1])):
             kinds.setdefault(self._kind(branch.mains), []).append(branch)
         for kind, several in kinds.items():
-            yield self._term(kind, [branch for branch in several if not self._is_fed(branch.units)] or several)
+            yield self._term(kind, self._side_by_side(several))
+
+    def _side_by_side(self, branches: "list[_Branch]") -> "list[_Branch]":
+        """The largest of some branches that read the stream at one place: another, further on, is no part of it."""
+        places: dict[frozenset[Node], list[_Branch]] = {}
+        for branch in branches:
+            places.setdefault(frozenset(self._reads(branch.mains)), []).append(branch)
+        return max(places.values(), key=lambda each: sum(size_of(unit) for branch in each for unit in branch.mains))
 
     def _term(self, kind: Kind, several: "list[_Branch]") -> Term:
         mains = [unit for branch in several for unit in branch.mains]
@@ -236,19 +192,11 @@ class _Reading:
             return "attention"
         return "mixer" if mixes else "mlp"
 
-    def _is_fed(self, units: list[Unit]) -> bool:
-        """Whether a branch reads what was made outside the layer, as an embedding for every layer is."""
-        return any(id(leaf) not in self.names for leaf in self._leaves(units))
-
-    def _leaves(self, units: list[Unit]) -> list[nn.Parameter]:
-        """Parameters that what some units were given, or return, depends on."""
-        given = {node for unit in units for node in (*unit.taken, *unit.made)}
-        leaves = (getattr(node[0], "variable", None) for node in behind(given, self.stream))
-        return [leaf for leaf in leaves if isinstance(leaf, nn.Parameter)]
-
     def foreign(self) -> list[nn.Parameter]:
         """Parameters of other layers that this one depends on, beside the stream."""
-        return [leaf for leaf in self._leaves(self.units) if id(leaf) not in self.names]
+        given = {node for unit in self.units for node in (*unit.taken, *unit.made)}
+        leaves = (getattr(node[0], "variable", None) for node in behind(given, self.stream))
+        return [leaf for leaf in leaves if isinstance(leaf, nn.Parameter) and id(leaf) not in self.names]
 
     def _projections(self, ends: list[Unit]) -> tuple[str, ...]:
         """Paths of modules, or parameters, whose zeros make the branches zeros; none where that is not seen."""
@@ -259,9 +207,9 @@ class _Reading:
         names += [name for name in self.alone if any(name.startswith(f"{unit.path}.") for unit in ends)]
         return tuple(dict.fromkeys(name.removesuffix(".weight").removesuffix(".bias") for name in names))
 
-    def _reads(self, term: Term) -> Iterator[Node]:
-        """Where a term reads the stream."""
-        given = {node for unit in (*term.chain, *term.beside) for node in unit.taken}
+    def _reads(self, units: list[Unit]) -> Iterator[Node]:
+        """Where some units read the stream."""
+        given = {node for unit in units for node in unit.taken}
         for node in (*given, *behind(given, self.stream)):
             yield from (each for each in (node, *inputs_of(node)) if each in self.stream)
 
