@@ -33,7 +33,7 @@ _HEADS = (
 )
 SMALL: dict[str, Any] = {
     "vocab_size": VOCABULARY,
-    "decoder_vocab_size": VOCABULARY,
+    **dict.fromkeys(("decoder_vocab_size", "unpadded_vocab_size", "output_vocab_size"), VOCABULARY),
     "vocab_size_per_layer_input": VOCABULARY,
     "pad_token_id": 0,
     "bos_token_id": 1,
@@ -104,6 +104,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
     },
     "dots1": _WINDOWS,
+    "dots3_note_text": {
+        **dict.fromkeys(("swa_num_attention_heads", "swa_num_key_value_heads"), 2),
+        **dict.fromkeys(("swa_q_lora_rank", "swa_kv_lora_rank", "swa_head_dim"), 16),
+        **dict.fromkeys(("swa_qk_nope_head_dim", "swa_v_head_dim"), 8),
+    },
     "falcon_h1": {"mamba_d_ssm": 64},
     "gemma3": {"vision_config": _VISION},
     "gemma3_text": _WINDOWS,

@@ -28,6 +28,10 @@ UNNAMED: Counts = {
 """Of folders from before ``config.packing`` named them; it stays as it is, new names are a family's."""
 
 
+NUMBERS = ("layer_idx", "layer_id")
+"""What modules call the number of their layer."""
+
+
 class BranchNames(TypedDict):
     """One kind of block, as it lies in a layer."""
 
@@ -219,8 +223,9 @@ def renumber(layers: Iterable[Any]) -> None:
     """Cache slots without holes: ``layer_idx`` of every module counts the layers that are left."""
     for index, layer in enumerate(layers):
         for module in layer.modules():
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = index
+            for name in NUMBERS:
+                if isinstance(getattr(module, name, None), int):
+                    setattr(module, name, index)
 
 
 def main_layers(packing: Packing) -> list[int]:

@@ -43,6 +43,11 @@ def own_config(anatomy: Anatomy) -> PreTrainedConfig:
     config: PreTrainedConfig = copy.deepcopy(anatomy.model.config)
     if not runs_own_code(anatomy) and hasattr(config, "auto_map"):
         del config.auto_map
+    names = config_names(unpacked_type(config.model_type))
+    for name in (name for name in names.ahead if getattr(config, name, 0)):
+        setattr(config, name, 0)  # transformers does not load those layers, so they are not in the files
+    if names.spelled and isinstance(kinds := getattr(config, names.spelled[1], None), list):
+        setattr(config, names.spelled[0], [[[kind], 1] for kind in kinds])
     return config
 
 

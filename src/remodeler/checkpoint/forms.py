@@ -143,7 +143,7 @@ def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
         return "attention and MLP run in parallel, so only those of one layer pair up"
     if split and any(anatomy.extras[layer] for pair in split for layer in pair):
         return "its layers have parts besides attention and MLP, which can't be split"
-    return told_otherwise(anatomy, paired) or _rides_on_depth(anatomy)
+    return _rides_on_depth(anatomy) or told_otherwise(anatomy, paired)
 
 
 def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> str | None:

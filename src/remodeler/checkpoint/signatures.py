@@ -9,13 +9,14 @@ from torch import nn
 
 from remodeler.checkpoint.configs import cut_config, derived, per_layer, source_config, stock_on_meta
 from remodeler.model.blocks import Anatomy, own_modules
+from remodeler.packed_layers import NUMBERS
 from remodeler.runs.units import Block
 
 Signature = dict[str, tuple[Any, ...]]
 """By the path of a module in its layer."""
 LIBRARY_ERRORS = (ValueError, TypeError, AttributeError, RuntimeError, KeyError, IndexError, StrictDataclassError)
 PLAIN = (str, bool, int, float, type(None))
-NUMBERS = ("layer_idx", "training")
+OTHER = (*NUMBERS, "training")
 """What says which layer it is, or in which state."""
 
 
@@ -50,7 +51,7 @@ def _signature(layer: nn.Module, whole: bool) -> Signature:
 
 
 def _told(module: nn.Module) -> tuple[Any, ...]:
-    own = {k: v for k, v in vars(module).items() if isinstance(v, PLAIN) and k not in NUMBERS and k[0] != "_"}
+    own = {k: v for k, v in vars(module).items() if isinstance(v, PLAIN) and k not in OTHER and k[0] != "_"}
     shapes = {name: tuple(value.shape) for name, value in module.named_parameters(recurse=False)}
     return type(module).__name__, tuple(sorted(own.items())), tuple(sorted(shapes.items()))
 

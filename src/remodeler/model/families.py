@@ -140,11 +140,11 @@ phi3 plbart qwen2 qwen3 qwen3_5_text seed_oss smollm3 stablelm starcoder2 trocr 
 """
 """Decoders whose MLPs are dense: of these nothing needs to be named."""
 _SPARSE = """
-aria_text bailing_hybrid cohere2_moe deepseek_v2 deepseek_v3 deepseek_v32 dots1 ernie4_5_moe exaone_moe flex_olmo
-flint glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss granitemoe granitemoe_swa granitemoehybrid granitemoeshared
-hunyuan_v1_moe hy_v3 hy_v4 inkling_text jamba jetmoe kimi_linear kolibri1 laguna lara_mini lfm2_moe llama4_text mellum
-mimo_v2_flash minimax_m2 minimax_m3_vl_text mixtral nemotron_h olmoe phimoe qwen2_moe qwen3_5_moe_text qwen3_moe
-qwen3_next sarvam_mla sarvam_moe solar_open
+aria_text bailing_hybrid cohere2_moe deepseek_v2 deepseek_v3 deepseek_v32 dots1 dots3_note_text ernie4_5_moe
+exaone_moe flex_olmo flint glm4_moe glm4_moe_lite glm_moe_dsa gpt_oss granitemoe granitemoe_swa granitemoehybrid
+granitemoeshared hunyuan_v1_moe hy_v3 hy_v4 inkling_text jamba jetmoe kimi_linear kolibri1 laguna lara_mini lfm2_moe
+llama4_text mellum mimo_v2_flash minimax_m2 minimax_m3_vl_text mixtral nemotron_h olmoe phimoe qwen2_moe
+qwen3_5_moe_text qwen3_moe qwen3_next sarvam_mla sarvam_moe solar_open
 """
 """The same, and their MLPs may be mixtures of experts."""
 
@@ -225,6 +225,10 @@ class ConfigNames:
         *("local_layer_ids", "cross_attention_layers", "ple_layer_ids"),
     )
     """Lists of the numbers of layers that are of another kind."""
+    ahead: tuple[str, ...] = ("num_nextn_predict_layers", "num_mtp_layers")
+    """How many layers predict tokens further on (multi-token prediction)."""
+    spelled: tuple[str, ...] = ()
+    """A list of repeated patterns of layers, and what it is spelled out as."""
     lent: tuple[tuple[str, str, str], ...] = (("indexer_types", "full", "shared"),)
     """Lists that say which layers use what the attention before them found, as the tokens that an indexer selects:
     the list, what it calls an attention that finds it, and one that uses it."""
@@ -251,6 +255,7 @@ CONFIGS: dict[str, ConfigNames] = {
     "gemma3n": _GEMMA3,
     "gemma3n_text": _GEMMA3,
     "olmo3": ConfigNames(full_rope=True),
+    "gpt_neo": ConfigNames(spelled=("attention_types", "attention_layers")),
     "gpt_neox": ConfigNames(renamed=(("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct"))),
     "phi3": ConfigNames(long_rope=("type", "short_factor", "long_factor")),
     "qwen3_moe": ConfigNames(renamed=(("num_local_experts", "num_experts"),)),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from remodeler.errors import InputError
 from remodeler.model.graphs import Node, node_of
 from remodeler.model.layer_calls import Unit, mixes_tokens
 from remodeler.model.residual import Found, Reading
@@ -58,6 +59,8 @@ class Watch:
     def after(self, _: nn.Module, __: Any, outputs: Any) -> Any:
         """Read the graph."""
         self.runs += 1
+        if not isinstance(outputs, Tensor | tuple):
+            raise InputError(f"a layer returns a {type(outputs).__name__}, not states: its blocks can't be told")
         reading = Reading(self.layer, self.start, self.units, self.names)
         self.found, self.foreign = reading.found(first(outputs)), reading.foreign()
         self.units.clear()

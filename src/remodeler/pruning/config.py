@@ -72,7 +72,7 @@ class SearchConfig:
     """A paper's way: of blocks or layers, or of heads and channels (policy-gradient, hybrid-grained)."""
     criterion: Annotated[str | None, Option(METHOD, CRITERIA)] = None
     """Another measure of importance than the method's."""
-    unit: Annotated[str, Option(METHOD, ("block", "attention", "mlp", "layer"))] = "block"
+    unit: Annotated[str, Option(METHOD, ("block", "attention", "mixer", "mlp", "layer"))] = "block"
     """Unit removed per step."""
     shape: Annotated[Shape, Option(METHOD)] = "free"
     """free; standard: what is left is a stock model with fewer layers; deci: no attention without an MLP."""
