@@ -123,7 +123,7 @@ def test_a_packed_hybrid_decodes_with_its_cache_and_can_be_pruned_again(name: st
     assert set(packed.anatomy.branches) == set(source.anatomy.branches) - set(once)
     again = save_pruned(packed, more, tmp_path / "twice", "packed").checkpoint
     with bypassed(source.anatomy, [*once, *more]):
-        assert torch.equal(logits(again.anatomy, ids), logits(source.anatomy, ids))
+        torch.testing.assert_close(logits(again.anatomy, ids), logits(source.anatomy, ids), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["qwen3_next", "nemotron_h", "deepseek_v3"])
