@@ -54,7 +54,8 @@ def recorded_parts(model: Any, family: Family, sites: list[LayerRef]) -> Anatomy
         every = branches_of(packing, site.number)
         for block in (Block(site.number, kind) for kind in KINDS if kind in every and kind in kept[site.number]):
             branches[block] = Branch(site, every[block.kind], tuple(every[block.kind]["out"]))
-    shared = {site.number: tuple(packing["shared"]) for site in sites}
+    paths = {site.number: {path for path, _ in site.layer.named_modules()} for site in sites}
+    shared = {number: tuple(path for path in packing["shared"] if path in known) for number, known in paths.items()}
     rest = {site.number: tuple(packing.get("rest", {}).get(str(site.number), ())) for site in sites}
     return Anatomy(model, family, branches, tuple(sites), shared, rest, packing["parallel"])
 
