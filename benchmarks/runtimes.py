@@ -35,6 +35,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from remodeler.checkpoint.save import save_pruned
 from remodeler.exporting.gguf.job import export_gguf
+from remodeler.model.caches import given_cache, returned_cache
 from remodeler.runs.units import Block
 
 PROMPT = 512
@@ -99,11 +100,14 @@ def transformers_run(place: Path, new: int) -> Run:
     @torch.no_grad()
     def run() -> dict[str, float]:
         prefill = timed(lambda: model(ids, use_cache=True, logits_to_keep=1))
-        cache = prefill.value.past_key_values
+        cache = returned_cache(prefill.value)
 
         def steps() -> None:
             for number in range(new):
-                model(ids[:, number : number + 1], past_key_values=cache, use_cache=True)
+                model(
+                    ids[:, number : number + 1],
+                    **given_cache(model, cache, PROMPT + number, ids[:, number : number + 1]),
+                )
 
         return phases(prefill, timed(steps))
 

@@ -49,7 +49,7 @@ from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.model.minibatches import batch_size
 from remodeler.model.tracing import probe, trace
-from remodeler.packed import first
+from remodeler.packed_layers import first
 from remodeler.pruning.search.candidates import candidates
 from remodeler.pruning.search.racing import Table as Losses
 from remodeler.pruning.search.strategies import STRATEGIES

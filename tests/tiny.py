@@ -1,5 +1,6 @@
 """A tiny random model of every family in the table, and a tiny real tokenizer."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import (
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.data.windows import IGNORED, Windows
 from remodeler.model.blocks import Anatomy
+from remodeler.model.caches import given_cache
 from remodeler.model.families import FAMILIES
 from remodeler.model.tracing import probe, trace
 
@@ -141,6 +143,15 @@ def tiny_vision_model(folder: Path, seed: int = 0, rows: int | None = None, word
     tokenizer.add_tokens(list(words))
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def decode(model: Any, cache: Any, parts: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Logits of parts of a text that a model reads one after the other with its cache."""
+    read, logits = 0, []
+    for part in parts:
+        logits.append(model(part, **given_cache(model, cache, read, part)).logits)
+        read += part.shape[1]
+    return logits
 
 
 def tiny_checkpoint(name: str, seed: int = 0, **options: Any) -> Checkpoint:

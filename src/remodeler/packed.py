@@ -1,228 +1,93 @@
 """Load a block-pruned model: a stock transformers model repacked to one layer per remaining attention.
 
-This file lies beside the weights and needs only torch and transformers. Attention-major packing: layer ``j`` is the
-j-th attention that was kept, with its own MLP if that was kept too; an MLP whose attention was removed runs behind
-the attention before it (``post``) or, at the very start, in front of the first (``pre``). ``num_hidden_layers`` then
-counts attentions and ``layer_idx`` has no holes, so every KV cache is right and no larger than it must be. No forward
-of any model family is rewritten.
+This file and ``packed_layers.py`` lie beside the weights and need only torch and transformers. Attention-major packing:
+layer ``j`` is the j-th attention that was kept, with its own MLP if that was kept too; an MLP whose attention was
+removed runs behind the attention before it (``post``) or, at the very start, in front of the first (``pre``). A mixer,
+as a linear attention or a convolution, counts as an attention: it has a state in the cache. ``num_hidden_layers`` then
+counts those and ``layer_idx`` has no holes, so every cache is right and no larger than it must be. No forward of any
+model family is rewritten.
 
-``config.packing`` says what was kept: see ``Packing`` below. Source layer numbers stay in it, so that the model can
+``config.packing`` says what was kept: see ``Packing`` there. Source layer numbers stay in it, so that the model can
 be pruned again.
 """
 
 import copy
 import importlib
 import shutil
-from collections.abc import Iterable
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
-import torch
 import transformers
-from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
+from .packed_layers import Packing, arrange, main_layers, renumber, set_module  # noqa: TID252  also beside the weights
 
-class Counts(TypedDict):
-    """What the modules of a family call how many heads or channels they have."""
-
-    all: list[str]  # widths that are a multiple of it too
-    queries: list[str]  # the same where all query heads share one key-value head, which stays
-
-
-HEADS = ["num_heads", "num_attention_heads", "n_heads"]
-WIDTHS = ["all_head_size", "inner_dim", "split_size", "intermediate_size", "ffn_dim"]
-UNNAMED: Counts = {
-    "all": [*HEADS, "num_key_value_heads", "num_kv_heads", *WIDTHS],
-    "queries": [*HEADS, "num_key_value_groups"],
-}
-"""Of folders from before ``config.packing`` named them; it stays as it is, new names are a family's."""
-
-
-class BranchNames(TypedDict):
-    """One kind of block, as it lies in a layer."""
-
-    modules: list[str]  # run one after the other; the last one's output joins the residual stream
-    norms: list[str]  # norms that only this block uses, removed with it
-    outputs: list[str | None] | None  # None: a bare tensor; else per output the keyword handed back, or None
-    stream: int | None  # None: a bare branch; else the positional argument it is added to inside
-
-
-class Packing(TypedDict):
-    """What ``config.packing`` holds."""
-
-    source: str  # model_type before pruning
-    family: str  # row of remodeler's family table, for pruning again
-    layers: str  # path of the layer list in the model with its head
-    num_hidden_layers: int  # source depth
-    per_layer: dict[str, list[Any]]  # config lists with an entry per source layer
-    branches: dict[str, BranchNames]
-    shared: list[str]  # norms that several blocks of a layer read, removed with the last of them
-    parallel: bool  # attention and MLP of a layer read the same input
-    kept: list[list[Any]]  # [source layer, [kinds kept]], ascending
-    shapes: NotRequired[dict[str, dict[str, list[int]]]]  # by source layer, of parameters narrower than the source's
-    counts: NotRequired[Counts]  # beside shapes
-    auto_map: NotRequired[dict[str, str]]  # of a source that came with its own modelling code
-
-
-class NoOp(nn.Module):
-    """Stands where a block was and adds nothing to the residual stream."""
-
-    def __init__(self, outputs: list[str | None] | None, stream: int | None) -> None:
-        super().__init__()
-        self.outputs, self.stream = outputs, stream
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        hidden = args[self.stream or 0] if args else kwargs["hidden_states"]
-        hidden = torch.zeros_like(hidden) if self.stream is None else hidden
-        if self.outputs is None:
-            return hidden
-        return (hidden, *(kwargs.get(name) if name else None for name in self.outputs[1:]))
-
-
-def first(outputs: Any) -> Any:
-    """The hidden states of what a layer returns, a tensor or a tuple that starts with one."""
-    return outputs[0] if isinstance(outputs, tuple) else outputs
-
-
-def set_module(parent: nn.Module, path: str, module: nn.Module) -> None:
-    """Put a module at a dotted path below its parent."""
-    above, _, name = path.rpartition(".")
-    setattr(parent.get_submodule(above), name, module)
-
-
-def strip(layer: nn.Module, names: BranchNames) -> None:
-    """Take one block out of a layer, with the norms that only it uses."""
-    for path in [*names["norms"], *names["modules"][:-1]]:
-        set_module(layer, path, nn.Identity())
-    set_module(layer, names["modules"][-1], NoOp(names["outputs"], names["stream"]))
-
-
-def shorter(parameter: torch.Tensor, shape: Iterable[int]) -> torch.Tensor:
-    """The first entries of a parameter along every dimension, in memory of their own."""
-    return parameter.detach()[tuple(slice(length) for length in shape)].clone()
-
-
-def narrow(layer: nn.Module, tensors: dict[str, torch.Tensor], counts: Counts) -> None:
-    """Put narrower parameters into a layer, and give its modules the counts that go with them.
-
-    ``tensors``: by path inside the layer. All of one block are narrower by the same share, that of its heads or
-    channels, so what counts those in a module above them shrinks by that share too.
-    """
-    shares: dict[str, Fraction] = {}
-    for path, tensor in tensors.items():
-        place, _, name = path.rpartition(".")
-        module, old = layer.get_submodule(place), layer.get_parameter(path)
-        module.register_parameter(name, nn.Parameter(tensor, requires_grad=old.requires_grad))
-        above = place.split(".")[:-1]
-        shares |= {".".join(above[: i + 1]): Fraction(tensor.numel(), old.numel()) for i in range(len(above))}
-        if name == "weight":
-            count_features(module)
-    for path, share in shares.items():
-        module = layer.get_submodule(path)
-        beside = [f"{path}.{name}.weight" for name, child in module.named_children() if isinstance(child, nn.Linear)]
-        names = counts["all" if tensors.keys() >= set(beside) else "queries"]
-        own = vars(module)
-        own |= {name: int(own[name] * share) for name in names if isinstance(own.get(name), int)}
-
-
-def count_features(linear: Any) -> None:
-    """What a projection says of its own size: ``nn.Linear``, and the transposed one of GPT-2."""
-    rows, columns = linear.weight.shape
-    if hasattr(linear, "nf"):
-        linear.nx, linear.nf = rows, columns
-    else:
-        linear.out_features, linear.in_features = rows, columns
-
-
-class WithOrphans:
-    """Mixed into a stock layer class: runs orphaned MLPs before and after the layer itself."""
-
-    pre: nn.ModuleList
-    post: nn.ModuleList
-
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        for orphan in self.pre:
-            hidden_states = first(orphan(hidden_states, *args, **kwargs))
-        outputs = super().forward(hidden_states, *args, **kwargs)  # type: ignore[misc]
-        for orphan in self.post:
-            hidden = first(orphan(first(outputs), *args, **kwargs))
-            outputs = (hidden, *outputs[1:]) if isinstance(outputs, tuple) else hidden
-        return outputs
-
-
-@cache
-def layer_class(stock: type) -> type:
-    """The stock layer class with room for orphans."""
-    return type(f"Packed{stock.__name__}", (WithOrphans, stock), {"__module__": __name__})
-
-
-def adopt(layer: Any, pre: list[nn.Module], post: list[nn.Module]) -> Any:
-    """Give a layer its orphans. Its own parameters keep their names; without orphans it stays as it is."""
-    if pre or post:
-        layer.__class__ = layer_class(layer.__class__)
-        layer.pre, layer.post = nn.ModuleList(pre), nn.ModuleList(post)
-    return layer
-
-
-def arrange(layers: nn.ModuleList, packing: Packing) -> nn.ModuleList:
-    """Layers of the source depth to one a remaining attention; remodeler's ``pairing.py`` names tensors alike."""
-    mains: list[tuple[nn.Module, list[nn.Module]]] = []
-    lead: list[nn.Module] = []
-    for number, kinds in packing["kept"]:
-        layer = layers[number]
-        for kind, names in packing["branches"].items():
-            if kind not in kinds:
-                strip(layer, names)
-        shapes = packing.get("shapes", {}).get(str(number), {})
-        tensors = {path: shorter(layer.get_parameter(path), shape) for path, shape in shapes.items()}
-        narrow(layer, tensors, packing.get("counts", UNNAMED))
-        if "attention" in kinds:
-            mains.append((layer, []))
-        else:
-            (mains[-1][1] if mains else lead).append(layer)
-    return nn.ModuleList(adopt(layer, lead if j == 0 else [], post) for j, (layer, post) in enumerate(mains))
-
-
-def renumber(layers: Iterable[Any]) -> None:
-    """Cache slots without holes: ``layer_idx`` of every module counts the layers that are left."""
-    for index, layer in enumerate(layers):
-        for module in layer.modules():
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = index
+FILES = ("packed.py", "packed_layers.py")
+OF = "_of_"
 
 
 def deepened(config: PreTrainedConfig) -> PreTrainedConfig:
     """A copy of the config with the source's depth, to build the stock model from."""
     deep = copy.deepcopy(config)
+    if "overrides" in config.packing:
+        deep.per_layer_config = None
     deep.num_hidden_layers = config.packing["num_hidden_layers"]
-    for name, values in config.packing["per_layer"].items():
+    for name, values in [*config.packing["per_layer"].items(), *config.packing.get("whole", {}).items()]:
         setattr(deep, name, values)
+    renumber_overrides(deep, {number: number for number in range(deep.num_hidden_layers)})
+    deep.packing = {**config.packing, "derived": {}}  # its class works them out for the source's depth
     return deep
 
 
 def shallow(config: PreTrainedConfig) -> None:
     """Give a config the packed depth, in place: a layer per attention that was kept."""
-    mains = [number for number, kinds in config.packing["kept"] if "attention" in kinds]
+    mains = main_layers(config.packing)
+    if "overrides" in config.packing:
+        config.per_layer_config = None  # its numbers would be refused
     config.num_hidden_layers = len(mains)
     for name, values in config.packing["per_layer"].items():
-        setattr(config, name, [values[number] for number in mains])
+        setattr(config, name, of_mains(config.packing, values))
+    renumber_overrides(config, {place: number for place, number in enumerate(mains)})
 
 
-def pack(model: Any) -> None:
+def of_mains(packing: Packing, values: list[Any]) -> list[Any]:
+    """A list with an entry per source layer as one with an entry per packed layer."""
+    kept = {number: kinds for number, kinds in packing["kept"]}
+    alone = {n for n, kinds in kept.items() if n in kept and "attention" not in kinds}  # no keys are cached there
+    return ["linear_attention" if values[n] == "hybrid" and n in alone else values[n] for n in main_layers(packing)]
+
+
+def renumber_overrides(config: Any, sources: dict[int, int]) -> None:
+    """Give a config what single layers have otherwise. ``sources``: by layer its number in the source."""
+    overrides = config.packing.get("overrides", {})
+    if overrides:
+        found = {place: overrides.get(str(number)) for place, number in sources.items()}
+        config.per_layer_config = {place: values for place, values in found.items() if values}
+
+
+def cut_lists(model: Any, packing: Packing) -> None:
+    """Lists that modules keep of the config's, with an entry per layer, without the layers that are gone."""
+    lists = [*packing["per_layer"].values(), *packing.get("derived", {}).values()]
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, list) and value and value in lists:
+                setattr(module, name, of_mains(packing, value))
+
+
+def pack(model: Any, packing: Packing) -> None:
     """Rearrange a stock model of the source depth, in place."""
-    packing = model.config.packing
     path = packing["layers"]
     if not hasattr(model, path.partition(".")[0]):
         path = path.partition(".")[2]  # the model without its head
     layers = arrange(model.get_submodule(path), packing)
     renumber(layers)
     set_module(model, path, layers)
+    cut_lists(model, packing)
     configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
     for config in configs.values():
+        config.packing = packing
         shallow(config)
 
 
@@ -231,17 +96,27 @@ class PackedModel:
 
     def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(deepened(config), *args, **kwargs)  # type: ignore[call-arg]
-        pack(self)
+        pack(self, config.packing)
         whole = set(self._no_split_modules or ())  # type: ignore[has-type]
         self._no_split_modules = whole | {f"Packed{name}" for name in whole}
         self.post_init()  # type: ignore[attr-defined]
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Whether the stock class initialises by code of its own: transformers passes over parts of such models."""
+        return not cls.__mro__[2].__module__.startswith("transformers.")
+
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """As usual, and this file beside the weights."""
         super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
-        target = Path(save_directory) / "packed.py"
-        if not target.exists():
-            shutil.copyfile(__file__, target)
+        write_code(Path(save_directory))
+
+
+def write_code(folder: Path) -> None:
+    """Put this code beside the weights in a folder, unless it is there."""
+    for name in FILES:
+        if not (folder / name).exists():
+            shutil.copyfile(Path(__file__).with_name(name), folder / name)
 
 
 class PackedConfig:
@@ -252,6 +127,25 @@ class PackedConfig:
         announce(type(self))
 
 
+def derived(name: str) -> property:
+    """A property that a stock config works out for every layer, of the layers that are left."""
+
+    def values(config: Any) -> Any:
+        packing: Any = getattr(config, "packing", None) or {}
+        if name not in packing.get("derived", {}):
+            return getattr(super(type(config), config), name)
+        return of_mains(packing, packing["derived"][name])
+
+    return property(values)
+
+
+def computed(config_class: Any) -> list[str]:
+    """What a config class works out by itself, which may have an entry per layer."""
+    own = [name for name in dir(config_class) if not hasattr(PreTrainedConfig, name)]
+    found = {name: getattr(config_class, name) for name in own}
+    return [name for name, value in found.items() if isinstance(value, property) and value.fset is None]
+
+
 def same_names_in_files(stock: str, packed: str) -> None:
     """Tensors have the names (and one tensor an expert) that the stock family's files have."""
     conversions = get_checkpoint_conversion_mapping(stock)
@@ -259,18 +153,28 @@ def same_names_in_files(stock: str, packed: str) -> None:
         register_checkpoint_conversion_mapping(packed, conversions, overwrite=True)
 
 
+def packed_name(stock: Any, config_class: Any = None) -> str:
+    """What the packed form of a class is called."""
+    own = config_class in (None, getattr(stock, "config_class", None))
+    return f"Packed{stock.__name__}" if own else f"Packed{stock.__name__}{OF}{config_class.__name__}"
+
+
 @cache
-def packed_class(stock: Any) -> type[Any]:
-    """The packed form of a stock config or model class, by the name ``Packed`` + its own."""
+def packed_class(stock: Any, config_class: Any = None) -> type[Any]:
+    """The packed form of a stock config or model class, by the name ``Packed`` + its own.
+
+    ``config_class``: of a model that is built from another class's config, as several types are Llamas.
+    """
     is_config = issubclass(stock, PreTrainedConfig)
     body: dict[str, Any] = {"__module__": __name__, "_auto_class": None}  # keep the auto_map that is in the config
     if is_config:
         body["model_type"] = f"packed_{stock.model_type}"
+        body |= {name: derived(name) for name in computed(stock)}
         same_names_in_files(stock.model_type, body["model_type"])
     else:
-        body["config_class"] = packed_class(stock.config_class)
+        body["config_class"] = packed_class(config_class or stock.config_class)
         same_names_in_files(stock.__name__, f"Packed{stock.__name__}")
-    return type(f"Packed{stock.__name__}", (PackedConfig if is_config else PackedModel, stock), body)
+    return type(packed_name(stock, config_class), (PackedConfig if is_config else PackedModel, stock), body)
 
 
 def announce(config_class: type) -> None:
@@ -279,21 +183,38 @@ def announce(config_class: type) -> None:
     for auto in (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM):
         known: Any = auto._model_mapping
         if source in known and config_class not in known:
-            stock = known[source]
-            auto.register(config_class, packed_class(stock[0] if isinstance(stock, tuple) else stock))
+            stock = known[source][0] if isinstance(known[source], tuple) else known[source]
+            auto.register(config_class, packed_class(stock, None if source is stock.config_class else source))
 
 
 def __getattr__(name: str) -> type:
     """``PackedLlamaForCausalLM`` is the packed form of transformers' ``LlamaForCausalLM``; so are all other names."""
-    if not name.startswith("Packed") or not hasattr(transformers, name.removeprefix("Packed")):
+    parts = name.removeprefix("Packed").split(OF)
+    if not name.startswith("Packed") or not all(hasattr(transformers, part) for part in parts):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return packed_class(getattr(transformers, name.removeprefix("Packed")))
+    return packed_class(*(getattr(transformers, part) for part in parts))
 
 
-if __package__ == "remodeler":  # installed, not the copy beside the weights: packed folders load without remote code
+def register(model_type: str) -> None:
+    """Let transformers load packed models of a type without remote code; nothing for a type that it does not know."""
+    stocks: Any = transformers.CONFIG_MAPPING
+    if model_type in stocks and stocks[model_type].model_type == model_type:
+        AutoConfig.register(f"packed_{model_type}", packed_class(stocks[model_type]), exist_ok=True)
+
+
+class Registered(dict[str, type]):
+    """transformers' own dictionary of registered configs, in which packed ones appear when they are asked for."""
+
+    def __contains__(self, name: object) -> bool:
+        if not super().__contains__(name) and isinstance(name, str) and name in waiting:
+            waiting.discard(name)
+            register(name.removeprefix("packed_"))
+        return super().__contains__(name)
+
+
+if __package__ == "remodeler":  # installed, not the copy beside the weights
     # Not an import statement: transformers looks for those in the copy, and would ask for this package.
     families = importlib.import_module(f"{__package__}.model.families").FAMILIES
-    stocks: Any = transformers.CONFIG_MAPPING
-    for model_type, row in families.items():
-        if row.task != "seq2seq" and model_type in stocks:  # an older transformers may not know them all
-            AutoConfig.register(f"packed_{model_type}", packed_class(stocks[model_type]), exist_ok=True)
+    waiting = {f"packed_{name}" for name in families}
+    mapping: Any = transformers.CONFIG_MAPPING
+    mapping._extra_content = Registered(mapping._extra_content)

@@ -125,7 +125,7 @@ PRUNE: list[Fault] = [
     ("+ --criterion vibes", "--criterion 'vibes' is unknown"),
     ("+ --search guess", "--search 'guess' is unknown"),
     ("+ --search race --error 2", "did you mean 2%?"),
-    ("+ --family rwkv", "--family 'rwkv' is unknown"),
+    ("+ --family rwkv", "--family 'rwkv' is unknown, "),
     ("+ --revision main", "which has none"),
     ("+ --device meta", "device 'meta' can't be used"),
     ("+ --from nothing.jsonl", "nothing.jsonl can't be read"),

@@ -253,7 +253,7 @@ def not_finite(model: Path, folder: Path) -> Path:
 
 
 MODELS = {
-    "unknown type": (lambda m, f: spoilt(m, f, model_type="mamba2"), "'mamba2' is not known here (llama"),
+    "unknown type": (lambda m, f: spoilt(m, f, model_type="rwkv"), "'rwkv' is not known here, "),
     "config is a list": (lambda m, f: written(m, f, "config.json", "[1]"), "holds a list, an object"),
     "broken index": (broken_index, "is not valid JSON"),
     "large tokenizer": (lambda m, f: spoilt(small_vocabulary(m, f), None, vocab_size=200), "its model knows 200"),

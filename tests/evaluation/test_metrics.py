@@ -22,6 +22,7 @@ from remodeler.evaluation.metrics import (
     model_windows,
     text_scores,
 )
+from remodeler.model.caches import cache_keyword
 from tiny import LAYERS, LLAMA, VOCABULARY, tiny_checkpoint
 
 TEXTS = ["the cat sat on the mat and the dog on the log", "Zwölf Äpfel fielen vom Baum, und der Hund saß da."] * 4
@@ -165,7 +166,7 @@ def test_decoding_reads_one_token_at_a_time_behind_the_prompt(llama: Checkpoint)
     seen: list[tuple[int, int]] = []
 
     def hook(_: nn.Module, args: tuple[torch.Tensor], kwargs: dict[str, object]) -> None:
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get(cache_keyword(llama.model))
         seen.append((args[0].shape[1], cache.get_seq_length() if cache is not None else 0))  # type: ignore[attr-defined]
 
     handle = llama.model.register_forward_pre_hook(hook, with_kwargs=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from remodeler.model.pairing import SHAPES, Row, left, may_pair, packed_places, pairs_of, plain, rows_of
-from remodeler.packed import arrange
+from remodeler.packed_layers import arrange
 from remodeler.runs.units import Block, Kind
 
 LETTERS: dict[str, Kind] = {"a": "attention", "m": "mlp", "c": "cross"}

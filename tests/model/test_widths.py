@@ -17,7 +17,7 @@ from remodeler.model.structures import Structure, Widths, layout
 from remodeler.model.tracing import probe
 from remodeler.model.widths import group_weights, kept_masks, masked, narrowed, parameters_left, structures, why_not
 from remodeler.runs.units import Block
-from tiny import EVERY, LAYERS, tiny_anatomy, tiny_checkpoint, tiny_windows
+from tiny import EVERY, LAYERS, decode, tiny_anatomy, tiny_checkpoint, tiny_windows
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers")
 
@@ -301,7 +301,7 @@ def test_every_cache_gives_what_one_pass_gives(name: str, options: dict[str, int
     greedy = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     with torch.no_grad():
         cache = DynamicCache(config=model.config)
-        parts = [model(part, past_key_values=cache, use_cache=True).logits for part in ids.split([13, 7], dim=1)]
+        parts = decode(model, cache, ids.split([13, 7], dim=1))
         torch.testing.assert_close(torch.cat(parts, 1), model(ids, use_cache=False).logits, atol=2e-5, rtol=1e-4)
         for given in ({}, {"attention_mask": padding}):
             plain = model.generate(ids, use_cache=False, **greedy, **given)

@@ -266,7 +266,7 @@ def test_what_a_portable_form_zeroed_stays_zero(tmp_path: Path) -> None:
         anatomy = tiny_anatomy("llama")
         gone = anatomy.branches[Block(1, "mlp")]
         with torch.no_grad():
-            for value in projection(gone.modules()[-1], gone.site.stack, "mlp").values():
+            for value in projection(gone).values():
                 value.zero_()
         before = [value.clone() for value in gone.parameters()]
         with adapted(anatomy, lora) if lora else everything(anatomy):

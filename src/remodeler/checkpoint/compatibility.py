@@ -65,7 +65,9 @@ def rope_names(settings: Settings) -> dict[str, Any]:
     own = parameters.get("full_attention", parameters)
     if not isinstance(own, dict):
         return {}
-    known = config_names(settings.get("model_type"))
+    known = config_names(settings.get("packing", {}).get("source") or settings.get("model_type"))
+    if own is not parameters and not known.full_rope:
+        return {}
     names = {key: own[key] for key in AT_THE_TOP if own.get(key) is not None}
     if known.sliding_base and isinstance(sliding, dict):
         names[known.sliding_base] = sliding.get("rope_theta")

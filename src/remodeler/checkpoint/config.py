@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from remodeler.errors import InputError, option
-from remodeler.model.families import FAMILIES
 from remodeler.runs.config import OUTPUT
 from remodeler.runs.options import Option, config
 
@@ -44,7 +43,7 @@ class DeviceConfig:
 class LoadConfig(DeviceConfig):
     """How models are loaded."""
 
-    family: Annotated[str | None, Option(MODEL, tuple(FAMILIES))] = None
+    family: Annotated[str | None, Option(MODEL)] = None
     """Model family whose layers the checkpoint's own code has, where its type is unknown, e.g. llama."""
     dtype: Annotated[str, Option(MODEL, DTYPES)] = "auto"
     """Compute in float32, bfloat16, float16, float64, or auto (as the weights are stored)."""

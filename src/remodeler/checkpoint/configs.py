@@ -6,20 +6,29 @@ still; whether its class then builds just the parameters that are there is tried
 
 import copy
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from remodeler.model.blocks import Anatomy, LayerRef
-from remodeler.model.families import FAMILIES, config_names
+from remodeler.model.families import FAMILIES, config_names, unpacked_type
 from remodeler.model.structures import Structure, Widths, counts_of, head_size, layout, structure_of
-from remodeler.packed import BranchNames, Packing, packed_class
+from remodeler.packed import PackedModel, computed, packed_class, packed_name
+from remodeler.packed_layers import BranchNames, Packing
 from remodeler.runs.units import Block, Kind
 
 Rows = list[tuple[LayerRef, list[Kind]]]
 """Layers with something left, and the kinds of blocks left in each."""
+PER_LAYER = ("layer", "types", "pattern", "rope_theta")
+"""In the names of config entries that have a value per layer."""
+DECODER_DEPTH = ("decoder_layers", "num_decoder_layers")
+"""What configs of decoders call their depth where they have an encoder's too."""
+OF_MLPS = ("mlp", "moe", "expert", "intermediate", "ffn")
+"""In the names of those that speak of MLPs."""
 Shapes = dict[str, dict[str, list[int]]]
 """By source layer, of the parameters that are narrower than the source's config says."""
 
@@ -34,6 +43,11 @@ def own_config(anatomy: Anatomy) -> PreTrainedConfig:
     config: PreTrainedConfig = copy.deepcopy(anatomy.model.config)
     if not runs_own_code(anatomy) and hasattr(config, "auto_map"):
         del config.auto_map
+    names = config_names(unpacked_type(config.model_type))
+    for name in (name for name in names.ahead if getattr(config, name, 0)):
+        setattr(config, name, 0)  # transformers does not load those layers, so they are not in the files
+    if names.spelled and isinstance(kinds := getattr(config, names.spelled[1], None), list):
+        setattr(config, names.spelled[0], [[[kind], 1] for kind in kinds])
     return config
 
 
@@ -64,9 +78,58 @@ def unpack_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def per_layer(config: PreTrainedConfig) -> dict[str, list[Any]]:
     """Config entries with a value per layer, as ``layer_types``."""
+    names = config_names(unpacked_type(config.model_type))
+    own = (*names.channels, *names.heads)
+    lists = {k: v for k, v in config.to_dict().items() if isinstance(v, list) and len(v) == config.num_hidden_layers}
+    return {k: v for k, v in lists.items() if k in own or any(word in k for word in PER_LAYER)}
+
+
+def derived(config: PreTrainedConfig) -> dict[str, list[Any]]:
+    """What the config's class works out for every layer, as Jamba's kinds of layers from their period."""
+    found = {name: getattr(config, name, None) for name in computed(type(config))}
     depth = config.num_hidden_layers
-    lists = {k: v for k, v in config.to_dict().items() if isinstance(v, list) and len(v) == depth}
-    return {name: values for name, values in lists.items() if "layer" in name}
+    return {name: list(v) for name, v in found.items() if isinstance(v, list | tuple) and len(v) == depth}
+
+
+def overrides(config: PreTrainedConfig) -> dict[str, dict[str, Any]]:
+    """By layer what its config has otherwise, as the size of a head in Gemma 4's full attentions."""
+    return {str(int(number)): dict(each) for number, each in config.to_dict().get("per_layer_config", {}).items()}
+
+
+def cut_config(config: PreTrainedConfig, paired: Sequence[tuple[int, int]]) -> None:
+    """Give a config fewer layers, in place: lists, counts and numbers of layers alike.
+
+    Args:
+        config: of the source depth.
+        paired: for every layer that is left the source layers of its attention and of its MLP.
+    """
+    names, depth = config_names(unpacked_type(config.model_type)), config.num_hidden_layers
+    single, lists = overrides(config), per_layer(config)
+    if single:
+        config.per_layer_config = None  # its numbers would be refused
+    for name, values in lists.items():
+        side = int(any(word in name for word in OF_MLPS))
+        setattr(config, name, [values[pair[side]] for pair in paired])
+    kept = [mlp for _, mlp in paired]
+    for name in names.leading:
+        if isinstance(value := getattr(config, name, None), int):
+            setattr(config, name, sum(number < value for number in kept))
+    for name in names.trailing:
+        if isinstance(value := getattr(config, name, None), int):
+            setattr(config, name, sum(number >= depth - value for number in kept))
+    for name in names.numbered:
+        if isinstance(value := getattr(config, name, None), list | tuple):
+            setattr(config, name, [place for place, number in enumerate(kept) if number in value])
+    for name in depth_names(config):
+        setattr(config, name, len(paired))
+    if single:
+        config.per_layer_config = {i: each for i, (a, _) in enumerate(paired) if (each := single.get(str(a)))}
+
+
+def depth_names(config: PreTrainedConfig) -> list[str]:
+    """All that a config calls the number of its decoder's layers."""
+    names = config_names(unpacked_type(config.model_type)).depth
+    return [name for name in (*DECODER_DEPTH, *names) if isinstance(getattr(config, name, None), int)]
 
 
 def lost_pattern(config: PreTrainedConfig) -> str:
@@ -76,7 +139,10 @@ def lost_pattern(config: PreTrainedConfig) -> str:
     """
     told = config.to_dict()
     for name, values in per_layer(config).items():
-        plain = type(config).from_dict({key: value for key, value in told.items() if key != name})
+        try:
+            plain = type(config).from_dict({key: value for key, value in told.items() if key != name})
+        except (ValueError, TypeError, StrictDataclassError):  # it says nothing by itself
+            return name
         if getattr(plain, name, None) not in (None, values):
             return name
     return ""
@@ -90,11 +156,17 @@ def packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConfi
     config: PreTrainedConfig = packed_class(stock).from_dict(plain)
     module = "packed_remote" if remote else "packed"
     head_auto = "AutoModelForMaskedLM" if anatomy.family.task == "masked" else "AutoModelForCausalLM"
-    config.architectures = [f"Packed{type(anatomy.model).__name__.removeprefix('Packed')}"]
-    base = type(anatomy.model.base_model).__name__.removeprefix("Packed")
-    names = {"AutoConfig": f"Packed{stock.__name__}", "AutoModel": f"Packed{base}", head_auto: config.architectures[0]}
+    base, head = (packed_name(each, stock) for each in _stock_classes(anatomy))
+    config.architectures = [head]
+    names = {"AutoConfig": f"Packed{stock.__name__}", "AutoModel": base, head_auto: head}
     config.auto_map = {auto: f"{module}.{name}" for auto, name in names.items()}
     return config
+
+
+def _stock_classes(anatomy: Anatomy) -> list[Any]:
+    """The base model's and the model's."""
+    classes = [type(anatomy.model.base_model), type(anatomy.model)]
+    return [each.__mro__[2] if each.__mro__[1].__name__ == PackedModel.__name__ else each for each in classes]
 
 
 def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: Rows, shapes: Shapes) -> dict[str, Any]:
@@ -103,19 +175,60 @@ def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: Rows, shapes: Shap
         block.kind: branch.names for block, branch in sorted(anatomy.branches.items(), reverse=True)
     }
     before = getattr(anatomy.model.config, "packing", None) or {}
+    shared = next((each for each in anatomy.shared.values() if each), ())
+    found = traced_packing(anatomy, source, names) if anatomy.family.traced else {}
     return {
         "source": source.model_type,
-        "family": next(name for name, row in FAMILIES.items() if row is anatomy.family),
+        "family": family_name(anatomy, source),
         "layers": anatomy.family.stacks[0].layers,
         "num_hidden_layers": source.num_hidden_layers,
         "per_layer": per_layer(source),
         "branches": {**before.get("branches", {}), **{kind: dict(value) for kind, value in sorted(names.items())}},
-        "shared": list(next(iter(anatomy.shared.values()))) if not before else before["shared"],
+        "shared": list(shared) if not before else before["shared"],
         "parallel": anatomy.parallel,
         "kept": [[site.number, list(kinds)] for site, kinds in rows],
+        **found,
         **({"shapes": shapes, "counts": counts_of(anatomy.family.stacks[0])} if shapes else {}),
         **({"auto_map": source.auto_map} if getattr(source, "auto_map", None) else {}),
     }
+
+
+def family_name(anatomy: Anatomy, source: PreTrainedConfig) -> str:
+    """The row of a model's family, for pruning again."""
+    before = getattr(anatomy.model.config, "packing", None)
+    if before:
+        return str(before["family"])
+    if source.model_type in FAMILIES:
+        return str(source.model_type)
+    traced = anatomy.family.traced  # then any other that is will do
+    return next(name for name, row in FAMILIES.items() if row is anatomy.family or (traced and row.traced))
+
+
+def traced_packing(anatomy: Anatomy, source: PreTrainedConfig, names: dict[str, BranchNames]) -> dict[str, Any]:
+    """What it holds besides of layers whose blocks were found by tracing: those may be unlike."""
+    before: dict[str, Any] = getattr(anatomy.model.config, "packing", None) or {}
+    if before:
+        return {key: before[key] for key in ("had", "unlike", "rest", "derived", "overrides") if key in before}
+    unlike: dict[str, dict[str, Any]] = defaultdict(dict)
+    for block, branch in sorted(anatomy.branches.items()):
+        if branch.names != names[block.kind]:
+            unlike[str(block.layer)][block.kind] = dict(branch.names)
+    found: dict[str, Any] = {
+        "had": [anatomy.kinds(site.number) for site in anatomy.sites],
+        "unlike": dict(unlike),
+        "rest": {str(number): list(paths) for number, paths in anatomy.extras.items() if paths},
+        "derived": derived(source),
+        "overrides": overrides(source),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def unkept(config: PreTrainedConfig) -> list[str]:
+    """Entries that the config's class changes when it is read again, as rotary bases of kinds that are gone."""
+    written = config.to_dict()
+    read = type(config).from_dict(config.to_dict()).to_dict()
+    ours = ("packing", "architectures", "auto_map", "dtype", "transformers_version")
+    return [key for key, value in written.items() if key not in ours and read.get(key) != value]
 
 
 # Widths ---------------------------------------------------------------------------------------------------------------
@@ -164,12 +277,17 @@ def set_widths(config: PreTrainedConfig, anatomy: Anatomy, rows: Rows, widths: W
             config.num_key_value_heads = shared
 
 
-def build_on_meta(anatomy: Anatomy, config: PreTrainedConfig) -> dict[str, Tensor]:
-    """Tensors of the stock model that a config makes, on the meta device, by their names in the files."""
+def stock_on_meta(anatomy: Anatomy, config: PreTrainedConfig) -> Any:
+    """The stock model that a config makes when it is read again, on the meta device."""
     model_class: Any = type(anatomy.model)
     if getattr(anatomy.model.config, "packing", None):
         model_class = model_class.__mro__[2]
     with torch.device("meta"):
-        model = model_class(type(config).from_dict(config.to_dict()))
+        return model_class(type(config).from_dict(config.to_dict()))
+
+
+def build_on_meta(anatomy: Anatomy, config: PreTrainedConfig) -> dict[str, Tensor]:
+    """Tensors of the stock model that a config makes, on the meta device, by their names in the files."""
+    model = stock_on_meta(anatomy, config)
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}

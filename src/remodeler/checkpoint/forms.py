@@ -19,17 +19,19 @@ from transformers import PreTrainedConfig
 from remodeler.checkpoint.configs import (
     Rows,
     build_on_meta,
+    cut_config,
     own_config,
     packed_config,
     packing,
-    per_layer,
     set_widths,
     shapes_left,
     source_config,
+    unkept,
     widths_left,
 )
+from remodeler.checkpoint.signatures import told_otherwise
 from remodeler.errors import InputError
-from remodeler.model.blocks import Anatomy, LayerRef, projection
+from remodeler.model.blocks import Anatomy, LayerRef, own_modules, projection
 from remodeler.model.families import config_names, unpacked_type
 from remodeler.model.pairing import packed_places, pairs_of
 from remodeler.model.structures import Cut, Widths, structure_of
@@ -38,6 +40,8 @@ from remodeler.runs.units import KINDS, Block
 
 Form = Literal["stock", "packed", "portable"]
 FORMS: tuple[Form, ...] = ("stock", "packed", "portable")
+OTHERS = ("shared", "extra")
+"""Parts of a layer that are no block."""
 WHOLE: Widths = MappingProxyType({})
 LIBRARY_ERRORS = (ValueError, TypeError, AttributeError, RuntimeError, KeyError, StrictDataclassError)
 
@@ -68,6 +72,8 @@ def choose(anatomy: Anatomy, removed: Iterable[Block], widths: Widths = WHOLE) -
 
 def refusal(anatomy: Anatomy, removed: frozenset[Block], form: Form, widths: Widths = WHOLE) -> str | None:
     """Why a form can't hold the model without some blocks, and with some groups of others; None when it can."""
+    if stays := next((block for block in sorted(removed) if block in anatomy.fixed), None):
+        return f"{stays} can't go, {anatomy.fixed[stays]}"
     found = {"stock": _no_stock, "packed": _no_packed, "portable": _no_portable}[form](anatomy, removed)
     if found or form != "stock":
         return found
@@ -111,6 +117,8 @@ def survivors(anatomy: Anatomy, removed: frozenset[Block]) -> Rows:
 def pairs(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[int, int]] | None:
     """(attention's layer, MLP's layer) of every pair, when the survivors are whole pairs in order; else None."""
     rows = survivors(anatomy, removed)
+    if all(kinds == anatomy.kinds(site.number) for site, kinds in rows):
+        return [(site.number, site.number) for site, _ in rows]
     if not all(kinds for _, kinds in rows):  # a layer of which only other parts are left
         return None
     return pairs_of(Block(site.number, kind) for site, kinds in rows for kind in kinds)
@@ -122,18 +130,12 @@ def _rides_on_depth(anatomy: Anatomy) -> str | None:
     return f"its attentions are scaled by their layer's number ({name})" if getattr(config, name, False) else None
 
 
-def _mixed(anatomy: Anatomy) -> str | None:
-    """Dense layers among mixtures of experts: the config tells them by number."""
-    kinds = {(block.kind, type(branch.modules()[-1])) for block, branch in anatomy.branches.items()}
-    if len(kinds) > len({block.kind for block in anatomy.branches}):
-        return "its layers are of several kinds, told apart by their number"
-    return None
-
-
 def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     if anatomy.family.task == "seq2seq":
         return "encoder-decoder models are written as portable only"
     paired = pairs(anatomy, removed)
+    if anatomy.family.traced and all(block in removed for block in anatomy.branches if block.kind == anatomy.needed):
+        return "no attention is left"
     if not paired:
         return "the blocks left do not pair up into whole layers (`shape='standard'` makes the search keep them so)"
     split = [pair for pair in paired if pair[0] != pair[1]]
@@ -141,7 +143,7 @@ def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
         return "attention and MLP run in parallel, so only those of one layer pair up"
     if split and any(anatomy.extras[layer] for pair in split for layer in pair):
         return "its layers have parts besides attention and MLP, which can't be split"
-    return _mixed(anatomy) or _rides_on_depth(anatomy)
+    return _rides_on_depth(anatomy) or told_otherwise(anatomy, paired)
 
 
 def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> str | None:
@@ -165,10 +167,12 @@ def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths
 def _no_packed(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     if anatomy.family.task == "seq2seq":
         return "encoder-decoder models are written as portable only"
-    if not any("attention" in kinds for _, kinds in survivors(anatomy, removed)):
+    if not any(anatomy.needed in kinds for _, kinds in survivors(anatomy, removed)):
         return "no attention is left to build layers from"
+    if anatomy.family.unpackable:
+        return anatomy.family.unpackable
     names = {str(sorted(branch.names.items(), key=str)) for branch in anatomy.branches.values()}
-    if len(names) > len({block.kind for block in anatomy.branches}):
+    if not anatomy.family.traced and len(names) > len({block.kind for block in anatomy.branches}):
         return "its layers are not put together alike"
     return _rides_on_depth(anatomy)
 
@@ -178,6 +182,8 @@ def _no_portable(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
         return "the source is packed already"
     if anatomy.family.task == "masked" and removed:
         return "the norm lies behind the residual sum, so a zeroed projection is not a removed block"
+    if hidden := next((block for block in sorted(removed) if not anatomy.branches[block].out), None):
+        return f"the output projection of {hidden} is not plain to see"
     return None
 
 
@@ -187,16 +193,14 @@ def _no_portable(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
 def _stock(anatomy: Anatomy, removed: frozenset[Block], widths: Widths, device: str | None = None) -> Shape:
     paired = pairs(anatomy, removed) or []
     config = source_config(anatomy)
-    for name, values in per_layer(config).items():
-        setattr(config, name, [values[attention] for attention, _ in paired])
-    config.num_hidden_layers = len(paired)
+    cut_config(config, paired)
     if widths or getattr(anatomy.model.config, "packing", {}).get("shapes"):
         set_widths(config, anatomy, survivors(anatomy, removed), widths)
     path = anatomy.family.stacks[0].layers
     places: dict[tuple[int, str], str] = {}
     for index, (attention, mlp) in enumerate(paired):
+        places |= {(attention, part): f"{path}.{index}" for part in (*KINDS, *OTHERS) if part != "mlp"}
         places[mlp, "mlp"] = f"{path}.{index}"
-        places |= {(attention, part): f"{path}.{index}" for part in ("attention", "shared", "extra")}
     return Shape(
         "stock", config, dict(_rename_tensors(anatomy, removed, _slice_tensors(anatomy, widths, device), places))
     )
@@ -208,9 +212,11 @@ def _packed_shape(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -
     config = packed_config(anatomy, source)
     config.packing = packing(anatomy, source, rows, shapes_left(anatomy, rows, widths))
     shallow(config)
+    if lost := unkept(config):
+        config.packing["whole"] = {name: source.to_dict()[name] for name in lost}
     path, places = anatomy.family.stacks[0].layers, dict[tuple[int, str], str]()
     for number, place in packed_places([(site.number, kinds) for site, kinds in rows]).items():
-        places |= {(number, part): f"{path}.{place}" for part in ("attention", "mlp", "shared", "extra")}
+        places |= {(number, part): f"{path}.{place}" for part in (*KINDS, *OTHERS)}
     return Shape("packed", config, dict(_rename_tensors(anatomy, removed, _slice_tensors(anatomy, widths), places)))
 
 
@@ -218,8 +224,7 @@ def _portable(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> Sh
     tensors = dict(_source_tensors(anatomy))
     names = {id(parameter): name for name, parameter in anatomy.model.named_parameters()}
     for block in removed:
-        branch = anatomy.branches[block]
-        for parameter in projection(branch.modules()[-1], branch.site.stack, block.kind).values():
+        for parameter in projection(anatomy.branches[block]).values():
             tensors[names[id(parameter)]] = torch.zeros_like(parameter)
     for name, (cut, groups, kept) in _cuts(anatomy, widths).items():
         tensors[name] = cut.zeroed(tensors[name], groups, kept)
@@ -284,6 +289,6 @@ def _part(anatomy: Anatomy, site: LayerRef, local: str) -> str:
     """Which part of a layer a tensor belongs to: a kind of block, ``shared`` or ``extra``."""
     for kind in KINDS:
         branch = anatomy.branches.get(Block(site.number, kind))
-        if branch and any(local.startswith(path + ".") for path in [*branch.names["modules"], *branch.names["norms"]]):
+        if branch and any(local.startswith(path + ".") for path in own_modules(branch)):
             return kind
     return "shared" if any(local.startswith(path + ".") for path in anatomy.shared[site.number]) else "extra"

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-import remodeler.packed  # noqa: F401  registers the packed model types
+import remodeler.packed
 from remodeler.checkpoint import repositories
 from remodeler.checkpoint.config_faults import refuse_config, refuse_quantised
 from remodeler.checkpoint.mismatches import settle
@@ -158,6 +158,7 @@ def load(
     repositories.refuse_other_models(name, settings)
     refuse_quantised(name, settings)
     row = row_of(settings, family)
+    remodeler.packed.register(unpacked_type(str(settings["model_type"])))
     check_files(Path(name))
     repositories.note_adapter(Path(name))
     config = read_config(name, **where)

@@ -19,6 +19,7 @@ from torch import Tensor
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.checkpoint.repositories import folder_of
 from remodeler.errors import InputError
+from remodeler.model.caches import returned_cache
 from remodeler.model.files.weights import tensor_files
 from remodeler.model.logprobs import vocabulary
 from remodeler.model.minibatches import device_of
@@ -125,7 +126,7 @@ def kv_bytes_per_token(checkpoint: Checkpoint, dtype: torch.dtype | None = None)
         return 0
     model = checkpoint.model
     inputs = same_inputs(checkpoint.anatomy.family, random_ids(checkpoint, 1, CACHED))
-    tensors = _cache_tensors(model(**inputs, use_cache=True).past_key_values)
+    tensors = _cache_tensors(returned_cache(model(**inputs, use_cache=True)))
     widths = [(dtype if dtype and each.dtype == model.dtype else each.dtype).itemsize for each in tensors]
     return sum(each.numel() * width for each, width in zip(tensors, widths, strict=True)) // CACHED
 

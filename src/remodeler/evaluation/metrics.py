@@ -24,6 +24,7 @@ from remodeler.checkpoint.sizes import memory, random_ids
 from remodeler.data.sources import NAMES, read_texts, sample
 from remodeler.data.windows import Packing, Windows, mask_tokens, seq2seq, windows
 from remodeler.errors import InputError
+from remodeler.model.caches import given_cache, returned_cache
 from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity
 from remodeler.model.tracing import same_inputs
 from remodeler.runs.progress import progress_bar
@@ -222,15 +223,15 @@ def _run(checkpoint: Checkpoint, prompt: int, new: int, batch: int) -> dict[str,
         return {"prefill": _time(ids.device, lambda: model(**inputs))[0]}
     last = _last_logits(model)
     prefill, outputs = _time(ids.device, lambda: model(ids, use_cache=True, **last))
-    decode, _ = _time(ids.device, lambda: _decode(model, outputs, new))
+    decode, _ = _time(ids.device, lambda: _decode(model, outputs, ids.shape[1], new))
     return {"prefill": prefill, "decode": decode}
 
 
-def _decode(model: Any, outputs: Any, steps: int) -> None:
+def _decode(model: Any, outputs: Any, read: int, steps: int) -> None:
     """Greedy decoding: each step waits for the token before it, as in use."""
-    for _ in range(steps):
+    for step in range(steps):
         token = outputs.logits[:, -1:].argmax(-1)  # [batch, 1]
-        outputs = model(token, past_key_values=outputs.past_key_values, use_cache=True)
+        outputs = model(token, **given_cache(model, returned_cache(outputs), read + step, token))
 
 
 def _last_logits(model: Any) -> dict[str, int]:

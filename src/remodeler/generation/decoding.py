@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from remodeler.errors import InputError
+from remodeler.model.caches import given_cache, returned_cache
 from remodeler.model.logprobs import target_logprobs
 from remodeler.model.minibatches import device_of
 
@@ -99,7 +100,7 @@ def continue_prompts(
                 break
         if place + 1 < room:
             token = batch.ids[:, place : place + 1]
-            outputs = model(token, past_key_values=outputs.past_key_values, use_cache=True, **kept)
+            outputs = model(token, **given_cache(model, returned_cache(outputs), place, token), **kept)
     return _rows([*finished, batch], keys.shape[1], set(ends))
 
 
@@ -133,7 +134,7 @@ def _compact(batch: Batch, outputs: Any, finished: list[Batch]) -> tuple[Batch, 
         return batch, outputs
     finished.append(batch.part(batch.done))
     if len(going):
-        outputs.past_key_values.batch_select_indices(going)
+        returned_cache(outputs).batch_select_indices(going)
     return batch.part(going), outputs
 
 

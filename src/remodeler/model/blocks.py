@@ -5,17 +5,20 @@ section 3.1: "minimal residual block"). Where they are is found in :mod:`remodel
 model goes through :func:`swapped`, which always takes it back.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from remodeler.errors import InputError
 from remodeler.model.families import Family, Stack
-from remodeler.packed import BranchNames, NoOp, set_module
-from remodeler.runs.units import Block, Kind
+from remodeler.packed_layers import BranchNames, NoOp, identity, set_module
+from remodeler.runs.units import KINDS, Block, Kind
+
+NO_OPS = (NoOp.__name__, "Nothing")
+"""Names of what stands for a removed block: packed folders bring a class of their own, an older one as "Nothing"."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Branch:
 
     site: LayerRef
     names: BranchNames
+    out: tuple[str, ...]
+    """Its output projections, modules or parameters, by their paths in the layer; none where they are not plain."""
 
     def modules(self) -> list[nn.Module]:
         """What it runs, one after the other."""
@@ -45,8 +50,13 @@ class Branch:
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that go when the block is removed."""
-        for path in [*self.names["modules"], *self.names["norms"]]:
+        for path in own_modules(self):
             yield from self.site.layer.get_submodule(path).parameters()
+
+
+def own_modules(branch: Branch) -> list[str]:
+    """Paths in its layer of the modules that go when a block is removed."""
+    return [*branch.names["modules"], *branch.names.get("beside", ()), *branch.names["norms"]]
 
 
 @dataclass(frozen=True)
@@ -64,10 +74,21 @@ class Anatomy:
     """By layer number: other modules with parameters; they stay."""
     parallel: bool
     """Attention and MLP of a layer read the same input."""
+    fixed: Mapping[Block, str] = field(default_factory=dict)
+    """Blocks that can't be removed, and why."""
 
     def blocks(self) -> list[Block]:
-        """In the official code's order (all attention, then all MLP, ascending), which is how it breaks ties."""
-        return sorted(self.branches, key=lambda block: (block.kind, block.layer))
+        """What may go, in the official code's order (all attention, then all MLP, ascending): so it breaks ties."""
+        return sorted(self.branches.keys() - self.fixed, key=lambda block: (block.kind, block.layer))
+
+    def kinds(self, number: int) -> list[Kind]:
+        """The kinds of blocks that a layer has, in the order in which they are computed."""
+        return [kind for kind in KINDS if Block(number, kind) in self.branches]
+
+    @property
+    def needed(self) -> Kind:
+        """The kind of which one must stay: an attention tells how long the cache is; in models without, a mixer."""
+        return "attention" if any(block.kind == "attention" for block in self.branches) else "mixer"
 
     def top_layers(self) -> list[tuple[nn.Module, str]]:
         """The layer lists' entries as (list, name), in the order they are computed."""
@@ -107,36 +128,63 @@ def bypassed(anatomy: Anatomy, removed: Iterable[Block]) -> Iterator[None]:
         for block in removed:
             branch = anatomy.branches[block]
             names, layer = branch.names, branch.site.layer
-            for path in [*names["norms"], *names["modules"][:-1]]:
-                swaps.enter_context(swapped(layer, path, nn.Identity()))
+            for path in names["norms"]:
+                swaps.enter_context(swapped(layer, path, identity(layer.get_submodule(path))))
+            for path in names["modules"][:-1]:
+                swaps.enter_context(swapped(layer, path, NoOp(None, 0)))
             swaps.enter_context(swapped(layer, names["modules"][-1], NoOp(names["outputs"], names["stream"])))
+            for path, outputs in names.get("beside", {}).items():
+                swaps.enter_context(swapped(layer, path, NoOp(outputs, None)))
         yield
 
 
-class Replay(nn.Module):
-    """Stands where a module was and hands back what it returned before."""
+class StandIn(nn.Module):
+    """Stands where a module was; what else is asked of it, as the mask that a layer wants, that module answers."""
+
+    def __init__(self, like: nn.Module) -> None:
+        super().__init__()
+        vars(self)["like"] = like  # not as a part: it has parameters
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["like"], name)
+
+
+class Replay(StandIn):
+    """Hands back what a module returned before."""
 
     def __init__(self, outputs: Any, like: nn.Module) -> None:
-        super().__init__()
+        super().__init__(like)
         self.outputs = outputs
-        if hasattr(like, "attention_type"):
-            self.attention_type = like.attention_type  # some trunks ask their layers which mask they want
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.outputs
 
 
-def projection(module: nn.Module, stack: Stack, kind: Kind) -> dict[str, Tensor]:
-    """Parameters of the output projection inside the last module of a block, by their names in it."""
-    paths = {"attention": (stack.attention_out,), "cross": (stack.cross_out,), "mlp": stack.mlp_out}[kind]
+def projection(branch: Branch) -> dict[str, Tensor]:
+    """Parameters of a block's output projection, by their names in its layer.
+
+    Raises:
+        InputError: when it has none.
+    """
     found: dict[str, Tensor] = {
         name: value
-        for path in paths
-        for name, value in module.named_parameters()
-        if path == "" or name == path or name.startswith(path + ".")
+        for name, value in branch.site.layer.named_parameters()
+        if any(name == path or name.startswith(f"{path}.") for path in branch.out)
     }
     if not found:
         raise InputError(
-            f"the {kind} has no output projection at {paths}: the family named with `family` does not fit this model"
+            f"{branch.names['modules'][-1]} has no output projection at {branch.out}: the family named with `family` "
+            "does not fit this model"
         )
     return found
+
+
+def handed_back(outputs: Any, kwargs: Mapping[str, Any]) -> list[str | None] | None:
+    """What a module returns beside its states: by place the argument that it hands back as it is, as T5's bias."""
+    if not isinstance(outputs, tuple):
+        return None
+    return [None, *(_keyword(value, kwargs) for value in outputs[1:])]
+
+
+def _keyword(value: Any, kwargs: Mapping[str, Any]) -> str | None:
+    return next((name for name, given in kwargs.items() if given is value and isinstance(value, Tensor)), None)

@@ -13,7 +13,7 @@ import torch
 
 from remodeler.model import streaming
 from remodeler.model.blocks import Anatomy, Replay, swapped
-from remodeler.runs.units import KINDS, Block
+from remodeler.runs.units import KINDS, MIXING, Block
 
 Run = Callable[[], object]
 """Runs the model over one mini-batch."""
@@ -45,7 +45,7 @@ def record(anatomy: Anatomy, earlier: list[Any], run: Run) -> Recording:
     kept: dict[Any, Any] = {}
     with ExitStack() as hooks:
         for block, branch in anatomy.branches.items():
-            if block.kind == "attention" and branch.site.index == len(earlier):
+            if block.kind in MIXING and branch.site.index == len(earlier):
                 _keep(hooks, branch.site.layer.get_submodule(branch.names["modules"][-1]), kept, block)
         output = advance(anatomy, earlier, run)
     return Recording(earlier, output, kept)

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError
-from remodeler.model.blocks import Anatomy, swapped
+from remodeler.model.blocks import Anatomy, StandIn, swapped
 from remodeler.model.layerwise import group_size, replaying, through
 from remodeler.model.minibatches import Batch, batch_size, batches, device_of
 from remodeler.model.streaming import streamed_weights
@@ -38,6 +38,11 @@ class Given(BaseModelOutputWithPastAndCrossAttentions):
 
     router_logits: tuple[Tensor, ...] | None = None
     pooler_output: Tensor | None = None
+
+    def __getattr__(self, name: str) -> None:
+        """Nothing else was given, as states of a cache, which heads only hand on."""
+        if name.startswith("_"):
+            raise AttributeError(name)
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,11 @@ class TopK:
         return TopK(self.ids.to(device), self.logprobs.to(device), self.rest.to(device))
 
 
-class Returns(nn.Module):
+class Returns(StandIn):
     """Stands where the trunk was and returns given states."""
 
-    def __init__(self, states: Tensor) -> None:
-        super().__init__()
+    def __init__(self, states: Tensor, like: nn.Module) -> None:
+        super().__init__(like)
         self.states = states
 
     def forward(self, *args: object, **kwargs: object) -> "Given":
@@ -90,7 +95,7 @@ def head_logits(anatomy: Anatomy, states: Tensor) -> Tensor:
     inputs: dict[str, Any] = {"input_ids": ids}
     if family.task == "seq2seq":
         inputs = {"encoder_outputs": (states,), "decoder_input_ids": ids}
-    with swapped(model, family.trunk, Returns(states)):
+    with swapped(model, family.trunk, Returns(states, model.get_submodule(family.trunk))):
         logits: Tensor = model(**inputs, use_cache=False).logits if family.task != "masked" else model(**inputs).logits
     return logits
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from remodeler.runs.units import Block, Kind
+from remodeler.runs.units import MIXING, Block, Kind
 
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Row:
-    """A layer as a runtime sees it: the source layers of its attention and of its MLP, None for none.
+    """A layer as a runtime sees it: the source layers of its attention, or mixer, and of its MLP, None for none.
 
     A cross-attention, for which no such runtime has a place, is a row without either.
     """
@@ -46,7 +46,7 @@ def _halves(blocks: Iterable[Block]) -> Iterator[tuple[int | None, int | None]]:
             yield waiting, None
         if block.kind == "cross":
             yield None, None
-        waiting = block.layer if block.kind == "attention" else None
+        waiting = block.layer if block.kind in MIXING else None
     if waiting is not None:
         yield waiting, None
 
@@ -75,7 +75,8 @@ def plain(rows: Sequence[Row]) -> bool:
 
 def may_pair(one: Block, other: Block, parallel: bool) -> bool:
     """Whether two neighbours are an attention and an MLP; in layers that run both in ``parallel``, of one layer."""
-    return {one.kind, other.kind} == {"attention", "mlp"} and (one.layer == other.layer or not parallel)
+    kinds = {one.kind, other.kind}
+    return "mlp" in kinds and not kinds.isdisjoint(MIXING) and (one.layer == other.layer or not parallel)
 
 
 # Shapes that a search keeps -------------------------------------------------------------------------------------------
@@ -126,7 +127,7 @@ def packed_places(kept: Kept) -> dict[int, Place]:
     places: dict[int, Place] = {}
     index, orphans = -1, 0
     for layer, kinds in kept:
-        if "attention" in kinds:
+        if any(kind in MIXING for kind in kinds):
             index, orphans = index + 1, 0
             places[layer] = Place(index)
         else:

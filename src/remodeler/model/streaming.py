@@ -35,6 +35,7 @@ from remodeler.model.families import Family
 from remodeler.model.files.renaming import made_of
 from remodeler.model.files.shards import pieces, stored_dtype
 from remodeler.model.files.weights import tensor_files
+from remodeler.model.layer_lists import completed
 from remodeler.runs import processes
 
 try:
@@ -142,7 +143,7 @@ def open_model(
         weight_mapping=rules,
     )
     targets = {key: made.names for key, made in made_of(model, files).items()}
-    lists = [stack.layers for stack in row.stacks]
+    lists = [stack.layers for stack in completed(row, model).stacks]
     paths = tuple(f"{path}.{name}" for path in lists for name, _ in model.get_submodule(path).named_children())
     weights = Weights(model, paths, files, targets, settings, memory)
     info = _load_outside(weights)

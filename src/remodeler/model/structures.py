@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, Branch
 from remodeler.model.families import Stack
-from remodeler.packed import Counts
+from remodeler.packed_layers import Counts
 from remodeler.runs.units import Block
 
 Widths = Mapping[Block, tuple[int, ...]]
@@ -106,6 +106,10 @@ def layout(anatomy: Anatomy, block: Block) -> Structure | str:
     branch = anatomy.branches[block]
     if block.kind == "cross":
         return "what a cross-attention reads is made by the encoder: only blocks of one stream are sliced"
+    if block.kind == "mixer":
+        return "the heads of a mixer share a state, which is not sliced here"
+    if branch.names.get("beside"):
+        return "it is computed by several modules side by side"
     return _heads(branch, block) if block.kind == "attention" else _channels(branch, block)
 
 
@@ -126,7 +130,7 @@ def structure_of(anatomy: Anatomy, block: Block) -> Structure:
 def _channels(branch: Branch, block: Block) -> Structure | str:
     stack, modules = branch.site.stack, branch.names["modules"]
     ins = _linears(branch, modules[0], stack.mlp_in)
-    outs = _linears(branch, modules[-1], stack.mlp_out)
+    outs = _linears(branch, "", branch.out)
     if not ins or len(outs) != 1:
         return "it has no plain input and output projections, as a mixture of experts has none"
     channels = _width(outs[0][1], "in")
@@ -139,7 +143,7 @@ def _channels(branch: Branch, block: Block) -> Structure | str:
 def _heads(branch: Branch, block: Block) -> Structure | str:
     stack, path = branch.site.stack, branch.names["modules"][-1]
     ins = _linears(branch, path, stack.attention_in)
-    outs = _linears(branch, path, (stack.attention_out,))
+    outs = _linears(branch, "", branch.out)
     size = head_size(branch)
     if len(ins) not in (1, 3) or len(outs) != 1 or not size:
         return "its projections of query, key and value are not where its family has them"

@@ -22,7 +22,7 @@ from remodeler.model.minibatches import device_of
 from remodeler.model.streaming import held
 from remodeler.model.structures import Structure, Widths, counts_of, layout, structure_of
 from remodeler.model.tracing import probe
-from remodeler.packed import narrow
+from remodeler.packed_layers import narrow
 from remodeler.runs.units import Block
 
 __all__ = [

@@ -18,7 +18,7 @@ from remodeler.runs.removals import LogLine, names_gone
 from remodeler.runs.units import loose_blocks
 
 WIDEST_GROUP = 16  # layers side by side in the map
-KINDS = {"attention": "attention", "mlp": "MLP"}
+KINDS = {"attention": "attention", "mixer": "mixer", "mlp": "MLP"}
 HEADS_AND_CHANNELS = "heads and channels"
 
 Values = Mapping[str, Any]
@@ -61,7 +61,8 @@ def known_blocks(steps: Sequence[LogLine], layers: Any, removed: Removed) -> tup
         return [], []
     depth = max([int(number(layers) or 0), *(layer + 1 for _, layer in seen)])
     named = {kind for kind, _ in seen}
-    return (list(KINDS) if named <= set(KINDS) else sorted(named)), list(range(depth))
+    usual = [kind for kind in KINDS if kind in named or kind != "mixer"]
+    return (usual if named <= set(usual) else sorted(named)), list(range(depth))
 
 
 def block_map(kinds: Sequence[str], layers: Sequence[int], removed: Removed) -> list[dict[str, Any]]:

@@ -5,8 +5,11 @@ from typing import Literal
 
 from remodeler.errors import InputError
 
-Kind = Literal["attention", "cross", "mlp"]
-KINDS: tuple[Kind, ...] = ("attention", "cross", "mlp")
+Kind = Literal["attention", "mixer", "cross", "mlp"]
+KINDS: tuple[Kind, ...] = ("attention", "mixer", "cross", "mlp")
+MIXING: tuple[Kind, ...] = ("attention", "mixer")
+"""Kinds that mix tokens and so have a state in the cache; a mixer does it without a softmax over keys, as a linear
+attention, a convolution or a state space does."""
 DIGITS = 9
 """Of a layer's number, at most."""
 
@@ -32,7 +35,7 @@ class Block:
         """The block that ``str()`` wrote."""
         kind, _, layer = text.partition(".")
         if kind not in KINDS or not (layer.isascii() and layer.isdecimal()) or len(layer) > DIGITS:
-            raise InputError(f"{text[:40]!r} is not a block: write attention.N or mlp.N, N the layer's number")
+            raise InputError(f"{text[:40]!r} is not a block: write attention.N, mixer.N or mlp.N, N the layer's number")
         return cls(int(layer), kind)
 
 

@@ -24,13 +24,12 @@ from remodeler.training.lora import Lora
 
 def dead(anatomy: Anatomy) -> set[int]:
     """Ids of the parameters of blocks whose output projection is zero."""
-    gone = [branch for block, branch in anatomy.branches.items() if _is_zero(branch, block.kind)]
+    gone = [branch for branch in anatomy.branches.values() if branch.out and _is_zero(branch)]
     return {id(parameter) for branch in gone for parameter in branch.parameters()}
 
 
-def _is_zero(branch: Branch, kind: Any) -> bool:
-    found = projection(branch.modules()[-1], branch.site.stack, kind)
-    return all(not parameter.any() for parameter in found.values())
+def _is_zero(branch: Branch) -> bool:
+    return all(not parameter.any() for parameter in projection(branch).values())
 
 
 def linear_layers(anatomy: Anatomy) -> dict[str, nn.Module]:

@@ -21,6 +21,7 @@ from remodeler.exporting.graph.check import STEPS, check, empty, open_folder, re
 from remodeler.exporting.graph.tracing import refuse, stretches
 from remodeler.exporting.job import export
 from remodeler.exporting.results import ExportResults
+from remodeler.model.caches import returned_cache
 from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 pytest.importorskip("onnx")
@@ -111,7 +112,7 @@ def test_prompts_come_at_once_or_in_parts_alone_or_padded(llama: Exported) -> No
     cache, parts = empty(model, (ids, mask)), []
     for start, end in ((0, 1), (1, 12), (12, 20)):
         found = reader(model.model, graph)(ids[:, start:end], mask[:, :end], cache)
-        cache = found.past_key_values
+        cache = returned_cache(found)
         parts.append(found.logits)
     for found in (whole.logits, torch.cat(parts, 1)):
         assert float((found - wanted)[mask.bool()].abs().max() / wanted.abs().max()) < 1e-5

@@ -18,7 +18,7 @@ from remodeler.errors import InputError
 from remodeler.exporting.decilm.write import WIDTH
 from remodeler.model.files.weights import weight_files
 from remodeler.model.logprobs import spread_tokens, vocabulary
-from remodeler.packed import NoOp
+from remodeler.packed_layers import NoOp
 from remodeler.runs.records import read_json
 
 TOKENS = 16

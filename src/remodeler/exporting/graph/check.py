@@ -19,6 +19,7 @@ from remodeler.checkpoint.save import STEP_TOLERANCE
 from remodeler.errors import InputError, one_line
 from remodeler.exporting.agreement import Agreement
 from remodeler.exporting.graph.tracing import call, exporters, no_past, silence
+from remodeler.model.caches import returned_cache
 from remodeler.model.logprobs import vocabulary
 
 STEPS = 16
@@ -67,7 +68,7 @@ def decode(read: Read, batch: Batch, cache: Any, path: Tensor | None = None) -> 
     logits, chosen = [], []
     for step in range(STEPS):
         found = read(new, mask, cache)
-        cache = found.past_key_values
+        cache = returned_cache(found)
         logits.append(found.logits.detach().clone())  # a runtime may write into the same memory again
         chosen.append(logits[-1][:, -1:].argmax(-1))
         new = chosen[-1] if path is None else path[:, step : step + 1]

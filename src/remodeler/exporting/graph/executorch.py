@@ -14,6 +14,7 @@ from transformers.activations import GELUTanh
 from remodeler.checkpoint.load import context_of
 from remodeler.exporting.graph.tracing import exporters, sample
 from remodeler.model.blocks import swapped
+from remodeler.model.caches import NAME, OLD_NAME
 
 LONGEST = 1024
 """Tokens of a text, prompt and all. The attention of a prompt of so many is laid out too, so more takes much more."""
@@ -27,8 +28,9 @@ def longest(model: Any) -> int:
 def sizes(inputs: dict[str, Any], most: int) -> dict[str, Any]:
     """Which sizes of the inputs are free, and within what."""
     some, past = Dim.AUTO(min=1, max=most), Dim.AUTO(min=0, max=most)
-    free: dict[str, Any] = {name: {1: some} for name in inputs if name != "past_key_values"}
-    return free | {"past_key_values": [{2: past}] * 2 * len(inputs["past_key_values"].layers)}
+    cache = NAME if NAME in inputs else OLD_NAME
+    free: dict[str, Any] = {name: {1: some} for name in inputs if name != cache}
+    return free | {cache: [{2: past}] * 2 * len(inputs[cache].layers)}
 
 
 def executorch(model: Any) -> Any:

@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from remodeler.checkpoint.configs import own_config, unpack_config
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.errors import InputError, one_line
+from remodeler.model.caches import cache_keyword
 from remodeler.model.logprobs import vocabulary
 
 BATCH, PAST, NEW, PADDED = 2, 17, 3, 3
@@ -73,7 +74,7 @@ def call(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> dict[str
     places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     given = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
     taken = inspect.signature(model.forward).parameters
-    return {name: value for name, value in given.items() if name in taken} | {"past_key_values": cache}
+    return {name: value for name, value in given.items() if name in taken} | {cache_keyword(model): cache}
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.layerwise import order
 from remodeler.model.logprobs import trunk_states
 from remodeler.model.minibatches import Batch
-from remodeler.packed import first
+from remodeler.packed_layers import first
 from remodeler.pruning.criteria.passes import by_window, input_states, observing
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.units import Block, Unit

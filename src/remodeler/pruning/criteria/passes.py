@@ -17,7 +17,7 @@ from remodeler.data.windows import Windows
 from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import sum_dtype
 from remodeler.model.minibatches import Batch, agreed_batch_size, device_of, to_batch
-from remodeler.packed import first
+from remodeler.packed_layers import first
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.units import Block

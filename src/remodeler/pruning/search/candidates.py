@@ -20,21 +20,28 @@ def candidates(
     """
     gone = set(removed)
     left = [block for block in anatomy.blocks() if block not in gone]
-    units = _units(left, unit) if shape == "free" else _units_of_shape(anatomy, left, shape)
-    attentions = sum(block.kind == "attention" for block in left)
-    units = [each for each in units if sum(block.kind == "attention" for block in each) < max(attentions, 1)]
+    units = _units(anatomy, left, unit) if shape == "free" else _units_of_shape(anatomy, left, shape)
+    needed = sum(block.kind == anatomy.needed for block in left)
+    units = [each for each in units if sum(block.kind == anatomy.needed for block in each) < max(needed, 1)]
     if method is None:
         return units
     safe = method.protect(anatomy, removed)
     return [each for each in units if not any(block.layer in safe for block in each)]
 
 
-def _units(left: Sequence[Block], unit: str) -> list[Unit]:
+def _units(anatomy: Anatomy, left: Sequence[Block], unit: str) -> list[Unit]:
     if unit != "layer":
         return [(block,) for block in left if unit in ("block", block.kind)]
     numbers = sorted({block.layer for block in left})
     layers = [tuple(sorted(block for block in left if block.layer == number)) for number in numbers]
-    return [blocks for blocks in layers if {"attention", "mlp"} <= {block.kind for block in blocks}]
+    return [blocks for blocks in layers if _is_whole(anatomy, blocks)]
+
+
+def _is_whole(anatomy: Anatomy, blocks: Unit) -> bool:
+    """Whether these are all blocks of a layer that mixes tokens and has an MLP, or of one that is a single block."""
+    kinds = [block.kind for block in blocks]
+    whole = kinds == anatomy.kinds(blocks[0].layer)
+    return whole and (anatomy.family.traced or {"attention", "mlp"} <= {*kinds})
 
 
 def _units_of_shape(anatomy: Anatomy, left: Sequence[Block], shape: Shape) -> list[Unit]:
@@ -43,7 +50,7 @@ def _units_of_shape(anatomy: Anatomy, left: Sequence[Block], shape: Shape) -> li
     alone = set(_leaving(sequence, 1, shape))
     pairs = [pair for pair in _leaving(sequence, 2, shape) if may_pair(pair[0], pair[1], anatomy.parallel)]
     bound = [pair for pair in pairs if not any(block.kind == "mlp" and (block,) in alone for block in pair)]
-    return [*(unit for unit in _units(left, "block") if unit in alone), *bound]
+    return [*(unit for unit in _units(anatomy, left, "block") if unit in alone), *bound]
 
 
 def _leaving(sequence: Sequence[Block], count: int, shape: Shape) -> list[Unit]:

@@ -160,12 +160,12 @@ def removed_units(
         InputError: when so many can't go.
     """
     before, gone = anatomy.parameters(removed), list[Block]()
-    attentions = sum(block.kind == "attention" for block in set(anatomy.branches) - set(removed))
+    needed = sum(block.kind == anatomy.needed for block in set(anatomy.branches) - set(removed))
     queue = [unit for _, _, unit in sorted(zip(scores, range(len(units)), units, strict=True))]
     for unit in queue:
         if before - anatomy.parameters([*removed, *gone]) >= wanted:
             break
-        if sum(block.kind == "attention" for block in [*gone, *unit]) < max(1, attentions):
+        if sum(block.kind == anatomy.needed for block in [*gone, *unit]) < max(1, needed):
             gone += unit
     for unit in reversed(queue):
         less = [block for block in gone if block not in unit]
