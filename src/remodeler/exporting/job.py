@@ -76,13 +76,8 @@ def _load(config: ExportConfig) -> Checkpoint:
 
 
 def _writer() -> Any:
-    """What writes GGUF, whose library is an extra."""
-    try:
-        return import_module("remodeler.exporting.gguf.job")
-    except ModuleNotFoundError as error:
-        if error.name != "gguf":
-            raise
-        raise InputError("writing GGUF needs the package gguf: pip install 'remodeler[export]'") from None
+    """What writes GGUF, imported for that alone."""
+    return import_module("remodeler.exporting.gguf.job")
 
 
 def _file(config: ExportConfig, out: Path) -> ExportResults | None:

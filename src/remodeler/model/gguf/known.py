@@ -11,9 +11,9 @@ from typing import Any
 from gguf import GGUFValueType
 
 from remodeler.errors import InputError
-from remodeler.exporting.gguf.header import Header
-from remodeler.exporting.gguf.plan import HOLED, Sizes
-from remodeler.exporting.gguf.values import ALIGNMENT, ALIGNMENT_KEY, Key, alignment_of, printable
+from remodeler.model.files.gguf.header import Header
+from remodeler.model.files.gguf.values import ALIGNMENT, ALIGNMENT_KEY, Key, alignment_of, printable
+from remodeler.model.gguf.plan import HOLED, Sizes
 
 COPIED = ("general", "tokenizer", "quantize", "mradermacher")
 """First words of keys that hold for any number of layers; the last one's are a publisher's notes."""

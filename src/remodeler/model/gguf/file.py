@@ -11,11 +11,11 @@ import numpy as np
 from gguf import GGUFValueType, size_label
 
 from remodeler.errors import InputError
-from remodeler.exporting.gguf.header import Header, read_header
-from remodeler.exporting.gguf.known import SPLIT, refuse_other, refuse_other_tensors
-from remodeler.exporting.gguf.plan import PERMUTED, Plan, Sizes
-from remodeler.exporting.gguf.tensors import Dense, Read
-from remodeler.exporting.gguf.values import Key, Raw, align, alignment_of, byte_count, packed_header
+from remodeler.model.files.gguf.header import Header, read_header
+from remodeler.model.files.gguf.values import Key, Raw, align, alignment_of, byte_count, packed_header
+from remodeler.model.gguf.known import SPLIT, refuse_other, refuse_other_tensors
+from remodeler.model.gguf.plan import PERMUTED, Plan, Sizes
+from remodeler.model.gguf.tensors import Dense, Read
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import disk_errors
 
@@ -32,6 +32,8 @@ class Given:
     dense: Dense
     keys: Keys
     depth: int
+    path: Path | None = None
+    """Of a file; None for what was in memory."""
 
 
 def read_gguf(path: Path) -> Given:
@@ -62,7 +64,7 @@ def _given(header: Header, arch: str, keys: dict[str, Key]) -> Given:
     sizes = Sizes(arch, heads, shared, channels, "output.weight" not in header.tensors)
     refuse_other_tensors(header, sizes, hidden, head)
     tensors = {name: partial(_itself, raw) for name, raw in header.tensors.items()}
-    return Given(Dense(sizes, tensors, hidden, head, arch in PERMUTED), keys, depth)
+    return Given(Dense(sizes, tensors, hidden, head, arch in PERMUTED), keys, depth, header.path)
 
 
 def _itself(raw: Raw) -> Raw:

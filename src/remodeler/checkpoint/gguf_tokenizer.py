@@ -1,0 +1,110 @@
+"""The tokenizer of a GGUF file, by transformers' own conversion, with what that leaves out.
+
+It takes GPT-2's way to cut words wherever it does not know the name of another one, and a mark in front of every text
+for pieces as Llama's, whatever the file says. Both would give other tokens without a word: ways are completed here from
+llama.cpp (``src/llama-vocab.cpp``), and a name that nobody knows is refused.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, decoders, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from remodeler.errors import InputError, one_line
+from remodeler.model.files.gguf.header import Header
+from remodeler.model.files.gguf.values import printable
+
+KIND, PRE, PREFIX = "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.add_space_prefix"
+TEMPLATE = "tokenizer.chat_template"
+PIECES, BYTES = "llama", "gpt2"
+MARK = "▁"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+FALCON = (r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]")
+DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
+DIGITS = (r"\p{N}", GPT2)
+BLOOM = (r" ?[^(\s|.,!?…。，、।۔،)]+",)
+WAYS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("gpt-2", "phi-2", "jina-es", "jina-de", "mpt", "olmo", "jais", "dbrx-gpt2"), (GPT2,)),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), DIGITS),
+    **dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "dbrx", "smaug-bpe"), (LLAMA3,)),
+    **dict.fromkeys(("qwen2", "stablelm2", "deepseek-r1-qwen", "megrez"), (QWEN2,)),
+    **dict.fromkeys(("bloom", "poro-chat", "gpt3-finnish"), BLOOM),
+    "falcon": FALCON,
+    "default": DEFAULT,
+}
+"""By llama.cpp's name how words are cut out of a text: expressions, one after the other."""
+OTHERS = "qwen35", "tekken", "gpt-4o", "llama4"
+"""That transformers knows of itself."""
+
+
+def read_tokenizer(file: Path, header: Header) -> PreTrainedTokenizerFast | None:
+    """The tokenizer of a GGUF file; None where it has none.
+
+    Raises:
+        InputError: when it is of a kind that is not read.
+    """
+    kind = _text(header, KIND)
+    if kind in (None, "none", "no_vocab"):
+        return None
+    if kind not in (PIECES, BYTES):
+        raise InputError(
+            f"{file} has a tokenizer of the kind {printable(str(kind))!r}, {BYTES} and {PIECES} are read: give the "
+            "folder that it was made from"
+        )
+    try:
+        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name)
+    except (ValueError, KeyError, TypeError, IndexError, OSError, ImportError) as error:
+        raise InputError(f"the tokenizer of {file} can't be read ({one_line(error)}): get the file again") from None
+    {BYTES: _cut_words, PIECES: _mark_spaces}[kind](file, header, tokenizer.backend_tokenizer)
+    tokenizer.chat_template = _templates(header)
+    return tokenizer
+
+
+def _text(header: Header, name: str) -> str | None:
+    key = header.keys.get(name)
+    return str(key.value) if key is not None else None
+
+
+def _cut_words(file: Path, header: Header, core: Any) -> None:
+    """Cut words as llama.cpp does."""
+    way = _text(header, PRE) or "default"
+    if way in OTHERS:
+        return
+    if way not in WAYS:
+        raise InputError(
+            f"{file} cuts texts into words in the way {printable(way)!r} ({PRE}), which is not known here: give the "
+            "folder that it was made from"
+        )
+    steps = [pre_tokenizers.Split(Regex(each), "isolated") for each in WAYS[way]]
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+
+
+def _mark_spaces(file: Path, header: Header, core: Any) -> None:
+    """Without a mark in front of a text, where the file says so; Gemma's have none already."""
+    key = header.keys.get(PREFIX)
+    if key is None or key.value:
+        return
+    if isinstance(core.pre_tokenizer, pre_tokenizers.Metaspace):
+        core.pre_tokenizer = pre_tokenizers.Metaspace(replacement=MARK, prepend_scheme="never", split=False)
+    elif core.pre_tokenizer is None:
+        core.normalizer = normalizers.Replace(" ", MARK)
+    core.decoder = decoders.Sequence([decoders.Replace(MARK, " "), decoders.ByteFallback(), decoders.Fuse()])
+
+
+def _templates(header: Header) -> str | dict[str, str] | None:
+    """The chat template, or several by name."""
+    start = f"{TEMPLATE}."
+    default = _text(header, TEMPLATE)
+    named = {name.removeprefix(start): str(key.value) for name, key in header.keys.items() if name.startswith(start)}
+    if not named:
+        return default
+    return {**({"default": default} if default else {}), **named}
