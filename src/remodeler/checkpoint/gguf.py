@@ -17,10 +17,10 @@ import transformers
 from transformers import AutoConfig, GenerationConfig
 
 from remodeler.checkpoint.compatibility import complete_config, complete_tokenizer
-from remodeler.checkpoint.gguf_tokenizer import read_tokenizer
 from remodeler.errors import InputError
 from remodeler.model.files.gguf.header import Header
 from remodeler.model.files.gguf.reader import SUFFIX, Weights, open_gguf
+from remodeler.model.files.gguf.tokenizer import read_tokenizer
 from remodeler.model.files.names import GENERATION
 from remodeler.model.files.weights import GGUF_PATH
 from remodeler.runs.records import write_bytes

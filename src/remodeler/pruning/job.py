@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoint.load import Checkpoint, fingerprint
-from remodeler.checkpoint.sizes import announce_space, stored_size
+from remodeler.checkpoint.sizes import announce_space, written_bytes
 from remodeler.data.config import TextConfig
 from remodeler.data.sources import Sampled
 from remodeler.errors import InputError, option
@@ -220,7 +220,7 @@ def texts_of(header: Header) -> TextConfig:
 
 def _bytes_left(checkpoint: Checkpoint, removed: Sequence[Block]) -> int:
     """About how many bytes of weights are left without some blocks."""
-    return int(stored_size(checkpoint).bytes * (1 - share(checkpoint.anatomy, removed)))
+    return int(written_bytes(checkpoint) * (1 - share(checkpoint.anatomy, removed)))
 
 
 def _texts_again(texts: TextConfig) -> Sampled:

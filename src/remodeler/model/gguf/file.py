@@ -11,7 +11,8 @@ import numpy as np
 from gguf import GGUFValueType, size_label
 
 from remodeler.errors import InputError
-from remodeler.model.files.gguf.header import Header, read_header
+from remodeler.model.files.gguf.header import Header
+from remodeler.model.files.gguf.parts import read_whole
 from remodeler.model.files.gguf.values import Key, Raw, align, alignment_of, byte_count, packed_header
 from remodeler.model.gguf.known import SPLIT, refuse_other, refuse_other_tensors
 from remodeler.model.gguf.plan import PERMUTED, Plan, Sizes
@@ -37,12 +38,12 @@ class Given:
 
 
 def read_gguf(path: Path) -> Given:
-    """A dense GGUF file, its tensors where they lie.
+    """A dense GGUF file, its tensors where they lie; given the first of a split set, all of them.
 
     Raises:
         InputError: when it is no such file, or not whole, or has something that is not acted on.
     """
-    header = read_header(path)
+    header = read_whole(path)
     arch = refuse_other(header)
     before = f"{arch}."
     keys = {name.removeprefix(arch) if name.startswith(before) else name: key for name, key in header.keys.items()}
