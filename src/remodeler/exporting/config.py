@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from remodeler.checkpoint.config import LoadConfig, ModelLike
 from remodeler.errors import InputError, option
@@ -37,8 +37,9 @@ class ExportConfig:
     """Say what would be written; write nothing."""
     to: Annotated[Target, Option(TARGET)] = "gguf"
     """gguf (llama.cpp), nemotron (vLLM's own class, mlx-lm, SGLang), onnx or executorch."""
-    store: Annotated[Storage, Option(TARGET)] = "f16"
-    """gguf: type that matrices are stored in: f32, f16, bf16 or q8_0."""
+    store: Annotated[str | None, Option(TARGET, get_args(Storage), default="f16, or as in that file")] = None
+    """gguf: type that matrices are stored in: f32, f16, bf16 or q8_0. Without it, what was pruned from a GGUF file is
+    cut out of that file."""
     tokenizer_from: Annotated[Path | None, Option(TARGET)] = None
     """gguf: a GGUF file of the unpruned model, whose tokenizer is copied."""
     gguf: Annotated[Path | None, Option(FILE)] = None
@@ -59,6 +60,11 @@ class ExportConfig:
             object.__setattr__(self, "removals", self.removals / REMOVALS_FILE)
         if self.gguf is None and self.to in GRAPHS:
             self._in_float32()
+
+    @property
+    def storage(self) -> str:
+        """What matrices of a checkpoint are stored in."""
+        return self.store or "f16"
 
     def _refuse_contradictions(self) -> None:
         to, gguf = option("to", self.to), option("gguf")

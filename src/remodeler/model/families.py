@@ -5,8 +5,9 @@ branches run in parallel and what they return is traced from one forward pass (:
 
 All that is known of a family by its name stands here: to add one, add a row, and a line in ``CONFIGS`` where its config
 calls things otherwise than nearly all do. (What llama.cpp and DeciLM call a family is theirs to say, and stands in
-:mod:`remodeler.exporting` and :mod:`remodeler.model.files.gguf`.) ``tests/model/test_families.py`` then holds the row to the defining equation *bypassing a
-block equals zeroing its output projection*, to cached decoding, and to the forms it can be saved in.
+:mod:`remodeler.exporting` and :mod:`remodeler.model.files.gguf`.) ``tests/model/test_families.py`` then holds the row
+to the defining equation *bypassing a block equals zeroing its output projection*, to cached decoding, and to the forms
+it can be saved in.
 """
 
 from dataclasses import dataclass, replace

@@ -128,6 +128,16 @@ class WidthConfig:
         return {SETTINGS.get(name, name): value for name, value in kept.items() if name not in ("then", "blocks_share")}
 
 
+def names_file(out: Path) -> bool:
+    """Whether a result is to be a GGUF file and no folder."""
+    return out.suffix == ".gguf"
+
+
+def result_folder(out: Path) -> Path:
+    """Where the log, the record and the page of a result lie: it, or, of a GGUF file, the folder beside it."""
+    return out.with_name(out.name + ".run") if names_file(out) else out
+
+
 @config
 class PruneConfig:
     """Remove the least important blocks, heads and channels, and write a smaller model that loads.

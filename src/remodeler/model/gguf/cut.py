@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFValueType
 
+from remodeler.errors import InputError
+from remodeler.model.files.gguf.header import read_header
 from remodeler.model.files.gguf.values import Key, Raw
 from remodeler.model.gguf.check import Told, compare, import_llama_cpp, logits
 from remodeler.model.gguf.file import Given, Keys, write_gguf
 from remodeler.model.gguf.plan import Plan, plan_layers
-from remodeler.model.gguf.tensors import Dense, Read, Tensors, written
+from remodeler.model.gguf.tensors import ATTENTION_PARTS, Dense, Read, Tensors, stack, written
 from remodeler.model.logprobs import spread_tokens
 from remodeler.model.pairing import left, rows_of
 from remodeler.runs.folders import partial as unfinished
@@ -47,6 +49,23 @@ def plan_cut(found: Given, gone: Sequence[Block]) -> Plan:
     return plan_layers(rows_of(left(found.depth, gone)), found.dense.sizes)
 
 
+def refuse_uncuttable(found: Given, whole: bool) -> None:
+    """Refuse a file that some path of a search can't be cut out of, before the search.
+
+    Args:
+        found: the unpruned file.
+        whole: whether only whole layers go.
+
+    Raises:
+        InputError: when llama.cpp has no architecture for it, or it lies in the file as it can't be moved.
+    """
+    plan = plan_cut(found, [Block(0, "mlp"), *([Block(0, "attention")] if whole else [])])
+    if plan.arch == "openelm":  # queries, keys and values become one matrix
+        for layer in range(found.depth):
+            reads = [found.dense.tensors[f"blk.{layer}.{part}.weight"] for part in ATTENTION_PARTS]
+            stack([read() for read in reads], f"layer {layer}")
+
+
 @contextmanager
 def cut_file(found: Given, gone: Sequence[Block], out: Path, check: bool) -> Written:
     """Write a GGUF file without some blocks, which gets its name at the end of the context, in which it is described.
@@ -63,8 +82,19 @@ def cut_file(found: Given, gone: Sequence[Block], out: Path, check: bool) -> Wri
     plan = plan_cut(found, gone)
     announce(plan, found, len(gone))
     with beside(out) as path:
-        write_gguf(path, rename_keys(found.keys, len(gone)), found.dense, plan, written(found.dense, plan))
+        tensors = written(found.dense, plan)
+        write_gguf(path, rename_keys(found.keys, len(gone)), found.dense, plan, tensors)
+        refuse_damaged(path, tensors)
         yield _against_zeroed(found, gone, path) if can_check(check) else None, path
+
+
+def refuse_damaged(path: Path, tensors: Tensors) -> None:
+    """Read a file back, and raise where its tensors are not those that were written."""
+    found = read_header(path).tensors
+    for name, read in tensors.items():
+        raw = read()
+        if name not in found or found[name].kind != raw.kind or found[name].data.tobytes() != raw.data.tobytes():
+            raise InputError(f"{name} reads back from {path} other than it was written: run the same command again")
 
 
 def rename_keys(keys: Keys, gone: int) -> Keys:

@@ -17,7 +17,7 @@ from remodeler.model.files.gguf.header import Header
 from remodeler.model.files.gguf.values import printable
 
 KIND, PRE, PREFIX = "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.add_space_prefix"
-TEMPLATE = "tokenizer.chat_template"
+BEGINS, TEMPLATE = "tokenizer.ggml.add_bos_token", "tokenizer.chat_template"
 PIECES, BYTES = "llama", "gpt2"
 MARK = "▁"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -26,22 +26,24 @@ QWEN2 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-FALCON = (r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]")
 DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
+FALCON = (r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]")
 DIGITS = (r"\p{N}", GPT2)
 BLOOM = (r" ?[^(\s|.,!?…。，、।۔،)]+",)
 WAYS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("gpt-2", "phi-2", "jina-es", "jina-de", "mpt", "olmo", "jais", "dbrx-gpt2"), (GPT2,)),
+    **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "exaone4", "mellum", "gigachat"), (GPT2,)),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), DIGITS),
     **dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "dbrx", "smaug-bpe"), (LLAMA3,)),
-    **dict.fromkeys(("qwen2", "stablelm2", "deepseek-r1-qwen", "megrez"), (QWEN2,)),
+    **dict.fromkeys(("qwen2", "stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan"), (QWEN2,)),
     **dict.fromkeys(("bloom", "poro-chat", "gpt3-finnish"), BLOOM),
     "falcon": FALCON,
     "default": DEFAULT,
 }
 """By llama.cpp's name how words are cut out of a text: expressions, one after the other."""
-OTHERS = "qwen35", "tekken", "gpt-4o", "llama4"
+OTHERS = ("qwen35", "tekken", "gpt-4o", "llama4")
 """That transformers knows of itself."""
+WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "tekken")
+"""Which look for whole words among the tokens first, and begin a text with a token where the file does not say."""
 
 
 def read_tokenizer(file: Path, header: Header) -> PreTrainedTokenizerFast | None:
@@ -63,6 +65,8 @@ def read_tokenizer(file: Path, header: Header) -> PreTrainedTokenizerFast | None
     except (ValueError, KeyError, TypeError, IndexError, OSError, ImportError) as error:
         raise InputError(f"the tokenizer of {file} can't be read ({one_line(error)}): get the file again") from None
     {BYTES: _cut_words, PIECES: _mark_spaces}[kind](file, header, tokenizer.backend_tokenizer)
+    if _text(header, PRE) in WHOLE_WORDS and BEGINS not in header.keys:
+        tokenizer.add_bos_token = True
     tokenizer.chat_template = _templates(header)
     return tokenizer
 
@@ -75,6 +79,7 @@ def _text(header: Header, name: str) -> str | None:
 def _cut_words(file: Path, header: Header, core: Any) -> None:
     """Cut words as llama.cpp does."""
     way = _text(header, PRE) or "default"
+    core.model.ignore_merges = way in WHOLE_WORDS
     if way in OTHERS:
         return
     if way not in WAYS:
@@ -82,10 +87,18 @@ def _cut_words(file: Path, header: Header, core: Any) -> None:
             f"{file} cuts texts into words in the way {printable(way)!r} ({PRE}), which is not known here: give the "
             "folder that it was made from"
         )
-    steps = [pre_tokenizers.Split(Regex(each), "isolated") for each in WAYS[way]]
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    core.pre_tokenizer = _steps(WAYS[way])
+
+
+def _steps(ways: tuple[str, ...]) -> Any:
+    """Expressions as steps of a tokenizer, in the forms that models have them in."""
+    if ways in ((GPT2,), DIGITS):
+        last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        return (
+            last if len(ways) == 1 else pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), last])
+        )
+    last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([*(pre_tokenizers.Split(Regex(each), "isolated") for each in ways), last])
 
 
 def _mark_spaces(file: Path, header: Header, core: Any) -> None:
