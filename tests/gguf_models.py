@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFValueType, get_tensor_name_map, quants
+from gguf import GGML_QUANT_SIZES, MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFValueType, get_tensor_name_map, quants
 from numpy.typing import NDArray
 
 from remodeler.exporting.gguf.tokens import token_keys
@@ -107,8 +107,8 @@ def model_tensors(model: Any) -> dict[str, Array]:
 
 
 def stored(value: Array, kind: GGMLQuantizationType, seed: int = 0) -> Raw:
-    """A tensor as a file has it: vectors in float32; of kinds that nobody here quantises to, random bytes."""
-    if value.ndim < 2 or kind == GGMLQuantizationType.F32:
+    """A tensor as a file has it: vectors, and rows that are no blocks, in float32; what can't be written at random."""
+    if value.ndim < 2 or value.shape[-1] % GGML_QUANT_SIZES[kind][0] or kind == GGMLQuantizationType.F32:
         return Raw(np.ascontiguousarray(value, np.float32), GGMLQuantizationType.F32)
     if kind == GGMLQuantizationType.F16:
         return Raw(value.astype(np.float16), kind)

@@ -97,7 +97,7 @@ def refuse_other(header: Header) -> str:
     if arch.value not in HOLED:
         raise InputError(
             f"{path} is of the architecture {_show(arch)}, llama.cpp leaves out blocks of {', '.join(HOLED)} only: "
-            "prune its folder with `shape='standard'`, whose result its own converter takes"
+            "prune it to a folder with `shape='standard'`, whose result its own converter takes"
         )
     if alignment_of(keys) < ALIGNMENT:  # llama.cpp would abort
         raise InputError(

@@ -22,8 +22,9 @@ def numbers(raw: Raw) -> Floats:
     found = np.empty(raw.shape, np.float32)
     rows, flat = raw.data.reshape(-1, raw.data.shape[-1]), found.reshape(-1, raw.shape[-1])
     step = max(1, ELEMENTS // raw.shape[-1])
-    for start in range(0, len(rows), step):
-        flat[start : start + step] = dequantize(rows[start : start + step], raw.kind)
+    with np.errstate(all="ignore"):  # a scale that is infinite gives numbers that are none, as everywhere
+        for start in range(0, len(rows), step):
+            flat[start : start + step] = dequantize(rows[start : start + step], raw.kind)
     return found
 
 

@@ -1,8 +1,8 @@
 """The tokenizer of a GGUF file, by transformers' own conversion, with what that leaves out.
 
-It takes GPT-2's way to cut words wherever it does not know the name of another one, and a mark in front of every text
-for pieces as Llama's, whatever the file says. Both would give other tokens without a word: ways are completed here from
-llama.cpp (``src/llama-vocab.cpp``), and a name that nobody knows is refused.
+It takes GPT-2's way to cut words wherever it does not know the name of another one, and for pieces as Llama's a mark in
+front of every text that begins with no space, whatever the file says. Both would give other tokens without a word: ways
+are completed here from llama.cpp (``src/llama-vocab.cpp``), and a name that nobody knows is refused.
 """
 
 from collections.abc import Mapping
@@ -60,13 +60,14 @@ def read_tokenizer(file: Path, header: Header) -> PreTrainedTokenizerFast | None
             f"{file} has a tokenizer of the kind {printable(str(kind))!r}, {BYTES} and {PIECES} are read: give the "
             "folder that it was made from"
         )
+    begins: Any = {"add_bos_token": True} if _text(header, PRE) in WHOLE_WORDS and BEGINS not in header.keys else {}
     try:
-        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name)
+        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+            file.parent, gguf_file=file.name, **begins
+        )
     except (ValueError, KeyError, TypeError, IndexError, OSError, ImportError) as error:
         raise InputError(f"the tokenizer of {file} can't be read ({one_line(error)}): get the file again") from None
     {BYTES: _cut_words, PIECES: _mark_spaces}[kind](file, header, tokenizer.backend_tokenizer)
-    if _text(header, PRE) in WHOLE_WORDS and BEGINS not in header.keys:
-        tokenizer.add_bos_token = True
     tokenizer.chat_template = _templates(header)
     return tokenizer
 
@@ -102,15 +103,19 @@ def _steps(ways: tuple[str, ...]) -> Any:
 
 
 def _mark_spaces(file: Path, header: Header, core: Any) -> None:
-    """Without a mark in front of a text, where the file says so; Gemma's have none already."""
-    key = header.keys.get(PREFIX)
-    if key is None or key.value:
+    """Marks for spaces, and one in front of a text where the file says so: of one that begins with a space too.
+
+    Gemma's way, which has none in front, is left alone.
+    """
+    if core.pre_tokenizer is not None and not isinstance(core.pre_tokenizer, pre_tokenizers.Metaspace):
         return
-    if isinstance(core.pre_tokenizer, pre_tokenizers.Metaspace):
-        core.pre_tokenizer = pre_tokenizers.Metaspace(replacement=MARK, prepend_scheme="never", split=False)
-    elif core.pre_tokenizer is None:
-        core.normalizer = normalizers.Replace(" ", MARK)
-    core.decoder = decoders.Sequence([decoders.Replace(MARK, " "), decoders.ByteFallback(), decoders.Fuse()])
+    key = header.keys.get(PREFIX)
+    marked = key is None or bool(key.value)
+    spaces = normalizers.Replace(" ", MARK)
+    core.normalizer = normalizers.Sequence([normalizers.Prepend(MARK), spaces]) if marked else spaces
+    core.pre_tokenizer = None
+    steps = [decoders.Replace(MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
+    core.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if marked else [])])
 
 
 def _templates(header: Header) -> str | dict[str, str] | None:
