@@ -122,9 +122,10 @@ def test_special_and_added_tokens_stay_whole(tmp_path: Path) -> None:
     own = byte_level()
     own.add_tokens(["<think>"])
     found = read(file_of(tmp_path, own))
-    text = "the <think> cat<|end|>"
+    assert len(found) == len(own), "nothing of the class of the tokenizer, as its end of a text"
+    text = "the <think> cat<|end|><|endoftext|>"
     assert found(text)["input_ids"] == own(text)["input_ids"]
-    assert found.decode(found(text)["input_ids"], skip_special_tokens=True) == "the <think> cat"
+    assert found.decode(found(text)["input_ids"], skip_special_tokens=True) == "the <think> cat<|endoftext|>"
 
 
 def test_templates_are_read_by_their_names(tmp_path: Path) -> None:

@@ -5,18 +5,20 @@ front of every text that begins with no space, whatever the file says. Both woul
 are completed here from llama.cpp (``src/llama-vocab.cpp``), and a name that nobody knows is refused.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, decoders, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from remodeler.errors import InputError, one_line
 from remodeler.model.files.gguf.header import Header
 from remodeler.model.files.gguf.values import printable
 
-KIND, PRE, PREFIX = "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.add_space_prefix"
+KIND, TOKENS = "tokenizer.ggml.model", "tokenizer.ggml.tokens"
+PRE, PREFIX = "tokenizer.ggml.pre", "tokenizer.ggml.add_space_prefix"
 BEGINS, TEMPLATE = "tokenizer.ggml.add_bos_token", "tokenizer.chat_template"
 PIECES, BYTES = "llama", "gpt2"
 MARK = "▁"
@@ -67,9 +69,22 @@ def read_tokenizer(file: Path, header: Header) -> PreTrainedTokenizerFast | None
         )
     except (ValueError, KeyError, TypeError, IndexError, OSError, ImportError) as error:
         raise InputError(f"the tokenizer of {file} can't be read ({one_line(error)}): get the file again") from None
+    tokenizer = _without_more(tokenizer, len(header.keys[TOKENS].value))
     {BYTES: _cut_words, PIECES: _mark_spaces}[kind](file, header, tokenizer.backend_tokenizer)
     tokenizer.chat_template = _templates(header)
     return tokenizer
+
+
+def _without_more(tokenizer: PreTrainedTokenizerFast, count: int) -> PreTrainedTokenizerFast:
+    """Without tokens that a class adds to those of the file: its model has no rows for them."""
+    core = tokenizer.backend_tokenizer
+    if core.get_vocab_size() <= count:
+        return tokenizer
+    told = json.loads(core.to_str())
+    told["added_tokens"] = [each for each in told["added_tokens"] if each["id"] < count]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(told)), **tokenizer.special_tokens_map
+    )
 
 
 def _text(header: Header, name: str) -> str | None:
