@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 MODEL = "Model"
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 ModelLike = Any
-"""A folder, a hub id, or a :class:`~remodeler.checkpoint.load.Checkpoint` that is loaded already."""
+"""A folder, a GGUF file, a hub id, or a :class:`~remodeler.checkpoint.load.Checkpoint` that is loaded already."""
 
 
 @config
@@ -32,7 +32,7 @@ class LoadConfig(DeviceConfig):
     family: Annotated[str | None, Option(MODEL, tuple(FAMILIES))] = None
     """Treat custom code as this model family."""
     dtype: Annotated[str, Option(MODEL, DTYPES)] = "auto"
-    """Compute in auto (as stored), float32, bfloat16 or float16."""
+    """Compute in auto (as stored; GGUF on a CPU: float32), float32, bfloat16 or float16."""
 
     def load(self, model: ModelLike, **other: Any) -> "Checkpoint":
         """Load a model; one that is loaded already is returned as it is."""
@@ -49,7 +49,7 @@ class ModelConfig(LoadConfig):
     """A model, and how it is loaded."""
 
     model: Annotated[ModelLike, Option(positional=True)]
-    """A model folder or a hub id, e.g. Qwen/Qwen3-0.6B."""
+    """A model folder, a GGUF file or a hub id, e.g. Qwen/Qwen3-0.6B."""
     revision: Annotated[str | None, Option(MODEL)] = None
     """Branch, tag or commit on the hub."""
 

@@ -148,6 +148,8 @@ class PruneConfig:
     remodeler prune ...`.
 
     Example: `remodel prune Qwen/Qwen3-0.6B --out small --ratio 25%`
+
+    Example: `remodel prune model.Q4_K_M.gguf --out small.gguf --ratio 25%`
     """
 
     source: ModelConfig
