@@ -96,6 +96,12 @@ def test_answers_end_where_a_turn_ends(tmp_path: Path) -> None:
     assert load(path).model.generation_config.eos_token_id == [2, 3]
 
 
+def test_a_tokenizer_is_the_files_own_whatever_the_type_of_the_model(tmp_path: Path) -> None:
+    """transformers' Auto class gives every Qwen2 its own class, with a token that this vocabulary has not."""
+    path = write_model(tmp_path / "x.gguf", tiny_model("qwen2"), tiny_tokenizer())
+    assert len(load(path).tokenizer) == 300 < len(AutoTokenizer.from_pretrained(as_folder(path)))
+
+
 def test_the_folder_of_a_file_is_made_once_and_holds_no_weights(file: Path) -> None:
     folder = as_folder(file)
     assert as_folder(file) == folder
@@ -147,6 +153,16 @@ def test_a_merge_of_files_is_the_merge_of_their_folders(tmp_path: Path) -> None:
     merge([files[0], folders[1]], out=tmp_path / "c", method="slerp", t=0.3)
     one, two, mixed = (fingerprint(load(tmp_path / name).model) for name in "abc")
     assert one == two == mixed
+
+
+def test_one_file_alone_becomes_its_folder(file: Path, tmp_path: Path) -> None:
+    merge([file], out=tmp_path / "folder", method="linear")
+    assert fingerprint(load(tmp_path / "folder").model) == fingerprint(load(file).model)
+
+
+def test_adapters_are_not_written_for_a_file(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="peft loads no adapters onto a GGUF file"):
+        rm.recover(str(file), out=tmp_path / "out", merge=False)
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

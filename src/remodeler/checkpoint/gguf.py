@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from remodeler.checkpoint.compatibility import complete_config, complete_tokenizer
 from remodeler.errors import InputError
@@ -80,11 +80,17 @@ def generation_config(header: Header) -> GenerationConfig:
     )
 
 
-def without_tokenizer(name: str, folder: str) -> InputError | None:
-    """Why a GGUF file's tokenizer can't be read: it has none."""
-    if not is_gguf(name) or (Path(folder) / "tokenizer.json").is_file():
-        return None
-    return InputError(f"{name} has no tokenizer (tokenizer.ggml.model): give a file that has one")
+def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a GGUF file, as the file has it: transformers' Auto class would make some types' by their class.
+
+    Raises:
+        InputError: when it has none.
+    """
+    folder = as_folder(Path(name))
+    if not (folder / "tokenizer.json").is_file():
+        raise InputError(f"{name} has no tokenizer (tokenizer.ggml.model): give a file that has one")
+    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder)
+    return tokenizer
 
 
 def load_whole(device: torch.device, name: str, dtype: torch.dtype | str) -> Any:

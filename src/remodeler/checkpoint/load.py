@@ -233,11 +233,10 @@ def read_config(name: str, **where: Any) -> PreTrainedConfig:
 def read_tokenizer(name: str, **where: Any) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint."""
     with one_sentence(name, "the tokenizer"):
-        place = gguf_files.place_of(name)
-        if lacking := gguf_files.without_tokenizer(name, place):
-            raise lacking
+        if gguf_files.is_gguf(name):
+            return gguf_files.tokenizer_of(name)
         try:
-            return AutoTokenizer.from_pretrained(place, **where)
+            return AutoTokenizer.from_pretrained(name, **where)
         except LIBRARY_ERRORS:
             if Path(name).is_dir() and (why := tokenizer_fault(Path(name))):
                 raise InputError(f"the tokenizer of {name} can't be loaded: {why}") from None
