@@ -125,8 +125,9 @@ def test_the_map_draws_the_layers_of_the_contract() -> None:
 
 
 def test_families_are_named_in_their_table_alone() -> None:
-    """What other runtimes call them is a fact of those, and stands in the export to them."""
-    apart = {PACKAGE / "model" / "families.py", *(PACKAGE / "exporting").rglob("*.py")}
+    """What other runtimes call them is a fact of those, and stands where their files are read or written."""
+    runtimes = ("exporting", "model/gguf", "model/files/gguf")
+    apart = {PACKAGE / "model" / "families.py", *(file for room in runtimes for file in (PACKAGE / room).rglob("*.py"))}
     known = {*FAMILIES, *CONFIGS}
     named = {
         (dotted(path), node.value)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from documents import DOCS, PAGES, ROOT, Snippet, name, snippets
+from gguf_models import write_model
 from remodeler.checkpoint.load import load
 from remodeler.checkpoint.save import save_pruned
 from remodeler.exporting.snippets import ONNX
@@ -50,6 +51,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         small.mkdir()
         save_pruned(load(model, device="cpu"), [Block(1, "attention"), Block(2, "mlp")], small)
         write_record(small)
+    write_model(folder / "smollm2.Q4_K_M.gguf", tiny_model("llama"), tiny_tokenizer())
     tiny_vision_model(folder / "vision-model")
     (folder / "corpus.txt").write_text("\n<|endoftext|>\n".join(f"{number} {TEXT}" for number in range(24)))
     (folder / "prompts.txt").write_text("the cat\nthe dog\n")
@@ -83,8 +85,6 @@ def test_python_blocks_run(page: Path, prepared: Path, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("remodeler.data.hub.load", few_rows)
     monkeypatch.setattr("remodeler.data.sources.load", few_rows)
-    if page.name == "export.md":
-        pytest.importorskip("gguf", reason="needs the extra export")
     names: dict[str, Any] = {"__name__": "__main__"}
     for snippet in filter(runs, snippets(page)):
         for place in written(snippet.code):

@@ -27,10 +27,10 @@ from remodeler.checkpoint.load import check_files
 from remodeler.data.questions import read_questions
 from remodeler.data.sources import read_texts
 from remodeler.errors import InputError
-from remodeler.exporting.gguf.file import read_gguf
 from remodeler.exporting.removals import gone_after, read_removals
 from remodeler.merging.files import tensor_places
 from remodeler.merging.from_mergekit import read_merge
+from remodeler.model.gguf.file import read_gguf
 from remodeler.reporting.card_data import inherited_metadata
 from remodeler.runs.records import load_record, read_json
 from remodeler.runs.removals import read_log

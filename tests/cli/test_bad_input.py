@@ -603,7 +603,6 @@ TABLE: dict[str, Verb] = {
 }
 ROWS = [pytest.param(verb, *fault, id=f"{verb}: {fault[0]}") for verb in TABLE for fault in TABLE[verb].faults]
 EXTRAS = [
-    ("export model --out out", "gguf", "pip install 'remodeler[export]'"),
     ("evaluate model --texts texts.jsonl --length 16 --no-speed --tasks piqa", "lm_eval", "remodeler[eval]"),
     (f"align baseline model {PAIRS} --method dpo {OUT} {CPU}", "trl", "remodeler[align]"),
 ]
@@ -709,8 +708,7 @@ def test_a_missing_library_is_one_sentence_that_names_the_extra(
     for name in [each for each in sys.modules if each.split(".")[0] == library]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, library, None)
-    for name in ("exporting.gguf.job", "exporting.gguf.file", "evaluation.tasks"):
-        monkeypatch.delitem(sys.modules, f"remodeler.{name}", raising=False)
+    monkeypatch.delitem(sys.modules, "remodeler.evaluation.tasks", raising=False)
     monkeypatch.delattr("remodeler.evaluation.tasks", raising=False)
     refused(words.split(), message, world, before, monkeypatch, capsys)
 

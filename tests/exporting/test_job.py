@@ -25,14 +25,14 @@ from remodeler.exporting.config import ExportConfig
 from remodeler.exporting.decilm.check import check
 from remodeler.exporting.decilm.write import config_of, write_nemotron
 from remodeler.exporting.gguf import job as gguf_job
-from remodeler.exporting.gguf.check import logits
 from remodeler.exporting.gguf.job import TEXTS, export_gguf, prune_gguf
 from remodeler.exporting.gguf.model import rope_factors
-from remodeler.exporting.gguf.plan import Sizes, plan_layers
-from remodeler.exporting.gguf.tensors import order
 from remodeler.exporting.gguf.tokens import token_keys
 from remodeler.exporting.job import export
 from remodeler.exporting.removals import gone_after, read_removals
+from remodeler.model.gguf.check import logits
+from remodeler.model.gguf.plan import Sizes, plan_layers
+from remodeler.model.gguf.tensors import order
 from remodeler.model.pairing import Row, left, rows_of
 from remodeler.runs.records import Record, load_record, save_record
 from remodeler.runs.units import Block

@@ -13,7 +13,7 @@ from remodeler.alignment.records import LOADING, record_options
 from remodeler.alignment.reviser.results import ReviserResults
 from remodeler.alignment.reviser.train import train_reviser_model
 from remodeler.checkpoint.config import ModelLike
-from remodeler.checkpoint.load import pick_device
+from remodeler.checkpoint.devices import pick_device
 from remodeler.errors import InputError, option
 from remodeler.runs.folders import partial, refuse_existing
 from remodeler.runs.options import build

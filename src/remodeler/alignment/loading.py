@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from remodeler.checkpoint.config import LoadConfig, ModelConfig, ModelLike
-from remodeler.checkpoint.load import DTYPES, Checkpoint, load, read_settings
+from remodeler.checkpoint.devices import DTYPES
+from remodeler.checkpoint.load import Checkpoint, load, read_settings
 from remodeler.model.families import FAMILIES
 from remodeler.runs.options import as_recorded
 from remodeler.training.model import training_dtype

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MODEL = "Model"
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 ModelLike = Any
-"""A folder, a hub id, or a :class:`~remodeler.checkpoint.load.Checkpoint` that is loaded already."""
+"""A folder, a GGUF file, a hub id, or a :class:`~remodeler.checkpoint.load.Checkpoint` that is loaded already."""
 
 
 def refuse_non_model(name: str, *models: ModelLike) -> None:
@@ -46,7 +46,7 @@ class LoadConfig(DeviceConfig):
     family: Annotated[str | None, Option(MODEL)] = None
     """Model family whose layers the checkpoint's own code has, where its type is unknown, e.g. llama."""
     dtype: Annotated[str, Option(MODEL, DTYPES)] = "auto"
-    """Compute in float32, bfloat16, float16, float64, or auto (as the weights are stored)."""
+    """Compute in float32, bfloat16, float16, float64, or auto (as the weights are stored; GGUF on a CPU: float32)."""
 
     def load(self, model: ModelLike, **other: Any) -> "Checkpoint":
         """Load a model; one that is loaded already is returned as it is."""
@@ -64,7 +64,7 @@ class ModelConfig(LoadConfig):
     """A model, and how it is loaded."""
 
     model: Annotated[ModelLike, Option(positional=True)]
-    """A model: a folder, or an id on the Hugging Face Hub, e.g. Qwen/Qwen3-0.6B."""
+    """A model: a folder, a GGUF file, or an id on the Hugging Face Hub, e.g. Qwen/Qwen3-0.6B."""
     revision: Annotated[str | None, Option(MODEL)] = None
     """Branch, tag or commit of the model on the Hub."""
 

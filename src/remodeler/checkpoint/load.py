@@ -24,8 +24,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 import remodeler.packed
+from remodeler.checkpoint import gguf as gguf_files
 from remodeler.checkpoint import repositories
 from remodeler.checkpoint.config_faults import refuse_config, refuse_quantised
+from remodeler.checkpoint.devices import pick_device, pick_dtype
 from remodeler.checkpoint.mismatches import settle
 from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.model.blocks import Anatomy
@@ -40,7 +42,6 @@ from remodeler.runs.records import disk_errors
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
 PIPELINES = {"causal": "text-generation", "masked": "fill-mask", "seq2seq": "text2text-generation"}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 LIBRARY_ERRORS = (
     OSError,
     ValueError,
@@ -101,30 +102,6 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def pick_device(device: str) -> torch.device:
-    """``auto`` is the accelerator if there is one."""
-    if device == "auto":
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.device("cpu")
-    try:
-        if device == "meta":
-            raise RuntimeError("it holds no numbers")
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {device!r} can't be used here ({one_line(error)}): choose cpu, cuda or auto"
-        ) from None
-
-
-def pick_dtype(dtype: str) -> torch.dtype | str:
-    """A torch dtype by name, or ``auto`` for the one the weights are stored in."""
-    if dtype == "auto":
-        return dtype
-    if dtype not in DTYPES:
-        raise InputError(f"dtype {dtype!r} is not known: choose auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
-
-
 def load(
     name: str | Path,
     *,
@@ -136,12 +113,13 @@ def load(
     stream: bool = False,
     stream_memory: int | None = None,
 ) -> Checkpoint:
-    """Load a local folder or a hub id.
+    """Load a local folder, a GGUF file or a hub id.
 
     Args:
-        name: folder or hub id.
+        name: folder, GGUF file or hub id.
         revision: branch, tag or commit on the hub.
-        dtype: what to compute in: ``auto`` (as stored), ``float32``, ``bfloat16``, ``float16``.
+        dtype: what to compute in: ``auto`` (as stored; of a GGUF file float32 on a CPU), ``float32``, ``bfloat16``,
+            ``float16``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         family: row of the family table that remote code looks like.
         trust_remote_code: run modelling code that comes with the checkpoint.
@@ -153,7 +131,8 @@ def load(
     """
     name = str(name)
     where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    target, number_type = pick_device(device), pick_dtype(dtype)
+    target = pick_device(device)
+    number_type = pick_dtype(dtype)
     settings = read_settings(name, revision)
     repositories.refuse_other_models(name, settings)
     refuse_quantised(name, settings)
@@ -162,6 +141,8 @@ def load(
     check_files(Path(name))
     repositories.note_adapter(Path(name))
     config = read_config(name, **where)
+    if gguf_files.is_gguf(name) and number_type == "auto":
+        number_type = gguf_files.auto_dtype(name, target)
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, target)
     model = read_model(name, row, number_type, reader, **where).eval()
     anatomy = trace(model, row, probe(row, target))
@@ -222,6 +203,8 @@ def _advice(name: str, what: str, error: BaseException) -> str:
         return "memory ran out, use a machine with more, or `stream` where there is one"
     if "trust_remote_code" in text or "custom code" in text:
         return "if you trust that code, say so with `trust_remote_code` (and `family`)"
+    if gguf_files.is_gguf(name):
+        return "get the file again, or the folder that it was made from"
     if Path(name).is_dir():
         return "correct that in config.json" if what == CONFIG_PART else "check that the folder is complete"
     if "use_safetensors" in text:
@@ -232,12 +215,13 @@ def _advice(name: str, what: str, error: BaseException) -> str:
 def read_settings(name: str, revision: str | None) -> dict[str, Any]:
     """What ``config.json`` says, whatever the model type."""
     with disk_errors(Path(name)):
-        local = Path(name).is_dir()
+        local = Path(name).is_dir() or gguf_files.is_gguf(name)
     if local and revision:
-        raise InputError(f"`revision` {revision} was given for the folder {name}, which has none: leave it out")
+        raise InputError(f"`revision` {revision} was given for {name}, which has none: leave it out")
     with one_sentence(name, CONFIG_PART):
         repositories.refuse_no_model(name, revision)
-        settings: dict[str, Any] = PreTrainedConfig.get_config_dict(name, revision=revision)[0]
+        place = gguf_files.place_of(name)
+        settings: dict[str, Any] = PreTrainedConfig.get_config_dict(place, revision=revision)[0]
         if not isinstance(settings.get("model_type"), str):
             raise InputError(f"config.json of {name} says no model_type: give the folder of a transformers model")
         refuse_config(name, settings)
@@ -247,13 +231,15 @@ def read_settings(name: str, revision: str | None) -> dict[str, Any]:
 def read_config(name: str, **where: Any) -> PreTrainedConfig:
     """The config of a checkpoint."""
     with one_sentence(name, CONFIG_PART):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(name, **where)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(gguf_files.place_of(name), **where)
     return config
 
 
 def read_tokenizer(name: str, **where: Any) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint."""
     with one_sentence(name, "the tokenizer"):
+        if gguf_files.is_gguf(name):
+            return gguf_files.tokenizer_of(name)
         try:
             return AutoTokenizer.from_pretrained(name, **where)
         except LIBRARY_ERRORS:
@@ -264,6 +250,8 @@ def read_tokenizer(name: str, **where: Any) -> PreTrainedTokenizerBase:
 
 def whole_model(device: torch.device, name: str, row: Family, dtype: torch.dtype | str, **where: Any) -> Any:
     """A model in memory, and what transformers says of its loading."""
+    if gguf_files.is_gguf(name):
+        return gguf_files.load_whole(device, name, dtype)
     if device.type != "cpu":
         where["device_map"] = device  # straight to the device, shard by shard
     where |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}

@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import GenerationConfig
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from remodeler.checkpoint.gguf import as_folder, is_gguf, place_of
 from remodeler.errors import InputError, one_line
 from remodeler.model.families import FAMILIES
 from remodeler.model.files.diagnosis import ADAPTER_CONFIG, CONFIG, MERGE_ADAPTER, refuse_folder
@@ -43,6 +44,9 @@ def refuse_no_model(name: str, revision: str | None) -> None:
         InputError: what it is instead, and what to do.
     """
     with disk_errors(Path(name)):
+        if is_gguf(name):
+            as_folder(Path(name))
+            return
         folder, file = Path(name).is_dir(), Path(name).is_file()
     if folder:
         refuse_folder(Path(name))
@@ -92,8 +96,6 @@ def refuse_generation_config(folder: Path) -> None:
 
 
 def _instead_of(file: Path) -> str:
-    if file.suffix == ".gguf":
-        return "the model folder of safetensors that it was made from"
     if (file.parent / CONFIG).is_file():
         return f"the folder that it is in, {file.parent}"
     return "a model folder or a hub id like org/name"
@@ -131,8 +133,8 @@ def folder_of(name: str, revision: str | None = None, fetch: Sequence[str] = ())
         revision: of the hub id.
         fetch: patterns of files of a hub id to download first, where there is a network.
     """
-    if Path(name).is_dir():
-        return Path(name)
+    if Path(name).is_dir() or is_gguf(name):
+        return Path(place_of(name))
     with suppress(OSError, ValueError):
         patterns = list(fetch) or None
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=not fetch))
@@ -141,8 +143,8 @@ def folder_of(name: str, revision: str | None = None, fetch: Sequence[str] = ())
 
 def download(name: str, revision: str | None = None) -> Path:
     """A model's folder on this disk: its own, or that of a hub id with the weights that count and no others."""
-    if Path(name).is_dir():
-        return Path(name)
+    if Path(name).is_dir() or is_gguf(name):
+        return Path(place_of(name))
     folder = _snapshot(name, revision)
     named = json_object(folder / CONFIG).get("transformers_weights", WHOLE)
     folder = _snapshot(name, revision, str(named))

@@ -16,10 +16,12 @@ import torch
 from huggingface_hub import parse_local_safetensors_file_metadata
 from torch import Tensor
 
+from remodeler.checkpoint.gguf import is_gguf
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.checkpoint.repositories import folder_of
 from remodeler.errors import InputError
 from remodeler.model.caches import returned_cache
+from remodeler.model.files.gguf.reader import SUFFIX, open_gguf
 from remodeler.model.files.weights import tensor_files
 from remodeler.model.logprobs import vocabulary
 from remodeler.model.minibatches import device_of
@@ -57,13 +59,16 @@ def stored_size(checkpoint: Checkpoint) -> Stored:
 
 
 def bytes_by_dtype(files: dict[str, Path]) -> Counter[str]:
-    """Bytes of tensors in safetensors files, by the name of their dtype.
+    """Bytes of tensors in safetensors files or in a GGUF file, by the name of their dtype.
 
     Args:
         files: by the name of a tensor the file that it is in.
     """
     counted = Counter[str]()
     for file in set(files.values()):
+        if file.suffix == SUFFIX:
+            counted.update(open_gguf(file).bytes_by_kind())
+            continue
         for name, tensor in parse_local_safetensors_file_metadata(file).tensors.items():
             if files.get(name) == file:
                 counted[tensor.dtype] += _length(tensor)
@@ -78,6 +83,14 @@ def file_bytes(file: Path) -> int:
 def _length(tensor: Any) -> int:
     start, end = tensor.data_offsets
     return int(end - start)
+
+
+def written_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of a checkpoint's weights as a verb writes them: those of its files, but of a GGUF file its numbers'."""
+    if not is_gguf(checkpoint.name):
+        return stored_size(checkpoint).bytes
+    dtype = min(checkpoint.stored_dtype or checkpoint.model.dtype, checkpoint.model.dtype, key=lambda d: d.itemsize)
+    return checkpoint.anatomy.parameters() * int(dtype.itemsize)
 
 
 def file_sizes(checkpoint: Checkpoint) -> dict[str, int]:

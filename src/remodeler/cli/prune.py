@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from remodeler.cli.result import publish_later, show_result
-from remodeler.pruning.config import CutConfig, PruneConfig
+from remodeler.pruning.config import CutConfig, PruneConfig, result_folder
 
 
 def prune(config: PruneConfig) -> None:
@@ -12,7 +12,8 @@ def prune(config: PruneConfig) -> None:
         from remodeler.pruning.job import prune_model
 
         if prune_model(config):
-            show_result(config.run.out or Path())
+            out = config.run.out or Path()
+            show_result(result_folder(out), model=out)
 
 
 def cut(config: CutConfig) -> None:
@@ -21,4 +22,5 @@ def cut(config: CutConfig) -> None:
         from remodeler.pruning.job import cut_model
 
         if cut_model(config):
-            show_result(config.run.out or Path())
+            out = config.run.out or Path()
+            show_result(result_folder(out), model=out)

@@ -24,11 +24,16 @@ def publish_later(config: RunConfig) -> Iterator[None]:
         say(publish(config.out, name))
 
 
-def show_result(out: Path, files: tuple[str, ...] = ("report.html", "removals.jsonl", "record.json")) -> None:
-    """Show the table of a finished folder that holds a model, and name its files."""
+def show_result(
+    out: Path, files: tuple[str, ...] = ("report.html", "removals.jsonl", "record.json"), model: Path | None = None
+) -> None:
+    """Show the table of a finished folder that holds a model, or of a file ``model`` beside it, and name its files."""
     from remodeler.runs.records import load_record
 
     record = load_record(out)
     show_table(results_of(record))
     there = [name for name in files if (out / name).exists()]
+    if model is not None and model != out:
+        note(f"{model}: the model; {out}: {', '.join(there)}")
+        return
     note(f"{out}: the model ({record.results['form']} form), {', '.join(there)}")

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from remodeler.checkpoint.config import LoadConfig, ModelLike, refuse_non_model
 from remodeler.errors import InputError, option
@@ -38,8 +38,9 @@ class ExportConfig:
     """Check everything, print what would be written, and write nothing."""
     to: Annotated[Target, Option(TARGET)] = "gguf"
     """Format: gguf (llama.cpp), nemotron (DeciLM's layout: mlx-lm, SGLang, vLLM), onnx or executorch."""
-    store: Annotated[Storage, Option(TARGET)] = "f16"
-    """gguf: type that matrices are stored in: f32, f16, bf16, or q8_0 (8 bits)."""
+    store: Annotated[str | None, Option(TARGET, get_args(Storage), default="f16, or as in that file")] = None
+    """gguf: type that matrices are stored in: f32, f16, bf16, or q8_0 (8 bits). Without it, what was pruned from a GGUF
+    file is cut out of that file."""
     tokenizer_from: Annotated[Path | None, Option(TARGET)] = None
     """gguf: copy the tokenizer from this GGUF file of the unpruned model."""
     gguf: Annotated[Path | None, Option(FILE)] = None
@@ -61,6 +62,11 @@ class ExportConfig:
             object.__setattr__(self, "removals", self.removals / REMOVALS_FILE)
         if self.gguf is None and self.to in GRAPHS:
             self._in_float32()
+
+    @property
+    def storage(self) -> str:
+        """What matrices of a checkpoint are stored in."""
+        return self.store or "f16"
 
     def _refuse_contradictions(self) -> None:
         to, gguf = option("to", self.to), option("gguf")

@@ -19,6 +19,7 @@ from remodeler.exporting.decilm.write import refuse, write_nemotron
 from remodeler.exporting.graph.job import TARGETS as GRAPHS
 from remodeler.exporting.graph.job import announce, ready, write_graph
 from remodeler.exporting.results import ExportResults
+from remodeler.exporting.source import source_file, tokenizer_file
 from remodeler.reporting.cliff import risen, stored_warning, usable_steps, warning, warning_line
 from remodeler.reporting.figures import Values
 from remodeler.reporting.page import write_record_and_card
@@ -77,13 +78,8 @@ def _load(config: ExportConfig) -> Checkpoint:
 
 
 def _writer() -> Any:
-    """What writes GGUF, whose library is an extra."""
-    try:
-        return import_module("remodeler.exporting.gguf.job")
-    except ModuleNotFoundError as error:
-        if error.name != "gguf":
-            raise
-        raise InputError("writing GGUF needs the package gguf: pip install 'remodeler[export]'") from None
+    """What writes GGUF, imported for that alone."""
+    return import_module("remodeler.exporting.gguf.job")
 
 
 def _file(config: ExportConfig, out: Path) -> ExportResults | None:
@@ -101,15 +97,18 @@ def _file(config: ExportConfig, out: Path) -> ExportResults | None:
 
 
 def _gguf(config: ExportConfig, out: Path) -> ExportResults | None:
-    """A checkpoint as a GGUF file."""
+    """A checkpoint as a GGUF file; one that was pruned from such a file is cut out of it."""
+    if (source := source_file(config)) is not None:
+        return _file(replace(config, model=None, gguf=source, removals=Path(str(as_recorded(config.model)))), out)
     writer = _writer()
     refuse_existing(out)
     checkpoint = _load(config)
-    announce_space(out, int(file_sizes(checkpoint)["parameters"] * GGUF_BYTES[config.store]))
+    announce_space(out, int(file_sizes(checkpoint)["parameters"] * GGUF_BYTES[config.storage]))
     if config.dry_run:
-        writer.preview(checkpoint, config.store)
+        writer.preview(checkpoint, config.storage)
         return None
-    with writer.exported_file(checkpoint, out, config.store, config.tokenizer_from, config.check) as (told, path):
+    tokenizer = tokenizer_file(config)
+    with writer.exported_file(checkpoint, out, config.storage, tokenizer, config.check) as (told, path):
         return _beside(config, out, _inputs(checkpoint), told, path)
 
 

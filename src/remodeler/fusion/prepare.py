@@ -10,7 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from remodeler.checkpoint.config import ModelLike
-from remodeler.checkpoint.load import Checkpoint, load, look, pick_device, read_settings, read_tokenizer
+from remodeler.checkpoint.devices import pick_device
+from remodeler.checkpoint.load import Checkpoint, load, look, read_settings, read_tokenizer
 from remodeler.checkpoint.sizes import memory
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows

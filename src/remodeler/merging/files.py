@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 import torch
 
 from remodeler.errors import InputError
+from remodeler.model.files.gguf.reader import SUFFIX, open_gguf
 from remodeler.model.files.weights import INDEX, tensor_files
 from remodeler.runs.records import disk_errors, write_json
 
@@ -34,6 +36,8 @@ DTYPES = {
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 ALIGNMENT = 8
+_COMPUTED: dict[Path, tuple[str, torch.Tensor]] = {}
+_COMPUTING = Lock()
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Place:
     """First byte in the file."""
     shape: tuple[int, ...]
     dtype: torch.dtype
+    key: str = ""
+    """Of a tensor that is computed, as those of a GGUF file are: its name."""
 
     @property
     def count(self) -> int:
@@ -69,8 +75,18 @@ def tensor_places(folder: Path) -> dict[str, Place]:
     wanted = tensor_files(folder)
     found: dict[str, Place] = {}
     for file in sorted(set(wanted.values())):
-        found |= {name: place for name, place in _in_file(file) if wanted.get(name) == file}
+        read = _in_gguf if file.suffix == SUFFIX else _in_file
+        found |= {name: place for name, place in read(file) if wanted.get(name) == file}
     return found
+
+
+def computed(place: Place) -> torch.Tensor:
+    """A tensor of a GGUF file, flat, in float32; the last one of each file is kept, since it is read by pieces."""
+    with _COMPUTING:
+        if _COMPUTED.get(place.file, ("",))[0] != place.key:
+            _COMPUTED.pop(place.file, None)
+            _COMPUTED[place.file] = place.key, open_gguf(place.file).read(place.key).reshape(-1)
+        return _COMPUTED[place.file][1]
 
 
 def equal_values(one: Place, two: Place, dtype: torch.dtype | None = None, size: int = 2**22) -> bool:
@@ -78,6 +94,8 @@ def equal_values(one: Place, two: Place, dtype: torch.dtype | None = None, size:
     common = dtype or torch.promote_types(one.dtype, two.dtype)
     if one.shape != two.shape:
         return False
+    if one.key or two.key:  # both, being of one model
+        return torch.equal(computed(one).to(common), computed(two).to(common))
     with disk_errors(one.file), one.file.open("rb") as first, disk_errors(two.file), two.file.open("rb") as second:
         for start in range(0, one.count, size):
             parts = (_part(file, place, start, size) for file, place in ((first, one), (second, two)))
@@ -102,6 +120,12 @@ def _in_file(file: Path) -> Iterator[tuple[str, Place]]:
             )
         begin, _ = entry["data_offsets"]
         yield name, Place(file, start + begin, tuple(entry["shape"]), DTYPES[entry["dtype"]])
+
+
+def _in_gguf(file: Path) -> Iterator[tuple[str, Place]]:
+    weights = open_gguf(file)
+    for name in weights.sources:
+        yield name, Place(file, 0, tuple(weights.get_slice(name).get_shape()), torch.float32, name)
 
 
 def _header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:

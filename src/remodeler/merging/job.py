@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 from remodeler.checkpoint.companions import copy_companions, write_tokenizer
 from remodeler.checkpoint.compatibility import complete_tokenizer, write_config
 from remodeler.checkpoint.config import ModelLike
-from remodeler.checkpoint.load import AUTO, check_files, pick_device, read_tokenizer
+from remodeler.checkpoint.devices import pick_device
+from remodeler.checkpoint.load import AUTO, check_files, read_tokenizer
 from remodeler.errors import InputError, option
 from remodeler.merging.config import MergeConfig
 from remodeler.merging.files import Place, create_files, lay_out

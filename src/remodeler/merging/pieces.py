@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from remodeler.errors import InputError
-from remodeler.merging.files import Place
+from remodeler.merging.files import Place, computed
 from remodeler.model.files.open_files import OpenFiles
 
 T = TypeVar("T")
@@ -87,6 +87,8 @@ class Stored:
 
     def read(self, start: int, stop: int, keep: bool = True) -> Tensor:
         """Elements ``start`` to ``stop``, flat, as stored; without ``keep`` good until the thread's next reading."""
+        if self.place.key:
+            return computed(self.place)[start:stop]
         size = self.place.dtype.itemsize
         buffer = np.empty((stop - start) * size, dtype=np.uint8) if keep else raw_scratch((stop - start) * size)
         done, offset = 0, self.place.start + start * size

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from remodeler.checkpoint.load import pick_dtype
+from remodeler.checkpoint.devices import pick_dtype
 from remodeler.checkpoint.sizes import announce_space
 from remodeler.errors import InputError, option, quantity
 from remodeler.merging.config import MergeConfig

@@ -9,7 +9,7 @@ from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.errors import InputError, option
 from remodeler.pruning.complete import describe_pruned, write_pruned
-from remodeler.pruning.config import Budget, PruneConfig, ResultConfig
+from remodeler.pruning.config import Budget, PruneConfig, ResultConfig, names_file, result_folder
 from remodeler.pruning.inputs import Inputs
 from remodeler.pruning.job import REMEDY, Prepared, outcome_of, part_of, prepare, prune_model, read_results
 from remodeler.pruning.pipeline import Outcome, read_widths, write_widths
@@ -63,6 +63,8 @@ class PruneResult:
             InputError: for a form that can't hold it, or a folder that is there.
         """
         out, form = Path(out), ResultConfig(form=form).form
+        if names_file(out):
+            raise InputError(f"{out} names a GGUF file, a folder was expected: give that as {option('out')} of prune")
         inputs, options = replace(self.inputs, form=form_named(form)), self.options | {"form": form, "out": str(out)}
         with new_folder(out) as work:
             write_header(work / REMOVALS_FILE, self.header)
@@ -112,7 +114,8 @@ def prune(model: ModelLike, out: Path | str | None = None, **options: Any) -> Pr
             with TemporaryDirectory() as work:
                 return _result(prepared, Path(work), prepared.find(Path(work)))
     prune_model(replace(config, source=replace(config.source, model=prepared.inputs.checkpoint)))
-    return _result(prepared, place, _outcome_in(place))
+    folder = result_folder(place)
+    return _result(prepared, folder, _outcome_in(folder))
 
 
 def _outcome_in(folder: Path) -> Outcome:

@@ -12,6 +12,7 @@ from remodeler.errors import InputError
 from remodeler.evaluation.metrics import compare_affordable_speed, text_scores
 from remodeler.model.logprobs import vocabulary
 from remodeler.model.streaming import streamed_weights
+from remodeler.pruning.gguf import measure_file, source_facts, write_file
 from remodeler.pruning.inputs import Inputs
 from remodeler.pruning.pipeline import Outcome
 from remodeler.pruning.results import PruneResults
@@ -30,8 +31,13 @@ def write_pruned(inputs: Inputs, outcome: Outcome, work: Path, options: dict[str
     """Write the model that an outcome leaves into a folder that holds its removal log, read it back, measure both."""
     checkpoint, removed = inputs.checkpoint, outcome.removed
     logger.info(f"{_summary(outcome)}: writing, reading back, measuring")
-    saved = save_pruned(checkpoint, removed, work, inputs.form, widths=outcome.widths)
-    dense, pruned = _measure(inputs, saved)
+    if inputs.file:
+        written = write_file(inputs, removed, work / inputs.file)
+        dense, pruned = measure_file(inputs, removed, work / inputs.file)
+    else:
+        saved = save_pruned(checkpoint, removed, work, inputs.form, widths=outcome.widths)
+        written = {"form": saved.form, "check": asdict(saved.check)}
+        dense, pruned = _measure(inputs, saved)
     header, _ = read_log(work / REMOVALS_FILE)
     return PruneResults(
         dense={"perplexity": header["perplexity"], **dense},
@@ -39,7 +45,8 @@ def write_pruned(inputs: Inputs, outcome: Outcome, work: Path, options: dict[str
         removed=[str(block) for block in removed],
         blocks=header["candidates"],
         widths={str(block): list(of) for block, of in outcome.kept.items()} or None,
-        **_facts(checkpoint, saved),
+        **_facts(checkpoint),
+        **written,
         seconds=round(outcome.seconds, 3),
         command=command_line(),
         warning=_warning(outcome, work, options, vocabulary(checkpoint.model), dense, pruned),
@@ -50,6 +57,7 @@ def describe_pruned(inputs: Inputs, work: Path, verb: str, options: dict[str, An
     """Write the record, the card and the page."""
     header, _ = read_log(work / REMOVALS_FILE)
     model = {"name": inputs.checkpoint.name, "revision": inputs.checkpoint.revision, **header["model"]}
+    model |= source_facts(inputs.checkpoint)
     facts = {"model": model, "texts": header["texts"]}
     record = Record(verb, options, facts, inputs.texts.seed, versions(), results.to_record())
     write_result(work, record, results)
@@ -90,15 +98,13 @@ def _summary(outcome: Outcome) -> str:
     return " and ".join(filter(None, (blocks, narrower))) + " to remove"
 
 
-def _facts(checkpoint: Checkpoint, saved: Saved) -> dict[str, Any]:
-    """What was written, and how it loads."""
+def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """How what was written loads."""
     task = checkpoint.anatomy.family.task
     return {
         "layers": len({block.layer for block in checkpoint.anatomy.branches}),
-        "form": saved.form,
         "auto_class": AUTO[task].__name__,
         "pipeline_tag": PIPELINES[task],
-        "check": asdict(saved.check),
     }
 
 

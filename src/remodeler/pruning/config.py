@@ -137,6 +137,16 @@ class WidthConfig:
         return {SETTINGS.get(name, name): value for name, value in kept.items() if name not in ("then", "blocks_share")}
 
 
+def names_file(out: Path) -> bool:
+    """Whether a result is to be a GGUF file and no folder."""
+    return out.suffix == ".gguf"
+
+
+def result_folder(out: Path) -> Path:
+    """Where the log, the record and the page of a result lie: it, or, of a GGUF file, the folder beside it."""
+    return out.with_name(out.name + ".run") if names_file(out) else out
+
+
 @config
 class ResultConfig:
     """How what is left is written."""
@@ -156,6 +166,8 @@ class PruneConfig:
     with the same options.
 
     Example: `remodel prune Qwen/Qwen3-0.6B --out small --ratio 25%`
+
+    Example: `remodel prune model.Q4_K_M.gguf --out small.gguf --ratio 25%`
     """
 
     source: ModelConfig

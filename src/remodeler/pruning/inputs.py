@@ -19,6 +19,8 @@ class Inputs:
     sampled: Sampled
     form: Form | None
     """None: the most portable form possible."""
+    file: str = ""
+    """Name of the GGUF file that is written, instead of a folder's model."""
 
     @property
     def length(self) -> int:

@@ -1,18 +1,19 @@
 """Prune from start to finish: load, search, write, read back, measure. Cut: another size from an earlier search."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoint.load import Checkpoint, fingerprint
-from remodeler.checkpoint.sizes import announce_space, stored_size
+from remodeler.checkpoint.sizes import announce_space, written_bytes
 from remodeler.data.config import TextConfig
 from remodeler.data.sources import Sampled
 from remodeler.errors import InputError, option, quantity
 from remodeler.pruning.complete import describe_pruned, write_pruned
-from remodeler.pruning.config import Budget, CutConfig, PruneConfig
+from remodeler.pruning.config import Budget, CutConfig, PruneConfig, names_file, result_folder
+from remodeler.pruning.gguf import is_left_over, place_file, refuse_file
 from remodeler.pruning.inputs import Inputs
 from remodeler.pruning.methods import Method, name_of
 from remodeler.pruning.pipeline import Outcome, run_phases
@@ -52,7 +53,23 @@ def prune_model(config: PruneConfig) -> PruneResults | None:
         What came of it; None in a dry run, and in all processes but the first.
     """
     device, dry = config.source.device, config.run.dry_run
-    return run(lambda own: _job(prepare(config, own)), config.run.out, device=device, remedy=REMEDY, dry_run=dry)
+    return _run_to_file(
+        config, lambda out: run(lambda own: _job(prepare(config, own)), out, device=device, remedy=REMEDY, dry_run=dry)
+    )
+
+
+def _run_to_file(
+    config: PruneConfig | CutConfig, make: Callable[[Path | None], PruneResults | None]
+) -> PruneResults | None:
+    """Make a result in its folder; a GGUF file comes to its place then."""
+    out = config.run.out
+    if out is None or not names_file(out):
+        return make(out)
+    folder = result_folder(out)
+    results = read_results(folder) if is_left_over(config) else make(folder)
+    if results is not None:
+        place_file(out)
+    return results
 
 
 @dataclass(frozen=True)
@@ -96,8 +113,9 @@ def prepare(config: PruneConfig, device: str) -> Prepared:
     method, form = method_of(config.search), form_named(config.result.form)
     refuse_plan(config, method, form)
     refuse_widths(config, form)
+    refuse_file(config, config.search.shape == "standard" or "layer" in (config.search.unit, method.unit))
     checkpoint = config.source.open(device=device, stream=config.stream)
-    inputs = Inputs(checkpoint, config.texts, config.texts.sample(), form)
+    inputs = Inputs(checkpoint, config.texts, config.texts.sample(), form, file_of(config.run.out))
     search = _search(inputs, config, method)
     refuse_search(search, config, form)
     prepared = Prepared(config, inputs, search)
@@ -142,6 +160,11 @@ def _job(prepared: Prepared) -> Job[PruneResults]:
     )
 
 
+def file_of(out: Path | None) -> str:
+    """The name of the GGUF file that a result is; "" of a folder."""
+    return out.name if out is not None and names_file(out) else ""
+
+
 def read_results(folder: Path) -> PruneResults:
     """What came of a run, from its folder."""
     return PruneResults.parse(load_record(folder))
@@ -157,12 +180,13 @@ def _limit(budget: Budget) -> str:
 
 def cut_model(config: CutConfig) -> PruneResults | None:
     """Write another size on the path of a removal log, without searching again."""
-    return run(lambda device: _cut_job(config), config.run.out, dry_run=config.run.dry_run)
+    return _run_to_file(config, lambda out: run(lambda device: _cut_job(config), out, dry_run=config.run.dry_run))
 
 
 def _cut_job(config: CutConfig) -> Job[PruneResults]:
     log = config.log / REMOVALS_FILE if config.log.is_dir() else config.log
     header, every = read_log(log)
+    refuse_file(config, whole=True)
     source = config.source
     if source.dtype == "auto":
         source = replace(source, dtype=str(header["model"].get("dtype", "auto")))
@@ -170,7 +194,7 @@ def _cut_job(config: CutConfig) -> Job[PruneResults]:
     refuse_other_model(checkpoint, header, every, log)
     steps = part_of(checkpoint, header, every, config.budget, log)
     texts = texts_of(header)
-    inputs = Inputs(checkpoint, texts, _texts_again(texts), form_named(config.result.form))
+    inputs = Inputs(checkpoint, texts, _texts_again(texts), form_named(config.result.form), file_of(config.run.out))
     options = {**header["options"], **flat(replace(config, source=source))}
 
     def work(folder: Path) -> PruneResults:
@@ -228,7 +252,7 @@ def texts_of(header: Header) -> TextConfig:
 
 def _bytes_left(checkpoint: Checkpoint, removed: Sequence[Block]) -> int:
     """About how many bytes of weights are left without some blocks."""
-    return int(stored_size(checkpoint).bytes * (1 - share(checkpoint.anatomy, removed)))
+    return int(written_bytes(checkpoint) * (1 - share(checkpoint.anatomy, removed)))
 
 
 def _texts_again(texts: TextConfig) -> Sampled:

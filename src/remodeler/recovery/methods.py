@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 from typing import Any
 
+from remodeler.checkpoint.gguf import is_gguf
 from remodeler.errors import InputError, option
 from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.recipes import METHODS, Recipe
@@ -29,6 +30,11 @@ def recipe_of(config: RecoverConfig) -> Recipe:
         raise InputError(
             f"{option('merge', False)} was given, but no adapters are trained: add {option('adapters', True)} or leave "
             "it out"
+        )
+    if not config.merge and is_gguf(config.source.name):
+        raise InputError(
+            f"{option('merge', False)} was given, and peft loads no adapters onto a GGUF file: leave it out, or make a "
+            "folder of the file first (merge it alone)"
         )
     row = _with(row, config.settings())
     if teacher.teacher_store and (row.distill is None or row.distill.temperature != 1):

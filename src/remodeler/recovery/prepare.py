@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from remodeler.checkpoint.config import ModelConfig
-from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
+from remodeler.checkpoint.devices import pick_device
+from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.checkpoint.sizes import memory
 from remodeler.data.sources import sample
 from remodeler.data.windows import Windows

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCardData
 from remodeler.reporting.card_data import front_matter, inherited_metadata
 from remodeler.reporting.card_text import fenced, markdown, plain
 from remodeler.reporting.figures import Values, comparison, written
+from remodeler.runs.streams import shell_line
 
 
 class Model(Protocol):
@@ -29,7 +30,7 @@ def model_card(model: Model, base: str, title: str, tags: Sequence[str], story: 
     """The card of a model that was made of another, whose folder or hub id is ``base``."""
     head = ModelCardData(
         base_model=known_as(base),
-        library_name="peft" if model.form == "adapters" else "transformers",
+        library_name={"adapters": "peft", "gguf": "gguf"}.get(model.form, "transformers"),
         pipeline_tag=model.pipeline_tag,
         tags=[*tags, *(["custom_code"] if model.form == "packed" else [])],
         **inherited_metadata(Path(base)),
@@ -63,8 +64,15 @@ def measurements(**checkpoints: Values | None) -> list[str]:
     return [] if drawn is None else markdown(*written(drawn))
 
 
+def llama_cpp_line(file: str) -> str:
+    """The command of llama.cpp that runs a GGUF file."""
+    return shell_line(["llama-cli", "-m", file])
+
+
 def loading_lines(form: str, auto_class: str, source: str) -> list[str]:
     """The code that loads a model, line by line."""
+    if form == "gguf":
+        return fenced([llama_cpp_line("path/to/this/file.gguf")], "sh")
     lines = [f"from transformers import {auto_class}", ""]
     if form == "adapters":
         base = json.dumps(source, ensure_ascii=False)  # a Python string too, in the quotes that people use

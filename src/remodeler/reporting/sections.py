@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from remodeler.reporting.card import llama_cpp_line
 from remodeler.reporting.figures import Measured, comparison
 from remodeler.reporting.results import Section
 from remodeler.runs.records import Record, read_lines
@@ -46,6 +47,8 @@ def loading_code(form: str, auto_class: str, record: Record) -> Section | None:
     """The lines that load the result, by its form; nothing of a result that is no model."""
     if not form:
         return None
+    if form == "gguf":
+        return Section(f"{HERE}/loading.html.jinja", {"code": llama_cpp_line(str(record.options.get("out")))})
     place = repr(str(record.options.get("out") or "."))
     known = ["import remodeler.packed  # or, without this package: trust_remote_code=True below"]
     lines = [

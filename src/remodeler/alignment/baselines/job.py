@@ -31,7 +31,8 @@ from remodeler.alignment.loading import load_for_training
 from remodeler.alignment.phases import REMEDY, TrainingSet, provenance, train_phase
 from remodeler.alignment.records import RUN, identity, record_options, refuse_other_run
 from remodeler.checkpoint.config import ModelLike
-from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
+from remodeler.checkpoint.devices import pick_device
+from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.checkpoint.sizes import announce_training_space, memory
 from remodeler.data.chat_templates import RefusedPromptError
 from remodeler.errors import InputError, count_reasons, option

@@ -14,7 +14,8 @@ from remodeler.alignment.data.prompts import read_prompts
 from remodeler.alignment.loading import load_for_training, load_model
 from remodeler.alignment.reviser.reviser import Reviser, open_reviser
 from remodeler.checkpoint.config import ModelLike
-from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
+from remodeler.checkpoint.devices import pick_device
+from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.checkpoint.sizes import announce_training_space, memory
 from remodeler.data.chat_templates import RefusedPromptError, asked_in_chat
 from remodeler.errors import InputError, LeftOut, count_reasons, option, quantity

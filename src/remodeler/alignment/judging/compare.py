@@ -31,7 +31,8 @@ from remodeler.alignment.reviser.reviser import (
 )
 from remodeler.alignment.reviser.scoring import mean_logprobs
 from remodeler.checkpoint.config import ModelLike
-from remodeler.checkpoint.load import Checkpoint, fingerprint, look, pick_device
+from remodeler.checkpoint.devices import pick_device
+from remodeler.checkpoint.load import Checkpoint, fingerprint, look
 from remodeler.checkpoint.sizes import memory
 from remodeler.errors import InputError, count_reasons, option, quantity
 from remodeler.generation.sampling import completions

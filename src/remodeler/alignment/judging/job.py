@@ -22,7 +22,8 @@ from remodeler.alignment.judging.judges import (
 from remodeler.alignment.loading import load_model, name_of
 from remodeler.alignment.reviser.reviser import Judge, open_reviser
 from remodeler.checkpoint.config import ModelLike
-from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
+from remodeler.checkpoint.devices import pick_device
+from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.errors import LeftOut, count_reasons
 from remodeler.generation.sampling import completions
 from remodeler.runs.folders import refuse_existing

@@ -24,7 +24,8 @@ from remodeler.alignment.phases import TrainingSet, preview_phase
 from remodeler.alignment.reviser.difficulty import LabelledExample
 from remodeler.alignment.reviser.reviser import make_reviser
 from remodeler.checkpoint.config import ModelLike
-from remodeler.checkpoint.load import Checkpoint, fingerprint, pick_device
+from remodeler.checkpoint.devices import pick_device
+from remodeler.checkpoint.load import Checkpoint, fingerprint
 from remodeler.checkpoint.sizes import announce_training_space, file_sizes
 from remodeler.errors import InputError, count_reasons, option
 from remodeler.training.model import training_precision

@@ -26,7 +26,8 @@ from remodeler.alignment.reviser.reviser import (
     revise_pairs,
 )
 from remodeler.alignment.reviser.scoring import map_resumably
-from remodeler.checkpoint.load import fingerprint, pick_device
+from remodeler.checkpoint.devices import pick_device
+from remodeler.checkpoint.load import fingerprint
 from remodeler.errors import LeftOut, count_reasons, option
 from remodeler.reporting.page import write_result
 from remodeler.runs.job import Job, run

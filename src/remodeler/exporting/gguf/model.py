@@ -4,7 +4,6 @@ Only what llama.cpp computes in the same way is taken: Llama's shapes, Mistral's
 tied Qwen3's. What is gone from the checkpoint is not among the tensors; layers keep the numbers of the source.
 """
 
-import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -17,12 +16,13 @@ from torch import Tensor
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.errors import InputError
 from remodeler.exporting.config_fields import refuse_other_arithmetic, rope_of
-from remodeler.exporting.gguf.file import Given
-from remodeler.exporting.gguf.known import BIASES
-from remodeler.exporting.gguf.plan import Sizes
-from remodeler.exporting.gguf.tensors import Dense, Read
-from remodeler.exporting.gguf.values import Key, Raw
 from remodeler.exporting.survivors import depth, head_size, norm_and_module, outside, source_type, surviving_blocks
+from remodeler.model.files.gguf.rope import llama3_factors
+from remodeler.model.files.gguf.values import Key, Raw
+from remodeler.model.gguf.file import Given
+from remodeler.model.gguf.known import BIASES
+from remodeler.model.gguf.plan import Sizes
+from remodeler.model.gguf.tensors import Dense, Read
 from remodeler.runs.units import Block
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
@@ -183,17 +183,9 @@ def _scaling(rope: dict[str, Any], real: GGUFValueType) -> Iterator[tuple[str, K
 
 
 def rope_factors(config: Any) -> Tensor | None:
-    """Llama 3's scaling as what each frequency is divided by: [head / 2]; None for other ways.
-
-    Low frequencies by the factor, high ones by 1, between them a mixture (Llama 3.1's code).
-    """
+    """Llama 3's scaling as what each frequency is divided by: [head / 2]; None for other ways."""
     rope = rope_of(config)
     if rope["rope_type"] != "llama3":
         return None
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    before = rope["original_max_position_embeddings"]
-    waves = 2 * math.pi * rope["rope_theta"] ** (torch.arange(0, head, 2, dtype=torch.float64) / head)
-    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-    smooth = ((before / waves - low) / (high - low)).clamp(0, 1)
-    factors: Tensor = 1 / ((1 - smooth) / rope["factor"] + smooth)
-    return factors.float()
+    return llama3_factors(rope, rope["rope_theta"], head)

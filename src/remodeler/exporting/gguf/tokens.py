@@ -14,7 +14,7 @@ from gguf import GGUFValueType, TokenType
 from transformers import PreTrainedTokenizerBase
 
 from remodeler.errors import InputError
-from remodeler.exporting.gguf.values import Key
+from remodeler.model.files.gguf.values import Key
 
 WORDS = {
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"

@@ -160,7 +160,7 @@ FOLDERS: tuple[Row, ...] = (
 CONFIGLESS: tuple[Row, ...] = (
     (
         lambda seen: seen.file("*.gguf"),
-        "{folder} holds a GGUF file ({found}) and no model of safetensors: give the folder that it was made from",
+        "{folder} holds a GGUF file ({found}) and no model of safetensors: give the file, {folder}/{found}",
     ),
     (
         lambda seen: seen.file("params.json") and seen.file("consolidated*"),
@@ -207,7 +207,7 @@ WEIGHTLESS: tuple[Row, ...] = (
     ),
     (
         lambda seen: seen.file("*.gguf"),
-        "{folder} has its weights as GGUF only ({found}): give the folder of safetensors that it was made from",
+        "{folder} has its weights as GGUF only ({found}): give the file, {folder}/{found}",
     ),
     (
         lambda seen: seen.file("*.safetensors"),

@@ -20,7 +20,7 @@ FILES: tuple[tuple[bytes, str], ...] = (
         b"\x80\x02\x8a\x0a",
         "{file} is a pickle of PyTorch under another name: convert it to safetensors with transformers",
     ),
-    (b"GGUF", "{file} is a GGUF file under another name: give the folder of safetensors that it was made from"),
+    (b"GGUF", "{file} is a GGUF file under another name: give it one that ends in .gguf, and give that"),
     *((first, PAGE) for first in (b"<!DOCTYPE", b"<!doctype", b"<html", b"<?xml", b"<HTML")),
     (b"Entry not found", "{file} is the hub's answer for a file that is not there: check its name there"),
 )

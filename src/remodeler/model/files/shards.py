@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from remodeler.model.files.gguf.reader import SUFFIX, Weights, open_gguf
 from remodeler.model.files.open_files import OpenFiles
 from remodeler.model.files.weights import INDEX
 from remodeler.runs.records import write_json
@@ -46,7 +47,12 @@ class Counted:
 
 
 def stored_dtype(files: dict[str, Path]) -> torch.dtype:
-    """What most of the floating-point numbers are stored in; only the files' headers are read."""
+    """What most of the floating-point numbers are stored in; only the files' headers are read.
+
+    Of a GGUF file: the narrowest dtype that holds all its numbers.
+    """
+    if gguf := next((file for file in files.values() if file.suffix == SUFFIX), None):
+        return open_gguf(gguf).dtype()
     counts: Counter[torch.dtype] = Counter()
     with ExitStack() as opened:
         for _, counted in pieces(opened, files, files, Counter()):
@@ -60,16 +66,23 @@ def pieces(
     opened: ExitStack, files: dict[str, Path], keys: Iterable[str], read: Counter[str]
 ) -> Iterator[tuple[str, Counted]]:
     """Tensors on disk, read when they are asked for; ``opened`` ends that."""
-    handles: OpenFiles[Any] = opened.enter_context(OpenFiles(_open, lambda handle: handle.__exit__(None, None, None)))
+    handles: OpenFiles[Any] = opened.enter_context(OpenFiles(_open, _close))
     for key in keys:
         yield key, Counted(handles, files[key], key, read)
 
 
 def _open(file: Path) -> Any:
+    if file.suffix == SUFFIX:
+        return open_gguf(file)
     try:  # copies what is asked for: a mapped file counts as memory of this process
         return safe_open(file, framework="pt", backend="pread")
     except TypeError:  # an older safetensors
         return safe_open(file, framework="pt")
+
+
+def _close(handle: Any) -> None:
+    if not isinstance(handle, Weights):  # a GGUF file is mapped, and stays so
+        handle.__exit__(None, None, None)
 
 
 # Writing --------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ model.safetensors.index.json names. Nothing else in the folder does: a stale ind
 consolidated.safetensors, adapters, variants, pickles. Of several files that hold a tensor of one name the last counts.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +16,11 @@ from safetensors import SafetensorError, safe_open
 from remodeler.errors import InputError, one_line
 from remodeler.model.files.diagnosis import CONFIG, refuse_adapter, refuse_weightless
 from remodeler.model.files.file_checks import json_object, refuse_file
+from remodeler.model.files.gguf.reader import SUFFIX, open_gguf
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+GGUF_PATH = "model.gguf.path"
+"""Of a GGUF file that is read as a folder: where it lies (:mod:`remodeler.checkpoint.gguf`)."""
 DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 """Files that transformers reads before all others, as shards of a distributed run."""
 
@@ -36,6 +40,8 @@ def start_file(folder: Path) -> Path:
     for name in (WHOLE, INDEX):
         if (folder / name).is_file():
             return folder / name
+    if (folder / GGUF_PATH).is_file():
+        return Path(os.fsdecode((folder / GGUF_PATH).read_bytes()))
     refuse_weightless(folder)
     raise AssertionError  # it always raises
 
@@ -92,6 +98,8 @@ def names_in(file: Path) -> list[str]:
         InputError: when it is missing, damaged or something else.
     """
     refuse_missing(file)
+    if file.suffix == SUFFIX:
+        return open_gguf(file).keys()
     try:
         with safe_open(file, framework="pt") as opened:
             return list(opened.keys())

@@ -130,7 +130,7 @@ class Pending:
 
     units: Sequence[Unit]
     done: Callable[[int, Tensor, Tensor], None]
-    """Told the unit's place, the stream before its first block, and what its blocks add together."""
+    """CheckResult the unit's place, the stream before its first block, and what its blocks add together."""
     known: dict[Block, Change] = field(default_factory=dict)
 
     def take(self, changes: dict[Block, Change]) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 from gguf import GGUFValueType, size_label
 
 from remodeler.errors import InputError
-from remodeler.exporting.gguf.header import Header, read_header
-from remodeler.exporting.gguf.known import SPLIT, refuse_other, refuse_other_tensors
-from remodeler.exporting.gguf.plan import PERMUTED, Plan, Sizes
-from remodeler.exporting.gguf.tensors import Dense, Read
-from remodeler.exporting.gguf.values import Key, Raw, align, alignment_of, byte_count, packed_header
+from remodeler.model.files.gguf.header import Header
+from remodeler.model.files.gguf.parts import read_whole
+from remodeler.model.files.gguf.values import Key, Raw, align, alignment_of, byte_count, packed_header
+from remodeler.model.gguf.known import SPLIT, refuse_other, refuse_other_tensors
+from remodeler.model.gguf.plan import PERMUTED, Plan, Sizes
+from remodeler.model.gguf.tensors import Dense, Read
 from remodeler.runs.progress import progress_bar
 from remodeler.runs.records import disk_errors
 
@@ -32,15 +33,17 @@ class Given:
     dense: Dense
     keys: Keys
     depth: int
+    path: Path | None = None
+    """Of a file; None for what was in memory."""
 
 
 def read_gguf(path: Path) -> Given:
-    """A dense GGUF file, its tensors where they lie.
+    """A dense GGUF file, its tensors where they lie; given the first of a split set, all of them.
 
     Raises:
         InputError: when it is no such file, or not whole, or has something that is not acted on.
     """
-    header = read_header(path)
+    header = read_whole(path)
     arch = refuse_other(header)
     before = f"{arch}."
     keys = {name.removeprefix(arch) if name.startswith(before) else name: key for name, key in header.keys.items()}
@@ -62,7 +65,7 @@ def _given(header: Header, arch: str, keys: dict[str, Key]) -> Given:
     sizes = Sizes(arch, heads, shared, channels, "output.weight" not in header.tensors)
     refuse_other_tensors(header, sizes, hidden, head)
     tensors = {name: partial(_itself, raw) for name, raw in header.tensors.items()}
-    return Given(Dense(sizes, tensors, hidden, head, arch in PERMUTED), keys, depth)
+    return Given(Dense(sizes, tensors, hidden, head, arch in PERMUTED), keys, depth, header.path)
 
 
 def _itself(raw: Raw) -> Raw:

@@ -16,7 +16,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
 from remodeler.errors import InputError
-from remodeler.exporting.gguf.values import (
+from remodeler.model.files.gguf.values import (
     MAGIC,
     NUMBERS,
     PLAIN,
@@ -41,6 +41,13 @@ class Header:
     path: Path
     keys: Mapping[str, Key]
     tensors: Mapping[str, Raw]
+    parts: tuple[Path, ...] = ()
+    """All files, where there are several; ``path`` is the first."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that it lies in."""
+        return self.parts or (self.path,)
 
 
 # Reading --------------------------------------------------------------------------------------------------------------

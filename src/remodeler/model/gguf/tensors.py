@@ -12,8 +12,8 @@ from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from remodeler.errors import InputError
-from remodeler.exporting.gguf.plan import PERMUTED, Layer, Plan, Sizes
-from remodeler.exporting.gguf.values import Raw
+from remodeler.model.files.gguf.values import Raw
+from remodeler.model.gguf.plan import PERMUTED, Layer, Plan, Sizes
 
 ATTENTION_PARTS = ("attn_q", "attn_k", "attn_v")
 MLP_PARTS = ("ffn_gate", "ffn_up", "ffn_down")

@@ -11,14 +11,15 @@ from typing import Any
 from gguf import GGUFValueType
 
 from remodeler.errors import InputError
-from remodeler.exporting.gguf.header import Header
-from remodeler.exporting.gguf.plan import HOLED, Sizes
-from remodeler.exporting.gguf.values import ALIGNMENT, ALIGNMENT_KEY, Key, alignment_of, printable
+from remodeler.model.files.gguf.header import Header
+from remodeler.model.files.gguf.parts import COUNT, NUMBER, TENSORS
+from remodeler.model.files.gguf.values import ALIGNMENT, ALIGNMENT_KEY, Key, alignment_of, printable
+from remodeler.model.gguf.plan import HOLED, Sizes
 
 COPIED = ("general", "tokenizer", "quantize", "mradermacher")
 """First words of keys that hold for any number of layers; the last one's are a publisher's notes."""
-SPLIT = ("split.no", "split.count", "split.tensors.count")
-"""Of a file that was joined from several, these are left out."""
+SPLIT = (NUMBER, COUNT, TENSORS)
+"""Of one of several files: what is written is one, so these are left out."""
 WHOLE = "the file of a whole model"
 
 
@@ -90,19 +91,13 @@ def refuse_other(header: Header) -> str:
     kind = keys.get("general.type")
     if kind is not None and kind.value != "model":
         raise InputError(f"{path} is of the type {_show(kind)} (general.type): give {WHOLE}")
-    split = keys.get("split.count")
-    if split is not None and split.value not in (0, 1):
-        raise InputError(
-            f"{path} is one of several files (split.count is {_show(split)}): join them with "
-            "`llama-gguf-split --merge` first"
-        )
     arch = keys.get("general.architecture")
     if arch is None or arch.kind != GGUFValueType.STRING:
         raise InputError(f"{path} does not say of which architecture it is (general.architecture): give {WHOLE}")
     if arch.value not in HOLED:
         raise InputError(
             f"{path} is of the architecture {_show(arch)}, llama.cpp leaves out blocks of {', '.join(HOLED)} only: "
-            "prune its folder with `shape='standard'`, whose result its own converter takes"
+            "prune it to a folder with `shape='standard'`, whose result its own converter takes"
         )
     if alignment_of(keys) < ALIGNMENT:  # llama.cpp would abort
         raise InputError(
