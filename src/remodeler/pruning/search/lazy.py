@@ -98,9 +98,7 @@ def race_lazily(
     late = [unit for unit in units if unit not in chosen and bounds.lowest(unit) < cost]
     if late:
         again = [unit for unit in units if unit in late or unit == chosen[winner]]
-        more = race(
-            anatomy, windows, removed, again, past_races=past_races, progress=part(progress, 0.9, 0.1), **options
-        )
+        more = race(anatomy, windows, removed, again, progress=part(progress, 0.9, 0.1), **options)
         del past_races[-2]  # one table a step is kept beside the log
         found = _joined(units, (chosen, found), (again, more))
         chosen = [unit for unit in units if unit in {*chosen, *again}]

@@ -20,7 +20,7 @@ from remodeler.pruning.config import Budget, Shape
 from remodeler.pruning.methods import METHODS, Method
 from remodeler.pruning.search.budget import check_reach, done, exceeds, expected_steps, share_used, steps_within
 from remodeler.pruning.search.candidates import candidates, longest_path
-from remodeler.pruning.search.lazy import bounds_of
+from remodeler.pruning.search.lazy import NOTHING_KNOWN, bounds_of
 from remodeler.pruning.search.strategies import STRATEGIES, Scores, recall, remember
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress, part, silent
@@ -85,7 +85,8 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
     past_races = recall(log, len(steps)) if search.strategy in ("race", "lazy") else []
     while not done(search.anatomy, search.budget, steps):
         start = time.perf_counter()
-        known: dict[str, Any] = {"past_races": past_races, "bounds": bounds_of(dense, steps)}
+        bounds = bounds_of(dense, steps) if search.strategy == "lazy" else NOTHING_KNOWN
+        known: dict[str, Any] = {"past_races": past_races, "bounds": bounds}
         scores = _scores(search, steps, _step_progress(search, dense, steps), intact_scores, known)
         if not scores.importance:
             break
