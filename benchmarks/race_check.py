@@ -63,7 +63,7 @@ def measure(given: argparse.Namespace) -> list[Step]:
     for _ in range(given.steps):
         memory: list[Losses] = []
         units = candidates(checkpoint.anatomy, "block", "free", removed)
-        race(checkpoint.anatomy, windows, removed, units, error=0, memory=memory)
+        race(checkpoint.anatomy, windows, removed, units, error=0, past_races=memory)
         steps.append(Step(units, memory[0].losses))
         removed += units[steps[-1].best]
         note(f"step {len(steps)}: {removed[-1]}")

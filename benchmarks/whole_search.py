@@ -109,7 +109,7 @@ def by_scan(name: str, steps: int) -> Scan:
     memory: list[Losses] = []
 
     def scan(anatomy: Anatomy, windows: Windows, removed: list[Block], units: list[Unit]) -> Unit:
-        scores = STRATEGIES[name](anatomy, windows, removed, units, error=ERROR / steps, memory=memory).importance
+        scores = STRATEGIES[name](anatomy, windows, removed, units, error=ERROR / steps, past_races=memory).importance
         return min(scores, key=lambda unit: scores[unit])
 
     return scan

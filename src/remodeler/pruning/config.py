@@ -28,7 +28,7 @@ CRITERIA = (
     *("perplexity", "rise-by-size", "js", "js-released", "kl", "angular", "norm", "gradient", "second-order"),
     *("taylor", "magnitude", "block-influence", "relative-magnitude", "random"),
 )
-SEARCHES = ("auto", "exact", "race", "propose")
+SEARCHES = ("auto", "exact", "race", "lazy", "propose")
 FORMS = ("auto", "stock", "packed", "portable")
 Shape = Literal["free", "standard", "deci"]
 SETTINGS = {"width_steps": "steps", "estimates": "fusion"}

@@ -341,10 +341,11 @@ def test_a_criterion_gives_a_finite_number_a_candidate_and_leaves_the_model_alon
     assert mean_nll(search.anatomy, search.windows) == dense
 
 
+@pytest.mark.parametrize("strategy", ["race", "lazy"])
 @pytest.mark.parametrize("lines", [1, 3, 4])
-def test_a_killed_race_goes_on_to_the_same_log(lines: int, tmp_path: Path) -> None:
+def test_a_killed_race_goes_on_to_the_same_log(lines: int, strategy: str, tmp_path: Path) -> None:
     search = Search(
-        tiny_anatomy("llama"), tiny_windows(count=40, length=24), Budget(remove=4), strategy="race", error=0.2
+        tiny_anatomy("llama"), tiny_windows(count=40, length=24), Budget(remove=4), strategy=strategy, error=0.2
     )
     whole = tmp_path / "whole" / "removals.jsonl"
     torn = tmp_path / "torn" / "removals.jsonl"
@@ -357,7 +358,7 @@ def test_a_killed_race_goes_on_to_the_same_log(lines: int, tmp_path: Path) -> No
     assert [replace(step, seconds=0) for step in again] == [replace(step, seconds=0) for step in steps]
 
 
-@pytest.mark.parametrize("strategy", ["race", "propose"])
+@pytest.mark.parametrize("strategy", ["race", "lazy", "propose"])
 def test_other_searches_log_the_exact_perplexity(strategy: str) -> None:
     search = Search(tiny_anatomy("llama"), tiny_windows(count=40, length=24), Budget(remove=3), strategy=strategy)
     for count, step in enumerate(steps := prune(search), 1):

@@ -20,14 +20,14 @@ from remodeler.pruning.config import Budget, Shape
 from remodeler.pruning.methods import METHODS, Method
 from remodeler.pruning.search.budget import check_reach, done, exceeds, expected_steps, share_used, steps_within
 from remodeler.pruning.search.candidates import candidates, longest_path
-from remodeler.pruning.search.racing import Table
+from remodeler.pruning.search.lazy import NOTHING_KNOWN, bounds_of
 from remodeler.pruning.search.strategies import STRATEGIES, Scores, recall, remember
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress, part, silent
 from remodeler.runs.removals import Header, Step, blocks_of, resume_log, write_header, write_step
 from remodeler.runs.units import Block, Unit, name
 
-COSTS = {"exact": 0.6, "race": 0.2, "propose": 0.3}
+COSTS = {"exact": 0.6, "race": 0.2, "lazy": 0.08, "propose": 0.3}
 """What a candidate costs, in plain passes over the text: for estimates of time."""
 
 
@@ -82,10 +82,12 @@ def prune(search: Search, log: Path | None = None, header: Header | None = None)
     dense = first["perplexity"]
     steps = steps_within(search.anatomy, search.budget, dense, steps)
     intact_scores: dict[str, float] = {}
-    past_races = recall(log, len(steps)) if search.strategy == "race" else []
+    past_races = recall(log, len(steps)) if search.strategy in ("race", "lazy") else []
     while not done(search.anatomy, search.budget, steps):
         start = time.perf_counter()
-        scores = _scores(search, steps, _step_progress(search, dense, steps), intact_scores, past_races)
+        bounds = bounds_of(dense, steps) if search.strategy == "lazy" else NOTHING_KNOWN
+        known: dict[str, Any] = {"past_races": past_races, "bounds": bounds}
+        scores = _scores(search, steps, _step_progress(search, dense, steps), intact_scores, known)
         if not scores.importance:
             break
         best = min(scores.importance, key=lambda each: scores.importance[each])
@@ -176,13 +178,13 @@ def _scores(
     steps: Sequence[Step],
     progress: Progress,
     intact_scores: dict[str, float],
-    past_races: list[Table],
+    known: dict[str, Any],
 ) -> Scores:
     """Importance of every candidate; that in the intact model, found only once, where the method is not iterative."""
     removed = blocks_of(steps)
     units = search.units(removed)
     if search.method.iterative:
-        return importance(search, removed, units, progress, past_races)
+        return importance(search, removed, units, progress, **known)
     # All at first; later the pairs that a removal made.
     unknown = [unit for unit in units if name(unit) not in intact_scores]
     if unknown:
@@ -196,11 +198,12 @@ def importance(
     removed: Sequence[Block],
     units: Sequence[Unit],
     progress: Progress,
-    past_races: list[Table] | None = None,
+    **known: Any,
 ) -> Scores:
     """How important each of some units is in the model without ``removed``, as the search measures it.
 
-    A race takes the earlier ones of ``past_races`` into account, and joins them.
+    A strategy takes into account what is known of earlier steps: a race the ``past_races``, which it joins; a lazy one
+    also the ``bounds``.
 
     Raises:
         InputError: when no number is finite.
@@ -211,7 +214,7 @@ def importance(
         scores = Scores(dict(zip(units, values, strict=True)))
     else:
         expected = expected_steps(search.anatomy, search.budget, len(search.units()))
-        options |= {"error": search.error / expected, "past_races": past_races}
+        options |= {"error": search.error / expected, **known}
         scores = STRATEGIES[search.strategy](search.anatomy, search.windows, removed, units, **options)
     if units and not any(map(math.isfinite, scores.importance.values())):
         raise InputError(

@@ -19,6 +19,7 @@ from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import perplexity
 from remodeler.pruning.criteria.gradients import second_order
 from remodeler.pruning.criteria.sweep import sweep
+from remodeler.pruning.search.lazy import NOTHING_KNOWN, Bounds, race_lazily
 from remodeler.pruning.search.racing import Table, race
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress, silent
@@ -61,6 +62,27 @@ def score_in_race(
     return Scores(dict(values), dict(zip(candidates, found.seen, strict=True)))
 
 
+def score_lazily(
+    anatomy: Anatomy,
+    windows: Windows,
+    removed: Sequence[Block],
+    candidates: Sequence[Unit],
+    *,
+    size: int | None = None,
+    progress: Progress = silent,
+    error: float = 0.01,
+    past_races: list[Table] | None = None,
+    bounds: Bounds = NOTHING_KNOWN,
+    **_: Any,
+) -> Scores:
+    """Those start that earlier steps leave a chance; see :mod:`remodeler.pruning.search.lazy`."""
+    how: dict[str, Any] = {"size": size, "progress": progress, "error": error}
+    past = [] if past_races is None else past_races
+    raced, found = race_lazily(anatomy, windows, removed, candidates, bounds, past_races=past, **how)
+    values = zip(raced, map(perplexity, found.losses), strict=True)
+    return Scores(dict(values), dict(zip(raced, found.seen, strict=True)))
+
+
 def score_proposed(
     anatomy: Anatomy,
     windows: Windows,
@@ -97,7 +119,7 @@ class Strategy(Protocol):
         ...
 
 
-STRATEGIES: dict[str, Strategy] = {"race": score_in_race, "propose": score_proposed}
+STRATEGIES: dict[str, Strategy] = {"race": score_in_race, "lazy": score_lazily, "propose": score_proposed}
 """Searches beside the exact one, which asks the method's criterion about every candidate."""
 
 
