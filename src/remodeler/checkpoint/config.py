@@ -46,7 +46,8 @@ class LoadConfig(DeviceConfig):
     family: Annotated[str | None, Option(MODEL)] = None
     """Model family whose layers the checkpoint's own code has, where its type is unknown, e.g. llama."""
     dtype: Annotated[str, Option(MODEL, DTYPES)] = "auto"
-    """Compute in float32, bfloat16, float16, float64, or auto (as the weights are stored; GGUF on a CPU: float32)."""
+    """Compute in float32, bfloat16, float16, float64, or auto: as the weights are stored, on a CPU float32 where that
+    is faster."""
 
     def load(self, model: ModelLike, **other: Any) -> "Checkpoint":
         """Load a model; one that is loaded already is returned as it is."""

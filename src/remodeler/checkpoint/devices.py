@@ -1,10 +1,25 @@
-"""Devices and dtypes by their names."""
+"""Devices and dtypes by their names, and what ``auto`` means."""
 
+import logging
+import time
+from functools import cache
+from pathlib import Path
+
+import psutil
 import torch
 
-from remodeler.errors import InputError, one_line
+from remodeler.errors import InputError, one_line, option
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+HALVES = (torch.bfloat16, torch.float16)
+SLOWER = 1.5
+"""Times that a product in half precision takes, from which on a CPU counts as one without units for it."""
+FREE_SHARE = 0.6
+"""Of the free memory, for weights: texts, states and what is written need some too."""
+SIDE, REPEATS = 256, 5
+"""Of a trial: rows and columns of its matrices, which take a millisecond, and how often it is made."""
 
 
 def pick_device(device: str) -> torch.device:
@@ -29,3 +44,47 @@ def pick_dtype(dtype: str) -> torch.dtype | str:
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is not known: choose auto, {', '.join(DTYPES)}")
     return DTYPES[dtype]
+
+
+def auto_dtype(stored: torch.dtype, device: torch.device, fits: bool = True) -> torch.dtype:
+    """What a checkpoint is computed in where the user leaves that open: as stored, unless float32 is faster.
+
+    Args:
+        stored: what the checkpoint's config says.
+        device: where it is computed.
+        fits: whether its weights in float32 fit into memory.
+    """
+    if device.type != "cpu" or stored not in HALVES or not fits:
+        return stored
+    times = slowdown(stored)
+    if times < SLOWER:
+        return stored
+    name = str(stored).removeprefix("torch.")
+    logger.info(
+        f"computing in float32: {name} is {times:.1f} times slower on this CPU ({option('dtype', name)} keeps it)"
+    )
+    return torch.float32
+
+
+def fits_twice(folder: Path) -> bool:
+    """Whether the weights of a folder fit into the free memory twice, as those in half precision do in float32."""
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    free: int = psutil.virtual_memory().available
+    return 2 * size < FREE_SHARE * free
+
+
+@cache
+def slowdown(dtype: torch.dtype) -> float:
+    """How many times as long a matrix product takes in a dtype as in float32, on this CPU; found once a process."""
+    return _fastest(dtype) / _fastest(torch.float32)
+
+
+def _fastest(dtype: torch.dtype) -> float:
+    """Seconds of a small product: the least of a few, which neighbours on the machine disturb least."""
+    factor = torch.ones(SIDE, SIDE, dtype=dtype)
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        factor @ factor
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

@@ -27,7 +27,7 @@ import remodeler.packed
 from remodeler.checkpoint import gguf as gguf_files
 from remodeler.checkpoint import repositories
 from remodeler.checkpoint.config_faults import refuse_config, refuse_quantised
-from remodeler.checkpoint.devices import pick_device, pick_dtype
+from remodeler.checkpoint.devices import auto_dtype, fits_twice, pick_device, pick_dtype
 from remodeler.checkpoint.mismatches import settle
 from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.model.blocks import Anatomy
@@ -118,8 +118,8 @@ def load(
     Args:
         name: folder, GGUF file or hub id.
         revision: branch, tag or commit on the hub.
-        dtype: what to compute in: ``auto`` (as stored; of a GGUF file float32 on a CPU), ``float32``, ``bfloat16``,
-            ``float16``.
+        dtype: what to compute in: ``auto`` (as stored; on a CPU float32 where that is faster, and for GGUF files),
+            ``float32``, ``bfloat16``, ``float16``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         family: row of the family table that remote code looks like.
         trust_remote_code: run modelling code that comes with the checkpoint.
@@ -141,12 +141,21 @@ def load(
     check_files(Path(name))
     repositories.note_adapter(Path(name))
     config = read_config(name, **where)
-    if gguf_files.is_gguf(name) and number_type == "auto":
-        number_type = gguf_files.auto_dtype(name, target)
+    if number_type == "auto":
+        number_type = _auto_dtype(name, config, target, stream)
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, target)
     model = read_model(name, row, number_type, reader, **where).eval()
     anatomy = trace(model, row, probe(row, target))
     return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, stored_in(name, revision))
+
+
+def _auto_dtype(name: str, config: PreTrainedConfig, device: torch.device, stream: bool) -> torch.dtype | str:
+    """What ``auto`` means for a checkpoint; where its config says nothing, transformers looks into its files."""
+    if gguf_files.is_gguf(name):
+        return gguf_files.auto_dtype(name, device)
+    if not isinstance(config.dtype, torch.dtype):
+        return "auto"
+    return auto_dtype(config.dtype, device, fits=stream or fits_twice(Path(name)))
 
 
 def look(name: str, task: str | None = None, revision: str | None = None) -> None:

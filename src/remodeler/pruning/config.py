@@ -85,8 +85,8 @@ class SearchConfig:
     protect: Annotated[bool, Option(METHOD)] = True
     """Never remove the layers that the method's paper keeps, such as the first and the last."""
     search: Annotated[str, Option(METHOD, SEARCHES)] = "auto"
-    """How a step compares candidates: exact (all on all text), race (drop clear losers early), propose (measure those
-    that gradients favour), or auto (race if the method can, else exact)."""
+    """How a step compares candidates: exact (all on all text), race (drop clear losers early), lazy (race the promising
+    ones only), propose (measure those that gradients favour), or auto (race if the method can, else exact)."""
     error: Annotated[float, Option(METHOD, above=0, below=1, read=share)] = 0.01
     """race: probability that the search ever drops the best candidate of a step."""
     refine: Annotated[bool, Option(METHOD)] = False
