@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from remodeler import packed
 from remodeler.checkpoint.load import load
 from remodeler.checkpoint.save import save_pruned
+from remodeler.model.blocks import projection
 from remodeler.model.families import FAMILIES
 from remodeler.model.widths import parameters_left
 from remodeler.runs.units import Block
@@ -231,3 +232,25 @@ def test_sliding_windows_move_with_their_attentions(tmp_path: Path) -> None:
 def test_a_misspelt_class_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="PackedNothing"):
         packed.PackedNothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "gpt_neox", "mixtral"])
+def test_a_folder_from_before_blocks_were_traced_reads_as_it_did(name: str, tmp_path: Path) -> None:
+    """Its packing says neither where output projections are nor what a layer had; it is pruned further all the same."""
+    (tmp_path / "new").mkdir(), (tmp_path / "again").mkdir()
+    new = save_pruned(tiny_checkpoint(name), REMOVED, tmp_path / "new", "packed").checkpoint
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    config = json.loads((tmp_path / "old" / "config.json").read_text())
+    assert config["packing"].pop("had")
+    for names in config["packing"]["branches"].values():
+        assert names.pop("out")
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    old = load(tmp_path / "old", device="cpu")
+    assert old.anatomy.extras == new.anatomy.extras
+    for block, branch in new.anatomy.branches.items():
+        found = old.anatomy.branches[block]
+        assert projection(found).keys() == projection(branch).keys()
+        assert {**found.names, "out": branch.names["out"]} == branch.names
+    with torch.no_grad():
+        assert torch.equal(old.model(IDS).logits, new.model(IDS).logits)
+    assert save_pruned(old, [Block(3, "mlp")], tmp_path / "again").check.one_pass == 0

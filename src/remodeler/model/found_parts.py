@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, Branch, LayerRef, handed_back
@@ -13,9 +13,11 @@ from remodeler.model.families import Family, config_names, unpacked_type
 from remodeler.model.layer_calls import units_in
 from remodeler.model.residual import Found, Term
 from remodeler.model.watching import Watch
-from remodeler.packed_layers import BranchNames, branches_of
+from remodeler.packed_layers import BranchNames, Packing, branches_of
 from remodeler.runs.units import KINDS, Block
 
+USUAL = ("o_proj", "out_proj", "dense", "c_proj", "down_proj", "experts.down_proj", "fc2", "fc_out", "dense_4h_to_h")
+"""Output projections of the families that folders were packed of before they named theirs."""
 MEETS = "its layers must run once each and return their input with the branches' outputs added"
 
 
@@ -53,11 +55,31 @@ def recorded_parts(model: Any, family: Family, sites: list[LayerRef]) -> Anatomy
     for site in sites:
         every = branches_of(packing, site.number)
         for block in (Block(site.number, kind) for kind in KINDS if kind in every and kind in kept[site.number]):
-            branches[block] = Branch(site, every[block.kind], tuple(every[block.kind]["out"]))
+            names = every[block.kind]
+            branches[block] = Branch(site, names, tuple(names.get("out") or _usual_projections(site, names)))
     paths = {site.number: {path for path, _ in site.layer.named_modules()} for site in sites}
     shared = {number: tuple(path for path in packing["shared"] if path in known) for number, known in paths.items()}
-    rest = {site.number: tuple(packing.get("rest", {}).get(str(site.number), ())) for site in sites}
+    rest = {site.number: _rest(packing, site) for site in sites}
     return Anatomy(model, family, branches, tuple(sites), shared, rest, packing["parallel"])
+
+
+def _rest(packing: Packing, site: LayerRef) -> tuple[str, ...]:
+    """Modules of a layer that are in no block; older folders do not say which."""
+    if "had" in packing:
+        return tuple(packing.get("rest", {}).get(str(site.number), ()))
+    own = [path for names in packing["branches"].values() for path in [*names["modules"], *names["norms"]]]
+    taken = (*own, *packing["shared"])
+    return tuple(p for p, _ in units_in(site.layer) if p not in taken and not p.startswith(("pre.", "post.")))
+
+
+def _usual_projections(site: LayerRef, names: BranchNames) -> list[str]:
+    """Output projections in older folders, which do not say which they are."""
+    last = names["modules"][-1]
+    module = site.layer.get_submodule(last)
+    if isinstance(module, nn.Linear):
+        return [last]
+    inside = {name.removesuffix(".weight") for name, _ in module.named_parameters()}
+    return [f"{last}.{name}" for name in USUAL if name in inside]
 
 
 def _watch(model: Any, sites: list[LayerRef], inputs: dict[str, Tensor]) -> list[Watch]:
