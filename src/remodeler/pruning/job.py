@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoint.load import Checkpoint, fingerprint
-from remodeler.checkpoint.sizes import announce_space, written_bytes
+from remodeler.checkpoint.sizes import announce_space
 from remodeler.data.config import TextConfig
 from remodeler.data.sources import Sampled
 from remodeler.errors import InputError, option
@@ -31,6 +31,7 @@ from remodeler.pruning.validation import (
     refuse_search,
     refuse_widths,
     strategy_of,
+    whole_bytes,
 )
 from remodeler.pruning.width.store import HISTORY_FILE, STATE_FILE
 from remodeler.runs.job import Job, run
@@ -200,7 +201,7 @@ def _cut_job(config: CutConfig) -> Job[PruneResults]:
 
     def say() -> None:
         if config.run.out:
-            announce_space(config.run.out, _bytes_left(checkpoint, blocks_of(steps)))
+            announce_space(config.run.out, _bytes_left(inputs, blocks_of(steps)))
 
     return Job(
         options,
@@ -242,9 +243,9 @@ def texts_of(header: Header) -> TextConfig:
     return TextConfig(**{name: given[name] for name in TextConfig.__dataclass_fields__ if name in given})
 
 
-def _bytes_left(checkpoint: Checkpoint, removed: Sequence[Block]) -> int:
+def _bytes_left(inputs: Inputs, removed: Sequence[Block]) -> int:
     """About how many bytes of weights are left without some blocks."""
-    return int(written_bytes(checkpoint) * (1 - share(checkpoint.anatomy, removed)))
+    return int(whole_bytes(inputs) * (1 - share(inputs.checkpoint.anatomy, removed)))
 
 
 def _texts_again(texts: TextConfig) -> Sampled:
