@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from remodeler.checkpoint.load import Checkpoint, fingerprint
-from remodeler.checkpoint.sizes import announce_space, written_bytes
+from remodeler.checkpoint.sizes import announce_space
 from remodeler.data.config import TextConfig
 from remodeler.data.sources import Sampled
 from remodeler.errors import InputError, option, quantity
@@ -31,6 +31,7 @@ from remodeler.pruning.validation import (
     refuse_search,
     refuse_widths,
     strategy_of,
+    whole_bytes,
 )
 from remodeler.pruning.width.store import HISTORY_FILE, STATE_FILE
 from remodeler.runs.job import Job, run
@@ -208,7 +209,7 @@ def _cut_job(config: CutConfig) -> Job[PruneResults]:
             f"perplexity {header['perplexity']:.4g} to {steps[-1].perplexity:.4g}"
         )
         if config.run.out:
-            announce_space(config.run.out, _bytes_left(checkpoint, blocks_of(steps)))
+            announce_space(config.run.out, _bytes_left(inputs, blocks_of(steps)))
 
     return Job(
         options,
@@ -250,9 +251,9 @@ def texts_of(header: Header) -> TextConfig:
     return TextConfig(**{name: given[name] for name in TextConfig.__dataclass_fields__ if name in given})
 
 
-def _bytes_left(checkpoint: Checkpoint, removed: Sequence[Block]) -> int:
+def _bytes_left(inputs: Inputs, removed: Sequence[Block]) -> int:
     """About how many bytes of weights are left without some blocks."""
-    return int(written_bytes(checkpoint) * (1 - share(checkpoint.anatomy, removed)))
+    return int(whole_bytes(inputs) * (1 - share(inputs.checkpoint.anatomy, removed)))
 
 
 def _texts_again(texts: TextConfig) -> Sampled:

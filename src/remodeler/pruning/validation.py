@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from remodeler.checkpoint.forms import FORMS, Form, refusal
-from remodeler.checkpoint.sizes import memory, sizes_in_words, written_bytes
+from remodeler.checkpoint.sizes import memory, sizes_in_words, stored_size, written_bytes
 from remodeler.errors import InputError, option, quantity
 from remodeler.model.logprobs import batch_nll
 from remodeler.model.minibatches import batch_size, device_of, to_batch
@@ -146,7 +146,12 @@ def announce(search: Search, config: PruneConfig, inputs: Inputs) -> None:
 def expected_bytes(search: Search, inputs: Inputs) -> int:
     """About how many bytes of weights a search writes: at most those of the model, less what a ratio takes away."""
     kept = 1.0 if inputs.form == "portable" else 1.0 - (search.budget.ratio or 0.0)
-    return int(kept * written_bytes(inputs.checkpoint))
+    return int(kept * whole_bytes(inputs))
+
+
+def whole_bytes(inputs: Inputs) -> int:
+    """Bytes of weights that the whole model would take as it is written; a GGUF file keeps its numbers as they are."""
+    return stored_size(inputs.checkpoint).bytes if inputs.file else written_bytes(inputs.checkpoint)
 
 
 def announce_steps(log: Path) -> None:

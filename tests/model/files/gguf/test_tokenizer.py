@@ -16,6 +16,7 @@ from remodeler.exporting.gguf.tokens import token_keys
 from remodeler.model.files.gguf.header import read_header
 from remodeler.model.files.gguf.tokenizer import LLAMA3, QWEN2, WAYS, read_tokenizer
 from remodeler.model.files.gguf.values import Key
+from remodeler.model.gguf.check import open_file
 from tiny import tiny_model
 from tiny_tokenizers import TEXTS, byte_level, pieces
 
@@ -25,7 +26,7 @@ WORDS = ["digits 1234567, it's", "Don't SHOUT'LL 12 345", "a\n\n b\t c  \r\n", "
 def file_of(folder: Path, tokenizer: PreTrainedTokenizerFast, **keys: Key) -> Path:
     """A file with a tokenizer; keys of ``tokenizer.ggml`` by name, or without one."""
     words = token_keys(tokenizer, len(tokenizer)) | {f"tokenizer.ggml.{name}": key for name, key in keys.items()}
-    every, tensors = parts_of(tiny_model("llama", num_hidden_layers=1))
+    every, tensors = parts_of(tiny_model("llama", num_hidden_layers=1, vocab_size=len(tokenizer)))
     return write(folder / "x.gguf", every | words, tensors)
 
 
@@ -116,6 +117,17 @@ def test_pieces_begin_with_a_mark_where_the_file_says_so(marked: bool, tmp_path:
         tokens = found(text, add_special_tokens=False)["input_ids"]
         assert tokens == cut_by_llama_cpp(path, text), text
         assert found.decode(tokens) == text
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_llama_cpp_cuts_the_same(way: str, tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    own = byte_level()
+    path = file_of(tmp_path, own, pre=Key(way, TEXT))
+    found = read(path)
+    with open_file(path, 8) as model:
+        cut = [list(model.tokenize(text.encode(), add_bos=False, special=True)) for text in WORDS]
+    assert ids(found) == cut
 
 
 def test_special_and_added_tokens_stay_whole(tmp_path: Path) -> None:
