@@ -18,6 +18,7 @@ from remodeler.errors import InputError
 from remodeler.evaluation import tasks
 from remodeler.evaluation.metrics import measure
 from remodeler.evaluation.tasks import open_tasks, task_scores
+from remodeler.runs import progress
 from tiny import tiny_checkpoint
 
 WORDS = ("the", "cat", "sat", "on", "mat", "and", "dog", "log", "tree", "old", "car", "rain", "snow")
@@ -101,6 +102,21 @@ def test_a_limit_takes_the_first_questions(tmp_path: Path, llama: Checkpoint) ->
     assert scored(llama, path, limit=4)["questions"] == 4
     with pytest.raises(InputError, match="raise `limit`"):
         scored(llama, path, limit=1)
+
+
+def test_a_log_file_hears_how_far_it_is(
+    tmp_path: Path, llama: Checkpoint, messages: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(
+        tmp_path / "a.jsonl", [{"query": f"the cat {n}", "choices": ["sat", "on"], "gold": 0} for n in range(6)]
+    )
+    scored(llama, path)
+    assert not messages.messages, "half a minute comes first"
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    scored(llama, path)
+    told = [message for message in messages.messages if message.startswith(f"tasks of {llama.name}: ")]
+    assert len(told) > 1
+    assert told[-1].startswith(f"tasks of {llama.name}: 100%")
 
 
 def test_checkpoints_share_the_questions_and_nothing_is_said(

@@ -29,6 +29,7 @@ from lm_eval.tasks.manager import TaskDict
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.data.questions import SUFFIXES, read_questions
 from remodeler.errors import InputError
+from remodeler.runs.progress import Progress, on_terminal, progress_bar, silent
 
 LOUD = ("lm_eval", "transformers", "datasets", "huggingface_hub")
 BATCH = 8  # sequences of a question's length
@@ -99,8 +100,8 @@ def task_scores(
         batch: sequences the model reads at once.
     """
     check(checkpoint, limit)
-    with quiet():
-        model = harness_model(checkpoint, batch)
+    with watching(f"tasks of {checkpoint.name}") as progress, quiet():
+        model = harness_model(checkpoint, batch, progress)
         try:
             found = evaluate(model, opened, limit=limit, log_samples=False)
         except AssertionError:  # lm-eval's word for a choice of no tokens or of too many
@@ -121,11 +122,45 @@ def check(checkpoint: Checkpoint, limit: int | None = None) -> None:
         raise InputError(f"{checkpoint.name} is a masked language model, which can't rate choices: leave `tasks` out")
 
 
-def harness_model(checkpoint: Checkpoint, batch: int) -> HFLM:
+class WatchedModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
+    """A model of lm-eval's that says how many of the choices it has read."""
+
+    progress: Progress = staticmethod(silent)
+    asked = done = 0
+
+    def _loglikelihood_tokens(self, requests: Any, *args: Any, **options: Any) -> Any:
+        self.asked, self.done = len(requests), 0
+        return super()._loglikelihood_tokens(requests, *args, **options)
+
+    def _model_call(self, inps: Any, *args: Any, **options: Any) -> Any:
+        logits = super()._model_call(inps, *args, **options)
+        self.done += len(inps)
+        if self.asked:
+            self.progress(min(1.0, self.done / self.asked), "")
+        return logits
+
+
+@contextmanager
+def watching(title: str) -> Iterator[Progress]:
+    """Progress in a log file, past :func:`quiet`; on a terminal lm-eval draws bars of its own."""
+    if on_terminal():
+        yield silent
+        return
+    shown = sys.stderr
+
+    def tell(share: float, words: str) -> None:
+        with redirect_stderr(shown):
+            progress(share, words)
+
+    with progress_bar(title) as progress:
+        yield tell
+
+
+def harness_model(checkpoint: Checkpoint, batch: int, progress: Progress = silent) -> HFLM:
     """The model as lm-eval wants it, with a copy of the tokenizer, since lm-eval adds a padding token to it."""
     tokenizer = copy.deepcopy(checkpoint.tokenizer)
     prefix = next(each for each in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if each is not None)
-    return HFLM(
+    model = WatchedModel(
         pretrained=checkpoint.model,
         tokenizer=tokenizer,
         backend=checkpoint.anatomy.family.task,
@@ -133,6 +168,8 @@ def harness_model(checkpoint: Checkpoint, batch: int) -> HFLM:
         prefix_token_id=prefix,
         batch_size=batch,
     )
+    model.progress = progress
+    return model
 
 
 def _measures(values: Mapping[str, Any]) -> dict[str, float]:
