@@ -130,7 +130,9 @@ class WatchedModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def _loglikelihood_tokens(self, requests: Any, *args: Any, **options: Any) -> Any:
         self.asked, self.done = len(requests), 0
-        return super()._loglikelihood_tokens(requests, *args, **options)
+        found = super()._loglikelihood_tokens(requests, *args, **options)
+        self.progress(1.0, "")  # choices that begin alike were read together
+        return found
 
     def _model_call(self, inps: Any, *args: Any, **options: Any) -> Any:
         logits = super()._model_call(inps, *args, **options)
