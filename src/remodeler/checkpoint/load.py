@@ -146,7 +146,7 @@ def load(
     if number_type == "auto":
         number_type = _auto_dtype(name, config, target, stream, quantised)
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, target)
-    reader = partial(dequantised_model, reader, quantised, config) if quantised else reader
+    reader = partial(dequantised_model, AUTO[row.task], target, quantised, config) if quantised else reader
     model = read_model(name, row, number_type, reader, **where).eval()
     anatomy = trace(model, row, probe(row, target))
     stored = torch.bfloat16 if quantised else repositories.stored_in(name, revision)

@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
+from transformers.initialization import meta_device_safe_creation_ops
 
-from remodeler.checkpoint.repositories import download
+from remodeler.checkpoint.repositories import download, without_adapter
 from remodeler.errors import InputError, option
+from remodeler.model.families import Family
 from remodeler.model.files.dequantised import FP8, Blocks, fp8_parts, mxfp4_parts, open_slices
 from remodeler.model.files.weights import tensor_files
+from remodeler.model.streaming import read_generation
 
 logger = logging.getLogger(__name__)
 
@@ -161,27 +164,58 @@ def refuse_quantised(name: str, settings: Settings) -> None:
 
 
 def dequantised_model(
-    reader: Callable[..., Any], found: Quantised, config: PreTrainedConfig, name: str, *like: Any, **where: Any
-) -> tuple[nn.Module, Any]:
+    auto: Any,
+    device: torch.device,
+    found: Quantised,
+    config: PreTrainedConfig,
+    name: str,
+    row: Family,
+    dtype: torch.dtype | str,
+    revision: str | None = None,
+    **code: bool,
+) -> tuple[Any, Any]:
     """A model in memory in numbers that bfloat16 holds, and what transformers says of its loading.
 
     Args:
-        reader: of a model that is not quantised.
-        found: how this one is.
+        auto: transformers' Auto class.
+        device: where to compute.
+        found: how the checkpoint is quantised.
         config: its config.
         name: folder or hub id.
-        like: family and dtype, for the reader.
-        where: for transformers.
+        row: its family, which the files do not depend on.
+        dtype: what to compute in.
+        revision: of the hub id.
+        code: ``trust_remote_code``.
     """
-    parts, config = METHODS[found.method].parts, copy.deepcopy(config)
     logger.info(f"{name} is quantised ({found.method}, {found.bits} bits): dequantised to bfloat16")
-    if parts is None:
-        config.quantization_config = {**found.settings, "dequantize": True}
-        model, info = reader(name, *like, config=config, **where)
-        return _rounded(model), info
-    del config.quantization_config
-    state = parts(name, download(name, where.get("revision")), found.settings)
-    model, info = reader(name, *like, config=config, state_dict=state, **where)
+    where: dict[str, Any] = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    where |= {} if device.type == "cpu" else {"device_map": device}
+    config, parts = copy.deepcopy(config), METHODS[found.method].parts
+    if parts:
+        del config.quantization_config
+        folder = download(name, revision)
+        model, info = _from_tensors(auto, config, parts(name, folder, found.settings), code, where)
+        model.config.name_or_path = model.name_or_path = name
+        read_generation(model, folder)
+        return model, info
+    config.quantization_config = {**found.settings, "dequantize": True}
+    where |= {"use_safetensors": True, "revision": revision, **code, **without_adapter(name)}
+    model, info = auto.from_pretrained(name, config=config, **where)
+    return _rounded(model), info
+
+
+def _from_tensors(
+    auto: Any,
+    config: PreTrainedConfig,
+    tensors: Mapping[str, Any],
+    code: Mapping[str, bool],
+    where: Mapping[str, Any],
+) -> tuple[Any, Any]:
+    """A model of tensors that are computed here, of the class that its config is for."""
+    with torch.device("meta"), meta_device_safe_creation_ops():
+        built = auto.from_config(config, **code)
+    model_class: Any = type(built)
+    model, info = model_class.from_pretrained(None, config=built.config, state_dict=dict(tensors), **where)
     return model, info
 
 
