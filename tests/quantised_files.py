@@ -32,8 +32,8 @@ def change(folder: Path, changed: Callable[[dict[str, Tensor]], None], **fields:
     return folder
 
 
-def written(model: torch.nn.Module, folder: Path) -> Path:
-    whole: Any = model.bfloat16()
+def written(model: torch.nn.Module, folder: Path, cast: bool = True) -> Path:
+    whole: Any = model.bfloat16() if cast else model
     whole.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
@@ -71,6 +71,49 @@ def write_fp8(
 
     config = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": blocks}
     change(written(tiny_model(family), folder), quantise, quantization_config=config)
+    return meant
+
+
+def write_channels(folder: Path) -> dict[str, Tensor]:
+    """A checkpoint of compressed-tensors in FP8, with a scale for every row; what its tensors stand for."""
+    meant: dict[str, Tensor] = {}
+
+    def quantise(tensors: dict[str, Tensor]) -> None:
+        for key, value in list(tensors.items()):
+            meant[key] = value
+            if value.ndim == 2 and "proj" in key:
+                tensors[key], tensors[f"{key}_scale"], meant[key] = to_fp8(value.float(), (1, value.shape[1]))
+
+    weights = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True, "dynamic": False}
+    config = {
+        "quant_method": "compressed-tensors",
+        "format": "float-quantized",
+        "quantization_status": "compressed",
+        "ignore": ["lm_head"],
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+    }
+    change(written(tiny_model("llama"), folder), quantise, quantization_config=config)
+    return meant
+
+
+def write_affine(folder: Path, group: int = 16) -> dict[str, Tensor]:
+    """A checkpoint in affine numbers of 4 bits, as for Metal; what its tensors stand for."""
+    meant: dict[str, Tensor] = {}
+
+    def quantise(tensors: dict[str, Tensor]) -> None:
+        for key, value in list(tensors.items()):
+            meant[key] = value
+            if value.ndim == 2 and "proj" in key:
+                codes, groups = torch.randint(16, value.shape), (value.shape[0], value.shape[1] // group)
+                scales, biases = torch.rand(groups).bfloat16(), torch.randn(groups).bfloat16()
+                packed = torch.stack([codes[:, place::8] << 4 * place for place in range(8)]).sum(0)
+                path = key.removesuffix("weight")
+                tensors |= {key: packed.to(torch.uint32), f"{path}scales": scales, f"{path}qbiases": biases}
+                wide = [each.float().repeat_interleave(group, 1) for each in (scales, biases)]
+                meant[key] = (codes * wide[0] + wide[1]).bfloat16()
+
+    config = {"quant_method": "metal", "bits": 4, "group_size": group}
+    change(written(tiny_model("llama"), folder), quantise, quantization_config=config)
     return meant
 
 

@@ -10,19 +10,22 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, FineGrainedFP8Config, Mxfp4Config
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, FineGrainedFP8Config, Mxfp4Config
 
-from quantised_files import change, read, write_fp8, write_mxfp4
+from quantised_files import change, read, write_affine, write_channels, write_fp8, write_mxfp4, written
 from remodeler.checkpoint.load import Checkpoint, load, look
+from remodeler.checkpoint.quantised import METHODS
 from remodeler.checkpoint.save import save_pruned
 from remodeler.checkpoint.sizes import memory, written_bytes
 from remodeler.errors import InputError
 from remodeler.merging.inputs import inspect_model
+from remodeler.model.files.dequantised import open_slices, refuse_scaleless
 from remodeler.pruning.api import prune
 from remodeler.runs.records import load_record
 from remodeler.runs.units import Block
-from tiny import TEXT
+from tiny import TEXT, tiny_model
 
 MISSING = "is missing: get the complete checkpoint"
 
@@ -108,6 +111,34 @@ def test_mxfp4_is_a_table_times_a_power_of_two(mxfp4: tuple[Path, dict[str, Tens
     assert_equal(numbers(found), theirs.state_dict())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_affine_numbers_are_dequantised_by_transformers(dtype: str, tmp_path: Path) -> None:
+    wanted = write_affine(tmp_path / "model")
+    found = load(tmp_path / "model", dtype=dtype, device="cpu")
+    assert {value.dtype for value in found.model.parameters()} == {getattr(torch, dtype)}
+    assert_equal(numbers(found), wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_compressed_tensors_where_they_are_installed(dtype: str, tmp_path: Path) -> None:
+    pytest.importorskip("compressed_tensors")
+    wanted = write_channels(tmp_path / "model")
+    assert_equal(numbers(load(tmp_path / "model", dtype=dtype, device="cpu")), wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_bitsandbytes_where_they_are_installed(bits: int, dtype: str, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    written(tiny_model("llama", hidden_size=64, intermediate_size=128, head_dim=16), tmp_path / "plain")
+    how = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", quantization_config=how, dtype=torch.bfloat16)
+    written(model, tmp_path / "model", cast=False)
+    found = load(tmp_path / "model", dtype=dtype, device="cpu")
+    assert {value.dtype for value in found.model.parameters()} == {getattr(torch, dtype)}
+    assert_equal(numbers(found), model.dequantize(torch.bfloat16).state_dict())
+
+
 def test_it_is_said_once(fp8: tuple[Path, dict[str, Tensor]], messages: pytest.LogCaptureFixture) -> None:
     load(fp8[0], device="cpu")
     assert messages.text.count(f"{fp8[0]} is quantised (fp8, 8 bits): dequantised to bfloat16") == 1
@@ -179,6 +210,35 @@ def test_experts_without_scales_or_blocks(lost: str, tmp_path: Path) -> None:
         load(folder, device="cpu")
 
 
+@pytest.mark.parametrize("lost", ["scales", "qbiases"])
+def test_affine_numbers_without_scales_or_biases(lost: str, tmp_path: Path) -> None:
+    write_affine(tmp_path / "model")
+    key = f"model.layers.1.mlp.up_proj.{lost}"
+    change(tmp_path / "model", lambda tensors: tensors.__delitem__(key))
+    with pytest.raises(InputError, match=f"is quantised and {key} {MISSING}"):
+        load(tmp_path / "model", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("method", "stored", "scale"),
+    [
+        ("compressed-tensors", ("weight", torch.float8_e4m3fn), "weight_scale"),
+        ("compressed-tensors", ("weight_packed", torch.int32), "weight_scale"),
+        ("bitsandbytes", ("weight", torch.int8), "SCB"),
+        ("bitsandbytes", ("weight", torch.uint8), "weight.absmax"),
+    ],
+)
+def test_what_transformers_would_read_without_its_scale(
+    method: str, stored: tuple[str, torch.dtype], scale: str, tmp_path: Path
+) -> None:
+    name, dtype = stored
+    save_file({f"up.{name}": torch.zeros(4, 4).to(dtype)}, tmp_path / "model.safetensors")
+    slices = open_slices({f"up.{name}": tmp_path / "model.safetensors"})
+    with pytest.raises(InputError, match=f"up.{name} of m is quantised and up.{scale} {MISSING}"):
+        refuse_scaleless("m", slices, METHODS[method].scales)
+    refuse_scaleless("m", {**slices, f"up.{scale}": None}, METHODS[method].scales)
+
+
 def test_scales_that_do_not_fit(tmp_path: Path) -> None:
     folder, key = tmp_path / "model", "model.layers.1.mlp.up_proj.weight"
     write_fp8(folder)
@@ -192,34 +252,28 @@ def test_scales_that_do_not_fit(tmp_path: Path) -> None:
         load(tmp_path / "experts", device="cpu")
 
 
-METHODS: dict[str, tuple[dict[str, Any], str]] = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "awq": ({"quant_method": "awq"}, r"is quantised \(awq\), which can't be dequantised here"),
     "gptq": ({"quant_method": "gptq", "bits": 4}, r"is quantised \(gptq\), which can't be dequantised here"),
     "unknown": ({"quant_method": "magic"}, r"is quantised \(magic\), which can't be dequantised here"),
     "unnamed": ({"bits": 4}, r"is quantised \(an unnamed method\), which can't be dequantised here"),
     "compressed": (
         {"quant_method": "compressed-tensors"},
-        r"and the package compressed-tensors, which .* not installed",
+        r"\(compressed-tensors\), and the package .* is not inst",
     ),
-    "bitsandbytes": (
-        {"load_in_4bit": True},
-        r"is quantised \(bitsandbytes\), and the package bitsandbytes, .* not inst",
-    ),
+    "bitsandbytes": ({"load_in_4bit": True}, r"\(bitsandbytes\), and the package bitsandbytes, .* is not installed"),
     "no gpt-oss": ({"quant_method": "mxfp4"}, r"is quantised \(mxfp4 of llama\), which can't be dequantised here"),
-    "experts": (
-        {"quant_method": "fp8", "expert_dtype": "fp4"},
-        r"is quantised \(fp8 with experts in fp4\), which is not",
-    ),
+    "experts": ({"quant_method": "fp8", "expert_dtype": "fp4"}, r"\(fp8 with experts in fp4\), which is not known"),
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", REFUSED)
 def test_what_can_not_be_dequantised_is_refused_by_name(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for package in ("compressed_tensors", "bitsandbytes"):
         monkeypatch.setitem(sys.modules, package, None)
-    config, words = METHODS[method]
+    config, words = REFUSED[method]
     name = quantised(tmp_path / "model", **config)
     for refused in (lambda: load(name), lambda: look(name)):
         with pytest.raises(InputError, match=words):

@@ -19,7 +19,15 @@ from transformers.initialization import meta_device_safe_creation_ops
 from remodeler.checkpoint.repositories import download, without_adapter
 from remodeler.errors import InputError, option
 from remodeler.model.families import Family
-from remodeler.model.files.dequantised import FP8, Blocks, fp8_parts, mxfp4_parts, open_slices
+from remodeler.model.files.dequantised import (
+    FP8,
+    Blocks,
+    Scale,
+    fp8_parts,
+    mxfp4_parts,
+    open_slices,
+    refuse_scaleless,
+)
 from remodeler.model.files.weights import tensor_files
 from remodeler.model.streaming import read_generation
 
@@ -65,6 +73,8 @@ class Method:
     """That transformers needs for it; its module has underscores in its name."""
     model_types: tuple[str, ...] = ()
     """That alone are quantised so; empty for any."""
+    scales: tuple[Scale, ...] = ()
+    """What transformers needs, and does not ask for."""
 
 
 def _fp8(name: str, folder: Path, settings: Settings) -> Mapping[str, Any]:
@@ -94,9 +104,14 @@ METHODS: Mapping[str, Method] = {
     "fp8": Method(parts=_fp8),
     "mxfp8": Method(parts=_fp8),
     "mxfp4": Method(4, _mxfp4, model_types=("gpt_oss",)),
-    "metal": Method(4),
-    "compressed-tensors": Method(package="compressed-tensors"),
-    "bitsandbytes": Method(package="bitsandbytes"),
+    "metal": Method(4, scales=((("U32",), ".weight", ".scales"), (("U32",), ".weight", ".qbiases"))),
+    "compressed-tensors": Method(
+        package="compressed-tensors",
+        scales=(((*FP8, "I8"), ".weight", ".weight_scale"), (("I32", "U8"), ".weight_packed", ".weight_scale")),
+    ),
+    "bitsandbytes": Method(
+        package="bitsandbytes", scales=((("I8",), ".weight", ".SCB"), (("U8",), ".weight", ".weight.absmax"))
+    ),
 }
 
 
@@ -170,7 +185,7 @@ def dequantised_model(
     config: PreTrainedConfig,
     name: str,
     row: Family,
-    dtype: torch.dtype | str,
+    dtype: torch.dtype,
     revision: str | None = None,
     **code: bool,
 ) -> tuple[Any, Any]:
@@ -189,19 +204,20 @@ def dequantised_model(
     """
     logger.info(f"{name} is quantised ({found.method}, {found.bits} bits): dequantised to bfloat16")
     where: dict[str, Any] = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    where |= {} if device.type == "cpu" else {"device_map": device}
     config, parts = copy.deepcopy(config), METHODS[found.method].parts
     if parts:
+        where |= {} if device.type == "cpu" else {"device_map": device}
         del config.quantization_config
         folder = download(name, revision)
         model, info = _from_tensors(auto, config, parts(name, folder, found.settings), code, where)
         model.config.name_or_path = model.name_or_path = name
         read_generation(model, folder)
         return model, info
+    refuse_scaleless(name, open_slices(tensor_files(download(name, revision))), METHODS[found.method].scales)
     config.quantization_config = {**found.settings, "dequantize": True}
-    where |= {"use_safetensors": True, "revision": revision, **code, **without_adapter(name)}
-    model, info = auto.from_pretrained(name, config=config, **where)
-    return _rounded(model), info
+    where |= {"use_safetensors": True, "device_map": {"": device}, "revision": revision, **code}
+    model, info = auto.from_pretrained(name, config=config, **where, **without_adapter(name))
+    return _rounded(model, dtype), info
 
 
 def _from_tensors(
@@ -220,9 +236,9 @@ def _from_tensors(
 
 
 @torch.no_grad()
-def _rounded(model: Any) -> nn.Module:
-    """A model that transformers dequantised, or does now, in numbers of bfloat16."""
-    whole: nn.Module = model.dequantize() if getattr(model, "hf_quantizer", None) else model
+def _rounded(model: Any, dtype: torch.dtype) -> nn.Module:
+    """A model that transformers dequantised, or does now, in numbers of bfloat16; it leaves dtypes mixed."""
+    whole: nn.Module = model.dequantize(dtype) if getattr(model, "hf_quantizer", None) else model
     for parameter in whole.parameters():
-        parameter.copy_(parameter.bfloat16())
+        parameter.data = parameter.data.bfloat16().to(dtype)
     return whole

@@ -6,7 +6,7 @@ two. The products are taken in float32 and rounded once.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class Part:
         return found
 
 
+Scale = tuple[Sequence[str], str, str]
+"""Dtypes and ending of the names of quantised tensors, and the ending of their scales' names."""
 Stored = Mapping[str, Any]
 """Slices of safetensors, by the names of their tensors."""
 
@@ -178,6 +180,26 @@ def _microscaled_part(name: str, key: str, slices: Stored, ends: tuple[str, str]
         )
     experts, columns, count, _ = shape
     return Part((experts, MX_BLOCK * count, columns), lambda: microscaled(_whole(blocks), _whole(scales)))
+
+
+# Other methods --------------------------------------------------------------------------------------------------------
+
+
+def refuse_scaleless(name: str, slices: Stored, wanted: Sequence[Scale]) -> None:
+    """Refuse a checkpoint with a quantised tensor whose scale is missing.
+
+    Args:
+        name: of the checkpoint, for people.
+        slices: what it stores.
+        wanted: dtypes and ending of what has a scale, and the ending of that.
+
+    Raises:
+        InputError: by the name of the scale.
+    """
+    for dtypes, ending, scale in wanted:
+        for key in (key for key, each in slices.items() if key.endswith(ending) and each.get_dtype() in dtypes):
+            if (lost := key.removesuffix(ending) + scale) not in slices:
+                raise InputError(f"{key} of {name} is quantised and {lost} is missing: get the complete checkpoint")
 
 
 # What is not quantised ------------------------------------------------------------------------------------------------
