@@ -210,6 +210,14 @@ def test_experts_without_scales_or_blocks(lost: str, tmp_path: Path) -> None:
         load(folder, device="cpu")
 
 
+def test_other_tensors_than_experts(tmp_path: Path) -> None:
+    write_mxfp4(tmp_path / "model")
+    key = "model.layers.0.self_attn.q_proj"
+    change(tmp_path / "model", lambda tensors: tensors.update({f"{key}_blocks": torch.zeros(1, 1, 1, 16)}))
+    with pytest.raises(InputError, match=f"{key} of .* is quantised .MXFP4., which is known of experts alone"):
+        load(tmp_path / "model", device="cpu")
+
+
 @pytest.mark.parametrize("lost", ["scales", "qbiases"])
 def test_affine_numbers_without_scales_or_biases(lost: str, tmp_path: Path) -> None:
     write_affine(tmp_path / "model")
@@ -262,7 +270,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"\(compressed-tensors\), and the package .* is not inst",
     ),
     "bitsandbytes": ({"load_in_4bit": True}, r"\(bitsandbytes\), and the package bitsandbytes, .* is not installed"),
-    "no gpt-oss": ({"quant_method": "mxfp4"}, r"is quantised \(mxfp4 of llama\), which can't be dequantised here"),
     "experts": ({"quant_method": "fp8", "expert_dtype": "fp4"}, r"\(fp8 with experts in fp4\), which is not known"),
 }
 

@@ -71,8 +71,6 @@ class Method:
     does."""
     package: str = ""
     """That transformers needs for it; its module has underscores in its name."""
-    model_types: tuple[str, ...] = ()
-    """That alone are quantised so; empty for any."""
     scales: tuple[Scale, ...] = ()
     """What transformers needs, and does not ask for."""
 
@@ -103,7 +101,7 @@ def _mxfp4(name: str, folder: Path, _: Settings) -> Mapping[str, Any]:
 METHODS: Mapping[str, Method] = {
     "fp8": Method(parts=_fp8),
     "mxfp8": Method(parts=_fp8),
-    "mxfp4": Method(4, _mxfp4, model_types=("gpt_oss",)),
+    "mxfp4": Method(4, _mxfp4),
     "metal": Method(4, scales=((("U32",), ".weight", ".scales"), (("U32",), ".weight", ".qbiases"))),
     "compressed-tensors": Method(
         package="compressed-tensors",
@@ -140,11 +138,9 @@ def dequantisable(name: str, settings: Settings, stream: bool = False) -> Quanti
     if found is None:
         return None
     method = METHODS.get(found.method)
-    if method is None or (method.model_types and settings.get("model_type") not in method.model_types):
-        model = f" of {settings.get('model_type')}" if method else ""
+    if method is None:
         raise InputError(
-            f"{name} is quantised ({found.method}{model}), which can't be dequantised here: {INSTEAD}, and quantise "
-            "the result"
+            f"{name} is quantised ({found.method}), which can't be dequantised here: {INSTEAD}, and quantise the result"
         )
     _refuse_variant(name, found)
     if method.package and find_spec(method.package.replace("-", "_")) is None:

@@ -23,6 +23,8 @@ E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 FP8 = ("F8_E4M3", "F8_E5M2")
 WIDE = ("F64", "F32", "F16")
 MX_BLOCK = 32
+EXPERTS = (".experts.gate_up_proj", ".experts.down_proj")
+"""Endings of what is known to be stored in MXFP4, with rows and columns swapped, as in gpt-oss."""
 BIAS = 127
 """Of the exponents that scales of one byte are."""
 ACTIVATIONS = re.compile(r"\.(input_scale|activation_scale|qscale_act|[kv]_scale|kv_scale)$")
@@ -170,6 +172,8 @@ def mxfp4_parts(name: str, slices: Stored) -> dict[str, Any]:
 
 
 def _microscaled_part(name: str, key: str, slices: Stored, ends: tuple[str, str]) -> Part:
+    if not key.endswith(EXPERTS):
+        raise InputError(f"{key} of {name} is quantised (MXFP4), which is known of experts alone: give it unquantised")
     if lost := next((key + end for end in ends if key + end not in slices), None):
         raise InputError(f"{key} of {name} is quantised (MXFP4) and {lost} is missing: get the complete checkpoint")
     blocks, scales = (slices[key + end] for end in ends)
