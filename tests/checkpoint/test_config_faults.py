@@ -24,7 +24,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "older name": ({"dtype": None, "torch_dtype": "torch.float16"}, r"has torch_dtype 'torch.float16', which is no"),
     "inside": ({"text_config": {"torch_dtype": "fp16"}}, "has torch_dtype 'fp16'"),
     "says nothing": ({"quantization_config": {}}, "has an empty quantization_config: remove it"),
-    "quantised": ({"quantization_config": {"quant_method": "awq"}}, "model is quantised: give the unquantised"),
+    "quantised": ({"quantization_config": {"quant_method": "awq"}}, r"is quantised \(awq\), which .*: give the un"),
     "kernel": ({"attn_implementation": "flash_attention_2"}, "asks for attn_implementation 'flash_attention_2', and"),
     "first name": ({"rope_scaling": LONG}, "has rope_scaling of type su, the first name of longrope"),
     "another type": (
@@ -57,7 +57,7 @@ def test_a_field_that_can_not_be_read_is_named_by_every_reader(fault: str, tmp_p
 
 def test_a_quantised_teacher_is_refused_before_another_is_asked(tmp_path: Path) -> None:
     folder = str(changed(written(tmp_path / "model", 0), quantization_config={"quant_method": "awq"}))
-    with pytest.raises(InputError, match=re.escape(f"{folder} is quantised")):
+    with pytest.raises(InputError, match=re.escape(f"{folder} is quantised (awq)")):
         look(folder, "causal")
 
 

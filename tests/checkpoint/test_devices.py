@@ -42,6 +42,7 @@ def test_what_fits_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for free, fits in ((2000, False), (3400, True)):
         monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: type("Memory", (), {"available": free}))
         assert fits_twice(tmp_path) == fits
+        assert not fits_twice(tmp_path, 2)  # as of FP8
 
 
 @pytest.mark.parametrize("times", [6.2], indirect=True)

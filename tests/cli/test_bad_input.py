@@ -91,7 +91,7 @@ def taken(*names: str) -> list[Fault]:
 
 PRUNE: list[Fault] = [
     *models(),
-    ("quantised", "quantised is quantised: give the unquantised checkpoint"),
+    ("quantised", "quantised is quantised (gptq), which can't be dequantised here: give the unquantised checkpoint"),
     ("wordless", "the tokenizer of wordless can't be loaded"),
     ("texts.jsonl", "is a file: give a model folder"),
     ("encoder", "encoder has no head"),

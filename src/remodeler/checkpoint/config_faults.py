@@ -73,9 +73,3 @@ def refuse_config(name: str, settings: Settings) -> None:
 def _with_nested(settings: Settings) -> Iterator[Settings]:
     yield settings
     yield from (value for key, value in settings.items() if key.endswith("_config") and isinstance(value, dict))
-
-
-def refuse_quantised(name: str, settings: Settings) -> None:
-    """Raise for weights that can't be cut, merged or trained as numbers."""
-    if settings.get("quantization_config"):
-        raise InputError(f"{name} is quantised: give the unquantised checkpoint, and quantise the result")

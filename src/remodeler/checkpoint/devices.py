@@ -66,11 +66,16 @@ def auto_dtype(stored: torch.dtype, device: torch.device, fits: bool = True) -> 
     return torch.float32
 
 
-def fits_twice(folder: Path) -> bool:
-    """Whether the weights of a folder fit into the free memory twice, as those in half precision do in float32."""
+def fits_twice(folder: Path, growth: float = 1) -> bool:
+    """Whether the weights of a folder fit into the free memory twice, as those in half precision do in float32.
+
+    Args:
+        folder: with the weights.
+        growth: times that they take more in half precision than in their files.
+    """
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     free: int = psutil.virtual_memory().available
-    return 2 * size < FREE_SHARE * free
+    return 2 * growth * size < FREE_SHARE * free
 
 
 @cache

@@ -26,14 +26,14 @@ from transformers.utils import logging as transformers_logging
 import remodeler.packed
 from remodeler.checkpoint import gguf as gguf_files
 from remodeler.checkpoint import repositories
-from remodeler.checkpoint.config_faults import refuse_config, refuse_quantised
+from remodeler.checkpoint.config_faults import refuse_config
 from remodeler.checkpoint.devices import auto_dtype, fits_twice, pick_device, pick_dtype
 from remodeler.checkpoint.mismatches import settle
+from remodeler.checkpoint.quantised import Quantised, dequantisable, dequantised_model
 from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.model.blocks import Anatomy
 from remodeler.model.families import FAMILIES, Family, config_names, family, unpacked_type
 from remodeler.model.files.diagnosis import tokenizer_fault
-from remodeler.model.files.shards import stored_dtype
 from remodeler.model.files.weights import tensor_files
 from remodeler.model.streaming import open_model, tensors_by_name
 from remodeler.model.tracing import probe, trace
@@ -69,6 +69,8 @@ class Checkpoint:
     """Family named by the user for remote code."""
     stored_dtype: torch.dtype | None = None
     """What the weights are stored in, as their files say; None for a model that was never in files."""
+    quantised: str | None = None
+    """Method by which its files are quantised, which are read as ``stored_dtype``; None for others."""
 
     def __repr__(self) -> str:
         kind, number_type = type(self.model).__name__, str(self.model.dtype).removeprefix("torch.")
@@ -135,24 +137,31 @@ def load(
     number_type = pick_dtype(dtype)
     settings = read_settings(name, revision)
     repositories.refuse_other_models(name, settings)
-    refuse_quantised(name, settings)
+    quantised = dequantisable(name, settings, stream)
     row = row_of(settings, family)
     remodeler.packed.register(unpacked_type(str(settings["model_type"])))
     check_files(Path(name))
     repositories.note_adapter(Path(name))
     config = read_config(name, **where)
     if number_type == "auto":
-        number_type = _auto_dtype(name, config, target, stream)
+        number_type = _auto_dtype(name, config, target, stream, quantised)
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, target)
+    reader = partial(dequantised_model, AUTO[row.task], target, quantised, config) if quantised else reader
     model = read_model(name, row, number_type, reader, **where).eval()
     anatomy = trace(model, row, probe(row, target))
-    return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, stored_in(name, revision))
+    stored = torch.bfloat16 if quantised else repositories.stored_in(name, revision)
+    method = quantised.method if quantised else None
+    return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, stored, method)
 
 
-def _auto_dtype(name: str, config: PreTrainedConfig, device: torch.device, stream: bool) -> torch.dtype | str:
+def _auto_dtype(
+    name: str, config: PreTrainedConfig, device: torch.device, stream: bool, quantised: Quantised | None
+) -> torch.dtype | str:
     """What ``auto`` means for a checkpoint; where its config says nothing, transformers looks into its files."""
     if gguf_files.is_gguf(name):
         return gguf_files.auto_dtype(name, device)
+    if quantised:
+        return auto_dtype(torch.bfloat16, device, fits=fits_twice(Path(name), 16 / quantised.bits))
     if not isinstance(config.dtype, torch.dtype):
         return "auto"
     return auto_dtype(config.dtype, device, fits=stream or fits_twice(Path(name)))
@@ -166,7 +175,7 @@ def look(name: str, task: str | None = None, revision: str | None = None) -> Non
     """
     settings = read_settings(name, revision)
     repositories.refuse_other_models(name, settings)
-    refuse_quantised(name, settings)
+    dequantisable(name, settings)
     check_files(Path(name))
     known = FAMILIES.get(str(settings["model_type"]))
     if task and known and known.task != task:
@@ -177,12 +186,6 @@ def row_of(settings: dict[str, Any], like: str | None) -> Family:
     """The family row for a ``config.json``."""
     recorded = (settings.get("packing") or {}).get("family")
     return family(str(settings.get("model_type")), like or recorded)
-
-
-def stored_in(name: str, revision: str | None) -> torch.dtype | None:
-    """What the files of a checkpoint hold, whatever its config says; those of a hub id were downloaded before."""
-    folder = repositories.folder_of(name, revision)
-    return stored_dtype(tensor_files(folder)) if folder else None
 
 
 @contextmanager

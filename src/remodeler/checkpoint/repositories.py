@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import HfApi, is_offline_mode, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import GenerationConfig
@@ -18,7 +19,8 @@ from remodeler.model.families import FAMILIES
 from remodeler.model.files.diagnosis import ADAPTER_CONFIG, CONFIG, MERGE_ADAPTER, refuse_folder
 from remodeler.model.files.file_checks import json_object
 from remodeler.model.files.names import COMPANIONS, GENERATION
-from remodeler.model.files.weights import WHOLE, start_file, weight_files
+from remodeler.model.files.shards import stored_dtype
+from remodeler.model.files.weights import WHOLE, start_file, tensor_files, weight_files
 from remodeler.runs.records import disk_errors
 
 BESIDE = (*COMPANIONS, "*.json", "*.txt", "*.model", "*.jinja", "README.md")
@@ -139,6 +141,12 @@ def folder_of(name: str, revision: str | None = None, fetch: Sequence[str] = ())
         patterns = list(fetch) or None
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=not fetch))
     return None
+
+
+def stored_in(name: str, revision: str | None) -> torch.dtype | None:
+    """What the files of a checkpoint hold, whatever its config says; those of a hub id were downloaded before."""
+    folder = folder_of(name, revision)
+    return stored_dtype(tensor_files(folder)) if folder else None
 
 
 def download(name: str, revision: str | None = None) -> Path:

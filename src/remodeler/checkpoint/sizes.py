@@ -86,8 +86,8 @@ def _length(tensor: Any) -> int:
 
 
 def written_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of a checkpoint's weights as a verb writes them: those of its files, but of a GGUF file its numbers'."""
-    if not is_gguf(checkpoint.name):
+    """Bytes of a checkpoint's weights as a verb writes them: those of its files, of quantised ones their numbers'."""
+    if not is_gguf(checkpoint.name) and not checkpoint.quantised:
         return stored_size(checkpoint).bytes
     dtype = min(checkpoint.stored_dtype or checkpoint.model.dtype, checkpoint.model.dtype, key=lambda d: d.itemsize)
     return checkpoint.anatomy.parameters() * int(dtype.itemsize)

@@ -13,9 +13,9 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from remodeler.checkpoint.config import ModelLike
-from remodeler.checkpoint.config_faults import refuse_quantised
 from remodeler.checkpoint.load import LIBRARY_ERRORS, check_files, one_sentence, read_config, read_settings
 from remodeler.checkpoint.mismatches import Fit, refuse_misfit
+from remodeler.checkpoint.quantised import refuse_quantised
 from remodeler.checkpoint.repositories import classes, download, note_adapter
 from remodeler.errors import InputError, option
 from remodeler.merging.files import Place, equal_values, tensor_places

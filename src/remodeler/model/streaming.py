@@ -150,7 +150,7 @@ def open_model(
     model.streamed_weights = weights
     for index, path in enumerate(paths):
         _read_on_call(weights, index, model.get_submodule(path))
-    _generation(model, folder)
+    read_generation(model, folder)
     return model.eval(), info
 
 
@@ -237,7 +237,8 @@ def _read_on_call(weights: Weights, index: int, layer: nn.Module) -> None:
     layer.register_forward_hook(lambda *_: weights.release(index), always_call=True)
 
 
-def _generation(model: Any, folder: Path) -> None:
+def read_generation(model: Any, folder: Path) -> None:
+    """Give a model the settings for generating that lie in a folder, if there are any."""
     if model.can_generate() and (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder)
 

@@ -59,6 +59,8 @@ def describe_pruned(inputs: Inputs, work: Path, verb: str, options: dict[str, An
     model = {"name": inputs.checkpoint.name, "revision": inputs.checkpoint.revision, **header["model"]}
     if stored := inputs.checkpoint.stored_dtype:  # what is computed in stands in the header
         model |= {"stored_dtype": str(stored).removeprefix("torch.")}
+    if inputs.checkpoint.quantised:
+        model |= {"quantised": inputs.checkpoint.quantised}
     model |= source_facts(inputs.checkpoint)
     facts = {"model": model, "texts": header["texts"]}
     record = Record(verb, options, facts, inputs.texts.seed, versions(), results.to_record())
