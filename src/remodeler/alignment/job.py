@@ -43,7 +43,7 @@ def align(model: ModelLike, **options: Any) -> AlignResults | None:
         What came of it; None in a dry run, and in all processes but the first.
 
     Raises:
-        InputError: for what can't work, in one sentence; also when ``OUT/reviser`` is another one.
+        InputError: for what can't work; also when ``OUT/reviser`` is another one.
     """
     return align_policy(build(AlignConfig, {"model": model, **options}))
 

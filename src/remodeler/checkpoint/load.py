@@ -129,7 +129,7 @@ def load(
         stream_memory: bytes of hidden states that a pass over a streamed model may keep; by default from what is free.
 
     Raises:
-        InputError: for anything about the checkpoint that can't work, in one sentence.
+        InputError: for anything about the checkpoint that can't work.
     """
     name = str(name)
     where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -171,7 +171,7 @@ def look(name: str, task: str | None = None, revision: str | None = None) -> Non
     """Refuse a checkpoint that can't be loaded, before there is work that waits for it; weights are not read.
 
     Raises:
-        InputError: in one sentence; also when it is a model for another task.
+        InputError: for what is wrong with it; also when it is a model for another task.
     """
     settings = read_settings(name, revision)
     repositories.refuse_other_models(name, settings)

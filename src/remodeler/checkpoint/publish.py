@@ -23,7 +23,7 @@ def refuse_unpublishable(name: str) -> None:
     """Raise where a name can't be one, nobody is logged in, or the hub can't be reached.
 
     Raises:
-        InputError: in one sentence.
+        InputError: for the first of these.
     """
     refuse_name(name)
     try:

@@ -87,7 +87,7 @@ add_command(app, "demo", DemoConfig, demo)
 
 
 def main() -> None:
-    """Entry point: user mistakes end in one sentence and exit code 2, an interrupt in 130.
+    """Entry point: a user's mistake ends in one line and exit code 2, an interrupt in 130.
 
     What can't be shown stops no work; where a table or a line of a result was lost so, the exit code says it.
     """

@@ -154,7 +154,7 @@ def _tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, longest:
 
 @contextmanager
 def tokenizer_errors(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """What a tokenizer raises over a text, in one sentence: the library's own kinds have no common name."""
+    """What a tokenizer raises over a text, as one line: the library's own kinds have no common name."""
     try:
         yield
     except Exception as error:

@@ -62,7 +62,7 @@ def fuse(student: ModelLike, **options: Any) -> FuseResults | None:
         first.
 
     Raises:
-        InputError: for what can't work, in one sentence.
+        InputError: for what can't work.
     """
     return fuse_models(build(FuseConfig, {"student": student, **options}))
 

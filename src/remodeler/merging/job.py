@@ -56,7 +56,7 @@ def merge(models: Sequence[ModelLike] = (), **options: Any) -> MergeResults | No
         Sizes, shares and checks of the result; None in a dry run.
 
     Raises:
-        InputError: for checkpoints that can't be merged, in one sentence.
+        InputError: for checkpoints that can't be merged.
     """
     return merge_models(build(MergeConfig, {"models": models, **options}))
 

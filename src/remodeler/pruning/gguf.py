@@ -41,7 +41,7 @@ def refuse_file(config: PruneConfig | CutConfig, whole: bool) -> None:
         whole: whether only whole layers go.
 
     Raises:
-        InputError: in one sentence.
+        InputError: for the first contradiction.
     """
     out = config.run.out
     if out is None or not names_file(out):

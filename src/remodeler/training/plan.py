@@ -1,6 +1,6 @@
 """How to train: settings, and what a step reads and how fast it goes, as functions of the seed and the step's number.
 
-Nothing here remembers anything, so a run that goes on after a kill, or on more processes, does the same steps.
+Nothing here remembers anything, so a run that resumes after a kill, or on more processes, does the same steps.
 """
 
 import math
@@ -28,7 +28,7 @@ class Training:
     batch: int = 4
     """Windows a step, of all mini-batches and processes together."""
     micro: int | None = None
-    """Windows a mini-batch; by default ``MICRO_TOKENS``."""
+    """Windows per mini-batch; by default ``MICRO_TOKENS``."""
     learning_rate: float = 2e-4
     schedule: Schedule = "linear"
     warmup: int = 0

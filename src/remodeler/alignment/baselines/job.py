@@ -108,7 +108,7 @@ def train_baseline(model: ModelLike, **options: Any) -> BaselineResults | None:
         What came of it; None in a dry run, and in all processes but the first.
 
     Raises:
-        InputError: for what can't work, in one sentence.
+        InputError: for what can't work.
     """
     return train_baseline_policy(build(BaselineConfig, {"model": model, **options}))
 

@@ -47,7 +47,7 @@ def train_orpo(load: Load, config: BaselineConfig, triples: Sequence[Triple], fo
 
 @contextmanager
 def _needs_trl() -> Iterator[None]:
-    """Say in one sentence what is missing."""
+    """Turn a missing package into an error that names it."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     try:
         yield

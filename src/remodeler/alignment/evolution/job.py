@@ -70,7 +70,7 @@ def evolve(model: ModelLike, **options: Any) -> EvolveResults | None:
         What came of it; None in a dry run, and in all processes but the first.
 
     Raises:
-        InputError: for what can't work, in one sentence; also for a round in which nothing was accepted.
+        InputError: for what can't work; also for a round in which nothing was accepted.
     """
     return evolve_policy(build(EvolveConfig, {"model": model, **options}))
 

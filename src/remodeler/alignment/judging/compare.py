@@ -82,7 +82,7 @@ def compare(policies: Sequence[ModelLike], **options: Any) -> CompareResults | N
         What was measured; None in a dry run.
 
     Raises:
-        InputError: for what can't work, in one sentence.
+        InputError: for what can't work.
     """
     return compare_policies(build(CompareConfig, {"policies": policies, **options}))
 

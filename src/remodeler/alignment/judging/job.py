@@ -51,7 +51,7 @@ def answer(model: ModelLike, **options: Any) -> Turns:
         The answers of every question, turn by turn.
 
     Raises:
-        InputError: for what can't work, in one sentence.
+        InputError: for what can't work.
     """
     return answer_questions(build(AnswerConfig, {"model": model, **options}))
 
@@ -132,7 +132,7 @@ def judge(answers: Path | str, **options: Any) -> dict[str, Mapping[str, float]]
         ``win rate`` with its figures, or ``ratings`` by model.
 
     Raises:
-        InputError: for what can't work, in one sentence.
+        InputError: for what can't work.
     """
     return judge_answers(build(JudgeConfig, {"answers": answers, **options}))
 

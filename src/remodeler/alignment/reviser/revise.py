@@ -73,7 +73,7 @@ def revise(responses: str, reviser: ReviserLike, **options: Any) -> ReviseResult
         What came of it; None in a dry run. The revisions are in ``OUT/revisions.jsonl``.
 
     Raises:
-        InputError: for what can't work, in one sentence.
+        InputError: for what can't work.
     """
     return revise_responses(build(ReviseConfig, {"responses": responses, "reviser": reviser, **options}))
 

@@ -62,7 +62,7 @@ def train_reviser(model: ModelLike, **options: Any) -> ReviserResults | None:
         What came of it; None in a dry run, and in all processes but the first.
 
     Raises:
-        InputError: for what can't work, in one sentence.
+        InputError: for what can't work.
     """
     return train_reviser_model(build(ReviserConfig, {"model": model, **options}))
 

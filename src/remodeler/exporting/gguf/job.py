@@ -72,7 +72,7 @@ def pruned_file(source: Path, log: Path, out: Path, steps: int | None, check: bo
         check: compare, in llama.cpp, with the source in which those blocks add nothing.
 
     Raises:
-        InputError: for what can't work, in one sentence.
+        InputError: for what can't work.
     """
     refuse_existing(out)
     found, gone = _read(source, log, steps)
@@ -120,7 +120,7 @@ def exported_file(checkpoint: Checkpoint, out: Path, kind: str, tokenizer: Path 
         check: compare with the checkpoint, in llama.cpp.
 
     Raises:
-        InputError: for what can't work, in one sentence.
+        InputError: for what can't work.
     """
     refuse_existing(out)
     found, plan = preview(checkpoint, kind)

@@ -77,7 +77,7 @@ def cut_file(found: Given, gone: Sequence[Block], out: Path, check: bool) -> Wri
         check: compare, in llama.cpp, with the source in which those blocks add nothing.
 
     Raises:
-        InputError: for what can't work, in one sentence.
+        InputError: for what can't work.
     """
     plan = plan_cut(found, gone)
     announce(plan, found, len(gone))

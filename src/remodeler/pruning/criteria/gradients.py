@@ -93,7 +93,7 @@ def window_gradients(
         windows: the calibration text.
         removed: blocks that are gone already.
         units: the candidates; none of their blocks removed.
-        size: windows a mini-batch; by default chosen for the device.
+        size: windows per mini-batch; by default chosen for the device.
         progress: called with the share done.
         estimate: to which order.
     """

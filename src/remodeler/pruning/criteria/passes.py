@@ -43,7 +43,7 @@ def by_window(
         windows: the text.
         columns: how many numbers a window has.
         look: called once for every mini-batch of this process.
-        size: windows a mini-batch; by default chosen for the device.
+        size: windows per mini-batch; by default chosen for the device.
         progress: called with the share done.
     """
     device = device_of(anatomy.model)

@@ -53,7 +53,7 @@ def sweep(
         windows: the calibration text.
         removed: blocks that are gone already.
         units: the candidates.
-        size: windows a mini-batch; by default chosen for the device.
+        size: windows per mini-batch; by default chosen for the device.
         progress: called with the share done.
     """
     losses = window_scores(anatomy, windows, removed, units, size, progress)
@@ -78,7 +78,7 @@ def window_scores(
         windows: the calibration text.
         removed: blocks that are gone already.
         units: the candidates.
-        size: windows a mini-batch; by default chosen for the device.
+        size: windows per mini-batch; by default chosen for the device.
         progress: called with the share done.
         prepare: called for every mini-batch with the model intact; gives what is asked of every candidate.
         shape: of what the measure says of one window, where it is more than a number: [windows, units, *shape] then.

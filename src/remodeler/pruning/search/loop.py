@@ -46,7 +46,7 @@ class Search:
     holds: an MLP behind every attention, and an attention at the start."""
     seed: int = 42
     size: int | None = None
-    """Windows a mini-batch; by default chosen for the device."""
+    """Windows per mini-batch; by default chosen for the device."""
     strategy: str = "exact"
     """How the candidates of a step are measured: ``exact``, ``race`` or ``propose``."""
     error: float = 0.01

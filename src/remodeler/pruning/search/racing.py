@@ -130,7 +130,7 @@ def race(
         windows: the calibration text.
         removed: blocks that are gone already.
         units: the candidates.
-        size: windows a mini-batch; by default chosen for the device.
+        size: windows per mini-batch; by default chosen for the device.
         progress: called with the share done.
         error: probability that the best unit leaves; at 0 nobody does.
         seed: of the order of the windows.

@@ -115,7 +115,7 @@ class State:
     """Mean loss and mean probability of the steps that are not yet in the history."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """What goes on after a kill."""
+        """The state from which a killed run resumes."""
         return {
             "probabilities": self.probabilities,
             "baseline": self.baseline,
