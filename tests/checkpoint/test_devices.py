@@ -10,7 +10,9 @@ from transformers import AutoModelForCausalLM
 from remodeler.checkpoint import devices
 from remodeler.checkpoint.devices import auto_dtype, fits_twice, slowdown
 from remodeler.checkpoint.load import load
+from remodeler.errors import InputError
 from remodeler.pruning.api import prune
+from remodeler.runs.folders import MARK
 from remodeler.runs.records import load_record
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -45,14 +47,20 @@ def test_what_fits_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert not fits_twice(tmp_path, 2)  # as of FP8
 
 
+@pytest.fixture
+def half(model: Path, tmp_path: Path) -> Path:
+    """A model in bfloat16."""
+    folder = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).save_pretrained(folder)
+    for file in model.glob("token*"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
 @pytest.mark.parametrize("times", [6.2], indirect=True)
 def test_what_is_computed_in_float32_is_written_as_it_was_stored(
-    times: float, model: Path, texts: Path, tmp_path: Path, messages: pytest.LogCaptureFixture
+    times: float, half: Path, texts: Path, tmp_path: Path, messages: pytest.LogCaptureFixture
 ) -> None:
-    half = tmp_path / "half"
-    AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).save_pretrained(half)
-    for file in model.glob("token*"):
-        (half / file.name).write_bytes(file.read_bytes())
     assert load(half, device="cpu").model.dtype == torch.float32
     assert "computing in float32: bfloat16 is 6.2 times slower on this CPU" in messages.text
     assert load(half, device="cpu", dtype="bfloat16").model.dtype == torch.bfloat16
@@ -60,3 +68,22 @@ def test_what_is_computed_in_float32_is_written_as_it_was_stored(
     facts = load_record(tmp_path / "out").inputs["model"]
     assert (facts["dtype"], facts["stored_dtype"]) == ("float32", "bfloat16")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").dtype == torch.bfloat16
+
+
+def test_a_search_goes_on_in_the_dtype_of_its_log(
+    half: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"texts": str(texts), "samples": 8, "length": 16, "device": "cpu"}
+    monkeypatch.setattr(devices, "slowdown", lambda dtype: 0.6)
+    prune(half, tmp_path / "first", remove=1, **given)
+    monkeypatch.setattr(devices, "slowdown", lambda dtype: 6.2)
+    log = tmp_path / "first" / "removals.jsonl"
+    assert prune(half, start=log, remove=2, **given).header["model"]["dtype"] == "bfloat16"
+    killed = tmp_path / "second.partial"
+    killed.mkdir()
+    (killed / MARK).touch()
+    (killed / log.name).write_bytes(log.read_bytes())
+    prune(half, tmp_path / "second", remove=2, **given)
+    assert load_record(tmp_path / "second").inputs["model"]["dtype"] == "bfloat16"
+    with pytest.raises(InputError, match="other"):
+        prune(half, start=log, remove=2, dtype="float32", **given)

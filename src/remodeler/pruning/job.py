@@ -26,6 +26,8 @@ from remodeler.pruning.validation import (
     announce_steps,
     expected_bytes,
     form_named,
+    in_logged_dtype,
+    logged_header,
     method_of,
     refuse_plan,
     refuse_search,
@@ -115,7 +117,7 @@ def prepare(config: PruneConfig, device: str) -> Prepared:
     refuse_plan(config, method, form)
     refuse_widths(config, form)
     refuse_file(config, config.search.shape == "standard" or "layer" in (config.search.unit, method.unit))
-    checkpoint = config.source.open(device=device, stream=config.stream)
+    checkpoint = in_logged_dtype(config.source, logged_header(config)).open(device=device, stream=config.stream)
     inputs = Inputs(checkpoint, config.texts, config.texts.sample(), form, file_of(config.run.out))
     search = _search(inputs, config, method)
     refuse_search(search, config, form)
@@ -188,9 +190,7 @@ def _cut_job(config: CutConfig) -> Job[PruneResults]:
     log = config.log / REMOVALS_FILE if config.log.is_dir() else config.log
     header, every = read_log(log)
     refuse_file(config, whole=True)
-    source = config.source
-    if source.dtype == "auto":
-        source = replace(source, dtype=str(header["model"].get("dtype", "auto")))
+    source = in_logged_dtype(config.source, header)
     checkpoint = source.open()
     refuse_other_model(checkpoint, header, every, log)
     steps = part_of(checkpoint, header, every, config.budget, log)

@@ -2,18 +2,21 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from remodeler.checkpoint.config import ModelConfig
 from remodeler.checkpoint.forms import FORMS, Form, refusal
 from remodeler.checkpoint.sizes import memory, sizes_in_words, stored_size, written_bytes
 from remodeler.errors import InputError, option, quantity
 from remodeler.model.logprobs import batch_nll
 from remodeler.model.minibatches import batch_size, device_of, to_batch
 from remodeler.model.streaming import streamed_weights
-from remodeler.pruning.config import OPTION_NAMES, PruneConfig, SearchConfig
+from remodeler.pruning.config import OPTION_NAMES, PruneConfig, SearchConfig, result_folder
 from remodeler.pruning.inputs import Inputs
 from remodeler.pruning.methods import CRITERIA, METHODS, Method, nothing
 from remodeler.pruning.search.loop import Search, check, estimate
@@ -36,6 +39,24 @@ def method_of(config: SearchConfig) -> Method:
     return method if config.protect else replace(method, protect=nothing)
 
 
+def logged_header(config: PruneConfig) -> dict[str, Any]:
+    """The first line of the log that is continued: of an earlier search, or of this one before it was killed."""
+    out = config.run.out
+    logs = [config.search.start, partial(result_folder(out)) / REMOVALS_FILE if out else None]
+    for log in logs:
+        if log is not None and log.is_file() and (lines := read_lines(log)[:1]):
+            return lines[0] if isinstance(lines[0], dict) else {}  # what is no log is refused where it is read
+    return {}
+
+
+def in_logged_dtype(source: ModelConfig, header: Mapping[str, Any]) -> ModelConfig:
+    """A model in the dtype of a log, where that is left open: what is fast may be judged otherwise by now."""
+    model = header.get("model")
+    if source.dtype != "auto" or not isinstance(model, Mapping):
+        return source
+    return replace(source, dtype=str(model.get("dtype", "auto")))
+
+
 def strategy_of(config: PruneConfig, method: Method) -> str:
     """How candidates are scored where that is left open: as in the log that is continued, else by a race if possible.
 
@@ -43,10 +64,8 @@ def strategy_of(config: PruneConfig, method: Method) -> str:
     """
     if config.search.search != "auto":
         return config.search.search
-    logs = [config.search.start, partial(config.run.out) / REMOVALS_FILE if config.run.out else None]
-    for log in logs:
-        if log is not None and log.is_file() and (header := read_lines(log)[:1]):
-            return str((header[0].get("options") or {}).get("search") or "exact")
+    if header := logged_header(config):
+        return str((header.get("options") or {}).get("search") or "exact")
     raceable = method.iterative and method.criterion is CRITERIA["perplexity"] and not config.stream
     return "race" if raceable and config.search.method not in WIDTH_METHODS else "exact"
 
