@@ -29,6 +29,8 @@ DECODER_DEPTH = ("decoder_layers", "num_decoder_layers")
 """What configs of decoders call their depth where they have an encoder's too."""
 OF_MLPS = ("mlp", "moe", "expert", "intermediate", "ffn")
 """In the names of those that speak of MLPs."""
+BUILD_ERRORS = (ValueError, TypeError, AttributeError, RuntimeError, KeyError, StrictDataclassError)
+"""What transformers' classes raise for a config that they can't build a model of."""
 Shapes = dict[str, dict[str, list[int]]]
 """By source layer, of the parameters that are narrower than the source's config says."""
 

@@ -12,11 +12,11 @@ from types import MappingProxyType
 from typing import Literal
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from remodeler.checkpoint.configs import (
+    BUILD_ERRORS,
     Rows,
     build_on_meta,
     cut_config,
@@ -43,7 +43,6 @@ FORMS: tuple[Form, ...] = ("stock", "packed", "portable")
 OTHERS = ("shared", "extra")
 """Parts of a layer that are no block."""
 WHOLE: Widths = MappingProxyType({})
-LIBRARY_ERRORS = (ValueError, TypeError, AttributeError, RuntimeError, KeyError, StrictDataclassError)
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths
     try:
         shape = _stock(anatomy, removed, widths, "meta")
         wanted = {name: tensor.shape for name, tensor in build_on_meta(anatomy, shape.config).items()}
-    except LIBRARY_ERRORS as error:
+    except BUILD_ERRORS as error:
         return f"a config with as many heads and channels is refused ({str(error).strip().splitlines()[-1].strip()})"
     if wanted == {name: tensor.shape for name, tensor in shape.tensors.items()}:
         return None

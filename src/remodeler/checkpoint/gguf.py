@@ -17,6 +17,7 @@ import transformers
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from remodeler.checkpoint.compatibility import complete_config, complete_tokenizer
+from remodeler.checkpoint.from_tensors import model_of_tensors
 from remodeler.errors import InputError
 from remodeler.model.files.gguf.header import Header
 from remodeler.model.files.gguf.reader import SUFFIX, Weights, open_gguf
@@ -102,18 +103,9 @@ def load_whole(device: torch.device, name: str, dtype: torch.dtype | str) -> Any
         dtype: what to compute in.
     """
     weights, folder = open_gguf(Path(name)), as_folder(Path(name))
-    where: dict[str, Any] = {} if device.type == "cpu" else {"device_map": device}
     model_class: Any = getattr(transformers, weights.settings["architectures"][0])
-    model, info = model_class.from_pretrained(
-        None,
-        config=AutoConfig.from_pretrained(folder),
-        state_dict={key: weights.get_slice(key) for key in weights.sources},
-        dtype=dtype,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        **where,
-    )
-    model.config.name_or_path = model.name_or_path = name
+    tensors = {key: weights.get_slice(key) for key in weights.sources}
+    model, info = model_of_tensors(model_class, AutoConfig.from_pretrained(folder), tensors, name, dtype, device)
     model.generation_config = GenerationConfig.from_pretrained(folder, GENERATION)
     return model, info
 

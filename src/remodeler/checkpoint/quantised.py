@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.initialization import meta_device_safe_creation_ops
 
+from remodeler.checkpoint.from_tensors import model_of_tensors
 from remodeler.checkpoint.repositories import download, without_adapter
 from remodeler.errors import InputError, option
 from remodeler.model.families import Family
@@ -199,36 +200,27 @@ def dequantised_model(
         code: ``trust_remote_code``.
     """
     logger.info(f"{name} is quantised ({found.method}, {found.bits} bits): dequantised to bfloat16")
-    where: dict[str, Any] = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
     config, parts = copy.deepcopy(config), METHODS[found.method].parts
+    folder = download(name, revision)
     if parts:
-        where |= {} if device.type == "cpu" else {"device_map": device}
         del config.quantization_config
-        folder = download(name, revision)
-        model, info = _from_tensors(auto, config, parts(name, folder, found.settings), code, where)
-        model.config.name_or_path = model.name_or_path = name
+        built = _on_meta(auto, config, code)
+        tensors = parts(name, folder, found.settings)
+        model, info = model_of_tensors(type(built), built.config, tensors, name, dtype, device)
         read_generation(model, folder)
         return model, info
-    refuse_scaleless(name, open_slices(tensor_files(download(name, revision))), METHODS[found.method].scales)
+    refuse_scaleless(name, open_slices(tensor_files(folder)), METHODS[found.method].scales)
     config.quantization_config = {**found.settings, "dequantize": True}
-    where |= {"use_safetensors": True, "device_map": {"": device}, "revision": revision, **code}
+    where: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "revision": revision, **code}
+    where |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     model, info = auto.from_pretrained(name, config=config, **where, **without_adapter(name))
     return _rounded(model, dtype), info
 
 
-def _from_tensors(
-    auto: Any,
-    config: PreTrainedConfig,
-    tensors: Mapping[str, Any],
-    code: Mapping[str, bool],
-    where: Mapping[str, Any],
-) -> tuple[Any, Any]:
-    """A model of tensors that are computed here, of the class that its config is for."""
+def _on_meta(auto: Any, config: PreTrainedConfig, code: Mapping[str, bool]) -> Any:
+    """A model without numbers, whose class is the one that a config is for."""
     with torch.device("meta"), meta_device_safe_creation_ops():
-        built = auto.from_config(config, **code)
-    model_class: Any = type(built)
-    model, info = model_class.from_pretrained(None, config=built.config, state_dict=dict(tensors), **where)
-    return model, info
+        return auto.from_config(config, **code)
 
 
 @torch.no_grad()

@@ -4,17 +4,15 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
-from remodeler.checkpoint.configs import cut_config, derived, per_layer, source_config, stock_on_meta
+from remodeler.checkpoint.configs import BUILD_ERRORS, cut_config, derived, per_layer, source_config, stock_on_meta
 from remodeler.model.blocks import Anatomy, own_modules
 from remodeler.packed_layers import NUMBERS
 from remodeler.runs.units import Block
 
 Signature = dict[str, tuple[Any, ...]]
 """By the path of a module in its layer."""
-LIBRARY_ERRORS = (ValueError, TypeError, AttributeError, RuntimeError, KeyError, IndexError, StrictDataclassError)
 PLAIN = (str, bool, int, float, type(None))
 OTHER = (*NUMBERS, "training")
 """What says which layer it is, or in which state."""
@@ -32,7 +30,7 @@ def told_otherwise(anatomy: Anatomy, paired: Sequence[tuple[int, int]]) -> str |
     cut_config(config, paired)
     try:
         model = stock_on_meta(anatomy, config)
-    except LIBRARY_ERRORS as error:
+    except (*BUILD_ERRORS, IndexError) as error:
         return f"a config of the layers left is refused ({str(error).strip().splitlines()[-1].strip()})"
     for name, values in lists.items():
         if name not in vars(config) and getattr(model.config, name) != [values[attention] for attention, _ in paired]:

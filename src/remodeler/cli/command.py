@@ -6,14 +6,15 @@ from functools import cache
 from inspect import Parameter as Place
 from inspect import Signature, cleandoc
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from cyclopts import App, Group, Parameter
 
 from remodeler.cli.screen import notes_as
 from remodeler.errors import InputError
 from remodeler.runs.options import Option, Spec, build, specs
+from remodeler.runs.types import parts_of
 
 Config = TypeVar("Config")
 MARKED = re.compile(r"`([a-z_]+)(?:=((?:'[^']*'|\"[^\"]*\"|[^`'\"])*))?`")
@@ -120,7 +121,7 @@ def placeholder(spec: Spec) -> str:
 def _value(spec: Spec) -> str:
     """What stands for the value of an option."""
     names = {int: "INT", float: "FLOAT", Path: "PATH"}
-    return next((names[each] for each in _parts(_cli_type(spec)) if each in names), "STR")
+    return next((names[each] for each in parts_of(_cli_type(spec)) if each in names), "STR")
 
 
 def _by_option(kind: type, given: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
@@ -152,13 +153,9 @@ def _cli_type(spec: Spec) -> Any:
         return tuple[str, ...] if Any in get_args(spec.type) else spec.type
     if spec.option.read is not None or spec.type is Any:
         return str if spec.required else str | None
-    parts = [each for each in _parts(spec.type) if each in (int, float, bool, Path) or get_origin(each) is tuple]
+    parts = [each for each in parts_of(spec.type) if each in (int, float, bool, Path) or get_origin(each) is tuple]
     kind = parts[0] if parts else str
-    return kind | None if NoneType in _parts(spec.type) else kind
-
-
-def _parts(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return kind | None if NoneType in parts_of(spec.type) else kind
 
 
 def _parameter(kind: type, spec: Spec) -> Parameter:
@@ -177,7 +174,7 @@ def _parameter(kind: type, spec: Spec) -> Parameter:
 
 def has_opposite(spec: Spec) -> bool:
     """Whether a flag has a ``--no-`` form: where it is on, or left open, without it."""
-    return bool in _parts(spec.type) and spec.default in (True, None)
+    return bool in parts_of(spec.type) and spec.default in (True, None)
 
 
 def _choices(option: Option, words: str) -> list[str]:

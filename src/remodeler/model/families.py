@@ -8,9 +8,9 @@ run in parallel and what they return is traced still (:mod:`remodeler.model.name
 All that is known of a family by its name stands here: to add one, try it with ``scripts/model_types.py``, add its name
 where it works, and a line in ``CONFIGS`` where its config calls things otherwise than nearly all do. (What llama.cpp
 and DeciLM call a family is theirs to say, and stands in :mod:`remodeler.exporting` and
-:mod:`remodeler.model.files.gguf`.) ``tests/model/test_families.py``
-and ``test_model_types.py`` then hold it to the defining equation *bypassing a block equals zeroing its output
-projection*, to cached decoding, and to the forms it can be saved in.
+:mod:`remodeler.model.files.gguf`.) ``tests/model/test_families.py`` and ``test_model_types.py`` then hold it to the
+defining equation *bypassing a block equals zeroing its output projection*, to cached decoding, and to the forms it can
+be saved in.
 """
 
 from dataclasses import dataclass, replace

@@ -30,7 +30,7 @@ def refuse_other_type(name: str, kind: Any, value: Any) -> None:
     Raises:
         InputError: that says what was expected.
     """
-    parts = _parts(kind)
+    parts = parts_of(kind)
     if any(fits(each, value) for each in parts):
         return
     words = " or ".join(_words(each) for each in parts if each is not NoneType)
@@ -52,16 +52,17 @@ def fits(kind: Any, value: Any) -> bool:
 
 
 def _fits_any(kind: Any, value: Any) -> bool:
-    return any(fits(each, value) for each in _parts(kind))
+    return any(fits(each, value) for each in parts_of(kind))
 
 
-def _parts(kind: Any) -> tuple[Any, ...]:
+def parts_of(kind: Any) -> tuple[Any, ...]:
+    """The types that a union is of; of any other type itself."""
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def _words(kind: Any) -> str:
     if get_origin(kind) is tuple:
-        return f"a list, each {' or '.join(map(_words, _parts(get_args(kind)[0])))}"
+        return f"a list, each {' or '.join(map(_words, parts_of(get_args(kind)[0])))}"
     if get_origin(kind) is Literal:
         return "a text"
     return NAMED[kind][0] if kind in NAMED else f"a {getattr(get_origin(kind) or kind, '__name__', kind)}"

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFValueType
 
-from remodeler.errors import InputError
+from remodeler.errors import InputError, quantity
 from remodeler.model.files.gguf.header import read_header
 from remodeler.model.files.gguf.values import Key, Raw
 from remodeler.model.gguf.check import CheckResult, compare, import_llama_cpp, logits
@@ -102,8 +102,7 @@ def rename_keys(keys: Keys, gone: int) -> Keys:
     name = keys.get("general.name")
     if not gone or name is None or name.kind != GGUFValueType.STRING:
         return keys
-    blocks = "1 block" if gone == 1 else f"{gone} blocks"
-    return {**keys, "general.name": Key(f"{name.value} without {blocks}", GGUFValueType.STRING)}
+    return {**keys, "general.name": Key(f"{name.value} without {quantity(gone, 'block')}", GGUFValueType.STRING)}
 
 
 def parameters(tensors: Tensors) -> set[int]:

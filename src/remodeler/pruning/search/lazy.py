@@ -92,13 +92,14 @@ def race_lazily(
     """
     chosen = promising(units, bounds)
     options |= {"past_races": past_races}
-    found = race(anatomy, windows, removed, chosen, progress=part(progress, 0, 0.9), **options)
+    first = 1.0 if len(chosen) == len(units) else 0.9
+    found = race(anatomy, windows, removed, chosen, progress=part(progress, 0, first), **options)
     winner = min(range(len(chosen)), key=found.losses.__getitem__)
     cost = found.losses[winner] - bounds.base
     late = [unit for unit in units if unit not in chosen and bounds.lowest(unit) < cost]
     if late:
         again = [unit for unit in units if unit in late or unit == chosen[winner]]
-        more = race(anatomy, windows, removed, again, progress=part(progress, 0.9, 0.1), **options)
+        more = race(anatomy, windows, removed, again, progress=part(progress, first, 1 - first), **options)
         del past_races[-2]  # one table a step is kept beside the log
         found = _joined(units, (chosen, found), (again, more))
         chosen = [unit for unit in units if unit in {*chosen, *again}]

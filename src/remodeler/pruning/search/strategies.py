@@ -20,7 +20,7 @@ from remodeler.model.logprobs import perplexity
 from remodeler.pruning.criteria.gradients import second_order
 from remodeler.pruning.criteria.sweep import sweep
 from remodeler.pruning.search.lazy import NOTHING_KNOWN, Bounds, race_lazily
-from remodeler.pruning.search.racing import Table, race
+from remodeler.pruning.search.racing import Table
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import write_bytes
@@ -52,30 +52,13 @@ def score_in_race(
     progress: Progress = silent,
     error: float = 0.01,
     past_races: list[Table] | None = None,
-    **_: Any,
-) -> Scores:
-    """All candidates start, the clearly worse ones leave; see :mod:`remodeler.pruning.search.racing`."""
-    found = race(
-        anatomy, windows, removed, candidates, size=size, progress=progress, error=error, past_races=past_races
-    )
-    values = zip(candidates, map(perplexity, found.losses), strict=True)
-    return Scores(dict(values), dict(zip(candidates, found.seen, strict=True)))
-
-
-def score_lazily(
-    anatomy: Anatomy,
-    windows: Windows,
-    removed: Sequence[Block],
-    candidates: Sequence[Unit],
-    *,
-    size: int | None = None,
-    progress: Progress = silent,
-    error: float = 0.01,
-    past_races: list[Table] | None = None,
     bounds: Bounds = NOTHING_KNOWN,
     **_: Any,
 ) -> Scores:
-    """Those start that earlier steps leave a chance; see :mod:`remodeler.pruning.search.lazy`."""
+    """All candidates start, or those that bounds leave a chance; the clearly worse ones leave.
+
+    See :mod:`remodeler.pruning.search.racing` and :mod:`remodeler.pruning.search.lazy`.
+    """
     how: dict[str, Any] = {"size": size, "progress": progress, "error": error}
     past = [] if past_races is None else past_races
     raced, found = race_lazily(anatomy, windows, removed, candidates, bounds, past_races=past, **how)
@@ -119,8 +102,9 @@ class Strategy(Protocol):
         ...
 
 
-STRATEGIES: dict[str, Strategy] = {"race": score_in_race, "lazy": score_lazily, "propose": score_proposed}
-"""Searches beside the exact one, which asks the method's criterion about every candidate."""
+STRATEGIES: dict[str, Strategy] = {"race": score_in_race, "lazy": score_in_race, "propose": score_proposed}
+"""Searches beside the exact one, which asks the method's criterion about every candidate. A lazy one is a race to which
+the loop gives bounds."""
 
 
 # What races remember --------------------------------------------------------------------------------------------------
