@@ -129,7 +129,7 @@ def main() -> None:
     for found in record(checkpoint.anatomy, windows, kept(given.tables), given.steps):
         keep(given.tables, found)
         now, read = time.perf_counter(), len(found.steps[-1].losses)
-        best = f": {found.removed[-1]}" * (read == len(windows))
+        best = f": {found.removed[-1]}" if read == len(windows) else ""
         note(f"step {len(found.steps)}, {read} of {len(windows)} windows, {now - last:.0f} s{best}")
         last = now
 
