@@ -29,8 +29,9 @@ from transformers.utils import logging as transformers_logging
 sys.path.insert(0, str(Path(__file__).parent))
 from small_models import small_config, small_model
 
+from remodeler.checkpoint.auto_classes import AUTO
 from remodeler.checkpoint.forms import Form, refusal
-from remodeler.checkpoint.load import AUTO, Checkpoint
+from remodeler.checkpoint.load import Checkpoint
 from remodeler.checkpoint.repositories import refuse_other_models
 from remodeler.checkpoint.save import save_pruned
 from remodeler.errors import InputError, one_line

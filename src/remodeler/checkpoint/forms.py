@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from remodeler.checkpoint.config_widths import set_widths, shapes_left, widths_left
 from remodeler.checkpoint.configs import (
     BUILD_ERRORS,
     Rows,
@@ -23,11 +24,8 @@ from remodeler.checkpoint.configs import (
     own_config,
     packed_config,
     packing,
-    set_widths,
-    shapes_left,
     source_config,
     unkept,
-    widths_left,
 )
 from remodeler.checkpoint.signatures import told_otherwise
 from remodeler.errors import InputError
@@ -35,7 +33,7 @@ from remodeler.model.blocks import Anatomy, LayerRef, own_modules, projection
 from remodeler.model.families import config_names, unpacked_type
 from remodeler.model.pairing import packed_places, pairs_of
 from remodeler.model.structures import Cut, Widths, structure_of
-from remodeler.packed import shallow
+from remodeler.packed import shallow, text_of
 from remodeler.runs.units import KINDS, Block
 
 Form = Literal["stock", "packed", "portable"]
@@ -124,7 +122,7 @@ def pairs(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[int, int]] 
 
 
 def _rides_on_depth(anatomy: Anatomy) -> str | None:
-    config = anatomy.model.config
+    config = text_of(anatomy.model.config)
     name = config_names(unpacked_type(config.model_type)).scaled_by_layer
     return f"its attentions are scaled by their layer's number ({name})" if getattr(config, name, False) else None
 
@@ -210,9 +208,9 @@ def _packed_shape(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -
     source = source_config(anatomy)
     config = packed_config(anatomy, source)
     config.packing = packing(anatomy, source, rows, shapes_left(anatomy, rows, widths))
-    shallow(config)
+    shallow(config, config.packing)
     if lost := unkept(config):
-        config.packing["whole"] = {name: source.to_dict()[name] for name in lost}
+        config.packing["whole"] = {name: text_of(source).to_dict()[name] for name in lost}
     path, places = anatomy.family.stacks[0].layers, dict[tuple[int, str], str]()
     for number, place in packed_places([(site.number, kinds) for site, kinds in rows]).items():
         places |= {(number, part): f"{path}.{place}" for part in (*KINDS, *OTHERS)}

@@ -8,6 +8,7 @@ from torch import nn
 
 from remodeler.checkpoint.configs import BUILD_ERRORS, cut_config, derived, per_layer, source_config, stock_on_meta
 from remodeler.model.blocks import Anatomy, own_modules
+from remodeler.packed import text_of
 from remodeler.packed_layers import NUMBERS
 from remodeler.runs.units import Block
 
@@ -33,7 +34,9 @@ def told_otherwise(anatomy: Anatomy, paired: Sequence[tuple[int, int]]) -> str |
     except (*BUILD_ERRORS, IndexError) as error:
         return f"a config of the layers left is refused ({str(error).strip().splitlines()[-1].strip()})"
     for name, values in lists.items():
-        if name not in vars(config) and getattr(model.config, name) != [values[attention] for attention, _ in paired]:
+        if name not in vars(text_of(config)) and getattr(text_of(model.config), name) != [
+            values[attention] for attention, _ in paired
+        ]:
             return f"its {name} can't be said of the layers left"
     layers = model.get_submodule(anatomy.family.stacks[0].layers)
     narrow = bool((getattr(anatomy.model.config, "packing", None) or {}).get("shapes"))  # which is compared later
