@@ -21,6 +21,7 @@ from remodeler.checkpoint.configs import (
     Rows,
     build_on_meta,
     cut_config,
+    derived,
     own_config,
     packed_config,
     packing,
@@ -168,6 +169,8 @@ def _no_packed(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
         return "no attention is left to build layers from"
     if anatomy.family.unpackable:
         return anatomy.family.unpackable
+    if anatomy.family.wrapper and (own := next(iter(derived(anatomy.model.config)), "")):
+        return f"the config of its text part works out {own} for itself, from all layers"
     names = {str(sorted(branch.names.items(), key=str)) for branch in anatomy.branches.values()}
     if not anatomy.family.traced and len(names) > len({block.kind for block in anatomy.branches}):
         return "its layers are not put together alike"

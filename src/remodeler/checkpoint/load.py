@@ -35,7 +35,7 @@ from remodeler.model.files.diagnosis import tokenizer_fault
 from remodeler.model.files.weights import tensor_files
 from remodeler.model.streaming import open_model, tensors_by_name
 from remodeler.model.tracing import probe, trace
-from remodeler.model.wrappers import is_wrapper, refuse_textless
+from remodeler.model.wrappers import is_wrapper, refuse_unfit
 from remodeler.packed import text_of
 from remodeler.runs.progress import on_terminal
 from remodeler.runs.records import disk_errors
@@ -136,7 +136,7 @@ def load(
     repositories.note_adapter(Path(name))
     config = read_config(name, **where)
     if row.wrapper:
-        refuse_textless(name, config)
+        refuse_unfit(name, config)
     if number_type == "auto":
         number_type = _auto_dtype(name, config, target, stream, quantised)
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, target)

@@ -177,7 +177,19 @@ def _as_stored(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> dict[str, 
     """Tensors in the dtype and under the names that they have in files."""
     dtype = _written_dtype(checkpoint)
     cast = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-    return {name: _own(tensor) for name, tensor in revert_weight_conversion(checkpoint.model, cast).items()}
+    with _found_by_name(checkpoint.model, cast):
+        return {name: _own(tensor) for name, tensor in revert_weight_conversion(checkpoint.model, cast).items()}
+
+
+@contextmanager
+def _found_by_name(model: Any, tensors: dict[str, Tensor]) -> Iterator[None]:
+    """transformers asks a model for shapes by the names that tensors are written under, which the source has not."""
+    own = model.get_parameter
+    vars(model)["get_parameter"] = lambda name: tensors[name] if name in tensors else own(name)
+    try:
+        yield
+    finally:
+        del vars(model)["get_parameter"]
 
 
 def _own(tensor: Tensor) -> Tensor:

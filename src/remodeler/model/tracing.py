@@ -12,7 +12,7 @@ from remodeler.model.families import Family, Stack
 from remodeler.model.found_parts import found_parts, recorded_parts
 from remodeler.model.layer_lists import completed
 from remodeler.model.named_parts import named_parts
-from remodeler.model.wrappers import carried_names, fed_behind, refuse_reached
+from remodeler.model.wrappers import carried_names, fed_behind, refuse_reached, text_alone
 
 
 def trace(model: Any, family: Family, inputs: dict[str, Tensor]) -> Anatomy:
@@ -26,14 +26,20 @@ def trace(model: Any, family: Family, inputs: dict[str, Tensor]) -> Anatomy:
     packing = getattr(model.config, "packing", None)
     if not family.traced:
         return named_parts(model, family, sites, inputs)
-    found = found_parts(model, family, sites, inputs) if packing is None else recorded_parts(model, family, sites)
+    if packing is not None:
+        found = recorded_parts(model, family, sites)
+    elif family.wrapper:
+        refuse_reached(model, family.stacks[0].layers)
+        with text_alone(model):
+            found = found_parts(model, family, sites, inputs)
+    else:
+        found = found_parts(model, family, sites, inputs)
     return _in_wrapper(found) if family.wrapper else found
 
 
 def _in_wrapper(found: Anatomy) -> Anatomy:
     """With what the other parts of a model of text and images ask for."""
     model, layers = found.model, found.family.stacks[0].layers
-    refuse_reached(model, layers)
     fed = fed_behind(model, layers, list(found.branches))
     return replace(found, fixed={**found.fixed, **fed}, carried=carried_names(model, layers))
 

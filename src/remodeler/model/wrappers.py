@@ -6,13 +6,14 @@ are known here; a text model that takes something else of an image is refused by
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from remodeler.errors import InputError
+from remodeler.errors import InputError, one_line
 from remodeler.model.families import FAMILIES, TRACE, Family, unpacked_type
 from remodeler.packed import TEXT, text_of
 from remodeler.runs.units import MIXING, Block
@@ -22,9 +23,20 @@ DEEPSTACK = "deepstack_visual_embeds"
 TAKEN = {
     *("input_ids", "inputs_embeds", "attention_mask", "position_ids", "cache_position", "token_type_ids"),
     *("cache", "past_key_values", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits"),
-    *("return_dict", "kwargs", "per_layer_inputs", "visual_pos_masks", DEEPSTACK),
+    *("return_dict", "kwargs", "logits_to_keep", "per_layer_inputs", "visual_pos_masks", DEEPSTACK),
 }
 """What a text model may take: embeddings, by layer too, and what comes with them."""
+
+
+_BOTH_WAYS = "reads a prompt without an image in both directions, so that no perplexity tells what a block is worth"
+UNFIT = {
+    "mistral_large4": "names by number the layers whose keys and values its layers share",
+    "paligemma": _BOTH_WAYS,
+    "qwen3_omni_moe_thinker": "decodes text otherwise with its cache than in one pass",
+    "shieldgemma2": "judges images and writes no text",
+    "unlimited_ocr": "forgets what it decoded, but not its prompt, so that text is not computed as it is decoded",
+}
+"""Model types that can't be pruned by their text, and why."""
 
 
 def is_wrapper(settings: Mapping[str, Any]) -> bool:
@@ -33,12 +45,14 @@ def is_wrapper(settings: Mapping[str, Any]) -> bool:
     return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and kind not in FAMILIES
 
 
-def refuse_textless(name: str, config: Any) -> None:
-    """Refuse a model of images that has no language model by itself inside.
+def refuse_unfit(name: str, config: Any) -> None:
+    """Refuse a model of images that has no language model by itself inside, or one that is not read from left to right.
 
     Raises:
         InputError: with its type.
     """
+    if why := UNFIT.get(unpacked_type(config.model_type)):
+        raise InputError(f"{name} is a {config.model_type}, which {why}: choose another model")
     if text_of(config) is config:
         raise InputError(
             f"{name} is a {config.model_type}, which has no text part with a config of its own ({TEXT}): give a model "
@@ -56,6 +70,22 @@ def trunk_of(model: Any, layers: str) -> str:
     """The module whose first output the head reads: the model without its head, or what holds the layer list."""
     prefix = model.base_model_prefix
     return str(prefix) if prefix and layers.startswith(f"{prefix}.") else layers.rpartition(".")[0]
+
+
+@contextmanager
+def text_alone(model: Any) -> Iterator[None]:
+    """Passes over text without an image, which some models can't do.
+
+    Raises:
+        InputError: with what their code says.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError) as error:
+        raise InputError(
+            f"a {unpacked_type(model.config.model_type)} can't be run on text alone ({one_line(error)}), so its blocks "
+            "can't be told: choose another model"
+        ) from error
 
 
 def refuse_reached(model: Any, layers: str) -> None:

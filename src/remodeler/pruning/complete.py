@@ -36,7 +36,7 @@ def write_pruned(inputs: Inputs, outcome: Outcome, work: Path, options: dict[str
         written = write_file(inputs, removed, work / inputs.file)
         dense, pruned = measure_file(inputs, removed, work / inputs.file)
     else:
-        saved = save_pruned(checkpoint, removed, work, inputs.form, widths=outcome.widths)
+        saved = save_pruned(checkpoint, removed, work, inputs.form, widths=outcome.widths, keep_ahead=inputs.keep_ahead)
         written = {"form": saved.form, "check": asdict(saved.check)}
         dense, pruned = _measure(inputs, saved)
     header, _ = read_log(work / REMOVALS_FILE)

@@ -166,7 +166,7 @@ def refuse_teacher(student: Checkpoint, original: Checkpoint) -> None:
             f"{original.name} has another tokenizer than {student.name}: give the model that was pruned as "
             f"{option('teacher')}"
         )
-    sizes = [each.model.config.vocab_size for each in (student, original)]
+    sizes = [vocabulary(each.model) for each in (student, original)]
     if sizes[0] != sizes[1] or student.anatomy.family.task != original.anatomy.family.task:
         raise InputError(
             f"{original.name} predicts {sizes[1]} tokens, {student.name} {sizes[0]}: give the model that was pruned "
