@@ -330,7 +330,8 @@ WRAPPERS_HEAD = """
 ## Models of text and images
 
 transformers {version} has {all} types of models of text and images; {works} of them work, by the same trials with text
-alone: their text part is pruned, [all else is carried along](models.md#models-of-text-and-images).
+alone: their text part is pruned, [all else is carried along](models.md#models-of-text-and-images). Tests try some of
+them again, six with images.
 
 | model type | blocks | stock | packed | portable | remarks |
 |---|---|---|---|---|---|

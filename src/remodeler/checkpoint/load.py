@@ -143,7 +143,7 @@ def load(
     reader = partial(dequantised_model, auto_class(row), target, quantised, config) if quantised else reader
     model = read_model(name, row, number_type, reader, **where).eval()
     anatomy = trace(model, row, probe(row, target))
-    stored = torch.bfloat16 if quantised else repositories.stored_in(name, revision)
+    stored = torch.bfloat16 if quantised else repositories.stored_in(name, revision, anatomy)
     method = quantised.method if quantised else None
     return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, stored, method)
 

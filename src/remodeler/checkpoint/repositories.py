@@ -21,10 +21,12 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from remodeler.checkpoint.gguf import as_folder, is_gguf, place_of
 from remodeler.errors import InputError, one_line
+from remodeler.model.blocks import Anatomy
 from remodeler.model.families import FAMILIES, unpacked_type
 from remodeler.model.files.diagnosis import ADAPTER_CONFIG, CONFIG, MERGE_ADAPTER, refuse_folder
 from remodeler.model.files.file_checks import json_object
 from remodeler.model.files.names import COMPANIONS, GENERATION
+from remodeler.model.files.renaming import made_of
 from remodeler.model.files.shards import stored_dtype
 from remodeler.model.files.weights import WHOLE, start_file, tensor_files, weight_files
 from remodeler.model.wrappers import is_wrapper
@@ -161,10 +163,16 @@ def folder_of(name: str, revision: str | None = None, fetch: Sequence[str] = ())
     return None
 
 
-def stored_in(name: str, revision: str | None) -> torch.dtype | None:
-    """What the files of a checkpoint hold, whatever its config says; those of a hub id were downloaded before."""
-    folder = folder_of(name, revision)
-    return stored_dtype(tensor_files(folder)) if folder else None
+def stored_in(name: str, revision: str | None, anatomy: Anatomy) -> torch.dtype | None:
+    """What the files of a checkpoint hold, whatever its config says; those of a hub id were downloaded before.
+
+    Of a model of text and images those of its text part count: the others are carried along as they are.
+    """
+    folder, carried = folder_of(name, revision), anatomy.carried
+    files = tensor_files(folder) if folder else {}
+    if carried:
+        files = {key: files[key] for key, made in made_of(anatomy.model, files).items() if not made.names <= carried}
+    return stored_dtype(files) if folder else None
 
 
 def download(name: str, revision: str | None = None) -> Path:

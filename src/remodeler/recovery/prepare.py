@@ -15,6 +15,7 @@ from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError, option, quantity
 from remodeler.evaluation.metrics import evaluation_texts, model_windows, text_scores
+from remodeler.model.logprobs import vocabulary
 from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.methods import recipe_of
 from remodeler.recovery.recipes import Recipe
