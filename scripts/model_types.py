@@ -1,7 +1,7 @@
-"""Try every causal model type of transformers on a small random model, and write what works to the docs.
+"""Try every causal model type of transformers, and every one of text and images, and write what works to the docs.
 
     python scripts/model_types.py --write         # all, which takes a few minutes; writes the page and the JSON
-    python scripts/model_types.py llama jamba     # some, and prints what was found
+    python scripts/model_types.py llama gemma3    # some, and prints what was found
 
 A type works when its blocks are found, when bypassing each equals zeroing its output projection, and when a model
 without some blocks, written in a form and read again, gives the same logits in one pass and with its cache.
@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,21 +23,26 @@ from typing import Any
 import torch
 import transformers
 from transformers import PreTrainedTokenizerFast
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 from transformers.utils import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_models import small_config, small_model
+from small_models import small_config, small_model, small_wrapper, small_wrapper_config
 
+from remodeler.checkpoint.auto_classes import auto_class
 from remodeler.checkpoint.forms import Form, refusal
-from remodeler.checkpoint.load import AUTO, Checkpoint
+from remodeler.checkpoint.load import Checkpoint
 from remodeler.checkpoint.repositories import refuse_other_models
 from remodeler.checkpoint.save import save_pruned
 from remodeler.errors import InputError, one_line
 from remodeler.model.blocks import Anatomy, bypassed, projection
-from remodeler.model.families import FAMILIES, TRACE, Family
+from remodeler.model.families import FAMILIES, TRACE, WRAPPER, Family
 from remodeler.model.logprobs import head_logits, trunk_states
 from remodeler.model.tracing import probe, trace
+from remodeler.model.wrappers import is_wrapper, refuse_unfit
 from remodeler.runs.units import MIXING, Block
 
 Removed = tuple[Block, ...]
@@ -69,6 +74,22 @@ UNTRIED = {
 """Types of which no small model is made, or whose blocks are not what they seem, and why."""
 
 
+IMAGES_TOO = "is a model of [text and images](#models-of-text-and-images)"
+_NO_SMALL = "was not tried: its config makes no small model"
+UNTRIED_WRAPPERS = {
+    **dict.fromkeys(("fast_vlm", "gemma3n", "perception_lm"), "was not tried: its vision tower needs the package timm"),
+    **dict.fromkeys(
+        (
+            *("apertus1p5", "chameleon", "cosmos3_edge", "deepseek_ocr2", "dots3_note", "emu3", "ernie4_5_vl_moe"),
+            *("florence2", "glm5_next", "granite4_vision", "hy_v4_vl", "inkling_mm_model", "janus", "molmo2"),
+            *("muse_spark", "nemotron_h_omni", "qwen4_exp"),
+        ),
+        _NO_SMALL,
+    ),
+}
+"""The same of models of text and images: these are traced like the others when they are given."""
+
+
 @dataclass
 class Verdict:
     """What was found of a model type."""
@@ -77,26 +98,37 @@ class Verdict:
     forms: dict[str, str] = field(default_factory=dict)
     """By form why it does not hold the model; empty where it does."""
     fixed: list[str] = field(default_factory=list)
+    """Blocks that can't go."""
+    stays: str = ""
+    """Why not."""
     problem: str = ""
     """Why it does not work; empty where it does."""
 
 
 def verdict_of(model_type: str) -> Verdict:
     """What is found of a type now."""
+    if is_wrapper({"model_type": model_type}):
+        return Verdict(problem=IMAGES_TOO)
     return examine(model_type, FAMILIES.get(model_type, TRACE))
+
+
+def verdict_of_wrapper(model_type: str) -> Verdict:
+    """What is found of a type of models of text and images now."""
+    return examine(model_type, WRAPPER)
 
 
 def examine(model_type: str, family: Family) -> Verdict:
     """Everything that is asked of a type."""
-    verdict = Verdict()
-    if model_type in UNTRIED:
-        return Verdict(problem=UNTRIED[model_type])
+    verdict, untried = Verdict(), UNTRIED_WRAPPERS if family.wrapper else UNTRIED
+    if model_type in untried:
+        return Verdict(problem=untried[model_type])
     try:
         anatomy = trace_small(model_type, family)
         verdict.kinds = [
             kind for kind in ("attention", "mixer", "mlp") if any(b.kind == kind for b in anatomy.branches)
         ]
         verdict.fixed = sorted(map(str, anatomy.fixed))
+        verdict.stays = _stays(anatomy)
         verdict.problem = faults(anatomy)
         if not verdict.problem:
             verdict.forms = {form: form_fault(model_type, anatomy, form) for form in FORMS}
@@ -109,10 +141,20 @@ def examine(model_type: str, family: Family) -> Verdict:
     return verdict
 
 
+def _stays(anatomy: Anatomy) -> str:
+    if not anatomy.fixed:
+        return ""
+    fed = any("deepstack" in why for why in anatomy.fixed.values())
+    return "features of images are added behind these layers" if fed else "later layers read what is computed there"
+
+
 def trace_small(model_type: str, family: Family) -> Anatomy:
     """The traced small model."""
+    if family.wrapper:
+        refuse_unfit(model_type, small_wrapper_config(model_type))
+        return trace(small_wrapper(model_type), family, probe(family, torch.device("cpu")))
     refuse_other_models(model_type, {"model_type": model_type, **small_config(model_type).to_dict()})
-    model = small_model(model_type, auto=AUTO[family.task])
+    model = small_model(model_type, auto=auto_class(family))
     FAMILIES.setdefault(model.config.model_type, TRACE)  # as though it were known
     return trace(model, family, probe(family, torch.device("cpu")))
 
@@ -231,21 +273,28 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the page of the docs, and the JSON beside it")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, Any] = {}
     with quiet():
-        for model_type in given.types or MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-            verdict = verdict_of(model_type)
-            found[model_type] = asdict(verdict)
-            words = verdict.problem or " ".join(f"{f}{'' if not w else '-'}" for f, w in verdict.forms.items())
-            print(f"{model_type:30} {'+'.join(verdict.kinds):20} {words}", flush=True)
-            for form, why in verdict.forms.items():
-                if why:
-                    print(f"    {form}: {why}", flush=True)
+        found = _tried(given.types, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, verdict_of)
+        wrappers = _tried(given.types, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, verdict_of_wrapper)
     if file := RECORD if given.write else given.json:
-        record = {"transformers": transformers.__version__, "types": found}
+        record = {"transformers": transformers.__version__, "types": found, "wrappers": wrappers}
         file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if given.write:
         PAGE.write_text(page(record), encoding="utf-8")
+
+
+def _tried(wanted: list[str], every: Iterable[str], verdict_now: Callable[[str], Verdict]) -> dict[str, Any]:
+    """What is found of the types that are wanted, or of all, printed as it comes."""
+    found: dict[str, Any] = {}
+    for model_type in (name for name in every if name in wanted or not wanted):
+        verdict = verdict_now(model_type)
+        found[model_type] = asdict(verdict)
+        words = verdict.problem or " ".join(f"{f}{'' if not w else '-'}" for f, w in verdict.forms.items())
+        print(f"{model_type:30} {'+'.join(verdict.kinds):20} {words}", flush=True)
+        for form, why in verdict.forms.items():
+            if why:
+                print(f"    {form}: {why}", flush=True)
+    return found
 
 
 # The page -------------------------------------------------------------------------------------------------------------
@@ -257,13 +306,14 @@ transformers {version} has {all} causal model types; {works} of them work. A typ
 a small random model, when the model without a block is the one with that block's output projection zeroed, and when
 models without some blocks, written in a form and read again, give the same logits, in one pass and with their cache.
 `scripts/model_types.py` tries all and writes this page, and [the same as JSON](model_types.json); a test tries them
-again. T5 works too, as an encoder-decoder.
+again. T5 works too, as an encoder-decoder. Of [models of text and images](#models-of-text-and-images) the text part
+is pruned.
 
 A *mixer* mixes tokens without a softmax over keys: a linear attention, a convolution, a state space. In logs it is
 `mixer.3`, as an attention is `attention.3`. Of models with attentions one attention stays, since it tells how long the
-cache is. Layers that predict tokens further ahead (MTP) are not loaded by transformers: what is written says that there
-are none. [Forms](models.md#forms): *stock* holds whole layers, *packed* any blocks, *portable* any,
-of the source's size.
+cache is. Layers that predict tokens further ahead (MTP) are not loaded by transformers; they are
+[carried along](models.md#layers-that-predict-further-tokens). [Forms](models.md#forms): *stock* holds whole layers,
+*packed* any blocks, *portable* any, of the source's size.
 
 ## Types that work
 
@@ -275,6 +325,16 @@ MIDDLE = """
 
 | model type | why |
 |---|---|
+"""
+WRAPPERS_HEAD = """
+## Models of text and images
+
+transformers {version} has {all} types of models of text and images; {works} of them work, by the same trials with text
+alone: their text part is pruned, [all else is carried along](models.md#models-of-text-and-images). Tests try some of
+them again, six with images.
+
+| model type | blocks | stock | packed | portable | remarks |
+|---|---|---|---|---|---|
 """
 REMARKS = {
     "the blocks left do not pair up": "parts of its layers stay",
@@ -288,13 +348,24 @@ def page(record: dict[str, Any]) -> str:
     works = {name: each for name, each in found.items() if not each["problem"]}
     head = HEAD.format(version=record["transformers"], all=len(found), works=len(works))
     refused = [f"| `{name}` | {reason(each)} |\n" for name, each in found.items() if each["problem"]]
-    return head + "".join(f"{row(name, each)}\n" for name, each in works.items()) + MIDDLE + "".join(refused)
+    causal = head + "".join(f"{row(name, each)}\n" for name, each in works.items()) + MIDDLE + "".join(refused)
+    return causal + wrappers(record)
+
+
+def wrappers(record: dict[str, Any]) -> str:
+    """The part of the page on models of text and images."""
+    found = record["wrappers"]
+    works = {name: each for name, each in found.items() if not each["problem"]}
+    head = WRAPPERS_HEAD.format(version=record["transformers"], all=len(found), works=len(works))
+    refused = [f"| `{name}` | {each['problem']} |\n" for name, each in found.items() if each["problem"]]
+    head += "".join(f"{row(name, each)}\n" for name, each in works.items())
+    return head + MIDDLE.replace("Types that", "Types of these that") + "".join(refused)
 
 
 def reason(verdict: dict[str, Any]) -> str:
     """Why a type is refused."""
     told = str(verdict["problem"])
-    how = "its text model can be [saved by itself](models.md#models-of-text-and-images)"
+    how = "its text model can be [saved by itself](models.md#models-of-text-and-sound)"
     return f"reads more than text; {how}" if "which reads more than text" in told else told
 
 
@@ -305,7 +376,7 @@ def row(name: str, verdict: dict[str, Any]) -> str:
     remarks = [next((text for start, text in REMARKS.items() if why.startswith(start)), why) for why in told]
     if verdict["fixed"]:
         some = ", ".join(verdict["fixed"][:2]) + (", ..." if len(verdict["fixed"]) > 2 else "")
-        remarks.append(f"{some} of the small model can't go: later layers read what is computed there")
+        remarks.append(f"{some} of the small model can't go: {verdict['stays']}")
     return f"| `{name}` | {', '.join(verdict['kinds'])} | {' | '.join(forms)} | {'; '.join(dict.fromkeys(remarks))} |"
 
 

@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
 
 LAYERS = 4
 VOCABULARY = 64
@@ -172,10 +172,13 @@ def small_model(model_type: str, seed: int = 0, auto: Any = AutoModelForCausalLM
     Raises:
         ValueError: for a type that stays large.
     """
-    config = small_config(model_type)
+    return _random_model(small_config(model_type), auto, seed, LARGEST)
+
+
+def _random_model(config: PreTrainedConfig, auto: Any, seed: int, largest: int) -> Any:
     with torch.device("meta"):
         count = sum(each.numel() for each in auto.from_config(config).parameters())
-    if count > LARGEST:
+    if count > largest:
         raise ValueError(f"{count:,} parameters are no small model: name what makes it large in SPECIAL")
     torch.manual_seed(seed)
     model = auto.from_config(config, dtype=torch.float32).eval()
@@ -183,3 +186,54 @@ def small_model(model_type: str, seed: int = 0, auto: Any = AutoModelForCausalLM
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return model
+
+
+# Models of text and images --------------------------------------------------------------------------------------------
+
+_IMAGES: dict[str, Any] = {
+    **dict.fromkeys(("num_hidden_layers", "depth", "num_layers", "n_layers", "encoder_layers", "layers"), 2),
+    **dict.fromkeys(("image_size", "img_size"), 28),
+    **{"patch_size": 14, "num_channels": 3, "in_channels": 3, "spatial_merge_size": 1, "temporal_patch_size": 1},
+    **dict.fromkeys(("out_hidden_size", "text_hidden_size", "output_dim", "projection_dim"), 32),
+    **{"num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1]},
+}
+"""What the parts beside the text model are made of, in place of ``SMALL``."""
+_MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}}
+_TEXT_MROPE = {"text_config": _MROPE}
+WRAPPERS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("glm46v", "glm4v", "glm_ocr", "glmga", "paddleocr_vl", "qwen2_vl", "qwen2_5_vl"), _TEXT_MROPE),
+    "glm4v_moe": {"text_config": {"rope_parameters": {**_MROPE["rope_parameters"], "mrope_section": [1, 1, 0]}}},
+    "hunyuan_vl": _TEXT_MROPE,
+    "qwen2_5_omni_thinker": _TEXT_MROPE,
+}
+"""By model type, what fits a model of text and images better, in its parts and at the top."""
+
+
+def small_wrapper_config(model_type: str) -> PreTrainedConfig:
+    """A config of a small model of text and images: its parts are of the classes that it has by default."""
+    config_class: Any = CONFIG_MAPPING[model_type]
+    special = WRAPPERS.get(model_type, {})
+    default = config_class()
+    inner = {
+        name: _small(type(part), _special_of(name, part, special)).to_dict()
+        for name in config_class.sub_configs
+        if isinstance(part := getattr(default, name, None), PreTrainedConfig) and dataclasses.is_dataclass(part)
+    }
+    others = {name: value for name, value in special.items() if name not in inner}
+    known = {each.name for each in dataclasses.fields(config_class)} - set(inner)
+    given = {name: value for name, value in SMALL.items() if name in known}
+    config: PreTrainedConfig = config_class(**{**given, **inner, **others})
+    return config
+
+
+def _special_of(name: str, part: PreTrainedConfig, special: dict[str, Any]) -> dict[str, Any]:
+    own = SPECIAL.get(part.model_type, {})
+    if name != "text_config":
+        known = {each.name for each in dataclasses.fields(part)} | set(part.attribute_map)
+        own = {key: value for key, value in _IMAGES.items() if key in known} | own
+    return own | special.get(name, {})
+
+
+def small_wrapper(model_type: str, seed: int = 0) -> Any:
+    """A random model of text and images of a type, see :func:`small_model`."""
+    return _random_model(small_wrapper_config(model_type), AutoModelForImageTextToText, seed, 50_000_000)

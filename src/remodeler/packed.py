@@ -19,37 +19,53 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMaskedLM,
+    PreTrainedConfig,
+)
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from .packed_layers import Packing, arrange, main_layers, renumber, set_module  # noqa: TID252  also beside the weights
 
 FILES = ("packed.py", "packed_layers.py")
 OF = "_of_"
+TEXT = "text_config"
+
+
+def text_of(config: Any) -> Any:
+    """The config of the layers that are packed: of a model of text and images the text's, else the config itself."""
+    inner = getattr(config, TEXT, None)
+    return inner if isinstance(inner, PreTrainedConfig) else config
 
 
 def deepened(config: PreTrainedConfig) -> PreTrainedConfig:
     """A copy of the config with the source's depth, to build the stock model from."""
     deep = copy.deepcopy(config)
+    text = text_of(deep)
     if "overrides" in config.packing:
-        deep.per_layer_config = None
-    deep.num_hidden_layers = config.packing["num_hidden_layers"]
+        text.per_layer_config = None
+    text.num_hidden_layers = config.packing["num_hidden_layers"]
     for name, values in [*config.packing["per_layer"].items(), *config.packing.get("whole", {}).items()]:
-        setattr(deep, name, values)
-    renumber_overrides(deep, {number: number for number in range(deep.num_hidden_layers)})
+        setattr(text, name, values)
+    renumber_overrides(text, config.packing, {number: number for number in range(text.num_hidden_layers)})
     deep.packing = {**config.packing, "derived": {}}  # its class works them out for the source's depth
     return deep
 
 
-def shallow(config: PreTrainedConfig) -> None:
+def shallow(config: PreTrainedConfig, packing: Packing) -> None:
     """Give a config the packed depth, in place: a layer per attention that was kept."""
-    mains = main_layers(config.packing)
-    if "overrides" in config.packing:
-        config.per_layer_config = None  # its numbers would be refused
-    config.num_hidden_layers = len(mains)
-    for name, values in config.packing["per_layer"].items():
-        setattr(config, name, of_mains(config.packing, values))
-    renumber_overrides(config, {place: number for place, number in enumerate(mains)})
+    mains, text = main_layers(packing), text_of(config)
+    if "overrides" in packing:
+        text.per_layer_config = None  # its numbers would be refused
+    text.num_hidden_layers = len(mains)
+    for name, values in packing["per_layer"].items():
+        setattr(text, name, of_mains(packing, values))
+    renumber_overrides(text, packing, {place: number for place, number in enumerate(mains)})
 
 
 def of_mains(packing: Packing, values: list[Any]) -> list[Any]:
@@ -59,9 +75,9 @@ def of_mains(packing: Packing, values: list[Any]) -> list[Any]:
     return ["linear_attention" if values[n] == "hybrid" and n in alone else values[n] for n in main_layers(packing)]
 
 
-def renumber_overrides(config: Any, sources: dict[int, int]) -> None:
+def renumber_overrides(config: Any, packing: Packing, sources: dict[int, int]) -> None:
     """Give a config what single layers have otherwise. ``sources``: by layer its number in the source."""
-    overrides = config.packing.get("overrides", {})
+    overrides = packing.get("overrides", {})
     if overrides:
         found = {place: overrides.get(str(number)) for place, number in sources.items()}
         config.per_layer_config = {place: values for place, values in found.items() if values}
@@ -86,9 +102,13 @@ def pack(model: Any, packing: Packing) -> None:
     set_module(model, path, layers)
     cut_lists(model, packing)
     configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    texts = text_of(model.config) is not model.config
     for config in configs.values():
-        config.packing = packing
-        shallow(config)
+        if texts and type(config) not in (type(model.config), type(text_of(model.config))):
+            continue  # of images
+        if not texts or type(config) is type(model.config):
+            config.packing = packing
+        shallow(config, packing)
 
 
 class PackedModel:
@@ -180,7 +200,7 @@ def packed_class(stock: Any, config_class: Any = None) -> type[Any]:
 def announce(config_class: type) -> None:
     """Tell AutoModel and its siblings which packed class belongs to a packed config class."""
     source = config_class.__mro__[2]
-    for auto in (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM):
+    for auto in (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForImageTextToText):
         known: Any = auto._model_mapping
         if source in known and config_class not in known:
             stock = known[source][0] if isinstance(known[source], tuple) else known[source]
@@ -215,6 +235,6 @@ class Registered(dict[str, type]):
 if __package__ == "remodeler":  # installed, not the copy beside the weights
     # Not an import statement: transformers looks for those in the copy, and would ask for this package.
     families = importlib.import_module(f"{__package__}.model.families").FAMILIES
-    waiting = {f"packed_{name}" for name in families}
+    waiting = {f"packed_{name}" for name in (*families, *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)}
     mapping: Any = transformers.CONFIG_MAPPING
     mapping._extra_content = Registered(mapping._extra_content)

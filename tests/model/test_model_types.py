@@ -11,7 +11,10 @@ import pytest
 import torch
 import transformers
 from small_models import small_model
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from remodeler.checkpoint.forms import refusal
 from remodeler.checkpoint.load import Checkpoint, load
@@ -32,6 +35,8 @@ TYPES: dict[str, dict[str, Any]] = RECORD["types"]
 WORK = [name for name, each in TYPES.items() if not each["problem"]]
 HYBRIDS = {"qwen3_next": "linear_attn", "jamba": "mamba", "lfm2": "conv", "falcon_h1": "mamba"}
 CPU = torch.device("cpu")
+TRIED_AGAIN = ("gemma4_unified", "granite_docling", "lfm2_vl", "llama4", "mllama", "qwen2_5_vl", "smolvlm")
+"""Some of each sort of the models of text and images."""
 SAME_LIBRARY = pytest.mark.skipif(
     transformers.__version__ != RECORD["transformers"], reason="the page tells of another transformers"
 )
@@ -81,6 +86,20 @@ def test_a_type_is_as_the_page_says(name: str) -> None:
     with model_types.quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert asdict(model_types.verdict_of(name)) == TYPES[name]
+
+
+@SAME_LIBRARY
+def test_the_record_has_every_type_of_models_of_text_and_images() -> None:
+    assert list(RECORD["wrappers"]) == list(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+    assert sum(not each["problem"] for each in RECORD["wrappers"].values()) >= 50
+
+
+@SAME_LIBRARY
+@pytest.mark.parametrize("name", TRIED_AGAIN)
+def test_a_model_of_text_and_images_is_as_the_page_says(name: str) -> None:
+    with model_types.quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert asdict(model_types.verdict_of_wrapper(name)) == RECORD["wrappers"][name]
 
 
 # Mixers ---------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from remodeler.checkpoint.compatibility import TOKENIZER_FILE, complete_tokenize
 from remodeler.checkpoint.load import Checkpoint, read_tokenizer
 from remodeler.checkpoint.repositories import folder_of
 from remodeler.errors import InputError
-from remodeler.model.files.names import CODE, COMPANIONS, GENERATION, LICENCES, TOKENIZER
+from remodeler.model.files.names import CODE, COMPANIONS, GENERATION, LICENCES, PROCESSORS, TOKENIZER
 from remodeler.runs.records import disk_errors, read_json
 
 logger = logging.getLogger(__name__)
@@ -147,8 +147,9 @@ def behaviour(tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
 
 
 def write_companions(checkpoint: Checkpoint, folder: Path, code: bool) -> None:
-    """Tokenizer, generation config and licence of a checkpoint's source; its modelling code where the form needs it."""
-    patterns = (GENERATION, *LICENCES, *((CODE,) if code else ()))
+    """What is the source's own: tokenizer, generation config, licence, what prepares images; code if it is needed."""
+    processors = PROCESSORS if checkpoint.anatomy.family.wrapper else ()
+    patterns = (GENERATION, *processors, *LICENCES, *((CODE,) if code else ()))
     source = folder_of(checkpoint.name, checkpoint.revision, (*patterns, *TOKENIZER))
     if code and source is None:
         raise InputError(f"the modelling code of {checkpoint.name} can't be found again: give its folder")

@@ -14,12 +14,13 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from remodeler.checkpoint.auto_classes import auto_class
 from remodeler.model.blocks import Anatomy, LayerRef
 from remodeler.model.families import FAMILIES, config_names, unpacked_type
-from remodeler.model.structures import Structure, Widths, counts_of, head_size, layout, structure_of
-from remodeler.packed import PackedModel, computed, packed_class, packed_name
+from remodeler.model.structures import counts_of
+from remodeler.packed import PackedModel, computed, packed_class, packed_name, text_of
 from remodeler.packed_layers import BranchNames, Packing
-from remodeler.runs.units import Block, Kind
+from remodeler.runs.units import Kind
 
 Rows = list[tuple[LayerRef, list[Kind]]]
 """Layers with something left, and the kinds of blocks left in each."""
@@ -46,11 +47,18 @@ def own_config(anatomy: Anatomy) -> PreTrainedConfig:
     if not runs_own_code(anatomy) and hasattr(config, "auto_map"):
         del config.auto_map
     names = config_names(unpacked_type(config.model_type))
-    for name in (name for name in names.ahead if getattr(config, name, 0)):
-        setattr(config, name, 0)  # transformers does not load those layers, so they are not in the files
+    set_ahead(config, None)  # transformers does not load those layers: checkpoint.carried may put them back
     if names.spelled and isinstance(kinds := getattr(config, names.spelled[1], None), list):
         setattr(config, names.spelled[0], [[[kind], 1] for kind in kinds])
     return config
+
+
+def set_ahead(config: PreTrainedConfig, like: PreTrainedConfig | None) -> None:
+    """Say in a config, in place, as many layers that predict tokens further on as another does; None: that none do."""
+    text = text_of(config)
+    for name in config_names(unpacked_type(text.model_type)).ahead:
+        if value := getattr(text if like is None else text_of(like), name, 0):
+            setattr(text, name, 0 if like is None else value)
 
 
 def source_config(anatomy: Anatomy) -> PreTrainedConfig:
@@ -60,9 +68,10 @@ def source_config(anatomy: Anatomy) -> PreTrainedConfig:
     if before is None:
         return config
     stock = unpack_config(config)
-    stock.num_hidden_layers = before["num_hidden_layers"]
+    text = text_of(stock)
+    text.num_hidden_layers = before["num_hidden_layers"]
     for name, values in before["per_layer"].items():
-        setattr(stock, name, values)
+        setattr(text, name, values)
     if before.get("auto_map"):
         stock.auto_map = before["auto_map"]
     return stock
@@ -80,6 +89,7 @@ def unpack_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def per_layer(config: PreTrainedConfig) -> dict[str, list[Any]]:
     """Config entries with a value per layer, as ``layer_types``."""
+    config = text_of(config)
     names = config_names(unpacked_type(config.model_type))
     own = (*names.channels, *names.heads)
     lists = {k: v for k, v in config.to_dict().items() if isinstance(v, list) and len(v) == config.num_hidden_layers}
@@ -88,6 +98,7 @@ def per_layer(config: PreTrainedConfig) -> dict[str, list[Any]]:
 
 def derived(config: PreTrainedConfig) -> dict[str, list[Any]]:
     """What the config's class works out for every layer, as Jamba's kinds of layers from their period."""
+    config = text_of(config)
     found = {name: getattr(config, name, None) for name in computed(type(config))}
     depth = config.num_hidden_layers
     return {name: list(v) for name, v in found.items() if isinstance(v, list | tuple) and len(v) == depth}
@@ -95,7 +106,9 @@ def derived(config: PreTrainedConfig) -> dict[str, list[Any]]:
 
 def overrides(config: PreTrainedConfig) -> dict[str, dict[str, Any]]:
     """By layer what its config has otherwise, as the size of a head in Gemma 4's full attentions."""
-    return {str(int(number)): dict(each) for number, each in config.to_dict().get("per_layer_config", {}).items()}
+    return {
+        str(int(number)): dict(each) for number, each in text_of(config).to_dict().get("per_layer_config", {}).items()
+    }
 
 
 def cut_config(config: PreTrainedConfig, paired: Sequence[tuple[int, int]]) -> None:
@@ -105,6 +118,7 @@ def cut_config(config: PreTrainedConfig, paired: Sequence[tuple[int, int]]) -> N
         config: of the source depth.
         paired: for every layer that is left the source layers of its attention and of its MLP.
     """
+    config = text_of(config)
     names, depth = config_names(unpacked_type(config.model_type)), config.num_hidden_layers
     single, lists = overrides(config), per_layer(config)
     if single:
@@ -130,6 +144,7 @@ def cut_config(config: PreTrainedConfig, paired: Sequence[tuple[int, int]]) -> N
 
 def depth_names(config: PreTrainedConfig) -> list[str]:
     """All that a config calls the number of its decoder's layers."""
+    config = text_of(config)
     names = config_names(unpacked_type(config.model_type)).depth
     return [name for name in (*DECODER_DEPTH, *names) if isinstance(getattr(config, name, None), int)]
 
@@ -139,6 +154,7 @@ def lost_pattern(config: PreTrainedConfig) -> str:
 
     As Gemma's ``layer_types`` after a layer went: readers that count layers compute something else then.
     """
+    config = text_of(config)
     told = config.to_dict()
     for name, values in per_layer(config).items():
         try:
@@ -157,7 +173,7 @@ def packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConfi
     plain = {k: v for k, v in source.to_dict().items() if k not in ("model_type", "auto_map")}
     config: PreTrainedConfig = packed_class(stock).from_dict(plain)
     module = "packed_remote" if remote else "packed"
-    head_auto = "AutoModelForMaskedLM" if anatomy.family.task == "masked" else "AutoModelForCausalLM"
+    head_auto = auto_class(anatomy.family).__name__
     base, head = (packed_name(each, stock) for each in _stock_classes(anatomy))
     config.architectures = [head]
     names = {"AutoConfig": f"Packed{stock.__name__}", "AutoModel": base, head_auto: head}
@@ -183,7 +199,7 @@ def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: Rows, shapes: Shap
         "source": source.model_type,
         "family": family_name(anatomy, source),
         "layers": anatomy.family.stacks[0].layers,
-        "num_hidden_layers": source.num_hidden_layers,
+        "num_hidden_layers": text_of(source).num_hidden_layers,
         "per_layer": per_layer(source),
         "branches": {**before.get("branches", {}), **{kind: dict(value) for kind, value in sorted(names.items())}},
         "shared": list(shared) if not before else before["shared"],
@@ -200,8 +216,8 @@ def family_name(anatomy: Anatomy, source: PreTrainedConfig) -> str:
     before = getattr(anatomy.model.config, "packing", None)
     if before:
         return str(before["family"])
-    if source.model_type in FAMILIES:
-        return str(source.model_type)
+    if (kind := text_of(source).model_type) in FAMILIES:
+        return str(kind)
     traced = anatomy.family.traced  # then any other that is will do
     return next(name for name, row in FAMILIES.items() if row is anatomy.family or (traced and row.traced))
 
@@ -227,56 +243,14 @@ def traced_packing(anatomy: Anatomy, source: PreTrainedConfig, names: dict[str, 
 
 def unkept(config: PreTrainedConfig) -> list[str]:
     """Entries that the config's class changes when it is read again, as rotary bases of kinds that are gone."""
+    config = text_of(config)
     written = config.to_dict()
     read = type(config).from_dict(config.to_dict()).to_dict()
     ours = ("packing", "architectures", "auto_map", "dtype", "transformers_version")
     return [key for key, value in written.items() if key not in ours and read.get(key) != value]
 
 
-# Widths ---------------------------------------------------------------------------------------------------------------
-
-
-def shapes_left(anatomy: Anatomy, rows: Rows, widths: Widths) -> Shapes:
-    """What ``config.packing`` says of parameters that are narrower than the source's, in the layers that are left."""
-    before = (getattr(anatomy.model.config, "packing", None) or {}).get("shapes", {})
-    found: Shapes = {}
-    for site, kinds in rows:
-        shapes: dict[str, list[int]] = {}
-        for block in (Block(site.number, kind) for kind in kinds):
-            inside = tuple(f"{path}." for path in anatomy.branches[block].names["modules"])
-            shapes |= {k: v for k, v in before.get(str(site.number), {}).items() if k.startswith(inside)}
-            if block in widths:
-                shapes |= structure_of(anatomy, block).shapes(site.layer, len(widths[block]))
-        if shapes:
-            found[str(site.number)] = dict(sorted(shapes.items()))
-    return found
-
-
-def widths_left(anatomy: Anatomy, rows: Rows, widths: Widths) -> dict[Kind, dict[tuple[int, int], Structure]]:
-    """By kind of block, how wide its layers are inside and how many key-value heads they keep; and one such block."""
-    found: dict[Kind, dict[tuple[int, int], Structure]] = defaultdict(dict)
-    for block in (Block(site.number, kind) for site, kinds in rows for kind in kinds):
-        each = layout(anatomy, block)
-        if isinstance(each, Structure):
-            count = len(widths.get(block, range(each.groups)))
-            found[block.kind][count * each.columns, count if each.projections == 4 else 1] = each
-    return found
-
-
-def set_widths(config: PreTrainedConfig, anatomy: Anatomy, rows: Rows, widths: Widths) -> None:
-    """Give a config the heads and channels that all layers keep, in place, under the names that it has for them."""
-    for kind, found in widths_left(anatomy, rows, widths).items():
-        ((width, shared), structure), *_ = found.items()
-        if kind == "mlp":
-            for name in (name for name in config_names(config.model_type).channels if hasattr(config, name)):
-                setattr(config, name, width)
-            continue
-        size = head_size(anatomy.branches[structure.block])
-        if width == config.num_attention_heads * size:
-            continue
-        config.head_dim, config.num_attention_heads = size, width // size
-        if hasattr(config, "num_key_value_heads"):
-            config.num_key_value_heads = shared
+# Built ----------------------------------------------------------------------------------------------------------------
 
 
 def stock_on_meta(anatomy: Anatomy, config: PreTrainedConfig) -> Any:

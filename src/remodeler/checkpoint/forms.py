@@ -15,19 +15,18 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from remodeler.checkpoint.config_widths import set_widths, shapes_left, widths_left
 from remodeler.checkpoint.configs import (
     BUILD_ERRORS,
     Rows,
     build_on_meta,
     cut_config,
+    derived,
     own_config,
     packed_config,
     packing,
-    set_widths,
-    shapes_left,
     source_config,
     unkept,
-    widths_left,
 )
 from remodeler.checkpoint.signatures import told_otherwise
 from remodeler.checkpoint.standard import standard_fields
@@ -36,7 +35,7 @@ from remodeler.model.blocks import Anatomy, LayerRef, own_modules, projection
 from remodeler.model.families import config_names, unpacked_type
 from remodeler.model.pairing import packed_places, pairs_of
 from remodeler.model.structures import Cut, Widths, structure_of
-from remodeler.packed import shallow
+from remodeler.packed import shallow, text_of
 from remodeler.runs.units import KINDS, Block
 
 Form = Literal["stock", "packed", "portable"]
@@ -125,7 +124,7 @@ def pairs(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[int, int]] 
 
 
 def _rides_on_depth(anatomy: Anatomy) -> str | None:
-    config = anatomy.model.config
+    config = text_of(anatomy.model.config)
     name = config_names(unpacked_type(config.model_type)).scaled_by_layer
     return f"its attentions are scaled by their layer's number ({name})" if getattr(config, name, False) else None
 
@@ -171,6 +170,8 @@ def _no_packed(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
         return "no attention is left to build layers from"
     if anatomy.family.unpackable:
         return anatomy.family.unpackable
+    if anatomy.family.wrapper and (own := next(iter(derived(anatomy.model.config)), "")):
+        return f"the config of its text part works out {own} for itself, from all layers"
     names = {str(sorted(branch.names.items(), key=str)) for branch in anatomy.branches.values()}
     if not anatomy.family.traced and len(names) > len({block.kind for block in anatomy.branches}):
         return "its layers are not put together alike"
@@ -211,9 +212,9 @@ def _packed_shape(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -
     source = source_config(anatomy)
     config = packed_config(anatomy, source)
     config.packing = packing(anatomy, source, rows, shapes_left(anatomy, rows, widths))
-    shallow(config)
+    shallow(config, config.packing)
     if lost := unkept(config):
-        config.packing["whole"] = {name: source.to_dict()[name] for name in lost}
+        config.packing["whole"] = {name: text_of(source).to_dict()[name] for name in lost}
     if fields := standard_fields(anatomy, source, config, rows, widths):
         config.packing["standard"] = fields
     path, places = anatomy.family.stacks[0].layers, dict[tuple[int, str], str]()

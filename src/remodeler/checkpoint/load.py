@@ -14,9 +14,6 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
@@ -26,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 import remodeler.packed
 from remodeler.checkpoint import gguf as gguf_files
 from remodeler.checkpoint import repositories
+from remodeler.checkpoint.auto_classes import auto_class
 from remodeler.checkpoint.config_faults import refuse_config
 from remodeler.checkpoint.devices import auto_dtype, fits_twice, pick_device, pick_dtype
 from remodeler.checkpoint.mismatches import settle
@@ -33,19 +31,20 @@ from remodeler.checkpoint.quantised import Quantised, dequantisable, dequantised
 from remodeler.checkpoint.skipping import skipping_model, skips
 from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.model.blocks import Anatomy
-from remodeler.model.families import FAMILIES, Family, config_names, family, unpacked_type
+from remodeler.model.families import FAMILIES, WRAPPER, Family, config_names, family, unpacked_type
 from remodeler.model.files.diagnosis import tokenizer_fault
 from remodeler.model.files.weights import tensor_files
 from remodeler.model.streaming import open_model, tensors_by_name
 from remodeler.model.tracing import probe, trace
+from remodeler.model.wrappers import is_wrapper, refuse_unfit
+from remodeler.packed import text_of
 from remodeler.runs.progress import on_terminal
 from remodeler.runs.records import disk_errors
 
-AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
-PIPELINES = {"causal": "text-generation", "masked": "fill-mask", "seq2seq": "text2text-generation"}
-IN_FILES = (OSError, SafetensorError, StrictDataclassError)
-IN_CODE = (ValueError, KeyError, AttributeError, TypeError, RuntimeError, ImportError)
-LIBRARY_ERRORS = (*IN_FILES, *IN_CODE)
+LIBRARY_ERRORS = (
+    *(OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, ImportError),
+    *(SafetensorError, StrictDataclassError),
+)
 CONFIG_PART = "the config"
 
 
@@ -82,6 +81,7 @@ class Checkpoint:
 
 def context_of(config: PreTrainedConfig) -> int | None:
     """Longest window that a model of this config takes; None when it has no limit."""
+    config = text_of(config)
     names = config_names(unpacked_type(config.model_type))
     longest = next((int(each) for name in names.context if (each := getattr(config, name, None) or 0) > 0), None)
     behind = config.pad_token_id + 1 if names.behind_padding else 0
@@ -136,14 +136,16 @@ def load(
     check_files(Path(name))
     repositories.note_adapter(Path(name))
     config = read_config(name, **where)
+    if row.wrapper:
+        refuse_unfit(name, config)
     if number_type == "auto":
         number_type = _auto_dtype(name, config, target, stream, quantised)
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, target)
-    reader = partial(dequantised_model, AUTO[row.task], target, quantised, config) if quantised else reader
-    reader = partial(skipping_model, AUTO[row.task], target, config) if skips(name, settings, stream) else reader
+    reader = partial(dequantised_model, auto_class(row), target, quantised, config) if quantised else reader
+    reader = partial(skipping_model, auto_class(row), target, config) if skips(name, settings, stream) else reader
     model = read_model(name, row, number_type, reader, **where).eval()
     anatomy = trace(model, row, probe(row, target))
-    stored = torch.bfloat16 if quantised else repositories.stored_in(name, revision)
+    stored = torch.bfloat16 if quantised else repositories.stored_in(name, revision, anatomy)
     method = quantised.method if quantised else None
     return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, stored, method)
 
@@ -178,6 +180,8 @@ def look(name: str, task: str | None = None, revision: str | None = None) -> Non
 
 def row_of(settings: dict[str, Any], like: str | None) -> Family:
     """The family row for a ``config.json``."""
+    if is_wrapper(settings):
+        return WRAPPER
     recorded = (settings.get("packing") or {}).get("family")
     return family(str(settings.get("model_type")), like or recorded)
 
@@ -261,7 +265,7 @@ def whole_model(device: torch.device, name: str, row: Family, dtype: torch.dtype
     if device.type != "cpu":
         where["device_map"] = device  # straight to the device, shard by shard
     where |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    return AUTO[row.task].from_pretrained(name, dtype=dtype, **where, **repositories.without_adapter(name))
+    return auto_class(row).from_pretrained(name, dtype=dtype, **where, **repositories.without_adapter(name))
 
 
 def streamed_model(
@@ -276,7 +280,7 @@ def streamed_model(
 ) -> Any:
     """A model whose layers stay on disk, and what transformers says of its loading."""
     folder = repositories.download(name, revision)
-    return open_model(AUTO[row.task], config, folder, row, dtype, device, memory, **code)
+    return open_model(auto_class(row), config, folder, row, dtype, device, memory, **code)
 
 
 def read_model(name: str, row: Family, dtype: torch.dtype | str, reader: Callable[..., Any], **where: Any) -> nn.Module:

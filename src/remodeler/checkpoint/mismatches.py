@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remodeler.errors import InputError
+from remodeler.model.ahead import is_ahead
 from remodeler.model.families import config_names
 
 logger = logging.getLogger(__name__)
@@ -193,6 +194,7 @@ def settle(name: str, model: Any, info: Mapping[str, Any]) -> None:
     """
     missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
     shapes = [(key, tuple(has), tuple(needs)) for key, has, needs in sorted(info.get("mismatched_keys", ()))]
+    unexpected = [each for each in unexpected if not is_ahead(model.config, each)]  # which results may carry along
     refuse_misfit(Fit(name, model.config.to_dict(), missing, unexpected, shapes))
     if unexpected:
         logger.warning(

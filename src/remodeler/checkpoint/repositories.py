@@ -10,17 +10,26 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, is_offline_mode, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
-from transformers import GenerationConfig
+from transformers import CONFIG_MAPPING, GenerationConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from remodeler.checkpoint.gguf import as_folder, is_gguf, place_of
 from remodeler.errors import InputError, one_line
-from remodeler.model.families import FAMILIES
+from remodeler.model.blocks import Anatomy
+from remodeler.model.families import FAMILIES, unpacked_type
 from remodeler.model.files.diagnosis import ADAPTER_CONFIG, CONFIG, MERGE_ADAPTER, refuse_folder
 from remodeler.model.files.file_checks import json_object
 from remodeler.model.files.names import COMPANIONS, GENERATION
+from remodeler.model.files.renaming import made_of
 from remodeler.model.files.shards import stored_dtype
 from remodeler.model.files.weights import WHOLE, start_file, tensor_files, weight_files
+from remodeler.model.wrappers import is_wrapper
 from remodeler.runs.records import disk_errors
 
 BESIDE = (*COMPANIONS, "*.json", "*.txt", "*.model", "*.jinja", "README.md")
@@ -35,6 +44,13 @@ OTHER_TASKS = re.compile(
 """Endings of the classes that have no head for tokens."""
 BASE_CLASS = re.compile(r"(?<!LMHead)Model$")
 """The ending of classes that have no head at all; its weights may be the embeddings."""
+WRITES = (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys()
+    | MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys()
+    | MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.keys()
+    | MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.keys()
+)
+"""Model types of transformers that have a head for tokens."""
 PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "vision_config", "audio_config")
 """Configs inside the config of a model that reads more than text."""
 
@@ -119,11 +135,15 @@ def refuse_other_models(name: str, settings: dict[str, Any]) -> None:
     other = [each for each in classes(settings) if OTHER_TASKS.search(each)]
     if other:
         raise InputError(f"{name} is a {other[0]} and no language model, it predicts no tokens: give another")
-    parts = [part for part in PARTS if isinstance(settings.get(part), dict)]
-    if parts and settings.get("model_type") not in FAMILIES:
+    kind, parts = settings.get("model_type"), [part for part in PARTS if isinstance(settings.get(part), dict)]
+    if kind in FAMILIES or is_wrapper(settings):
+        return
+    if unpacked_type(str(kind)) in CONFIG_MAPPING and unpacked_type(str(kind)) not in WRITES:
+        raise InputError(f"{name} is a {kind}, which has no language model in it: give one, or a model that holds one")
+    if parts:
         raise InputError(
-            f"{name} is a {settings.get('model_type')}, which reads more than text ({parts[0]}): save its text model "
-            "by itself, as docs/reference/models.md shows, and give that"
+            f"{name} is a {kind}, which reads more than text ({parts[0]}): save its text model by itself, as "
+            "docs/reference/models.md shows, and give that"
         )
 
 
@@ -143,10 +163,16 @@ def folder_of(name: str, revision: str | None = None, fetch: Sequence[str] = ())
     return None
 
 
-def stored_in(name: str, revision: str | None) -> torch.dtype | None:
-    """What the files of a checkpoint hold, whatever its config says; those of a hub id were downloaded before."""
-    folder = folder_of(name, revision)
-    return stored_dtype(tensor_files(folder)) if folder else None
+def stored_in(name: str, revision: str | None, anatomy: Anatomy) -> torch.dtype | None:
+    """What the files of a checkpoint hold, whatever its config says; those of a hub id were downloaded before.
+
+    Of a model of text and images those of its text part count: the others are carried along as they are.
+    """
+    folder, carried = folder_of(name, revision), anatomy.carried
+    files = tensor_files(folder) if folder else {}
+    if carried:
+        files = {key: files[key] for key, made in made_of(anatomy.model, files).items() if not made.names <= carried}
+    return stored_dtype(files) if folder else None
 
 
 def download(name: str, revision: str | None = None) -> Path:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 
+from remodeler.checkpoint.carried import Carried, carried_along, in_parts
 from remodeler.checkpoint.companions import write_companions
 from remodeler.checkpoint.compatibility import complete_config
 from remodeler.checkpoint.configs import lost_pattern
 from remodeler.checkpoint.forms import WHOLE, Form, Shape, build, choose, remaining
 from remodeler.checkpoint.load import Checkpoint, load
+from remodeler.checkpoint.remote_code import has_code, remote_code
 from remodeler.errors import InputError, one_line
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.caches import given_cache, returned_cache
-from remodeler.model.files.shards import write_shards
+from remodeler.model.files.shards import SHARD_BYTES, write_shards
 from remodeler.model.logprobs import spread_tokens, vocabulary
 from remodeler.model.streaming import held, streamed_weights
 from remodeler.model.tracing import same_inputs
@@ -41,16 +44,6 @@ STEP_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2
 
 ROUNDING = {torch.float64: 1e-14, torch.float32: 1e-6}
 """How far apart one pass of the same weights may be: where a tensor begins in memory decides how kernels split sums."""
-
-REMOTE = '''"""Packed classes over the modelling code that came with the source model."""
-
-from .packed import packed_class
-from .{module} import {names}
-
-{lines}
-for packed in ({packed}):
-    packed.__module__ = __name__  # where transformers looks when it saves them again
-'''
 
 
 @dataclass(frozen=True)
@@ -82,6 +75,7 @@ def save_pruned(
     form: Form | None = None,
     max_shard_size: str = "5GB",
     widths: Widths = WHOLE,
+    keep_ahead: bool = True,
 ) -> Saved:
     """Write the model without some blocks or some of their groups, with all that it needs to load, and check it.
 
@@ -92,6 +86,7 @@ def save_pruned(
         form: one of ``stock``, ``packed``, ``portable``; by default the best that can hold.
         max_shard_size: largest weight file.
         widths: by block the heads or channels that stay.
+        keep_ahead: whether layers that predict tokens further ahead (MTP) are carried along.
 
     Raises:
         InputError: when the form can't hold, or the reloaded model differs.
@@ -100,12 +95,16 @@ def save_pruned(
     refuse_widths(checkpoint.anatomy, widths)
     chosen = form or choose(checkpoint.anatomy, gone, widths)
     shape = build(checkpoint.anatomy, gone, chosen, widths)
+    carried = carried_along(checkpoint, shape.config, keep_ahead)
     with disk_errors(folder), weight_errors(folder):
         if streamed_weights(checkpoint.model):
             write_config(checkpoint, shape, folder)
-            write_shards(_by_layer(checkpoint, lambda: build(checkpoint.anatomy, gone, chosen, widths)), folder)
+            layers = _by_layer(
+                checkpoint, lambda: carried.others(build(checkpoint.anatomy, gone, chosen, widths).tensors)
+            )
+            write_shards(chain(layers, in_parts(carried, SHARD_BYTES)), folder)
         else:
-            write_weights(checkpoint, shape, folder, max_shard_size)
+            write_weights(checkpoint, shape, folder, max_shard_size, carried)
         write_beside(checkpoint, shape, folder)
     _tell_pattern(shape)
     again = reload(checkpoint, folder, has_code(shape))
@@ -143,10 +142,10 @@ def weight_errors(folder: Path) -> Iterator[None]:
         raise InputError(f"the weights can't be written to {folder} ({one_line(error)}): {advice}") from error
 
 
-def write_weights(checkpoint: Checkpoint, shape: Shape, folder: Path, max_shard_size: str) -> None:
+def write_weights(checkpoint: Checkpoint, shape: Shape, folder: Path, max_shard_size: str, carried: Carried) -> None:
     """Config and safetensors, sharded where they are large, under the names that the family's files have."""
     write_config(checkpoint, shape, folder)
-    tensors = _as_stored(checkpoint, shape.tensors)
+    tensors = _as_stored(checkpoint, carried.others(shape.tensors)) | dict(carried.read())
     save_torch_state_dict(tensors, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
 
 
@@ -157,17 +156,19 @@ def write_config(checkpoint: Checkpoint, shape: Shape, folder: Path) -> None:
     complete_config(folder)
 
 
-def _by_layer(checkpoint: Checkpoint, built: Callable[[], Shape]) -> Iterator[dict[str, Tensor]]:
+def _by_layer(checkpoint: Checkpoint, built: Callable[[], dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
     """Tensors of a pruned model as they are written, while one layer of its source after the other is in memory."""
     done: set[str] = set()
     for index in range(len(checkpoint.anatomy.top_layers())):
         yield _as_stored(checkpoint, _readable(checkpoint, index, built, done))  # no name for it: it goes when written
 
 
-def _readable(checkpoint: Checkpoint, index: int, built: Callable[[], Shape], done: set[str]) -> dict[str, Tensor]:
+def _readable(
+    checkpoint: Checkpoint, index: int, built: Callable[[], dict[str, Tensor]], done: set[str]
+) -> dict[str, Tensor]:
     """Tensors that have numbers while a layer is in memory, and had none before."""
     with held(checkpoint.model, index):
-        new = {name: t for name, t in built().tensors.items() if not t.is_meta and name not in done}
+        new = {name: t for name, t in built().items() if not t.is_meta and name not in done}
     done.update(new)
     return new
 
@@ -176,7 +177,19 @@ def _as_stored(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> dict[str, 
     """Tensors in the dtype and under the names that they have in files."""
     dtype = _written_dtype(checkpoint)
     cast = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-    return {name: _own(tensor) for name, tensor in revert_weight_conversion(checkpoint.model, cast).items()}
+    with _found_by_name(checkpoint.model, cast):
+        return {name: _own(tensor) for name, tensor in revert_weight_conversion(checkpoint.model, cast).items()}
+
+
+@contextmanager
+def _found_by_name(model: Any, tensors: dict[str, Tensor]) -> Iterator[None]:
+    """transformers asks a model for shapes by the names that tensors are written under, which the source has not."""
+    own = model.get_parameter
+    vars(model)["get_parameter"] = lambda name: tensors[name] if name in tensors else own(name)
+    try:
+        yield
+    finally:
+        del vars(model)["get_parameter"]
 
 
 def _own(tensor: Tensor) -> Tensor:
@@ -191,23 +204,7 @@ def write_beside(checkpoint: Checkpoint, shape: Shape, folder: Path) -> None:
     if shape.form == "packed":
         write_code(folder)
         if has_code(shape):
-            (folder / "packed_remote.py").write_text(_remote_code(shape), encoding="utf-8")
-
-
-def has_code(shape: Shape) -> bool:
-    """Whether the source came with modelling code of its own."""
-    told: Any = shape.config.packing if shape.form == "packed" else shape.config.to_dict()
-    return bool(told.get("auto_map"))
-
-
-def _remote_code(shape: Shape) -> str:
-    """A module that makes the packed classes of a source whose own modelling code lies beside the weights."""
-    auto_map = shape.config.packing["auto_map"]
-    module = auto_map["AutoConfig"].rpartition(".")[0]
-    names = sorted({name.rpartition(".")[2] for name in auto_map.values()})
-    lines = "\n".join(f"Packed{name} = packed_class({name})" for name in names)
-    classes = ", ".join(f"Packed{name}" for name in names)
-    return REMOTE.format(module=module, names=", ".join(names), lines=lines, packed=classes)
+            (folder / "packed_remote.py").write_text(remote_code(shape), encoding="utf-8")
 
 
 # The check ------------------------------------------------------------------------------------------------------------

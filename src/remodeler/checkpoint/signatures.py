@@ -8,12 +8,15 @@ from torch import nn
 
 from remodeler.checkpoint.configs import BUILD_ERRORS, cut_config, derived, per_layer, source_config, stock_on_meta
 from remodeler.model.blocks import Anatomy, own_modules
-from remodeler.packed_layers import NUMBERS
+from remodeler.packed import text_of
+from remodeler.packed_layers import NUMBERS, WithOrphans
 from remodeler.runs.units import Block
 
 Signature = dict[str, tuple[Any, ...]]
 """By the path of a module in its layer."""
 PLAIN = (str, bool, int, float, type(None))
+ORPHANS = ("pre", "post")
+"""Layers without an attention, which lie in a packed one and are layers of their own."""
 OTHER = (*NUMBERS, "training")
 """What says which layer it is, or in which state."""
 
@@ -33,7 +36,9 @@ def told_otherwise(anatomy: Anatomy, paired: Sequence[tuple[int, int]]) -> str |
     except (*BUILD_ERRORS, IndexError) as error:
         return f"a config of the layers left is refused ({str(error).strip().splitlines()[-1].strip()})"
     for name, values in lists.items():
-        if name not in vars(config) and getattr(model.config, name) != [values[attention] for attention, _ in paired]:
+        if name not in vars(text_of(config)) and getattr(text_of(model.config), name) != [
+            values[attention] for attention, _ in paired
+        ]:
             return f"its {name} can't be said of the layers left"
     layers = model.get_submodule(anatomy.family.stacks[0].layers)
     narrow = bool((getattr(anatomy.model.config, "packing", None) or {}).get("shapes"))  # which is compared later
@@ -45,13 +50,20 @@ def told_otherwise(anatomy: Anatomy, paired: Sequence[tuple[int, int]]) -> str |
 
 def _signature(layer: nn.Module, whole: bool) -> Signature:
     """Modules of a layer; with what was set in them and the shapes of their parameters, if ``whole``."""
-    return {path: _told(module) if whole else (type(module).__name__,) for path, module in layer.named_modules()}
+    own = {path: module for path, module in layer.named_modules() if path.partition(".")[0] not in ORPHANS}
+    return {path: _told(module) if whole else (_class(module),) for path, module in own.items()}
+
+
+def _class(module: nn.Module) -> str:
+    """The class of a module; of a layer that has orphans beside it the stock one."""
+    found = type(module)
+    return found.__mro__[2].__name__ if isinstance(module, WithOrphans) else found.__name__
 
 
 def _told(module: nn.Module) -> tuple[Any, ...]:
     own = {k: v for k, v in vars(module).items() if isinstance(v, PLAIN) and k not in OTHER and k[0] != "_"}
     shapes = {name: tuple(value.shape) for name, value in module.named_parameters(recurse=False)}
-    return type(module).__name__, tuple(sorted(own.items())), tuple(sorted(shapes.items()))
+    return _class(module), tuple(sorted(own.items())), tuple(sorted(shapes.items()))
 
 
 def _joined(anatomy: Anatomy, attention: int, mlp: int, whole: bool) -> Signature:

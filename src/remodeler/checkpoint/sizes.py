@@ -107,6 +107,7 @@ def memory(checkpoint: Checkpoint) -> dict[str, Any]:
     files, model = stored_size(checkpoint), checkpoint.model
     figures: dict[str, Any] = {
         "parameters": checkpoint.anatomy.parameters(),
+        **_text_parameters(checkpoint),
         "weight_bytes": files.bytes,
         "kv_bytes_per_token": kv_bytes_per_token(checkpoint, files.dtype),
     }
@@ -114,6 +115,12 @@ def memory(checkpoint: Checkpoint) -> dict[str, Any]:
     if loaded != files.bytes and not streamed_weights(model):
         figures |= {"memory_bytes": loaded, "computed_in": str(model.dtype).removeprefix("torch.")}
     return figures
+
+
+def _text_parameters(checkpoint: Checkpoint) -> dict[str, int]:
+    """Of a model of text and images the parameters of its text part, which a ratio is a share of."""
+    anatomy = checkpoint.anatomy
+    return {"text_parameters": anatomy.parameters() - anatomy.carried_parameters()} if anatomy.carried else {}
 
 
 def sizes_in_words(figures: dict[str, Any]) -> str:

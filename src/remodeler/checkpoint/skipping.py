@@ -39,16 +39,25 @@ def skips(name: str, settings: Mapping[str, Any], stream: bool) -> bool:
     """Whether a ``config.json`` leaves blocks of some layers out, which its own class would pass over.
 
     Raises:
-        InputError: where such a model is to be streamed.
+        InputError: where such a model is to be streamed, or is part of another one.
     """
-    told = settings.get("per_layer_config")
-    told = told if isinstance(told, Mapping) and "packing" not in settings else {}
-    found = any("skip" in each for each in told.values() if isinstance(each, Mapping))
+    inside = next((key for key, each in settings.items() if isinstance(each, Mapping) and _skips(each)), None)
+    if inside:
+        raise InputError(
+            f"{name} skips blocks in its {inside} (per_layer_config), which is read of text models only: give its text "
+            "model by itself"
+        )
+    found = "packing" not in settings and _skips(settings)
     if found and stream:
         raise InputError(
             f"{name} skips blocks (per_layer_config), which can't be streamed: leave {option('stream')} out"
         )
     return found
+
+
+def _skips(settings: Mapping[str, Any]) -> bool:
+    told = settings.get("per_layer_config")
+    return isinstance(told, Mapping) and any("skip" in each for each in told.values() if isinstance(each, Mapping))
 
 
 def skipping_model(

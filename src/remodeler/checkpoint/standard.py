@@ -15,6 +15,7 @@ from remodeler.checkpoint.configs import BUILD_ERRORS, Rows, cut_config, overrid
 from remodeler.model.blocks import Anatomy
 from remodeler.model.families import config_names, unpacked_type
 from remodeler.model.structures import Structure, Widths, head_size, layout
+from remodeler.packed import text_of
 from remodeler.packed_layers import branches_of
 from remodeler.runs.units import KINDS, Block, Kind
 
@@ -30,7 +31,7 @@ def standard_fields(
 
     Args:
         anatomy: the traced source.
-        source: its config before any pruning.
+        source: its config before any pruning; of a model of text and images its text config counts.
         packed: the packed config of what is left.
         rows: layers with something left, and the kinds of blocks left in each.
         widths: by block the heads or channels that stay.
@@ -38,9 +39,10 @@ def standard_fields(
     Returns:
         Fields of ``config.json``, ``per_layer_config`` among them; None where the config's class can't say it.
     """
-    config = copy.deepcopy(source)
+    whole = copy.deepcopy(source)
+    config = text_of(whole)
     try:
-        cut_config(config, [(site.number, site.number) for site, _ in rows])
+        cut_config(whole, [(site.number, site.number) for site, _ in rows])
         told = {int(place): each for place, each in overrides(config).items()}
         for place, (site, kinds) in enumerate(rows):
             told[place] = told.get(place, {}) | _said(anatomy, config, site.number, kinds, widths)
@@ -50,7 +52,7 @@ def standard_fields(
         written = type(config).from_dict(config.to_dict()).to_dict()
     except BUILD_ERRORS:
         return None
-    before = packed.to_dict()
+    before = text_of(packed).to_dict()
     ours = ("model_type", "architectures", "auto_map", "transformers_version")
     return {name: value for name, value in written.items() if name not in ours and before.get(name) != value}
 

@@ -74,6 +74,11 @@ def _load(config: ExportConfig) -> Checkpoint:
     found = replace(config.loading, device="cpu").load(config.model)
     if found.anatomy.family.task != "causal":
         raise InputError(f"{found.name} is not a causal language model: these runtimes run nothing else")
+    if found.anatomy.family.wrapper:
+        raise InputError(
+            f"{found.name} is a model of text and images, of which only text would be exported: prune with "
+            f"{option('shape', 'standard')}, whose result is an ordinary checkpoint for other converters"
+        )
     return found
 
 

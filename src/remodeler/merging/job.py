@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM
-
+from remodeler.checkpoint.auto_classes import auto_class
 from remodeler.checkpoint.companions import copy_companions, write_tokenizer
 from remodeler.checkpoint.compatibility import complete_tokenizer, write_config
 from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.devices import pick_device
-from remodeler.checkpoint.load import AUTO, check_files, read_tokenizer
+from remodeler.checkpoint.load import check_files, read_tokenizer
 from remodeler.errors import InputError, option
 from remodeler.merging.config import MergeConfig
 from remodeler.merging.files import Place, create_files, lay_out
@@ -28,8 +27,9 @@ from remodeler.merging.results import MergeResults
 from remodeler.merging.stream import JOURNAL, Task, checksum, merge_tensors, refuse_other_merge
 from remodeler.merging.tokens import reorder_embeddings
 from remodeler.merging.verification import Verification, has_tokenizer, verify
-from remodeler.model.families import FAMILIES
+from remodeler.model.families import FAMILIES, TRACE, WRAPPER
 from remodeler.model.files.open_files import OpenFiles
+from remodeler.model.wrappers import is_wrapper
 from remodeler.reporting.page import write_result
 from remodeler.runs.folders import partial as unfinished
 from remodeler.runs.job import Job, run
@@ -225,7 +225,8 @@ def _record_options(plan: Plan) -> dict[str, Any]:
 
 
 def _auto_class(model_type: Any) -> str:
-    return AUTO[FAMILIES[model_type].task].__name__ if model_type in FAMILIES else AutoModelForCausalLM.__name__
+    row = WRAPPER if is_wrapper({"model_type": model_type}) else FAMILIES.get(model_type, TRACE)
+    return str(auto_class(row).__name__)
 
 
 def _total(layout: Mapping[str, Place]) -> int:

@@ -76,6 +76,8 @@ class Anatomy:
     """Attention and MLP of a layer read the same input."""
     fixed: Mapping[Block, str] = field(default_factory=dict)
     """Blocks that can't be removed, and why."""
+    carried: frozenset[str] = frozenset()
+    """Tensors beside the text part of a model of text and images, which are carried along as they are."""
 
     def blocks(self) -> list[Block]:
         """What may go, in the official code's order (all attention, then all MLP, ascending): so it breaks ties."""
@@ -99,6 +101,11 @@ class Anatomy:
         """Parameters left without some blocks; tied ones count once."""
         gone = {id(p) for p in self.removed_parameters(frozenset(removed))}
         return sum(p.numel() for p in self.model.parameters() if id(p) not in gone)
+
+    def carried_parameters(self) -> int:
+        """Parameters beside the text part; 0 of a language model."""
+        named = self.model.named_parameters() if self.carried else ()
+        return sum(parameter.numel() for name, parameter in named if name in self.carried)
 
     def removed_parameters(self, removed: frozenset[Block]) -> Iterator[nn.Parameter]:
         """Parameters that go with some blocks: their own, and shared norms that nobody reads any more."""

@@ -74,6 +74,8 @@ class Family:
     """Why no layer can be numbered anew, where that is so."""
     traced: bool = False
     """Whether its blocks are found in what the layers add to the residual stream, and not by names."""
+    wrapper: bool = False
+    """Whether it is the text part of a model of text and images."""
 
 
 def _decoder(stack: Stack) -> Family:
@@ -128,6 +130,8 @@ _T5 = Family(
 
 TRACE = Family((Stack(""),), "", traced=True)
 """A decoder of which nothing needs to be named."""
+WRAPPER = replace(TRACE, wrapper=True)
+"""The text part of a model of text and images (:mod:`remodeler.model.wrappers`)."""
 _EXPERTS = replace(TRACE, experts=True)
 _BY_HEAD = replace(TRACE, stacks=(Stack("", qkv="by head"),))
 
@@ -226,7 +230,7 @@ class ConfigNames:
         *("local_layer_ids", "cross_attention_layers", "ple_layer_ids"),
     )
     """Lists of the numbers of layers that are of another kind."""
-    ahead: tuple[str, ...] = ("num_nextn_predict_layers", "num_mtp_layers")
+    ahead: tuple[str, ...] = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
     """How many layers predict tokens further on (multi-token prediction)."""
     spelled: tuple[str, ...] = ()
     """A list of repeated patterns of layers, and what it is spelled out as."""

@@ -13,6 +13,7 @@ from remodeler.model.families import Family, config_names, unpacked_type
 from remodeler.model.layer_calls import units_in
 from remodeler.model.residual import Found, Term
 from remodeler.model.watching import Watch
+from remodeler.packed import text_of
 from remodeler.packed_layers import BranchNames, Packing, branches_of
 from remodeler.runs.units import KINDS, Block
 
@@ -43,7 +44,7 @@ def found_parts(model: Any, family: Family, sites: list[LayerRef], inputs: dict[
         {site.number: _shared(each) for site, each in numbered},
         {site.number: each.rest for site, each in numbered},
         any(each.parallel for each in found),
-        _read_elsewhere(sites, watches, branches) | _lent(model.config),
+        _read_elsewhere(sites, watches, branches) | _lent(text_of(model.config)),
     )
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from remodeler.errors import InputError
 from remodeler.model.families import Family, config_names, unpacked_type
+from remodeler.model.wrappers import row_of_text, trunk_of
 
 
 def completed(family: Family, model: Any) -> Family:
@@ -18,7 +19,10 @@ def completed(family: Family, model: Any) -> Family:
     if family.stacks[0].layers:
         return family
     path = (getattr(model.config, "packing", None) or {}).get("layers") or _layer_list(model)
-    return replace(family, stacks=(replace(family.stacks[0], layers=path),), trunk=path.rpartition(".")[0])
+    trunk = path.rpartition(".")[0]
+    if family.wrapper:
+        family, trunk = replace(row_of_text(family, model.config), wrapper=True), trunk_of(model, path)
+    return replace(family, stacks=(replace(family.stacks[0], layers=path),), trunk=trunk)
 
 
 def _layer_list(model: Any) -> str:

@@ -13,6 +13,7 @@ import torch
 
 from remodeler.model import streaming
 from remodeler.model.blocks import Anatomy, Replay, swapped
+from remodeler.packed import text_of
 from remodeler.runs.units import KINDS, MIXING, Block
 
 Run = Callable[[], object]
@@ -119,6 +120,6 @@ def group_size(anatomy: Anatomy, tokens: int, models: int = 1) -> int:
 
     Their hidden states are all that is kept; at least one mini-batch goes, whatever the memory.
     """
-    config, stacks = anatomy.model.config, len(anatomy.family.stacks)
+    config, stacks = text_of(anatomy.model.config), len(anatomy.family.stacks)
     state = tokens * int(config.hidden_size) * int(anatomy.model.dtype.itemsize) * stacks
     return max(1, streaming.allowance(anatomy.model) // (state * models))

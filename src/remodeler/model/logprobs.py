@@ -24,6 +24,7 @@ from remodeler.model.blocks import Anatomy, StandIn, swapped
 from remodeler.model.layerwise import group_size, replaying, through
 from remodeler.model.minibatches import Batch, batch_size, batches, device_of
 from remodeler.model.streaming import streamed_weights
+from remodeler.packed import text_of
 from remodeler.runs.progress import Progress, silent
 
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}
@@ -102,7 +103,7 @@ def head_logits(anatomy: Anatomy, states: Tensor) -> Tensor:
 
 def vocabulary(model: Any) -> int:
     """Number of logits a position."""
-    return int(model.config.vocab_size)
+    return int(text_of(model.config).vocab_size)
 
 
 def spread_tokens(rows: int, length: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Where a model's blocks are: as its family's row names them, or found in what its layers add to the stream."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from remodeler.model.families import Family, Stack
 from remodeler.model.found_parts import found_parts, recorded_parts
 from remodeler.model.layer_lists import completed
 from remodeler.model.named_parts import named_parts
+from remodeler.model.wrappers import carried_names, fed_behind, refuse_reached, text_alone
 
 
 def trace(model: Any, family: Family, inputs: dict[str, Tensor]) -> Anatomy:
@@ -24,7 +26,22 @@ def trace(model: Any, family: Family, inputs: dict[str, Tensor]) -> Anatomy:
     packing = getattr(model.config, "packing", None)
     if not family.traced:
         return named_parts(model, family, sites, inputs)
-    return found_parts(model, family, sites, inputs) if packing is None else recorded_parts(model, family, sites)
+    if packing is not None:
+        found = recorded_parts(model, family, sites)
+    elif family.wrapper:
+        refuse_reached(model, family.stacks[0].layers)
+        with text_alone(model):
+            found = found_parts(model, family, sites, inputs)
+    else:
+        found = found_parts(model, family, sites, inputs)
+    return _in_wrapper(found) if family.wrapper else found
+
+
+def _in_wrapper(found: Anatomy) -> Anatomy:
+    """With what the other parts of a model of text and images ask for."""
+    model, layers = found.model, found.family.stacks[0].layers
+    fed = fed_behind(model, layers, list(found.branches))
+    return replace(found, fixed={**found.fixed, **fed}, carried=carried_names(model, layers))
 
 
 def _sites(model: Any, family: Family) -> list[LayerRef]:

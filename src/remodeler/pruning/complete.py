@@ -5,7 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from remodeler.checkpoint.load import AUTO, PIPELINES, Checkpoint
+from remodeler.checkpoint.auto_classes import auto_class, pipeline
+from remodeler.checkpoint.load import Checkpoint
 from remodeler.checkpoint.save import Saved, save_pruned
 from remodeler.checkpoint.sizes import memory
 from remodeler.errors import InputError
@@ -35,7 +36,7 @@ def write_pruned(inputs: Inputs, outcome: Outcome, work: Path, options: dict[str
         written = write_file(inputs, removed, work / inputs.file)
         dense, pruned = measure_file(inputs, removed, work / inputs.file)
     else:
-        saved = save_pruned(checkpoint, removed, work, inputs.form, widths=outcome.widths)
+        saved = save_pruned(checkpoint, removed, work, inputs.form, widths=outcome.widths, keep_ahead=inputs.keep_ahead)
         written = {"form": saved.form, "check": asdict(saved.check)}
         dense, pruned = _measure(inputs, saved)
     header, _ = read_log(work / REMOVALS_FILE)
@@ -104,11 +105,11 @@ def _summary(outcome: Outcome) -> str:
 
 def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
     """How what was written loads."""
-    task = checkpoint.anatomy.family.task
+    family = checkpoint.anatomy.family
     return {
         "layers": len({block.layer for block in checkpoint.anatomy.branches}),
-        "auto_class": AUTO[task].__name__,
-        "pipeline_tag": PIPELINES[task],
+        "auto_class": auto_class(family).__name__,
+        "pipeline_tag": pipeline(family),
     }
 
 

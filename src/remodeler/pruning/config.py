@@ -46,7 +46,8 @@ class Budget:
     """How much to remove: at most one of the three; by default a quarter of the parameters."""
 
     ratio: Annotated[float | None, Option(AMOUNT, above=0, below=1, read=share, default="25%")] = None
-    """Share of all parameters to remove, e.g. 25% or 0.25; the search ends with the first step that reaches it."""
+    """Share of all parameters to remove, e.g. 25% or 0.25, of a vision-language model of its text part's; the search
+    ends with the first step that reaches it."""
     remove: Annotated[int | None, Option(AMOUNT, low=1)] = None
     """Number of removals instead: of blocks, layers or pairs, whichever the search removes."""
     max_perplexity_increase: Annotated[float | None, Option(AMOUNT, above=0, read=increase)] = None
@@ -154,6 +155,8 @@ class ResultConfig:
     form: Annotated[str, Option("Result", FORMS)] = "auto"
     """stock (ordinary checkpoint), packed (smaller; with its own model code), portable (removed parts zeroed, for
     checks), or auto (the first of these that can hold the result)."""
+    mtp: Annotated[Literal["keep", "drop"], Option("Result")] = "keep"
+    """Layers that predict further tokens (multi-token prediction): keep (their bytes untouched), or drop (smaller)."""
 
 
 @config

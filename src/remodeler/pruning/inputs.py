@@ -21,6 +21,8 @@ class Inputs:
     """None: the most portable form possible."""
     file: str = ""
     """Name of the GGUF file that is written, instead of a folder's model."""
+    keep_ahead: bool = True
+    """Whether layers that predict tokens further ahead (MTP) are carried along."""
 
     @property
     def length(self) -> int:

@@ -23,6 +23,7 @@ from remodeler.pruning.search.loop import Search
 from remodeler.pruning.search.strategies import RACES
 from remodeler.pruning.validation import (
     announce,
+    announce_parts,
     announce_steps,
     expected_bytes,
     form_named,
@@ -118,7 +119,8 @@ def prepare(config: PruneConfig, device: str) -> Prepared:
     refuse_widths(config, form)
     refuse_file(config, config.search.shape == "standard" or "layer" in (config.search.unit, method.unit))
     checkpoint = in_logged_dtype(config.source, logged_header(config)).open(device=device, stream=config.stream)
-    inputs = Inputs(checkpoint, config.texts, config.texts.sample(), form, file_of(config.run.out))
+    file, keep = file_of(config.run.out), config.result.mtp == "keep"
+    inputs = Inputs(checkpoint, config.texts, config.texts.sample(), form, file, keep)
     search = _search(inputs, config, method)
     refuse_search(search, config, form)
     prepared = Prepared(config, inputs, search)
@@ -195,7 +197,8 @@ def _cut_job(config: CutConfig) -> Job[PruneResults]:
     refuse_other_model(checkpoint, header, every, log)
     steps = part_of(checkpoint, header, every, config.budget, log)
     texts = texts_of(header)
-    inputs = Inputs(checkpoint, texts, _texts_again(texts), form_named(config.result.form), file_of(config.run.out))
+    form, file, keep = form_named(config.result.form), file_of(config.run.out), config.result.mtp == "keep"
+    inputs = Inputs(checkpoint, texts, _texts_again(texts), form, file, keep)
     options = {**header["options"], **flat(replace(config, source=source))}
 
     def work(folder: Path) -> PruneResults:
@@ -203,6 +206,7 @@ def _cut_job(config: CutConfig) -> Job[PruneResults]:
         return write_pruned(inputs, outcome_of(steps), folder, options)
 
     def say() -> None:
+        announce_parts(inputs)
         gone = share(checkpoint.anatomy, blocks_of(steps))
         logger.info(
             f"{log}: {len(steps)} of {quantity(len(every), 'step')}, {gone:.1%} of the parameters go, calibration "
@@ -253,7 +257,8 @@ def texts_of(header: Header) -> TextConfig:
 
 def _bytes_left(inputs: Inputs, removed: Sequence[Block]) -> int:
     """About how many bytes of weights are left without some blocks."""
-    return int(whole_bytes(inputs) * (1 - share(inputs.checkpoint.anatomy, removed)))
+    anatomy = inputs.checkpoint.anatomy
+    return int(whole_bytes(inputs) * anatomy.parameters(removed) / anatomy.parameters())
 
 
 def _texts_again(texts: TextConfig) -> Sampled:

@@ -88,6 +88,8 @@ class PruneResults(Results):
                 f"{len(removed)} of {self.blocks} residual blocks of {code(name)} were removed "
                 f"(method {code(options['method'])}), in this order: {', '.join(removed)}."
             )
+        if "text_parameters" in self.dense:
+            sentences.append("All else than the text part (what reads images, and what lies beside it) is as it was.")
         if widths:
             kept, whole = (sum(part) for part in zip(*widths, strict=True))
             of_what = "of the others" if removed else f"of {code(name)}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from remodeler.checkpoint.carried import carried_ahead
 from remodeler.checkpoint.config import ModelConfig
 from remodeler.checkpoint.forms import FORMS, Form, refusal
 from remodeler.checkpoint.sizes import memory, sizes_in_words, stored_size, written_bytes
@@ -21,6 +22,7 @@ from remodeler.pruning.inputs import Inputs
 from remodeler.pruning.methods import CRITERIA, METHODS, Method, nothing
 from remodeler.pruning.search.loop import Search, check, estimate
 from remodeler.pruning.width.width import WIDTH_METHODS
+from remodeler.reporting.figures import short
 from remodeler.runs.folders import partial
 from remodeler.runs.progress import duration
 from remodeler.runs.records import read_lines
@@ -146,6 +148,7 @@ def announce(search: Search, config: PruneConfig, inputs: Inputs) -> None:
     given, asked = len(sampled.calibration), inputs.texts.samples
     few = f" ({asked} were asked for, the source has no more)" if given < asked else ""
     logger.info(f"{checkpoint.name}: {sizes_in_words(figures)}")
+    announce_parts(inputs)
     logger.info(
         f"{quantity(given, 'text')} from {sampled.name}{few}: {quantity(len(windows), 'window')}, "
         f"{windows.tokens:,} scored tokens"
@@ -162,9 +165,25 @@ def announce(search: Search, config: PruneConfig, inputs: Inputs) -> None:
         )
 
 
+def announce_parts(inputs: Inputs) -> None:
+    """What is carried along as it is, and what a ratio is a share of then."""
+    anatomy = inputs.checkpoint.anatomy
+    if carried := anatomy.carried_parameters():
+        text = anatomy.parameters() - carried
+        logger.info(
+            f"its text part ({short(text)} parameters) is pruned, and a ratio is a share of that; all else "
+            f"({short(carried)}) is carried along as it is"
+        )
+    ahead = len(carried_ahead(inputs.checkpoint, 0).places)
+    if ahead and not inputs.file:
+        what = "carried along as they are" if inputs.keep_ahead else "left out"
+        logger.info(f"{quantity(ahead, 'tensor')} of layers that predict further tokens (MTP): {what}")
+
+
 def expected_bytes(search: Search, inputs: Inputs) -> int:
     """About how many bytes of weights a search writes: at most those of the model, less what a ratio takes away."""
-    kept = 1.0 if inputs.form == "portable" else 1.0 - (search.budget.ratio or 0.0)
+    text = 1 - search.anatomy.carried_parameters() / search.anatomy.parameters()
+    kept = 1.0 if inputs.form == "portable" else 1.0 - (search.budget.ratio or 0.0) * text
     return int(kept * whole_bytes(inputs))
 
 

@@ -6,9 +6,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from remodeler.checkpoint.auto_classes import auto_class, pipeline
 from remodeler.checkpoint.companions import write_tokenizer
 from remodeler.checkpoint.config import ModelLike
-from remodeler.checkpoint.load import AUTO, PIPELINES, load
+from remodeler.checkpoint.load import load
 from remodeler.checkpoint.save import tolerance
 from remodeler.checkpoint.sizes import announce_training_space, file_bytes, file_sizes
 from remodeler.errors import InputError, option, quantity
@@ -189,14 +190,14 @@ def given_back(dense: Scores | None, pruned: Scores, recovered: Scores) -> float
 
 
 def _facts(inputs: Inputs, lines: list[dict[str, Any]]) -> dict[str, Any]:
-    task = inputs.student.anatomy.family.task
+    family = inputs.student.anatomy.family
     tokens = inputs.plan.steps * inputs.plan.batch * inputs.windows.tokens // len(inputs.windows)
     return {
         "steps": inputs.plan.steps,
         "tokens": tokens,
         "seconds": lines[-1]["seconds"],
-        "auto_class": AUTO[task].__name__,
-        "pipeline_tag": PIPELINES[task],
+        "auto_class": auto_class(family).__name__,
+        "pipeline_tag": pipeline(family),
         "command": command_line(),
         **pruning_of(Path(inputs.student.name)),
     }

@@ -15,6 +15,7 @@ from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError, option, quantity
 from remodeler.evaluation.metrics import evaluation_texts, model_windows, text_scores
+from remodeler.model.logprobs import vocabulary
 from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.methods import recipe_of
 from remodeler.recovery.recipes import Recipe
@@ -166,7 +167,7 @@ def refuse_teacher(student: Checkpoint, original: Checkpoint) -> None:
             f"{original.name} has another tokenizer than {student.name}: give the model that was pruned as "
             f"{option('teacher')}"
         )
-    sizes = [each.model.config.vocab_size for each in (student, original)]
+    sizes = [vocabulary(each.model) for each in (student, original)]
     if sizes[0] != sizes[1] or student.anatomy.family.task != original.anatomy.family.task:
         raise InputError(
             f"{original.name} predicts {sizes[1]} tokens, {student.name} {sizes[0]}: give the model that was pruned "

@@ -85,6 +85,7 @@ class Metric:
 
 METRICS = {
     "parameters": Metric("Parameters", short),
+    "text_parameters": Metric("Parameters of the text part", short),
     "weight_bytes": Metric("Weights", size),
     "memory_bytes": Metric("Weights in memory, as computed", size),
     "kv_bytes_per_token": Metric("KV cache per token", size),

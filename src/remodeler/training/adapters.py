@@ -45,11 +45,13 @@ def linear_layers(anatomy: Anatomy) -> dict[str, nn.Module]:
 
 @contextmanager
 def everything(anatomy: Anatomy) -> Iterator[None]:
-    """All parameters may change; afterwards those may that could before."""
+    """All parameters may change, of a model of text and images the text part's; afterwards those that could before."""
     still, before = dead(anatomy), {parameter: parameter.requires_grad for parameter in anatomy.model.parameters()}
     try:
         for parameter in before:
             parameter.requires_grad_(parameter.is_floating_point() and id(parameter) not in still)
+        for name in anatomy.carried & {each for each, _ in anatomy.model.named_parameters()}:
+            anatomy.model.get_parameter(name).requires_grad_(False)
         yield
     finally:
         for parameter, value in before.items():

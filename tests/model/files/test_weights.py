@@ -34,7 +34,7 @@ from remodeler.model.files import open_files
 from remodeler.model.files.open_files import OpenFiles, most_open
 from remodeler.model.files.weights import INDEX, tensor_files, weight_files
 from remodeler.runs.records import disk_refusal
-from tiny import EVERY, LLAMA, tiny_model, tiny_tokenizer, tiny_vision_model
+from tiny import EVERY, tiny_model, tiny_tokenizer, tiny_vision_model
 from tiny_encoders import tiny_encoder
 
 Tensors = dict[str, torch.Tensor]
@@ -577,11 +577,11 @@ def test_models_of_text_and_images_are_merged_by_token(tmp_path: Path) -> None:
     assert again.config.text_config.vocab_size == known + 2
 
 
-def test_of_a_model_of_text_and_images_the_text_model_is_wanted(tmp_path: Path) -> None:
-    folder = tiny_vision_model(tmp_path / "m", 0, LLAMA["vocab_size"])
-    for read in (load, lambda name: load(name, family="gemma3_text"), lambda name: look(str(name), "causal")):
+def test_of_a_model_of_text_and_sound_the_text_model_is_wanted(tmp_path: Path) -> None:
+    put(tmp_path, "config.json", '{"model_type": "moss_transcribe_diarize", "text_config": {"model_type": "qwen3"}}')
+    for read in (load, lambda name: load(name, family="qwen3"), lambda name: look(str(name), "causal")):
         with pytest.raises(InputError, match=r"reads more than text .*save its text model by itself, as docs/"):
-            read(folder)
+            read(tmp_path)
 
 
 # Tokenizers -----------------------------------------------------------------------------------------------------------

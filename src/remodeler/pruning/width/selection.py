@@ -53,12 +53,13 @@ class Rules:
 
 
 def wanted_parameters(anatomy: Anatomy, removed: Sequence[Block], ratio: float) -> int:
-    """How many parameters must still go, so that the share of the whole model that is gone reaches the ratio."""
-    total = anatomy.parameters()
+    """How many parameters must still go, so that the share that is gone reaches the ratio (see `budget.share`)."""
+    whole = anatomy.parameters()
+    total = whole - anatomy.carried_parameters()
     gone = math.floor(ratio * total)
     while 1 - (total - gone) / total < ratio:  # the rounding of the division, as budget.share sees it
         gone += 1
-    return gone - (total - anatomy.parameters(removed))
+    return gone - (whole - anatomy.parameters(removed))
 
 
 def kept_groups(structures: Mapping[Block, Structure], scores: Scores, wanted: int, rules: Rules) -> Widths:
