@@ -19,10 +19,26 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedConfig,
+)
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
-from .packed_layers import Packing, arrange, main_layers, renumber, set_module  # noqa: TID252  also beside the weights
+from .packed_layers import (  # noqa: TID252  also beside the weights
+    Packing,
+    arrange,
+    cached_layers,
+    cross_attentions,
+    main_layers,
+    renumber,
+    set_module,
+    stack_packings,
+)
 
 FILES = ("packed.py", "packed_layers.py")
 OF = "_of_"
@@ -34,6 +50,8 @@ def deepened(config: PreTrainedConfig) -> PreTrainedConfig:
     if "overrides" in config.packing:
         deep.per_layer_config = None
     deep.num_hidden_layers = config.packing["num_hidden_layers"]
+    for stack in config.packing.get("stacks", ()):
+        setattr(deep, stack["depth"], stack["num_layers"])
     for name, values in [*config.packing["per_layer"].items(), *config.packing.get("whole", {}).items()]:
         setattr(deep, name, values)
     renumber_overrides(deep, {number: number for number in range(deep.num_hidden_layers)})
@@ -43,6 +61,10 @@ def deepened(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def shallow(config: PreTrainedConfig) -> None:
     """Give a config the packed depth, in place: a layer per attention that was kept."""
+    if "stacks" in config.packing:
+        for stack, part in stack_packings(config.packing):
+            setattr(config, stack["depth"], len(main_layers(part)))
+        return
     mains = main_layers(config.packing)
     if "overrides" in config.packing:
         config.per_layer_config = None  # its numbers would be refused
@@ -78,17 +100,26 @@ def cut_lists(model: Any, packing: Packing) -> None:
 
 def pack(model: Any, packing: Packing) -> None:
     """Rearrange a stock model of the source depth, in place."""
-    path = packing["layers"]
+    if "stacks" in packing:
+        for stack, part in stack_packings(packing):
+            renumber(cross_attentions(pack_list(model, stack["layers"], part), part))
+    else:
+        pack_list(model, packing["layers"], packing)
+        cut_lists(model, packing)
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    for config in configs.values():
+        config.packing = packing
+        shallow(config)
+
+
+def pack_list(model: Any, path: str, packing: Packing) -> Any:
+    """Rearrange one list of layers, in place."""
     if not hasattr(model, path.partition(".")[0]):
         path = path.partition(".")[2]  # the model without its head
     layers = arrange(model.get_submodule(path), packing)
     renumber(layers)
     set_module(model, path, layers)
-    cut_lists(model, packing)
-    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
-    for config in configs.values():
-        config.packing = packing
-        shallow(config)
+    return layers
 
 
 class PackedModel:
@@ -125,6 +156,16 @@ class PackedConfig:
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[misc]
         announce(type(self))
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:
+        """As usual; that of a decoder beside an encoder counts the layers of its caches, which are made from it."""
+        found = super().get_text_config(decoder=decoder, encoder=encoder)  # type: ignore[misc]
+        packing: Any = getattr(self, "packing", None) or {}
+        if not decoder or "stacks" not in packing:
+            return found
+        found = copy.deepcopy(found)
+        found.num_hidden_layers = cached_layers(stack_packings(packing)[-1][1])
+        return found
 
 
 def derived(name: str) -> property:
@@ -180,7 +221,7 @@ def packed_class(stock: Any, config_class: Any = None) -> type[Any]:
 def announce(config_class: type) -> None:
     """Tell AutoModel and its siblings which packed class belongs to a packed config class."""
     source = config_class.__mro__[2]
-    for auto in (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM):
+    for auto in (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM):
         known: Any = auto._model_mapping
         if source in known and config_class not in known:
             stock = known[source][0] if isinstance(known[source], tuple) else known[source]

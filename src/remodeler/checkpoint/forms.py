@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from remodeler.checkpoint import stacks
 from remodeler.checkpoint.configs import (
     BUILD_ERRORS,
     Rows,
@@ -33,7 +34,7 @@ from remodeler.checkpoint.signatures import told_otherwise
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, LayerRef, own_modules, projection
 from remodeler.model.families import config_names, unpacked_type
-from remodeler.model.pairing import packed_places, pairs_of
+from remodeler.model.pairing import pairs_of
 from remodeler.model.structures import Cut, Widths, structure_of
 from remodeler.packed import shallow
 from remodeler.runs.units import KINDS, Block
@@ -43,6 +44,8 @@ FORMS: tuple[Form, ...] = ("stock", "packed", "portable")
 OTHERS = ("shared", "extra")
 """Parts of a layer that are no block."""
 WHOLE: Widths = MappingProxyType({})
+Places = dict[tuple[int, str], str]
+"""New path of a (source layer, part)."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,9 @@ def choose(anatomy: Anatomy, removed: Iterable[Block], widths: Widths = WHOLE) -
     reasons: dict[Form, str] = {}
     for form in FORMS:
         reason = refusal(anatomy, gone, form, widths)
-        if reason is None:
+        if reason is None and not (form == "stock" and stacks.short_of_caches(anatomy, survivors(anatomy, gone))):
             return form
-        reasons[form] = reason
+        reasons[form] = reason or "transformers would generate with caches for too few layers"
     raise InputError(
         "no form can hold this model: " + "; ".join(f"{form}, {reason}" for form, reason in reasons.items())
     )
@@ -130,8 +133,8 @@ def _rides_on_depth(anatomy: Anatomy) -> str | None:
 
 
 def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
-    if anatomy.family.task == "seq2seq":
-        return "encoder-decoder models are written as portable only"
+    if len(anatomy.family.stacks) > 1:
+        return stacks.no_stock(anatomy, survivors(anatomy, removed))
     paired = pairs(anatomy, removed)
     if anatomy.family.traced and all(block in removed for block in anatomy.branches if block.kind == anatomy.needed):
         return "no attention is left"
@@ -148,7 +151,7 @@ def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
 def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> str | None:
     """Whether an ordinary config can say how wide the layers are: one is made, and its model built without numbers."""
     before = getattr(anatomy.model.config, "packing", None) or {}
-    if not widths and not before.get("shapes"):
+    if not widths and not before.get("shapes") and len(anatomy.family.stacks) == 1:
         return None
     kinds = widths_left(anatomy, survivors(anatomy, removed), widths)
     if any(len(each) > 1 for each in kinds.values()):
@@ -164,8 +167,8 @@ def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths
 
 
 def _no_packed(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
-    if anatomy.family.task == "seq2seq":
-        return "encoder-decoder models are written as portable only"
+    if len(anatomy.family.stacks) > 1:
+        return stacks.no_packed(anatomy, survivors(anatomy, removed))
     if not any(anatomy.needed in kinds for _, kinds in survivors(anatomy, removed)):
         return "no attention is left to build layers from"
     if anatomy.family.unpackable:
@@ -179,7 +182,7 @@ def _no_packed(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
 def _no_portable(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     if getattr(anatomy.model.config, "packing", None):
         return "the source is packed already"
-    if anatomy.family.task == "masked" and removed:
+    if removed and (anatomy.family.task == "masked" or any(anatomy.branches[block].post_norm for block in removed)):
         return "the norm lies behind the residual sum, so a zeroed projection is not a removed block"
     if hidden := next((block for block in sorted(removed) if not anatomy.branches[block].out), None):
         return f"the output projection of {hidden} is not plain to see"
@@ -190,19 +193,23 @@ def _no_portable(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
 
 
 def _stock(anatomy: Anatomy, removed: frozenset[Block], widths: Widths, device: str | None = None) -> Shape:
+    rows = survivors(anatomy, removed)
+    config, places = stacks.stock(anatomy, rows) if len(anatomy.family.stacks) > 1 else _paired(anatomy, removed)
+    if widths or getattr(anatomy.model.config, "packing", {}).get("shapes"):
+        set_widths(config, anatomy, rows, widths)
+    tensors = _rename_tensors(anatomy, removed, _slice_tensors(anatomy, widths, device), places)
+    return Shape("stock", config, dict(tensors))
+
+
+def _paired(anatomy: Anatomy, removed: frozenset[Block]) -> tuple[PreTrainedConfig, Places]:
     paired = pairs(anatomy, removed) or []
     config = source_config(anatomy)
     cut_config(config, paired)
-    if widths or getattr(anatomy.model.config, "packing", {}).get("shapes"):
-        set_widths(config, anatomy, survivors(anatomy, removed), widths)
-    path = anatomy.family.stacks[0].layers
-    places: dict[tuple[int, str], str] = {}
+    path, places = anatomy.family.stacks[0].layers, Places()
     for index, (attention, mlp) in enumerate(paired):
         places |= {(attention, part): f"{path}.{index}" for part in (*KINDS, *OTHERS) if part != "mlp"}
         places[mlp, "mlp"] = f"{path}.{index}"
-    return Shape(
-        "stock", config, dict(_rename_tensors(anatomy, removed, _slice_tensors(anatomy, widths, device), places))
-    )
+    return config, places
 
 
 def _packed_shape(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> Shape:
@@ -210,12 +217,12 @@ def _packed_shape(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -
     source = source_config(anatomy)
     config = packed_config(anatomy, source)
     config.packing = packing(anatomy, source, rows, shapes_left(anatomy, rows, widths))
+    if len(anatomy.family.stacks) > 1:
+        config.packing["stacks"] = stacks.stack_names(anatomy)
     shallow(config)
     if lost := unkept(config):
         config.packing["whole"] = {name: source.to_dict()[name] for name in lost}
-    path, places = anatomy.family.stacks[0].layers, dict[tuple[int, str], str]()
-    for number, place in packed_places([(site.number, kinds) for site, kinds in rows]).items():
-        places |= {(number, part): f"{path}.{place}" for part in (*KINDS, *OTHERS)}
+    places = {(number, part): path for number, path in stacks.packed_paths(anatomy, rows) for part in (*KINDS, *OTHERS)}
     return Shape("packed", config, dict(_rename_tensors(anatomy, removed, _slice_tensors(anatomy, widths), places)))
 
 
@@ -267,9 +274,9 @@ def _rename_tensors(
     anatomy: Anatomy,
     removed: frozenset[Block],
     tensors: Iterable[tuple[str, Tensor]],
-    places: dict[tuple[int, str], str],
+    places: Places,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of what survives, by their new names. ``places``: new path of a (source layer, part)."""
+    """Tensors of what survives, by their new names."""
     paths = {id(module): name for name, module in anatomy.model.named_modules(remove_duplicate=False)}
     sites = {paths[id(site.layer)]: site for site in anatomy.sites}
     gone: set[tuple[int, str]] = {(block.layer, block.kind) for block in removed}

@@ -15,7 +15,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from remodeler.checkpoint.gguf import as_folder, is_gguf, place_of
 from remodeler.errors import InputError, one_line
-from remodeler.model.families import FAMILIES
+from remodeler.model.families import BOTH, FAMILIES, unpacked_type
 from remodeler.model.files.diagnosis import ADAPTER_CONFIG, CONFIG, MERGE_ADAPTER, refuse_folder
 from remodeler.model.files.file_checks import json_object
 from remodeler.model.files.names import COMPANIONS, GENERATION
@@ -109,6 +109,19 @@ def classes(settings: Mapping[str, Any]) -> list[str]:
     return [str(each) for each in named] if isinstance(named, list) else []
 
 
+def encodes(settings: Mapping[str, Any]) -> bool:
+    """Whether it is an encoder-decoder model, of a type whose decoder is a language model of its own, too."""
+    alone = any(each.endswith("ForCausalLM") for each in classes(settings))
+    return not alone and settings.get("is_encoder_decoder", True) is True
+
+
+def row_name(settings: Mapping[str, Any]) -> str:
+    """The row of the family table that a ``config.json`` asks for; of types that have two, by its model's class."""
+    recorded, name = (settings.get("packing") or {}).get("family"), unpacked_type(str(settings.get("model_type")))
+    both = name + BOTH
+    return str(recorded or (both if both in FAMILIES and encodes(settings) else name))
+
+
 def predicts_tokens(settings: Mapping[str, Any]) -> bool:
     """Whether the class that a config names has a head for tokens."""
     return not any(OTHER_TASKS.search(each) or BASE_CLASS.search(each) for each in classes(settings))
@@ -119,6 +132,13 @@ def refuse_other_models(name: str, settings: dict[str, Any]) -> None:
     other = [each for each in classes(settings) if OTHER_TASKS.search(each)]
     if other:
         raise InputError(f"{name} is a {other[0]} and no language model, it predicts no tokens: give another")
+    row = FAMILIES.get(row_name(settings))
+    whole = next((each for each in classes(settings) if each.endswith("ForConditionalGeneration")), None)
+    if whole and row and row.task == "causal" and settings.get("is_encoder_decoder") is True:
+        raise InputError(
+            f"{name} is a {whole}: of {settings['model_type']} only decoders by themselves are read (docs/reference/"
+            "model_types.md has the encoder-decoder models that are)"
+        )
     parts = [part for part in PARTS if isinstance(settings.get(part), dict)]
     if parts and settings.get("model_type") not in FAMILIES:
         raise InputError(

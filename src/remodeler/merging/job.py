@@ -19,6 +19,7 @@ from remodeler.checkpoint.compatibility import complete_tokenizer, write_config
 from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.devices import pick_device
 from remodeler.checkpoint.load import AUTO, check_files, read_tokenizer
+from remodeler.checkpoint.repositories import row_name
 from remodeler.errors import InputError, option
 from remodeler.merging.config import MergeConfig
 from remodeler.merging.files import Place, create_files, lay_out
@@ -195,7 +196,7 @@ def _results(
         loaded=verified.computed,
         read_back=verified.parts,
         shares=mean_shares(lines, layout),
-        auto_class=_auto_class(plan.reference.settings.get("model_type")),
+        auto_class=_auto_class(plan.reference.settings),
         command=command_line(),
     )
 
@@ -224,8 +225,9 @@ def _record_options(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _auto_class(model_type: Any) -> str:
-    return AUTO[FAMILIES[model_type].task].__name__ if model_type in FAMILIES else AutoModelForCausalLM.__name__
+def _auto_class(settings: Mapping[str, Any]) -> str:
+    name = row_name(settings)
+    return AUTO[FAMILIES[name].task].__name__ if name in FAMILIES else AutoModelForCausalLM.__name__
 
 
 def _total(layout: Mapping[str, Place]) -> int:

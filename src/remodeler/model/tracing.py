@@ -22,9 +22,9 @@ def trace(model: Any, family: Family, inputs: dict[str, Tensor]) -> Anatomy:
     family = completed(family, model)
     sites = _sites(model, family)
     packing = getattr(model.config, "packing", None)
-    if not family.traced:
-        return named_parts(model, family, sites, inputs)
-    return found_parts(model, family, sites, inputs) if packing is None else recorded_parts(model, family, sites)
+    if packing is not None and (family.traced or family.task == "seq2seq"):
+        return recorded_parts(model, family, sites)
+    return (found_parts if family.traced else named_parts)(model, family, sites, inputs)
 
 
 def _sites(model: Any, family: Family) -> list[LayerRef]:

@@ -131,6 +131,11 @@ def refuse_search(search: Search, config: PruneConfig, form: Form | None) -> Non
         raise InputError(
             f"{option('shape', 'deci')} is for models whose MLPs come behind their attentions: choose standard or free"
         )
+    if config.search.shape != "free" and len(search.anatomy.family.stacks) > 1:
+        raise InputError(
+            f"{option('shape', config.search.shape)} is for decoders by themselves: {option('unit', 'layer')} takes "
+            "whole layers of an encoder and its decoder"
+        )
     if form is None:
         return
     first = search.units()[0] if form == "stock" and config.search.method not in WIDTH_METHODS else ()
@@ -156,10 +161,6 @@ def announce(search: Search, config: PruneConfig, inputs: Inputs) -> None:
         logger.info(f"{units} candidates; {blocks.budget} takes about {duration(seconds)}")
     if width := config.width_method:
         logger.info(f"heads and channels by {width}: {WIDTH_METHODS[width].summary}")
-    if checkpoint.anatomy.family.task == "seq2seq":
-        logger.info(
-            "encoder-decoder models are written in the portable form only: zeroed blocks, no smaller and no faster"
-        )
 
 
 def expected_bytes(search: Search, inputs: Inputs) -> int:
