@@ -45,6 +45,8 @@ def _layer_list(model: Any, stack: Stack) -> nn.ModuleList:
         raise InputError(
             f"the model has no layer list at {stack.layers!r}: the family named with `family` does not fit it"
         ) from None
+    if not len(layers):
+        raise InputError(f"the model has no layers in {stack.layers!r}, and none can go: give one that has some")
     return layers
 
 
