@@ -245,6 +245,15 @@ def test_a_type_with_both_is_read_by_its_class(saved_as: str, task: str, tmp_pat
     assert load(tmp_path, device="cpu").anatomy.family.task == task
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_an_encoder_decoder_of_which_only_the_decoder_is_known_is_refused(named: bool, tmp_path: Path) -> None:
+    config = {"model_type": "mvp", "architectures": ["MvpForConditionalGeneration"]}
+    (tmp_path / "config.json").write_text(json.dumps(config | ({"is_encoder_decoder": True} if named else {})))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="is a MvpForConditionalGeneration: of mvp only decoders by themselves are"):
+        load(tmp_path, device="cpu")
+
+
 def test_streamed_layers_give_the_same_and_are_written_the_same(tmp_path: Path) -> None:
     source = tiny_checkpoint("bart-encoder-decoder")
     source.model.save_pretrained(tmp_path / "source")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, is_offline_mode, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
-from transformers import GenerationConfig
+from transformers import CONFIG_MAPPING, GenerationConfig
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from remodeler.checkpoint.gguf import as_folder, is_gguf, place_of
@@ -110,9 +110,11 @@ def classes(settings: Mapping[str, Any]) -> list[str]:
 
 
 def encodes(settings: Mapping[str, Any]) -> bool:
-    """Whether it is an encoder-decoder model, of a type whose decoder is a language model of its own, too."""
+    """Whether it is an encoder-decoder model, and not the decoder of one by itself, as BartForCausalLM is."""
+    name = str(settings.get("model_type"))
+    usual = getattr(CONFIG_MAPPING[name], "is_encoder_decoder", False) if name in CONFIG_MAPPING else False
     alone = any(each.endswith("ForCausalLM") for each in classes(settings))
-    return not alone and settings.get("is_encoder_decoder", True) is True
+    return not alone and bool(settings.get("is_encoder_decoder", usual))
 
 
 def row_name(settings: Mapping[str, Any]) -> str:
@@ -134,7 +136,7 @@ def refuse_other_models(name: str, settings: dict[str, Any]) -> None:
         raise InputError(f"{name} is a {other[0]} and no language model, it predicts no tokens: give another")
     row = FAMILIES.get(row_name(settings))
     whole = next((each for each in classes(settings) if each.endswith("ForConditionalGeneration")), None)
-    if whole and row and row.task == "causal" and settings.get("is_encoder_decoder") is True:
+    if whole and row and row.task == "causal" and encodes(settings):
         raise InputError(
             f"{name} is a {whole}: of {settings['model_type']} only decoders by themselves are read (docs/reference/"
             "model_types.md has the encoder-decoder models that are)"
