@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -39,7 +40,7 @@ from remodeler.checkpoint.repositories import refuse_other_models
 from remodeler.checkpoint.save import save_pruned
 from remodeler.errors import InputError, one_line
 from remodeler.model.blocks import Anatomy, bypassed, projection
-from remodeler.model.families import FAMILIES, TRACE, WRAPPER, Family
+from remodeler.model.families import BOTH, FAMILIES, TRACE, WRAPPER, Family
 from remodeler.model.logprobs import head_logits, trunk_states
 from remodeler.model.tracing import probe, trace
 from remodeler.model.wrappers import is_wrapper, refuse_unfit
@@ -125,7 +126,7 @@ def examine(model_type: str, family: Family) -> Verdict:
     try:
         anatomy = trace_small(model_type, family)
         verdict.kinds = [
-            kind for kind in ("attention", "mixer", "mlp") if any(b.kind == kind for b in anatomy.branches)
+            kind for kind in ("attention", "mixer", "cross", "mlp") if any(b.kind == kind for b in anatomy.branches)
         ]
         verdict.fixed = sorted(map(str, anatomy.fixed))
         verdict.stays = _stays(anatomy)
@@ -174,7 +175,8 @@ def faults(anatomy: Anatomy) -> str:
         if torch.equal(without, whole):
             return f"{block} makes no difference"
         if (
-            anatomy.family.task == "causal"
+            anatomy.family.task != "masked"
+            and not anatomy.branches[block].post_norm
             and anatomy.branches[block].out
             and not torch.equal(without, zeroed(anatomy, block))
         ):
@@ -265,6 +267,69 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+# Encoder-decoder models -----------------------------------------------------------------------------------------------
+
+BESIDE_TEXT = "reads more than text"
+NO_ENCODER_DECODER = {
+    "bigbird_pegasus": "its encoder attends in one way to short texts and in another to long ones",
+    "encoder-decoder": "joins two models of any types",
+    "fsmt": "has a vocabulary of its own for each language",
+    "led": "its encoder attends within windows, by a padding of its own",
+    "longt5": "its encoder attends within windows, by parts that its config chooses",
+    "mvp": "may read prompts of its own in every layer, by the layer's number",
+    "nllb-moe": "has mixtures of experts in some layers, told apart by number",
+    "pegasus_x": "its encoder hands a second stream from layer to layer",
+    "prophetnet": "predicts several tokens at once, in streams of their own",
+    "seamless_m4t": BESIDE_TEXT,
+    "seamless_m4t_v2": BESIDE_TEXT,
+    "switch_transformers": "has mixtures of experts in some layers, told apart by number",
+    "t5gemma": "its encoder and its decoder have configs of their own",
+    "t5gemma2": "its encoder and its decoder have configs of their own, and it reads images",
+}
+"""Encoder-decoder types that have no row, and why; what is not here reads sound, too."""
+
+
+def encoder_decoders() -> Iterator[tuple[str, Verdict]]:
+    """What is found of every type of encoder-decoder model."""
+    for name in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        row = FAMILIES.get(name + BOTH, FAMILIES.get(name))
+        known = row is not None and row.task == "seq2seq"
+        refused = Verdict(problem=NO_ENCODER_DECODER.get(name, BESIDE_TEXT))
+        yield name, examine(name, row) if known and row else refused
+
+
+BEHIND = """
+## Encoder-decoder models
+
+Of {all} types of encoder-decoder models {works} work, held to the same. Layers are numbered in one row, those of the
+decoder behind those of the encoder; a cross-attention is `cross.5`. *Stock* holds whole layers of both, *packed* any
+blocks, with the caches of self-attentions and of cross-attentions. Of each list one attention stays. Where a norm lies
+behind the sum of a block and its input (post-norm), it goes with the block, as in BERT.
+
+| model type | blocks | stock | packed | portable | remarks |
+|---|---|---|---|---|---|
+"""
+
+
+def encoder_decoder_section(found: dict[str, Any]) -> str:
+    """The part of the page that is about encoder-decoder models."""
+    works = {name: each for name, each in found.items() if not each["problem"]}
+    rows = "".join(f"{encoder_decoder_row(name, each)}\n" for name, each in works.items())
+    refused = "".join(f"| `{name}` | {each['problem']} |\n" for name, each in found.items() if each["problem"])
+    return BEHIND.format(all=len(found), works=len(works)) + rows + "\n| refused | why |\n|---|---|\n" + refused
+
+
+def encoder_decoder_row(name: str, verdict: dict[str, Any]) -> str:
+    """A type of encoder-decoder model that works."""
+    forms = ["yes" if not verdict["forms"][form] else "no" for form in FORMS]
+    first = "the first attention of each list stays, it owns the position table" if verdict["fixed"] else ""
+    remarks = filter(None, [first, "post-norm" if verdict["forms"]["portable"] else ""])
+    return f"| `{name}` | {', '.join(verdict['kinds'])} | {' | '.join(forms)} | {'; '.join(remarks)} |"
+
+
+# Run ------------------------------------------------------------------------------------------------------------------
+
+
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
@@ -277,7 +342,10 @@ def main() -> None:
         found = _tried(given.types, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, verdict_of)
         wrappers = _tried(given.types, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, verdict_of_wrapper)
     if file := RECORD if given.write else given.json:
-        record = {"transformers": transformers.__version__, "types": found, "wrappers": wrappers}
+        with quiet():
+            behind = {name: asdict(verdict) for name, verdict in encoder_decoders()}
+        record = {"transformers": transformers.__version__, "types": found, "encoder_decoders": behind}
+        record |= {"wrappers": wrappers}
         file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if given.write:
         PAGE.write_text(page(record), encoding="utf-8")
@@ -306,8 +374,8 @@ transformers {version} has {all} causal model types; {works} of them work. A typ
 a small random model, when the model without a block is the one with that block's output projection zeroed, and when
 models without some blocks, written in a form and read again, give the same logits, in one pass and with their cache.
 `scripts/model_types.py` tries all and writes this page, and [the same as JSON](model_types.json); a test tries them
-again. T5 works too, as an encoder-decoder. Of [models of text and images](#models-of-text-and-images) the text part
-is pruned.
+again. [Encoder-decoder models](#encoder-decoder-models) have a table of their own, and so have
+[models of text and images](#models-of-text-and-images), of which the text part is pruned.
 
 A *mixer* mixes tokens without a softmax over keys: a linear attention, a convolution, a state space. In logs it is
 `mixer.3`, as an attention is `attention.3`. Of models with attentions one attention stays, since it tells how long the
@@ -349,7 +417,7 @@ def page(record: dict[str, Any]) -> str:
     head = HEAD.format(version=record["transformers"], all=len(found), works=len(works))
     refused = [f"| `{name}` | {reason(each)} |\n" for name, each in found.items() if each["problem"]]
     causal = head + "".join(f"{row(name, each)}\n" for name, each in works.items()) + MIDDLE + "".join(refused)
-    return causal + wrappers(record)
+    return causal + encoder_decoder_section(record["encoder_decoders"]) + wrappers(record)
 
 
 def wrappers(record: dict[str, Any]) -> str:

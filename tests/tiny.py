@@ -20,7 +20,7 @@ from remodeler.checkpoint.load import Checkpoint
 from remodeler.data.windows import IGNORED, Windows
 from remodeler.model.blocks import Anatomy
 from remodeler.model.caches import given_cache
-from remodeler.model.families import FAMILIES
+from remodeler.model.families import FAMILIES, Family
 from remodeler.model.tracing import probe, trace
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
@@ -76,6 +76,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     }
     | {"pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0},
 }
+BART = TOKENS | {
+    "d_model": 32,
+    **dict.fromkeys(("encoder_layers", "decoder_layers"), LAYERS),
+    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 48),
+    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
+    "max_position_embeddings": 64,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": None,
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-tied": ("llama", LLAMA | {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
     "falcon-new": ("falcon", NEOX | {"new_decoder_architecture": True, "num_kv_heads": 2}),
@@ -85,10 +94,19 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "bloom-post-norm": ("bloom", CONFIGS["bloom"] | {"apply_residual_connection_post_layernorm": True}),
     "stablelm-parallel": ("stablelm", LLAMA | {"use_parallel_residual": True}),
     "qwen3_moe-mixed": ("qwen3_moe", CONFIGS["qwen3_moe"] | {"mlp_only_layers": [1]}),
+    "bart-encoder-decoder": ("bart", BART),
+    "mbart-encoder-decoder": ("mbart", BART),
     "mistral-full": ("mistral", LLAMA | {"sliding_window": None}),
 }
 EVERY = [*CONFIGS, *VARIANTS]
-CAUSAL = [name for name in EVERY if FAMILIES[VARIANTS.get(name, (name,))[0]].task == "causal"]
+
+
+def row_of(name: str) -> Family:
+    """The row of a family or variant."""
+    return FAMILIES[name if name in FAMILIES else VARIANTS[name][0]]
+
+
+CAUSAL = [name for name in EVERY if row_of(name).task == "causal"]
 TEXT = "the cat sat on the mat and the dog on the log. " * 12
 
 
@@ -97,7 +115,7 @@ def tiny_model(name: str, seed: int = 0, **options: Any) -> torch.nn.Module:
     model_type, settings = VARIANTS.get(name) or (name, CONFIGS[name])
     torch.manual_seed(seed)
     config = AutoConfig.for_model(model_type, **(settings | options))
-    model = AUTO[FAMILIES[model_type].task].from_config(config, dtype=torch.float32).eval()
+    model = AUTO[row_of(name).task].from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -107,7 +125,7 @@ def tiny_model(name: str, seed: int = 0, **options: Any) -> torch.nn.Module:
 def tiny_anatomy(name: str, seed: int = 0, **options: Any) -> Anatomy:
     """The traced model."""
     model = tiny_model(name, seed, **options)
-    row = FAMILIES[model.config.model_type]
+    row = row_of(name)
     return trace(model, row, probe(row, torch.device("cpu")))
 
 

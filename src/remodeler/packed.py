@@ -25,12 +25,22 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     PreTrainedConfig,
 )
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from .packed_layers import Packing, arrange, main_layers, renumber, set_module  # noqa: TID252  also beside the weights
+from .packed_layers import (  # noqa: TID252  also beside the weights
+    Packing,
+    arrange,
+    cached_layers,
+    cross_attentions,
+    main_layers,
+    renumber,
+    set_module,
+    stack_packings,
+)
 
 FILES = ("packed.py", "packed_layers.py")
 OF = "_of_"
@@ -50,6 +60,8 @@ def deepened(config: PreTrainedConfig) -> PreTrainedConfig:
     if "overrides" in config.packing:
         text.per_layer_config = None
     text.num_hidden_layers = config.packing["num_hidden_layers"]
+    for stack in config.packing.get("stacks", ()):
+        setattr(deep, stack["depth"], stack["num_layers"])
     for name, values in [*config.packing["per_layer"].items(), *config.packing.get("whole", {}).items()]:
         setattr(text, name, values)
     renumber_overrides(text, config.packing, {number: number for number in range(text.num_hidden_layers)})
@@ -59,6 +71,10 @@ def deepened(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def shallow(config: PreTrainedConfig, packing: Packing) -> None:
     """Give a config the packed depth, in place: a layer per attention that was kept."""
+    if "stacks" in packing:
+        for stack, part in stack_packings(packing):
+            setattr(config, stack["depth"], len(main_layers(part)))
+        return
     mains, text = main_layers(packing), text_of(config)
     if "overrides" in packing:
         text.per_layer_config = None  # its numbers would be refused
@@ -94,13 +110,12 @@ def cut_lists(model: Any, packing: Packing) -> None:
 
 def pack(model: Any, packing: Packing) -> None:
     """Rearrange a stock model of the source depth, in place."""
-    path = packing["layers"]
-    if not hasattr(model, path.partition(".")[0]):
-        path = path.partition(".")[2]  # the model without its head
-    layers = arrange(model.get_submodule(path), packing)
-    renumber(layers)
-    set_module(model, path, layers)
-    cut_lists(model, packing)
+    if "stacks" in packing:
+        for stack, part in stack_packings(packing):
+            renumber(cross_attentions(pack_list(model, stack["layers"], part), part))
+    else:
+        pack_list(model, packing["layers"], packing)
+        cut_lists(model, packing)
     configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
     texts = text_of(model.config) is not model.config
     for config in configs.values():
@@ -109,6 +124,16 @@ def pack(model: Any, packing: Packing) -> None:
         if not texts or type(config) is type(model.config):
             config.packing = packing
         shallow(config, packing)
+
+
+def pack_list(model: Any, path: str, packing: Packing) -> Any:
+    """Rearrange one list of layers, in place."""
+    if not hasattr(model, path.partition(".")[0]):
+        path = path.partition(".")[2]  # the model without its head
+    layers = arrange(model.get_submodule(path), packing)
+    renumber(layers)
+    set_module(model, path, layers)
+    return layers
 
 
 class PackedModel:
@@ -145,6 +170,16 @@ class PackedConfig:
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[misc]
         announce(type(self))
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:
+        """As usual; that of a decoder beside an encoder counts the layers of its caches, which are made from it."""
+        found = super().get_text_config(decoder=decoder, encoder=encoder)  # type: ignore[misc]
+        packing: Any = getattr(self, "packing", None) or {}
+        if not decoder or "stacks" not in packing:
+            return found
+        found = copy.deepcopy(found)
+        found.num_hidden_layers = cached_layers(stack_packings(packing)[-1][1])
+        return found
 
 
 def derived(name: str) -> property:
@@ -200,7 +235,8 @@ def packed_class(stock: Any, config_class: Any = None) -> type[Any]:
 def announce(config_class: type) -> None:
     """Tell AutoModel and its siblings which packed class belongs to a packed config class."""
     source = config_class.__mro__[2]
-    for auto in (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForImageTextToText):
+    autos = (AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoModelForImageTextToText)
+    for auto in (AutoModel, *autos):
         known: Any = auto._model_mapping
         if source in known and config_class not in known:
             stock = known[source][0] if isinstance(known[source], tuple) else known[source]

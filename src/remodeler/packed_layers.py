@@ -43,6 +43,14 @@ class BranchNames(TypedDict):
     out: NotRequired[list[str]]  # output projections, by their paths in the layer
 
 
+class StackNames(TypedDict):
+    """One list of layers of a model that has several, as an encoder-decoder model."""
+
+    layers: str  # path of the list in the model with its head
+    depth: str  # what the config calls its number of layers
+    num_layers: int  # source depth
+
+
 class Packing(TypedDict):
     """What ``config.packing`` holds."""
 
@@ -58,6 +66,7 @@ class Packing(TypedDict):
     whole: NotRequired[dict[str, Any]]  # config entries that a config of fewer layers would not keep
     overrides: NotRequired[dict[str, dict[str, Any]]]  # by source layer, what its config has otherwise
     derived: NotRequired[dict[str, list[Any]]]  # properties of the config with an entry per source layer
+    stacks: NotRequired[list[StackNames]]  # lists of layers where there are several, numbered one behind the other
     shared: list[str]  # norms that several blocks of a layer read, removed with the last of them
     parallel: bool  # attention and MLP of a layer read the same input
     kept: list[list[Any]]  # [source layer, [kinds kept]], ascending
@@ -218,6 +227,42 @@ def arrange(layers: nn.ModuleList, packing: Packing) -> nn.ModuleList:
         else:
             (mains[-1][1] if mains else lead).append(layer)
     return nn.ModuleList(adopt(layer, lead if j == 0 else [], post) for j, (layer, post) in enumerate(mains))
+
+
+def stack_packings(packing: Packing) -> list[tuple[StackNames, Packing]]:
+    """Every list of layers of a model that has several, and what is kept of it, its numbers counted from 0."""
+    found, start = [], 0
+    for stack in packing["stacks"]:
+        found.append((stack, _part(packing, start, start + stack["num_layers"])))
+        start += stack["num_layers"]
+    return found
+
+
+def _part(packing: Packing, start: int, stop: int) -> Packing:
+    """What is kept of some source layers, the first of which becomes 0."""
+    part: Any = {**packing, "kept": [[n - start, kinds] for n, kinds in packing["kept"] if start <= n < stop]}
+    if "had" in packing:
+        part["had"] = packing["had"][start:stop]
+    for name in ("unlike", "rest", "shapes"):
+        values: dict[str, Any] = part.get(name, {})
+        part[name] = {str(int(n) - start): value for n, value in values.items() if start <= int(n) < stop}
+    packed: Packing = part
+    return packed
+
+
+def cross_attentions(layers: Iterable[Any], packing: Packing) -> list[nn.Module]:
+    """Those of packed layers, in the order in which they run: they have a cache of their own."""
+    each = [inner for layer in layers for inner in (*getattr(layer, "pre", ()), layer, *getattr(layer, "post", ()))]
+    return [
+        layer.get_submodule(branches_of(packing, number)["cross"]["modules"][-1])
+        for layer, (number, kinds) in zip(each, packing["kept"], strict=True)
+        if "cross" in kinds
+    ]
+
+
+def cached_layers(packing: Packing) -> int:
+    """Layers that the caches of a packed decoder need: of its self-attentions, and of its cross-attentions."""
+    return max(len(main_layers(packing)), sum("cross" in kinds for _, kinds in packing["kept"]))
 
 
 def renumber(layers: Iterable[Any]) -> None:

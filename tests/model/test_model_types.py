@@ -14,6 +14,7 @@ from small_models import small_model
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
 from remodeler.checkpoint.forms import refusal
@@ -22,7 +23,7 @@ from remodeler.checkpoint.save import save_pruned
 from remodeler.data.windows import IGNORED, Windows
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, bypassed
-from remodeler.model.families import FAMILIES
+from remodeler.model.families import BOTH, FAMILIES
 from remodeler.model.logprobs import mean_nll
 from remodeler.model.tracing import probe, trace
 from remodeler.pruning.criteria.sweep import sweep
@@ -100,6 +101,26 @@ def test_a_model_of_text_and_images_is_as_the_page_says(name: str) -> None:
     with model_types.quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert asdict(model_types.verdict_of_wrapper(name)) == RECORD["wrappers"][name]
+
+
+@SAME_LIBRARY
+def test_the_record_has_every_encoder_decoder_type() -> None:
+    found = RECORD["encoder_decoders"]
+    works = {name for name, each in found.items() if not each["problem"]}
+    assert list(found) == list(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
+    assert works == {name.removesuffix(BOTH) for name, row in FAMILIES.items() if row.task == "seq2seq"}
+    assert works.isdisjoint(model_types.NO_ENCODER_DECODER)
+
+
+@SAME_LIBRARY
+@pytest.mark.parametrize("name", ["t5", "bart-encoder-decoder", "m2m_100"])
+def test_an_encoder_decoder_type_is_as_the_page_says(name: str) -> None:
+    """One of each sort; ``test_encoder_decoders.py`` writes and reads a model of every other."""
+    row = FAMILIES[name]
+    with model_types.quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = asdict(model_types.examine(name.removesuffix(BOTH), row))
+    assert found == RECORD["encoder_decoders"][name.removesuffix(BOTH)]
 
 
 # Mixers ---------------------------------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import AutoModel, PreTrainedConfig
 
 from remodeler.checkpoint.auto_classes import auto_class
 from remodeler.model.blocks import Anatomy, LayerRef
-from remodeler.model.families import FAMILIES, config_names, unpacked_type
+from remodeler.model.families import BOTH, FAMILIES, config_names, unpacked_type
 from remodeler.model.structures import counts_of
 from remodeler.packed import PackedModel, computed, packed_class, packed_name, text_of
 from remodeler.packed_layers import BranchNames, Packing
@@ -70,6 +70,8 @@ def source_config(anatomy: Anatomy) -> PreTrainedConfig:
     stock = unpack_config(config)
     text = text_of(stock)
     text.num_hidden_layers = before["num_hidden_layers"]
+    for stack in before.get("stacks", ()):
+        setattr(stock, stack["depth"], stack["num_layers"])
     for name, values in before["per_layer"].items():
         setattr(text, name, values)
     if before.get("auto_map"):
@@ -149,23 +151,6 @@ def depth_names(config: PreTrainedConfig) -> list[str]:
     return [name for name in (*DECODER_DEPTH, *names) if isinstance(getattr(config, name, None), int)]
 
 
-def lost_pattern(config: PreTrainedConfig) -> str:
-    """A field with a value per layer other than what the class says by itself of so many layers; "" for none.
-
-    As Gemma's ``layer_types`` after a layer went: readers that count layers compute something else then.
-    """
-    config = text_of(config)
-    told = config.to_dict()
-    for name, values in per_layer(config).items():
-        try:
-            plain = type(config).from_dict({key: value for key, value in told.items() if key != name})
-        except (ValueError, TypeError, StrictDataclassError):  # it says nothing by itself
-            return name
-        if getattr(plain, name, None) not in (None, values):
-            return name
-    return ""
-
-
 def packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConfig:
     """The source's config as a packed one, with what transformers needs to find the code beside the weights."""
     remote = getattr(source, "auto_map", None)
@@ -173,18 +158,21 @@ def packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConfi
     plain = {k: v for k, v in source.to_dict().items() if k not in ("model_type", "auto_map")}
     config: PreTrainedConfig = packed_class(stock).from_dict(plain)
     module = "packed_remote" if remote else "packed"
-    head_auto = auto_class(anatomy.family).__name__
     base, head = (packed_name(each, stock) for each in _stock_classes(anatomy))
     config.architectures = [head]
-    names = {"AutoConfig": f"Packed{stock.__name__}", "AutoModel": base, head_auto: head}
-    config.auto_map = {auto: f"{module}.{name}" for auto, name in names.items()}
+    auto = auto_class(anatomy.family).__name__
+    names = {"AutoConfig": f"Packed{stock.__name__}", "AutoModel": base, auto: head}
+    config.auto_map = {each: f"{module}.{name}" for each, name in names.items()}
     return config
 
 
 def _stock_classes(anatomy: Anatomy) -> list[Any]:
     """The base model's and the model's."""
-    classes = [type(anatomy.model.base_model), type(anatomy.model)]
-    return [each.__mro__[2] if each.__mro__[1].__name__ == PackedModel.__name__ else each for each in classes]
+    model: Any = type(anatomy.model)
+    base: Any = type(anatomy.model.base_model)
+    if base is model:  # as T5's, which has no name for it
+        base = AutoModel._model_mapping.get(type(anatomy.model.config), model)
+    return [each.__mro__[2] if each.__mro__[1].__name__ == PackedModel.__name__ else each for each in (base, model)]
 
 
 def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: Rows, shapes: Shapes) -> dict[str, Any]:
@@ -194,14 +182,16 @@ def packing(anatomy: Anatomy, source: PreTrainedConfig, rows: Rows, shapes: Shap
     }
     before = getattr(anatomy.model.config, "packing", None) or {}
     shared = next((each for each in anatomy.shared.values() if each), ())
-    found = traced_packing(anatomy, source, names) if anatomy.family.traced else {}
+    alike = len(anatomy.family.stacks) == 1 and not anatomy.family.traced
+    found = {} if alike else traced_packing(anatomy, source, names)
+    branches = before.get("branches") or {kind: dict(value) for kind, value in sorted(names.items())}
     return {
         "source": source.model_type,
         "family": family_name(anatomy, source),
         "layers": anatomy.family.stacks[0].layers,
         "num_hidden_layers": text_of(source).num_hidden_layers,
         "per_layer": per_layer(source),
-        "branches": {**before.get("branches", {}), **{kind: dict(value) for kind, value in sorted(names.items())}},
+        "branches": branches,
         "shared": list(shared) if not before else before["shared"],
         "parallel": anatomy.parallel,
         "kept": [[site.number, list(kinds)] for site, kinds in rows],
@@ -216,14 +206,16 @@ def family_name(anatomy: Anatomy, source: PreTrainedConfig) -> str:
     before = getattr(anatomy.model.config, "packing", None)
     if before:
         return str(before["family"])
-    if (kind := text_of(source).model_type) in FAMILIES:
-        return str(kind)
+    kind = text_of(source).model_type
+    own = [name for name in (kind, kind + BOTH) if FAMILIES.get(name) is anatomy.family]
+    if own or kind in FAMILIES:
+        return str(own[0] if own else kind)
     traced = anatomy.family.traced  # then any other that is will do
     return next(name for name, row in FAMILIES.items() if row is anatomy.family or (traced and row.traced))
 
 
 def traced_packing(anatomy: Anatomy, source: PreTrainedConfig, names: dict[str, BranchNames]) -> dict[str, Any]:
-    """What it holds besides of layers whose blocks were found by tracing: those may be unlike."""
+    """What it holds besides of layers that may be unlike: of one list, or of an encoder and a decoder."""
     before: dict[str, Any] = getattr(anatomy.model.config, "packing", None) or {}
     if before:
         return {key: before[key] for key in ("had", "unlike", "rest", "derived", "overrides") if key in before}

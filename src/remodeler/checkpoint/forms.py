@@ -6,7 +6,7 @@ everywhere and gains nothing. All three compute the same function. Blocks of whi
 in the portable form zeroed; other tensors are neither changed nor copied until they are written.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from remodeler.checkpoint import stacks
 from remodeler.checkpoint.config_widths import set_widths, shapes_left, widths_left
 from remodeler.checkpoint.configs import (
     BUILD_ERRORS,
@@ -30,11 +31,12 @@ from remodeler.checkpoint.configs import (
 )
 from remodeler.checkpoint.signatures import told_otherwise
 from remodeler.checkpoint.standard import standard_fields
+from remodeler.checkpoint.surviving import Places, cuts, rename_tensors, slice_tensors, source_tensors
 from remodeler.errors import InputError
-from remodeler.model.blocks import Anatomy, LayerRef, own_modules, projection
+from remodeler.model.blocks import Anatomy, projection
 from remodeler.model.families import config_names, unpacked_type
-from remodeler.model.pairing import packed_places, pairs_of
-from remodeler.model.structures import Cut, Widths, structure_of
+from remodeler.model.pairing import pairs_of
+from remodeler.model.structures import Widths, structure_of
 from remodeler.packed import shallow, text_of
 from remodeler.runs.units import KINDS, Block
 
@@ -61,9 +63,9 @@ def choose(anatomy: Anatomy, removed: Iterable[Block], widths: Widths = WHOLE) -
     reasons: dict[Form, str] = {}
     for form in FORMS:
         reason = refusal(anatomy, gone, form, widths)
-        if reason is None:
+        if reason is None and not (form == "stock" and stacks.short_of_caches(anatomy, survivors(anatomy, gone))):
             return form
-        reasons[form] = reason
+        reasons[form] = reason or "transformers would generate with caches for too few layers"
     raise InputError(
         "no form can hold this model: " + "; ".join(f"{form}, {reason}" for form, reason in reasons.items())
     )
@@ -130,8 +132,8 @@ def _rides_on_depth(anatomy: Anatomy) -> str | None:
 
 
 def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
-    if anatomy.family.task == "seq2seq":
-        return "encoder-decoder models are written as portable only"
+    if len(anatomy.family.stacks) > 1:
+        return stacks.no_stock(anatomy, survivors(anatomy, removed))
     paired = pairs(anatomy, removed)
     if anatomy.family.traced and all(block in removed for block in anatomy.branches if block.kind == anatomy.needed):
         return "no attention is left"
@@ -148,7 +150,7 @@ def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
 def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> str | None:
     """Whether an ordinary config can say how wide the layers are: one is made, and its model built without numbers."""
     before = getattr(anatomy.model.config, "packing", None) or {}
-    if not widths and not before.get("shapes"):
+    if not widths and not before.get("shapes") and len(anatomy.family.stacks) == 1:
         return None
     kinds = widths_left(anatomy, survivors(anatomy, removed), widths)
     if any(len(each) > 1 for each in kinds.values()):
@@ -164,8 +166,8 @@ def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths
 
 
 def _no_packed(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
-    if anatomy.family.task == "seq2seq":
-        return "encoder-decoder models are written as portable only"
+    if len(anatomy.family.stacks) > 1:
+        return stacks.no_packed(anatomy, survivors(anatomy, removed))
     if not any(anatomy.needed in kinds for _, kinds in survivors(anatomy, removed)):
         return "no attention is left to build layers from"
     if anatomy.family.unpackable:
@@ -181,7 +183,7 @@ def _no_packed(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
 def _no_portable(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     if getattr(anatomy.model.config, "packing", None):
         return "the source is packed already"
-    if anatomy.family.task == "masked" and removed:
+    if removed and (anatomy.family.task == "masked" or any(anatomy.branches[block].post_norm for block in removed)):
         return "the norm lies behind the residual sum, so a zeroed projection is not a removed block"
     if hidden := next((block for block in sorted(removed) if not anatomy.branches[block].out), None):
         return f"the output projection of {hidden} is not plain to see"
@@ -192,19 +194,23 @@ def _no_portable(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
 
 
 def _stock(anatomy: Anatomy, removed: frozenset[Block], widths: Widths, device: str | None = None) -> Shape:
+    rows = survivors(anatomy, removed)
+    config, places = stacks.stock(anatomy, rows) if len(anatomy.family.stacks) > 1 else _paired(anatomy, removed)
+    if widths or getattr(anatomy.model.config, "packing", {}).get("shapes"):
+        set_widths(config, anatomy, rows, widths)
+    tensors = rename_tensors(anatomy, removed, slice_tensors(anatomy, widths, device), places)
+    return Shape("stock", config, dict(tensors))
+
+
+def _paired(anatomy: Anatomy, removed: frozenset[Block]) -> tuple[PreTrainedConfig, Places]:
     paired = pairs(anatomy, removed) or []
     config = source_config(anatomy)
     cut_config(config, paired)
-    if widths or getattr(anatomy.model.config, "packing", {}).get("shapes"):
-        set_widths(config, anatomy, survivors(anatomy, removed), widths)
-    path = anatomy.family.stacks[0].layers
-    places: dict[tuple[int, str], str] = {}
+    path, places = anatomy.family.stacks[0].layers, Places()
     for index, (attention, mlp) in enumerate(paired):
         places |= {(attention, part): f"{path}.{index}" for part in (*KINDS, *OTHERS) if part != "mlp"}
         places[mlp, "mlp"] = f"{path}.{index}"
-    return Shape(
-        "stock", config, dict(_rename_tensors(anatomy, removed, _slice_tensors(anatomy, widths, device), places))
-    )
+    return config, places
 
 
 def _packed_shape(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> Shape:
@@ -212,86 +218,23 @@ def _packed_shape(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -
     source = source_config(anatomy)
     config = packed_config(anatomy, source)
     config.packing = packing(anatomy, source, rows, shapes_left(anatomy, rows, widths))
+    if len(anatomy.family.stacks) > 1:
+        config.packing["stacks"] = stacks.stack_names(anatomy)
     shallow(config, config.packing)
     if lost := unkept(config):
         config.packing["whole"] = {name: text_of(source).to_dict()[name] for name in lost}
     if fields := standard_fields(anatomy, source, config, rows, widths):
         config.packing["standard"] = fields
-    path, places = anatomy.family.stacks[0].layers, dict[tuple[int, str], str]()
-    for number, place in packed_places([(site.number, kinds) for site, kinds in rows]).items():
-        places |= {(number, part): f"{path}.{place}" for part in (*KINDS, *OTHERS)}
-    return Shape("packed", config, dict(_rename_tensors(anatomy, removed, _slice_tensors(anatomy, widths), places)))
+    places = {(number, part): path for number, path in stacks.packed_paths(anatomy, rows) for part in (*KINDS, *OTHERS)}
+    return Shape("packed", config, dict(rename_tensors(anatomy, removed, slice_tensors(anatomy, widths), places)))
 
 
 def _portable(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> Shape:
-    tensors = dict(_source_tensors(anatomy))
+    tensors = dict(source_tensors(anatomy))
     names = {id(parameter): name for name, parameter in anatomy.model.named_parameters()}
     for block in removed:
         for parameter in projection(anatomy.branches[block]).values():
             tensors[names[id(parameter)]] = torch.zeros_like(parameter)
-    for name, (cut, groups, kept) in _cuts(anatomy, widths).items():
+    for name, (cut, groups, kept) in cuts(anatomy, widths).items():
         tensors[name] = cut.zeroed(tensors[name], groups, kept)
     return Shape("portable", own_config(anatomy), tensors)
-
-
-# Tensors --------------------------------------------------------------------------------------------------------------
-
-
-def _source_tensors(anatomy: Anatomy) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of the model by name, without those tied to another."""
-    tied = set(getattr(anatomy.model, "all_tied_weights_keys", None) or ())
-    for name, tensor in anatomy.model.state_dict().items():
-        if name not in tied:
-            yield name, tensor
-
-
-def _cuts(anatomy: Anatomy, widths: Widths) -> dict[str, tuple[Cut, int, tuple[int, ...]]]:
-    """By tensor: how the groups lie in it, how many there are, and those that stay."""
-    paths = {id(module): name for name, module in anatomy.model.named_modules(remove_duplicate=False)}
-    found: dict[str, tuple[Cut, int, tuple[int, ...]]] = {}
-    for block, kept in widths.items():
-        structure = structure_of(anatomy, block)
-        layer = paths[id(anatomy.branches[block].site.layer)]
-        found |= {f"{layer}.{cut.path}": (cut, structure.groups, kept) for cut in structure.cuts}
-    return found
-
-
-def _slice_tensors(anatomy: Anatomy, widths: Widths, device: str | None = None) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of the model by name, of some groups only; on the ``meta`` device nothing is read or copied."""
-    cuts = _cuts(anatomy, widths)
-    for name, tensor in _source_tensors(anatomy):
-        given = tensor if device is None else tensor.to(device)
-        if name in cuts:
-            cut, groups, kept = cuts[name]
-            given = cut.kept(given, groups, kept)
-        yield name, given
-
-
-def _rename_tensors(
-    anatomy: Anatomy,
-    removed: frozenset[Block],
-    tensors: Iterable[tuple[str, Tensor]],
-    places: dict[tuple[int, str], str],
-) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of what survives, by their new names. ``places``: new path of a (source layer, part)."""
-    paths = {id(module): name for name, module in anatomy.model.named_modules(remove_duplicate=False)}
-    sites = {paths[id(site.layer)]: site for site in anatomy.sites}
-    gone: set[tuple[int, str]] = {(block.layer, block.kind) for block in removed}
-    for name, tensor in tensors:
-        prefix = max((path for path in sites if name.startswith(path + ".")), key=len, default=None)
-        if prefix is None:
-            yield name, tensor
-            continue
-        site, local = sites[prefix], name[len(prefix) + 1 :]
-        part = (site.number, _part(anatomy, site, local))
-        if part in places and part not in gone:
-            yield f"{places[part]}.{local}", tensor
-
-
-def _part(anatomy: Anatomy, site: LayerRef, local: str) -> str:
-    """Which part of a layer a tensor belongs to: a kind of block, ``shared`` or ``extra``."""
-    for kind in KINDS:
-        branch = anatomy.branches.get(Block(site.number, kind))
-        if branch and any(local.startswith(path + ".") for path in own_modules(branch)):
-            return kind
-    return "shared" if any(local.startswith(path + ".") for path in anatomy.shared[site.number]) else "extra"

@@ -173,7 +173,7 @@ def look(name: str, task: str | None = None, revision: str | None = None) -> Non
     repositories.refuse_other_models(name, settings)
     dequantisable(name, settings)
     check_files(Path(name))
-    known = FAMILIES.get(str(settings["model_type"]))
+    known = FAMILIES.get(repositories.row_name(settings))
     if task and known and known.task != task:
         raise InputError(f"{name} is no {task} language model, which is needed here: give another")
 
@@ -182,8 +182,7 @@ def row_of(settings: dict[str, Any], like: str | None) -> Family:
     """The family row for a ``config.json``."""
     if is_wrapper(settings):
         return WRAPPER
-    recorded = (settings.get("packing") or {}).get("family")
-    return family(str(settings.get("model_type")), like or recorded)
+    return family(repositories.row_name(settings), like)
 
 
 @contextmanager

@@ -33,6 +33,8 @@ WRAPPER = re.compile(rf"^(?:\w+\.)*?({'|'.join(map(re.escape, WRAPPERS))})\.")
 CLASSIFIER = re.compile(r"(^|\.)(score|classifier|v_head|value_head|reward_head|qa_outputs|regression_head)(\.|$)")
 HEAD = re.compile(r"^(lm_head|embed_out|output_projection|cls)\.|(^|\.)lm_head\.")
 LAYER = re.compile(r"\.(\d+)\.")
+BESIDE = ("encoder_layers", "decoder_layers", "num_decoder_layers")
+"""What configs of an encoder and a decoder call their depths, besides."""
 DROPPED = ("drop_attn_list", "drop_mlp_list", "block_configs")
 
 
@@ -86,16 +88,32 @@ def _classifier(fit: Fit) -> str:
 
 def _shallow(fit: Fit) -> str:
     """How many layers are stored, where all those behind are missing."""
-    names = config_names(fit.settings.get("model_type")).depth
-    depth = next((int(fit.settings[name]) for name in names if isinstance(fit.settings.get(name), int)), 0)
     numbers = [int(found.group(1)) for name in fit.missing if (found := LAYER.search(name))]
     if len(numbers) < len(fit.missing) or not numbers:
         return ""
+    depth = next((count for count in _depths(fit) if count == max(numbers) + 1), 0)
     behind = range(min(numbers), depth)
     whole = set(numbers) == set(behind) and all(
         numbers.count(number) == numbers.count(behind[0]) > 3 for number in behind
     )
     return f"{depth} layers in config.json and {behind.start} in the files" if whole else ""
+
+
+def _depths(fit: Fit) -> list[int]:
+    """How many layers a config says; of an encoder and a decoder each."""
+    names = (*config_names(fit.settings.get("model_type")).depth, *BESIDE)
+    return [value for name in names if isinstance(value := fit.settings.get(name), int)]
+
+
+def _cut_off(fit: Fit) -> str:
+    """How many layers of an encoder or a decoder a config says, where more are stored behind them.
+
+    A decoder by itself may have such: they predict tokens further ahead.
+    """
+    numbers = [int(found.group(1)) for name in fit.unexpected if (found := LAYER.search(name))]
+    if not fit.settings.get("is_encoder_decoder") or not numbers or min(numbers) not in _depths(fit):
+        return ""
+    return f"{min(numbers)} layers in config.json and {max(numbers) + 1} in the files"
 
 
 def _describe_resize(fit: Fit) -> str:
@@ -124,6 +142,7 @@ ALWAYS: tuple[Row, ...] = (
     ),
     (_describe_wrapper, "the weights of {fit.name} have names that begin with {found}"),
     (_one(QUANTISED), "the weights of {fit.name} are quantised ({found}): give the unquantised checkpoint"),
+    (_cut_off, "{fit.name} has {found}: get the config that belongs to the weights"),
 )
 """What is wrong even where the model lacks nothing."""
 

@@ -22,7 +22,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from remodeler.checkpoint.gguf import as_folder, is_gguf, place_of
 from remodeler.errors import InputError, one_line
 from remodeler.model.blocks import Anatomy
-from remodeler.model.families import FAMILIES, unpacked_type
+from remodeler.model.families import BOTH, FAMILIES, unpacked_type
 from remodeler.model.files.diagnosis import ADAPTER_CONFIG, CONFIG, MERGE_ADAPTER, refuse_folder
 from remodeler.model.files.file_checks import json_object
 from remodeler.model.files.names import COMPANIONS, GENERATION
@@ -125,6 +125,21 @@ def classes(settings: Mapping[str, Any]) -> list[str]:
     return [str(each) for each in named] if isinstance(named, list) else []
 
 
+def encodes(settings: Mapping[str, Any]) -> bool:
+    """Whether it is an encoder-decoder model, and not the decoder of one by itself, as BartForCausalLM is."""
+    name = str(settings.get("model_type"))
+    usual = getattr(CONFIG_MAPPING[name], "is_encoder_decoder", False) if name in CONFIG_MAPPING else False
+    alone = any(each.endswith("ForCausalLM") for each in classes(settings))
+    return not alone and bool(settings.get("is_encoder_decoder", usual))
+
+
+def row_name(settings: Mapping[str, Any]) -> str:
+    """The row of the family table that a ``config.json`` asks for; of types that have two, by its model's class."""
+    recorded, name = (settings.get("packing") or {}).get("family"), unpacked_type(str(settings.get("model_type")))
+    both = name + BOTH
+    return str(recorded or (both if both in FAMILIES and encodes(settings) else name))
+
+
 def predicts_tokens(settings: Mapping[str, Any]) -> bool:
     """Whether the class that a config names has a head for tokens."""
     return not any(OTHER_TASKS.search(each) or BASE_CLASS.search(each) for each in classes(settings))
@@ -135,6 +150,13 @@ def refuse_other_models(name: str, settings: dict[str, Any]) -> None:
     other = [each for each in classes(settings) if OTHER_TASKS.search(each)]
     if other:
         raise InputError(f"{name} is a {other[0]} and no language model, it predicts no tokens: give another")
+    row = FAMILIES.get(row_name(settings))
+    whole = next((each for each in classes(settings) if each.endswith("ForConditionalGeneration")), None)
+    if whole and row and row.task == "causal" and encodes(settings):
+        raise InputError(
+            f"{name} is a {whole}: of {settings['model_type']} only decoders by themselves are read (docs/reference/"
+            "model_types.md has the encoder-decoder models that are)"
+        )
     kind, parts = settings.get("model_type"), [part for part in PARTS if isinstance(settings.get(part), dict)]
     if kind in FAMILIES or is_wrapper(settings):
         return

@@ -21,13 +21,14 @@ from transformers.core_model_loading import revert_weight_conversion
 from remodeler.checkpoint.carried import Carried, carried_along, in_parts
 from remodeler.checkpoint.companions import write_companions
 from remodeler.checkpoint.compatibility import complete_config
-from remodeler.checkpoint.configs import lost_pattern
 from remodeler.checkpoint.forms import WHOLE, Form, Shape, build, choose, remaining
 from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.checkpoint.remote_code import has_code, remote_code
+from remodeler.checkpoint.signatures import lost_pattern
+from remodeler.checkpoint.stacks import lacks_caches
+from remodeler.checkpoint.stepwise import STEP_TOLERANCE, compare_cached
 from remodeler.errors import InputError, one_line
 from remodeler.model.blocks import Anatomy, bypassed
-from remodeler.model.caches import given_cache, returned_cache
 from remodeler.model.files.shards import SHARD_BYTES, write_shards
 from remodeler.model.logprobs import spread_tokens, vocabulary
 from remodeler.model.streaming import held, streamed_weights
@@ -38,9 +39,6 @@ from remodeler.runs.records import disk_errors
 from remodeler.runs.units import Block
 
 logger = logging.getLogger(__name__)
-
-STEP_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""How far apart cached decoding and one pass may be, as a share of the largest logit: the tensors' shapes differ."""
 
 ROUNDING = {torch.float64: 1e-14, torch.float32: 1e-6}
 """How far apart one pass of the same weights may be: where a tensor begins in memory decides how kernels split sums."""
@@ -107,6 +105,7 @@ def save_pruned(
             write_weights(checkpoint, shape, folder, max_shard_size, carried)
         write_beside(checkpoint, shape, folder)
     _tell_pattern(shape)
+    _tell_caches(shape)
     again = reload(checkpoint, folder, has_code(shape))
     masks = chosen == "portable" or streamed_weights(checkpoint.model) is not None
     with in_memory(checkpoint.anatomy, gone, widths, masks):
@@ -121,6 +120,14 @@ def _tell_pattern(shape: Shape) -> None:
         logger.warning(
             f"its layers are not in the order any more that a {shape.config.model_type} has by itself ({field}): "
             "transformers reads that field, llama.cpp counts layers instead and computes something else"
+        )
+
+
+def _tell_caches(shape: Shape) -> None:
+    if shape.form == "stock" and lacks_caches(shape.config):
+        logger.warning(
+            "its decoder is deeper than its encoder, whose layers transformers counts to make the decoder's cache: "
+            "generate fails in stock transformers unless use_cache=False; the packed form has no such limit"
         )
 
 
@@ -253,7 +260,7 @@ def check(again: Checkpoint, wanted: Tensor, bound: float) -> Check:
             f"the model written to {again.name} gives other logits than the pruned one in memory (by "
             f"{difference:.3g}): choose another `form`"
         )
-    return Check(difference, _compare_cached(again.anatomy, _sample(again), found))
+    return Check(difference, compare_cached(again.anatomy, _sample(again), found))
 
 
 def tolerance(dtype: torch.dtype, device: torch.device) -> float:
@@ -265,25 +272,3 @@ def _sample(checkpoint: Checkpoint) -> dict[str, Tensor]:
     length = min(16, checkpoint.context or 16)
     tokens = spread_tokens(vocabulary(checkpoint.model), length)
     return same_inputs(checkpoint.anatomy.family, torch.tensor([tokens], device=checkpoint.model.device))
-
-
-def _compare_cached(anatomy: Anatomy, inputs: dict[str, Tensor], wanted: Tensor) -> float | None:
-    """Decode token by token with a cache; the largest difference from one pass. A streamed model is read twice only."""
-    if anatomy.family.task != "causal":
-        return None
-    model: Any = anatomy.model
-    width = -(-inputs["input_ids"].shape[1] // 2) if streamed_weights(model) else 1
-    first, *others = inputs["input_ids"].split(width, dim=1)
-    outputs = model(input_ids=first, use_cache=True)  # which makes the cache that the model wants
-    steps = [outputs.logits]
-    for ids in others:
-        read = sum(each.shape[1] for each in steps)
-        outputs = model(input_ids=ids, **given_cache(model, returned_cache(outputs), read, ids))
-        steps.append(outputs.logits)
-    difference = ((torch.cat(steps, 1) - wanted).float().abs().max() / wanted.float().abs().max()).item()
-    if not difference <= STEP_TOLERANCE[model.dtype]:
-        raise InputError(
-            f"decoding with a KV cache goes another way than one pass (by {difference:.3g} of the largest logit): "
-            "choose another `form`"
-        )
-    return difference

@@ -4,7 +4,9 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
+from transformers import PreTrainedConfig
 
 from remodeler.checkpoint.configs import BUILD_ERRORS, cut_config, derived, per_layer, source_config, stock_on_meta
 from remodeler.model.blocks import Anatomy, own_modules
@@ -46,6 +48,23 @@ def told_otherwise(anatomy: Anatomy, paired: Sequence[tuple[int, int]]) -> str |
     if wanted == [_signature(layer, not narrow) for layer in layers]:
         return None
     return "its layers are of several kinds, told apart by their number"
+
+
+def lost_pattern(config: PreTrainedConfig) -> str:
+    """A field with a value per layer other than what the class says by itself of so many layers; "" for none.
+
+    As Gemma's ``layer_types`` after a layer went: readers that count layers compute something else then.
+    """
+    config = text_of(config)
+    told = config.to_dict()
+    for name, values in per_layer(config).items():
+        try:
+            plain = type(config).from_dict({key: value for key, value in told.items() if key != name})
+        except (ValueError, TypeError, StrictDataclassError):  # it says nothing by itself
+            return name
+        if getattr(plain, name, None) not in (None, values):
+            return name
+    return ""
 
 
 def _signature(layer: nn.Module, whole: bool) -> Signature:

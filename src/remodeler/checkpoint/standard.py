@@ -39,6 +39,8 @@ def standard_fields(
     Returns:
         Fields of ``config.json``, ``per_layer_config`` among them; None where the config's class can't say it.
     """
+    if len(anatomy.family.stacks) > 1:  # it speaks of one list of layers
+        return None
     whole = copy.deepcopy(source)
     config = text_of(whole)
     try:

@@ -18,6 +18,7 @@ from remodeler.checkpoint.compatibility import complete_tokenizer, write_config
 from remodeler.checkpoint.config import ModelLike
 from remodeler.checkpoint.devices import pick_device
 from remodeler.checkpoint.load import check_files, read_tokenizer
+from remodeler.checkpoint.repositories import row_name
 from remodeler.errors import InputError, option
 from remodeler.merging.config import MergeConfig
 from remodeler.merging.files import Place, create_files, lay_out
@@ -195,7 +196,7 @@ def _results(
         loaded=verified.computed,
         read_back=verified.parts,
         shares=mean_shares(lines, layout),
-        auto_class=_auto_class(plan.reference.settings.get("model_type")),
+        auto_class=_auto_class(plan.reference.settings),
         command=command_line(),
     )
 
@@ -224,8 +225,8 @@ def _record_options(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _auto_class(model_type: Any) -> str:
-    row = WRAPPER if is_wrapper({"model_type": model_type}) else FAMILIES.get(model_type, TRACE)
+def _auto_class(settings: Mapping[str, Any]) -> str:
+    row = WRAPPER if is_wrapper(settings) else FAMILIES.get(row_name(settings), TRACE)
     return str(auto_class(row).__name__)
 
 

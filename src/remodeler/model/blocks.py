@@ -5,7 +5,7 @@ section 3.1: "minimal residual block"). Where they are is found in :mod:`remodel
 model goes through :func:`swapped`, which always takes it back.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +43,8 @@ class Branch:
     names: BranchNames
     out: tuple[str, ...]
     """Its output projections, modules or parameters, by their paths in the layer; none where they are not plain."""
+    post_norm: bool = False
+    """Whether a norm that goes with it lies on the stream: zeros in its output projection leave that there."""
 
     def modules(self) -> list[nn.Module]:
         """What it runs, one after the other."""
@@ -92,6 +94,12 @@ class Anatomy:
         """The kind of which one must stay: an attention tells how long the cache is; in models without, a mixer."""
         return "attention" if any(block.kind == "attention" for block in self.branches) else "mixer"
 
+    def keeps_needed(self, gone: Iterable[Block]) -> bool:
+        """Whether every list of layers keeps a block of that kind without some others."""
+        left = self.branches.keys() - set(gone)
+        kept = {id(self.branches[block].site.stack) for block in left if block.kind == self.needed}
+        return all(id(stack) in kept for stack in self.family.stacks)
+
     def top_layers(self) -> list[tuple[nn.Module, str]]:
         """The layer lists' entries as (list, name), in the order they are computed."""
         lists = [self.model.get_submodule(stack.layers) for stack in self.family.stacks]
@@ -115,6 +123,12 @@ class Anatomy:
             if all(block in removed for block in self.branches if block.layer == site.number):
                 for path in self.shared[site.number]:
                     yield from site.layer.get_submodule(path).parameters()
+
+
+def first_attentions(family: Family, sites: Sequence[LayerRef]) -> dict[Block, str]:
+    """The first attention of each stack, and why it can't be removed, where that is so."""
+    firsts = {id(site.stack): site.number for site in reversed(sites)}
+    return {Block(n, "attention"): why for n in firsts.values() if (why := family.fixed_first_attention)}
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from remodeler.errors import InputError
+from remodeler.runs.units import Kind
 
 Task = Literal["causal", "masked", "seq2seq"]
 PACKED_PREFIX = "packed_"
@@ -56,6 +57,10 @@ class Stack:
     """What modules call the number of their heads or channels, and widths that are a multiple of it."""
     query_counts: tuple[str, ...] = (*_HEADS, "num_key_value_groups")
     """The same where all query heads share one key-value head, which stays."""
+    depth: str = ""
+    """What the config calls its number of layers, in a model of several lists."""
+    norms: tuple[tuple[str, Kind], ...] = ()
+    """Norms and the blocks they go with, where some lie on the stream: who was fed by whom does not tell it there."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +123,30 @@ _MPT = _decoder(
         mlp_out=("down_proj",),
     )
 )
+_ENC_DEC: dict[str, Any] = {"cross": "layer.1", "cross_out": "EncDecAttention.o"}
 _T5 = Family(
     (
-        Stack("encoder.block", mlp=("layer.1",), **_WI_WO),
-        Stack("decoder.block", mlp=("layer.2",), cross="layer.1", cross_out="EncDecAttention.o", **_WI_WO),
+        Stack("encoder.block", depth="num_layers", mlp=("layer.1",), **_WI_WO),
+        Stack("decoder.block", depth="num_decoder_layers", mlp=("layer.2",), **_ENC_DEC, **_WI_WO),
     ),
     "decoder",
     "seq2seq",
     fixed_first_attention="it owns the relative position table that all layers of its stack use",
 )
+_FC: dict[str, Any] = {"attention_out": "out_proj", "mlp": ("fc1", "fc2"), "mlp_in": ("",), "mlp_out": ("",)}
+_CROSS: dict[str, Any] = {"cross": "encoder_attn", "cross_out": "out_proj"}
+_NORMS: tuple[tuple[str, Kind], ...] = (("self_attn_layer_norm", "attention"), ("final_layer_norm", "mlp"))
+_ALL_NORMS: tuple[tuple[str, Kind], ...] = (*_NORMS, ("encoder_attn_layer_norm", "cross"))
+_BART = Family(
+    (
+        Stack("model.encoder.layers", depth="encoder_layers", norms=_NORMS, **_FC),
+        Stack("model.decoder.layers", depth="decoder_layers", norms=_ALL_NORMS, **_FC, **_CROSS),
+    ),
+    "model.decoder",
+    "seq2seq",
+)
+BOTH = "-encoder-decoder"
+"""Behind the names of types whose decoder is a language model of its own, too: those have two rows."""
 
 TRACE = Family((Stack(""),), "", traced=True)
 """A decoder of which nothing needs to be named."""
@@ -152,6 +172,8 @@ llama4_text mellum mimo_v2_flash minimax_m2 minimax_m3_vl_text mixtral nemotron_
 qwen3_5_moe_text qwen3_moe qwen3_next sarvam_mla sarvam_moe solar_open
 """
 """The same, and their MLPs may be mixtures of experts."""
+_BARTS = "bart blenderbot blenderbot-small marian mbart pegasus plbart"
+"""Encoder-decoder models that look like BART."""
 
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(_DENSE.split(), TRACE),
@@ -165,7 +187,10 @@ FAMILIES: dict[str, Family] = {
     "zaya": replace(_EXPERTS, unpackable="its routers read those of the layer before"),
     "bloom": _BLOOM,
     "mpt": _MPT,
-    "t5": _T5,
+    **dict.fromkeys(("t5", "mt5"), _T5),
+    "umt5": replace(_T5, fixed_first_attention=""),
+    **{f"{name}{BOTH}": _BART for name in _BARTS.split()},
+    "m2m_100": _BART,
     **dict.fromkeys(("bert", "megatron-bert"), _bert("bert")),
     **dict.fromkeys(("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl"), _bert("roberta")),
     "data2vec-text": _bert("data2vec_text"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from remodeler.errors import InputError
-from remodeler.model.blocks import Anatomy, Branch, LayerRef, handed_back
+from remodeler.model.blocks import Anatomy, Branch, LayerRef, first_attentions, handed_back
 from remodeler.model.families import Family, config_names, unpacked_type
 from remodeler.model.layer_calls import units_in
 from remodeler.model.residual import Found, Term
@@ -61,7 +61,8 @@ def recorded_parts(model: Any, family: Family, sites: list[LayerRef]) -> Anatomy
     paths = {site.number: {path for path, _ in site.layer.named_modules()} for site in sites}
     shared = {number: tuple(path for path in packing["shared"] if path in known) for number, known in paths.items()}
     rest = {site.number: _rest(packing, site) for site in sites}
-    return Anatomy(model, family, branches, tuple(sites), shared, rest, packing["parallel"])
+    fixed = first_attentions(family, sites)
+    return Anatomy(model, family, branches, tuple(sites), shared, rest, packing["parallel"], fixed)
 
 
 def _rest(packing: Packing, site: LayerRef) -> tuple[str, ...]:

@@ -83,7 +83,8 @@ def trunk_states(anatomy: Anatomy, inputs: dict[str, Tensor]) -> Tensor:
     if family.task != "seq2seq":
         states: Tensor = trunk(**inputs, use_cache=False)[0]
         return states
-    memory = model.get_submodule("encoder")(inputs["input_ids"], attention_mask=inputs.get("attention_mask"))[0]
+    encoder = model.get_submodule(family.stacks[0].layers.rpartition(".")[0])
+    memory = encoder(inputs["input_ids"], attention_mask=inputs.get("attention_mask"))[0]
     given = {"encoder_hidden_states": memory, "encoder_attention_mask": inputs.get("attention_mask")}
     states = trunk(input_ids=inputs["decoder_input_ids"], use_cache=False, **given)[0]
     return states

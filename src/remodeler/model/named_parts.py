@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from remodeler.errors import InputError
-from remodeler.model.blocks import NO_OPS, Anatomy, Branch, LayerRef, handed_back, projection
+from remodeler.model.blocks import NO_OPS, Anatomy, Branch, LayerRef, first_attentions, handed_back, projection
 from remodeler.model.families import Family
 from remodeler.model.streaming import held
 from remodeler.packed_layers import BranchNames, Packing, first
@@ -50,14 +50,13 @@ def named_parts(model: Any, family: Family, sites: list[LayerRef], inputs: dict[
     for site in sites:
         seen = calls[site.number]
         chains = {kind: chain for kind, chain in _chains(site).items() if chain[-1] in seen}
-        fixed = family.fixed_first_attention and site.number == _first_of_stack(sites, site)
-        owners = _owners(seen, chains) if packing is None else _recorded_owners(seen, packing)
+        owners = _owners(seen, chains, site) if packing is None else _recorded_owners(seen, packing)
         with held(model, site.index):
             for kind, chain in chains.items():
-                if kind == "attention" and fixed:
-                    continue
                 norms = [name for name, owner in owners.items() if owner == kind]
-                branches[Block(site.number, kind)] = _branch(site, kind, chain, norms, seen)
+                branch = branches[Block(site.number, kind)] = _branch(site, kind, chain, norms, seen)
+                if family.task == "seq2seq":  # a packed one is not looked at, its blocks are as they were recorded
+                    branch.names["out"] = list(branch.out)
         shared[site.number] = tuple(name for name, owner in owners.items() if owner == "shared")
         extras[site.number] = tuple(name for name, owner in owners.items() if owner == "extra")
         parallel = parallel or _reads_layer_input(seen, chains)
@@ -65,11 +64,7 @@ def named_parts(model: Any, family: Family, sites: list[LayerRef], inputs: dict[
         raise InputError(
             "no attention or MLP was found in the layers: the family named with `family` does not fit this model"
         )
-    return Anatomy(model, family, branches, tuple(sites), shared, extras, parallel)
-
-
-def _first_of_stack(sites: list[LayerRef], site: LayerRef) -> int:
-    return next(other.number for other in sites if other.stack is site.stack)
+    return Anatomy(model, family, branches, tuple(sites), shared, extras, parallel, first_attentions(family, sites))
 
 
 def _chains(site: LayerRef) -> dict[Kind, tuple[str, ...]]:
@@ -109,10 +104,11 @@ def _record(model: Any, sites: list[LayerRef], inputs: dict[str, Tensor]) -> dic
     return calls
 
 
-def _owners(seen: dict[str, Call], chains: dict[Kind, tuple[str, ...]]) -> dict[str, str]:
+def _owners(seen: dict[str, Call], chains: dict[Kind, tuple[str, ...]], site: LayerRef) -> dict[str, str]:
     """Whose part every module of a layer is that is not in a block's chain."""
     chained = {path for chain in chains.values() for path in chain}
-    return {name: _owner(name, seen, chains) for name in seen if name and name not in chained}
+    named = dict(site.stack.norms)
+    return {name: named.get(name) or _owner(name, seen, chains) for name in seen if name and name not in chained}
 
 
 def _recorded_owners(seen: dict[str, Call], packing: Packing) -> dict[str, str]:
@@ -140,9 +136,15 @@ def _branch(site: LayerRef, kind: Kind, chain: tuple[str, ...], norms: list[str]
     stack = site.stack
     inside = {"attention": (stack.attention_out,), "cross": (stack.cross_out,), "mlp": stack.mlp_out}[kind]
     names = BranchNames(modules=list(chain), norms=norms, outputs=handed_back(call.outputs, call.kwargs), stream=None)
-    branch = Branch(site, names, tuple(f"{last}.{path}" if path else last for path in inside))
+    out = tuple(f"{last}.{path}" if path else last for path in inside)
+    branch = Branch(site, names, out, any(_on_stream(seen[norm], seen[chain[0]], call) for norm in norms))
     names["stream"] = _stream(branch, call)
     return branch
+
+
+def _on_stream(norm: Call, start: Call, end: Call) -> bool:
+    """Whether a norm neither feeds a block nor takes what it returns."""
+    return norm.output is not start.input and norm.input is not end.output
 
 
 def _stream(branch: Branch, call: Call) -> int | None:

@@ -24,10 +24,10 @@ def trace(model: Any, family: Family, inputs: dict[str, Tensor]) -> Anatomy:
     family = completed(family, model)
     sites = _sites(model, family)
     packing = getattr(model.config, "packing", None)
-    if not family.traced:
-        return named_parts(model, family, sites, inputs)
-    if packing is not None:
+    if packing is not None and (family.traced or family.task == "seq2seq"):
         found = recorded_parts(model, family, sites)
+    elif not family.traced:
+        found = named_parts(model, family, sites, inputs)
     elif family.wrapper:
         refuse_reached(model, family.stacks[0].layers)
         with text_alone(model):
@@ -62,6 +62,8 @@ def _layer_list(model: Any, stack: Stack) -> nn.ModuleList:
         raise InputError(
             f"the model has no layer list at {stack.layers!r}: the family named with `family` does not fit it"
         ) from None
+    if not len(layers):
+        raise InputError(f"the model has no layers in {stack.layers!r}, and none can go: give one that has some")
     return layers
 
 

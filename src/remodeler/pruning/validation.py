@@ -121,6 +121,11 @@ def refuse_widths(config: PruneConfig, form: Form | None) -> None:
 
 def refuse_search(search: Search, config: PruneConfig, form: Form | None) -> None:
     """What the search could not reach, and, hours before it would fail, a form that this family can't have."""
+    if config.search.shape != "free" and len(search.anatomy.family.stacks) > 1:
+        raise InputError(
+            f"{option('shape', config.search.shape)} is for decoders by themselves: {option('unit', 'layer')} takes "
+            "whole layers of an encoder and its decoder"
+        )
     if config.width_method and streamed_weights(search.anatomy.model):
         raise InputError(
             f"heads and channels can't be chosen in a streamed model: leave {option('stream')} out, or remove blocks"
@@ -135,9 +140,8 @@ def refuse_search(search: Search, config: PruneConfig, form: Form | None) -> Non
         )
     if form is None:
         return
-    first = search.units()[0] if form == "stock" and config.search.method not in WIDTH_METHODS else ()
-    reason = refusal(search.anatomy, frozenset(first), form)
-    if reason:
+    first = search.units()[0] if config.search.method not in WIDTH_METHODS else ()
+    if reason := refusal(search.anatomy, frozenset(first), form):
         raise InputError(f"the {form} form can't hold this model: {reason}; choose another {option('form')}")
 
 
@@ -159,10 +163,6 @@ def announce(search: Search, config: PruneConfig, inputs: Inputs) -> None:
         logger.info(f"{units} candidates; {blocks.budget} takes about {duration(seconds)}")
     if width := config.width_method:
         logger.info(f"heads and channels by {width}: {WIDTH_METHODS[width].summary}")
-    if checkpoint.anatomy.family.task == "seq2seq":
-        logger.info(
-            "encoder-decoder models are written in the portable form only: zeroed blocks, no smaller and no faster"
-        )
 
 
 def announce_parts(inputs: Inputs) -> None:

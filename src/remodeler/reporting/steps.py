@@ -18,7 +18,9 @@ from remodeler.runs.removals import LogLine, names_gone
 from remodeler.runs.units import loose_blocks
 
 WIDEST_GROUP = 16  # layers side by side in the map
-KINDS = {"attention": "attention", "mixer": "mixer", "mlp": "MLP"}
+KINDS = {"attention": "attention", "mixer": "mixer", "cross": "cross-attention", "mlp": "MLP"}
+OFTEN = ("attention", "mlp")
+"""Kinds that nearly all models have."""
 HEADS_AND_CHANNELS = "heads and channels"
 
 Values = Mapping[str, Any]
@@ -61,7 +63,7 @@ def known_blocks(steps: Sequence[LogLine], layers: Any, removed: Removed) -> tup
         return [], []
     depth = max([int(number(layers) or 0), *(layer + 1 for _, layer in seen)])
     named = {kind for kind, _ in seen}
-    usual = [kind for kind in KINDS if kind in named or kind != "mixer"]
+    usual = [kind for kind in KINDS if kind in named or kind in OFTEN]
     return (usual if named <= set(usual) else sorted(named)), list(range(depth))
 
 

@@ -35,7 +35,9 @@ class Block:
         """The block that ``str()`` wrote."""
         kind, _, layer = text.partition(".")
         if kind not in KINDS or not (layer.isascii() and layer.isdecimal()) or len(layer) > DIGITS:
-            raise InputError(f"{text[:40]!r} is not a block: write attention.N, mixer.N or mlp.N, N the layer's number")
+            raise InputError(
+                f"{text[:40]!r} is not a block: write attention.N, mixer.N, cross.N or mlp.N, N the layer's number"
+            )
         return cls(int(layer), kind)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from remodeler.checkpoint.load import Checkpoint
-from remodeler.checkpoint.save import STEP_TOLERANCE
+from remodeler.checkpoint.stepwise import STEP_TOLERANCE
 from remodeler.errors import InputError
 from remodeler.exporting.decilm.write import WIDTH
 from remodeler.model.files.weights import weight_files

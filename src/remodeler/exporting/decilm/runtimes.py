@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from remodeler.checkpoint.load import Checkpoint
-from remodeler.checkpoint.save import STEP_TOLERANCE
+from remodeler.checkpoint.stepwise import STEP_TOLERANCE
 from remodeler.errors import InputError
 from remodeler.exporting.agreement import Agreement
 from remodeler.exporting.decilm import probe_mlx, probe_vllm

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from remodeler.checkpoint.load import Checkpoint
-from remodeler.checkpoint.save import STEP_TOLERANCE
+from remodeler.checkpoint.stepwise import STEP_TOLERANCE
 from remodeler.errors import InputError, one_line
 from remodeler.exporting.agreement import Agreement
 from remodeler.exporting.graph.tracing import call, exporters, no_past, silence

@@ -16,17 +16,21 @@ def candidates(
     """What may go next, in the official code's order: all attentions, then all MLPs, ascending; ties go to the first.
 
     Where the shape is not free, neighbouring pairs follow. The last attention stays, since a model without any could
-    not be written, and what the method protects.
+    not be written (of encoder and decoder each its own), and what the method protects.
     """
     gone = set(removed)
     left = [block for block in anatomy.blocks() if block not in gone]
     units = _units(anatomy, left, unit) if shape == "free" else _units_of_shape(anatomy, left, shape)
-    needed = sum(block.kind == anatomy.needed for block in left)
-    units = [each for each in units if sum(block.kind == anatomy.needed for block in each) < max(needed, 1)]
+    units = [each for each in units if may_go(anatomy, each, removed)]
     if method is None:
         return units
     safe = method.protect(anatomy, removed)
     return [each for each in units if not any(block.layer in safe for block in each)]
+
+
+def may_go(anatomy: Anatomy, unit: Unit, removed: Sequence[Block]) -> bool:
+    """Whether an attention is left when a unit goes besides."""
+    return all(block.kind != anatomy.needed for block in unit) or anatomy.keeps_needed([*removed, *unit])
 
 
 def _units(anatomy: Anatomy, left: Sequence[Block], unit: str) -> list[Unit]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy
 from remodeler.model.widths import Structure, Widths
+from remodeler.pruning.search.candidates import may_go
 from remodeler.runs.units import Block, Unit
 
 Pooling = Literal["separate", "shared"]
@@ -161,12 +162,11 @@ def removed_units(
         InputError: when so many can't go.
     """
     before, gone = anatomy.parameters(removed), list[Block]()
-    needed = sum(block.kind == anatomy.needed for block in set(anatomy.branches) - set(removed))
     queue = [unit for _, _, unit in sorted(zip(scores, range(len(units)), units, strict=True))]
     for unit in queue:
         if before - anatomy.parameters([*removed, *gone]) >= wanted:
             break
-        if sum(block.kind == anatomy.needed for block in [*gone, *unit]) < max(1, needed):
+        if may_go(anatomy, unit, [*removed, *gone]):
             gone += unit
     for unit in reversed(queue):
         less = [block for block in gone if block not in unit]
