@@ -67,7 +67,7 @@ def carried_along(checkpoint: Checkpoint, config: PreTrainedConfig, keep_ahead: 
 def _carried_parts(checkpoint: Checkpoint) -> Carried:
     """What lies beside the text part, as far as the files hold it as the model does."""
     names = checkpoint.anatomy.carried
-    found = _in_files(checkpoint, lambda _, made: not made.converted and made.name in names) if names else {}
+    found = _in_files(checkpoint, lambda made: not made.converted and made.name in names) if names else {}
     plain = {key: (file, made) for key, (file, made) in found.items() if _dtype(file, key) in FLOATS}
     places = {key: (file, key) for key, (file, _) in plain.items()}
     return Carried(places, frozenset(made.name for _, made in plain.values()))
@@ -82,7 +82,7 @@ def carried_ahead(checkpoint: Checkpoint, behind: int) -> Carried:
     """
     config = checkpoint.model.config
     known = checkpoint.model.state_dict().keys()
-    found = _in_files(checkpoint, lambda key, made: not made.names & known and is_ahead(config, key))
+    found = _in_files(checkpoint, lambda made: not made.names & known, lambda key: is_ahead(config, key))
     if found and checkpoint.quantised:
         logger.warning(
             f"{len(found)} weights of layers that predict further tokens (MTP) are quantised, and are left out"
@@ -91,13 +91,21 @@ def carried_ahead(checkpoint: Checkpoint, behind: int) -> Carried:
     return Carried({renumbered(key, depth(config), behind): (file, key) for key, (file, _) in found.items()})
 
 
-def _in_files(checkpoint: Checkpoint, wanted: Callable[[str, Made], bool]) -> dict[str, tuple[Path, Made]]:
-    """By the name in the files of a checkpoint: where a tensor is, and what it becomes in the model."""
+def _in_files(
+    checkpoint: Checkpoint, wanted: Callable[[Made], bool], asked: Callable[[str], bool] = lambda _: True
+) -> dict[str, tuple[Path, Made]]:
+    """By the name in the files of a checkpoint: where a tensor is, and what it becomes in the model.
+
+    Args:
+        checkpoint: the source.
+        wanted: by what it becomes.
+        asked: whether that is looked up for a name.
+    """
     folder = None if is_gguf(checkpoint.name) else folder_of(checkpoint.name, checkpoint.revision)
     if folder is None:
         return {}
-    files = tensor_files(folder)
-    return {key: (files[key], made) for key, made in made_of(checkpoint.model, files).items() if wanted(key, made)}
+    files = {key: file for key, file in tensor_files(folder).items() if asked(key)}
+    return {key: (files[key], made) for key, made in made_of(checkpoint.model, files).items() if wanted(made)}
 
 
 def _dtype(file: Path, key: str) -> str:
