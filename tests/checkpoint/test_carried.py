@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from quantised_files import change, to_fp8, write_fp8
 from remodeler.checkpoint.load import load
 from remodeler.checkpoint.save import save_pruned
 from remodeler.model.ahead import is_ahead, renumbered
@@ -111,6 +112,27 @@ def test_a_count_without_tensors_becomes_none(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     save_pruned(load(folder, device="cpu"), LAYER, tmp_path / "out")
     assert written(tmp_path / "out")[1]["num_nextn_predict_layers"] == 0
+
+
+def test_layers_ahead_in_fp8_are_dequantised_as_the_others(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    write_fp8(folder, "llama")
+    meant: dict[str, torch.Tensor] = {}
+
+    def add(tensors: dict[str, torch.Tensor]) -> None:
+        name = f"model.layers.{LAYERS}.eh_proj.weight"
+        tensors[name], tensors[f"{name}_scale_inv"], meant[name] = to_fp8(torch.randn(32, 32), (16, 16))
+        tensors[f"model.layers.{LAYERS}.enorm.weight"] = meant[f"model.layers.{LAYERS}.enorm.weight"] = torch.ones(32)
+
+    change(folder, add, num_nextn_predict_layers=1)
+    (tmp_path / "out").mkdir()
+    save_pruned(load(folder, device="cpu"), LAYER, tmp_path / "out", "stock")
+    tensors, config = written(tmp_path / "out")
+    assert config["num_nextn_predict_layers"] == 1
+    assert {value.dtype for value in tensors.values()} == {torch.bfloat16}
+    for name, value in meant.items():
+        assert torch.equal(tensors[name.replace(f"layers.{LAYERS}.", "layers.3.")], value.bfloat16())
+    assert not [name for name in tensors if "scale" in name]
 
 
 def test_layers_ahead_go_through_a_packed_folder_and_a_streamed_one(tmp_path: Path) -> None:

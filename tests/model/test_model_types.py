@@ -36,7 +36,7 @@ TYPES: dict[str, dict[str, Any]] = RECORD["types"]
 WORK = [name for name, each in TYPES.items() if not each["problem"]]
 HYBRIDS = {"qwen3_next": "linear_attn", "jamba": "mamba", "lfm2": "conv", "falcon_h1": "mamba"}
 CPU = torch.device("cpu")
-TRIED_AGAIN = ("gemma4_unified", "granite_docling", "lfm2_vl", "llama4", "mllama", "qwen2_5_vl", "smolvlm")
+TRIED_AGAIN = ("blip-2", "granite_docling", "lfm2_vl", "mllama")
 """Some of each sort of the models of text and images."""
 SAME_LIBRARY = pytest.mark.skipif(
     transformers.__version__ != RECORD["transformers"], reason="the page tells of another transformers"

@@ -293,6 +293,22 @@ def test_what_has_no_text_part_is_refused_in_one_line(config: Any, message: str,
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_text_part_that_skips_blocks_is_refused_and_not_loaded_with_random_ones(tmp_path: Path) -> None:
+    folder = wrapper_folder("gemma3", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["per_layer_config"] = {"1": {"skip": ["mlp"]}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"skips blocks of its text part \(per_layer_config\)"):
+        load(folder, device="cpu")
+
+
+def test_a_packed_wrapper_carries_the_standard_form_of_its_text_part(tmp_path: Path) -> None:
+    save_pruned(wrapper_checkpoint("gemma3"), [Block(1, "attention"), Block(2, "mlp")], tmp_path, "packed")
+    told = json.loads((tmp_path / "config.json").read_text())["packing"]["standard"]
+    assert told["per_layer_config"] == {"1": {"skip": ["attention"]}, "2": {"skip": ["mlp"]}}
+    assert told["num_hidden_layers"] == 4
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [

@@ -20,7 +20,7 @@ from remodeler.checkpoint.compatibility import TOKENIZER_FILE, complete_tokenize
 from remodeler.checkpoint.load import Checkpoint, read_tokenizer
 from remodeler.checkpoint.repositories import folder_of
 from remodeler.errors import InputError
-from remodeler.model.files.names import CODE, COMPANIONS, GENERATION, LICENCES, PROCESSORS, TOKENIZER
+from remodeler.model.files.names import CHAT, CODE, COMPANIONS, GENERATION, LICENCES, PROCESSORS, TOKENIZER
 from remodeler.runs.records import disk_errors, read_json
 
 logger = logging.getLogger(__name__)
@@ -158,3 +158,5 @@ def write_companions(checkpoint: Checkpoint, folder: Path, code: bool) -> None:
     if checkpoint.model.can_generate() and GENERATION not in copied:
         checkpoint.model.generation_config.save_pretrained(folder)
     write_tokenizer(checkpoint.tokenizer, folder, checkpoint.name, checkpoint.revision)
+    if processors and source:  # a processor's template is not in every tokenizer
+        copy_files(source, folder, CHAT)

@@ -172,6 +172,19 @@ def refuse_quantised(name: str, settings: Settings) -> None:
         raise InputError(f"{name} is quantised ({found.method}), which is not read here: {INSTEAD}")
 
 
+def slices_of(name: str, folder: Path, settings: Settings) -> Mapping[str, Any] | None:
+    """All tensors of a quantised checkpoint as numbers, also such as its model has not; None where transformers reads.
+
+    Args:
+        name: of the checkpoint, for people.
+        folder: where its files lie.
+        settings: its ``config.json``.
+    """
+    found = quantisation_of(settings)
+    parts = METHODS[found.method].parts if found else None
+    return parts(name, folder, found.settings) if parts and found else None
+
+
 # Reading --------------------------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ from remodeler.model.files.weights import tensor_files
 from remodeler.model.pairing import packed_places
 from remodeler.model.structures import structure_of
 from remodeler.model.tracing import probe, trace
+from remodeler.packed import TEXT
 from remodeler.runs.units import KINDS, Block
 
 logger = logging.getLogger(__name__)
@@ -39,15 +40,14 @@ def skips(name: str, settings: Mapping[str, Any], stream: bool) -> bool:
     """Whether a ``config.json`` leaves blocks of some layers out, which its own class would pass over.
 
     Raises:
-        InputError: where such a model is to be streamed, or is part of another one.
+        InputError: where such a model is to be streamed, and where it is the text part of one of text and images.
     """
-    inside = next((key for key, each in settings.items() if isinstance(each, Mapping) and _skips(each)), None)
-    if inside:
+    if _told_in(settings.get(TEXT)) and "packing" not in settings:
         raise InputError(
-            f"{name} skips blocks in its {inside} (per_layer_config), which is read of text models only: give its text "
-            "model by itself"
+            f"{name} skips blocks of its text part (per_layer_config), which is read of language models alone: save "
+            "its text model by itself, as docs/reference/models.md shows, and give that"
         )
-    found = "packing" not in settings and _skips(settings)
+    found = "packing" not in settings and _told_in(settings)
     if found and stream:
         raise InputError(
             f"{name} skips blocks (per_layer_config), which can't be streamed: leave {option('stream')} out"
@@ -55,8 +55,9 @@ def skips(name: str, settings: Mapping[str, Any], stream: bool) -> bool:
     return found
 
 
-def _skips(settings: Mapping[str, Any]) -> bool:
-    told = settings.get("per_layer_config")
+def _told_in(settings: Any) -> bool:
+    """Whether a config leaves blocks of some layers out."""
+    told = settings.get("per_layer_config") if isinstance(settings, Mapping) else None
     return isinstance(told, Mapping) and any("skip" in each for each in told.values() if isinstance(each, Mapping))
 
 

@@ -37,14 +37,15 @@ def standard_fields(
         widths: by block the heads or channels that stay.
 
     Returns:
-        Fields of ``config.json``, ``per_layer_config`` among them; None where the config's class can't say it.
+        Fields of ``config.json``, of a model of text and images of the text's config, ``per_layer_config`` among them;
+        None where the config's class can't say it.
     """
     if len(anatomy.family.stacks) > 1:  # it speaks of one list of layers
         return None
-    whole = copy.deepcopy(source)
-    config = text_of(whole)
+    source, packed = text_of(source), text_of(packed)
+    config = copy.deepcopy(source)
     try:
-        cut_config(whole, [(site.number, site.number) for site, _ in rows])
+        cut_config(config, [(site.number, site.number) for site, _ in rows])
         told = {int(place): each for place, each in overrides(config).items()}
         for place, (site, kinds) in enumerate(rows):
             told[place] = told.get(place, {}) | _said(anatomy, config, site.number, kinds, widths)
@@ -54,7 +55,7 @@ def standard_fields(
         written = type(config).from_dict(config.to_dict()).to_dict()
     except BUILD_ERRORS:
         return None
-    before = text_of(packed).to_dict()
+    before = packed.to_dict()
     ours = ("model_type", "architectures", "auto_map", "transformers_version")
     return {name: value for name, value in written.items() if name not in ours and before.get(name) != value}
 

@@ -76,8 +76,8 @@ def _load(config: ExportConfig) -> Checkpoint:
         raise InputError(f"{found.name} is not a causal language model: these runtimes run nothing else")
     if found.anatomy.family.wrapper:
         raise InputError(
-            f"{found.name} is a model of text and images, of which only text would be exported: prune with "
-            f"{option('shape', 'standard')}, whose result is an ordinary checkpoint for other converters"
+            f"{found.name} is a model of text and images, of which only text would be exported: other "
+            f"converters take it whole, pruned with {option('shape', 'standard')} too"
         )
     return found
 

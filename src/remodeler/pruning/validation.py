@@ -174,7 +174,7 @@ def announce_parts(inputs: Inputs) -> None:
             f"its text part ({short(text)} parameters) is pruned, and a ratio is a share of that; all else "
             f"({short(carried)}) is carried along as it is"
         )
-    ahead = len(carried_ahead(inputs.checkpoint, 0).places)
+    ahead = len(carried_ahead(inputs.checkpoint))
     if ahead and not inputs.file:
         what = "carried along as they are" if inputs.keep_ahead else "left out"
         logger.info(f"{quantity(ahead, 'tensor')} of layers that predict further tokens (MTP): {what}")

@@ -1,10 +1,11 @@
 """The allow-list of what may lie beside a model's config and weights: it is downloaded, and copied to results."""
 
+CHAT = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
 TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tekken.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "bpe.codes", "tokenizer.model", "tokenizer.model.v*", "spiece.model"),
     *("sentencepiece.bpe.model", "sentencepiece.model", "spm.model", "*.tiktoken"),
-    *("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"),
+    *CHAT,
 )
 GENERATION = "generation_config.json"
 PROCESSORS = (
