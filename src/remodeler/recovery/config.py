@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from remodeler.checkpoint.config import ModelConfig, ModelLike, refuse_non_model
+from remodeler.checkpoint.config import DeviceMapConfig, ModelConfig, ModelLike, refuse_non_model
 from remodeler.data.config import TEXTS, TextConfig
 from remodeler.recovery.recipes import METHODS as RECIPES
 from remodeler.recovery.recipes import Distillation
@@ -91,6 +91,7 @@ class RecoverConfig:
     """
 
     source: ModelConfig
+    devices: DeviceMapConfig = DeviceMapConfig()
     method: Annotated[str, Option(METHOD, METHODS)] = "lora"
     """lora; shortened-llama (LoRA with the settings of that paper); full (all parameters); distill (all parameters, to
     predict as `teacher` does)."""
@@ -109,6 +110,7 @@ class RecoverConfig:
 
     def __post_init__(self) -> None:
         refuse_steps_and_epochs(self.optimization)
+        self.devices.refuse_others(self.source.device)
 
     def settings(self) -> dict[str, object]:
         """What was asked of the method, by the names of its settings; what was not, it decides itself."""

@@ -159,13 +159,13 @@ def _adapters_written(inputs: Inputs, wrapper: Any, work: Path) -> Scores:
         student.name,
         revision=student.revision,
         dtype=dtype,
-        device=str(student.model.device),
+        **student.where(),
         family=student.like,
         trust_remote_code=inputs.trust,
     )
-    tokens = probe(student.anatomy.family, student.model.device)
+    tokens = probe(student.anatomy.family, student.device)
     difference = reloaded_difference(student.anatomy, again.anatomy, work, tokens)
-    if not difference <= max(1e-5, tolerance(student.model.dtype, student.model.device)):
+    if not difference <= max(1e-5, tolerance(student.model.dtype, student.device)):
         raise InputError(f"the adapters in {work} give other logits than those in memory (by {difference:.3g})")
     scores = inputs.scores(student)
     scores["weight_bytes"] += sum(file_bytes(file) for file in work.glob("adapter_*.safetensors"))  # beside the model's

@@ -15,6 +15,7 @@ from remodeler.data.sources import sample
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError, option, quantity
 from remodeler.evaluation.metrics import evaluation_texts, model_windows, text_scores
+from remodeler.model.streaming import streamed_weights
 from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.methods import recipe_of
 from remodeler.recovery.recipes import Recipe
@@ -85,11 +86,13 @@ def prepare(config: RecoverConfig, device_name: str) -> Inputs:
     """Load what is needed; refuse what can't work. In a dry run, no store of predictions is made."""
     recipe, source, texts = recipe_of(config), config.source, config.texts
     device = pick_device(device_name)
-    student = _load_student(source, training_dtype(source.dtype, recipe.lora is None, device), str(device))
+    where = config.devices.where() or {"device": str(device)}
+    student = _load_student(source, training_dtype(source.dtype, recipe.lora is None, device), where)
+    refuse_offloaded(student)
     original = None
     if config.teacher.teacher:
         dtype = training_dtype(source.dtype, False, device)
-        original = source.load(config.teacher.teacher, dtype=dtype, device=str(device))
+        original = source.load(config.teacher.teacher, dtype=dtype, **(config.devices.where_others() or where))
         refuse_teacher(student, original)
     sampled = sample(texts.texts, texts.samples, texts.seed, training=True)
     length = texts.length or min(recipe.length, student.context or recipe.length)
@@ -111,12 +114,21 @@ def prepare(config: RecoverConfig, device_name: str) -> Inputs:
     )
 
 
-def _load_student(source: ModelConfig, dtype: str, device: str) -> Checkpoint:
+def _load_student(source: ModelConfig, dtype: str, where: dict[str, Any]) -> Checkpoint:
     """Load the model that is trained; one that is loaded already is read from its files, as training changes it."""
     if isinstance(model := source.model, Checkpoint):
         own = replace(source, family=model.like or source.family)
-        return own.load(model.name, revision=model.revision, dtype=dtype, device=device)
-    return source.open(dtype=dtype, device=device)
+        return own.load(model.name, revision=model.revision, dtype=dtype, **where)
+    return source.open(dtype=dtype, **where)
+
+
+def refuse_offloaded(student: Checkpoint) -> None:
+    """Weights that change must stay where they are computed with, and so must those that gradients go through."""
+    if weights := streamed_weights(student.model):
+        raise InputError(
+            f"some layers of {student.name} are {weights.state}, and what is trained must lie on devices that compute: "
+            f"{weights.remedy}"
+        )
 
 
 def _plan(config: RecoverConfig, recipe: Recipe, windows: int, device: torch.device) -> Training:

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, Branch, projection
-from remodeler.model.minibatches import device_of
+from remodeler.model.minibatches import cuda_devices
 from remodeler.runs.records import disk_errors
 from remodeler.training.lora import Lora
 
@@ -83,8 +83,7 @@ def adapted(anatomy: Anatomy, lora: Lora, seed: int = 42) -> Iterator[Any]:
         fan_in_fan_out=all(isinstance(module, Conv1D) for module in layers.values()),
         task_type="CAUSAL_LM" if anatomy.family.task == "causal" else None,
     )
-    device = device_of(anatomy.model)
-    with warnings.catch_warnings(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with warnings.catch_warnings(), torch.random.fork_rng(cuda_devices(anatomy.model)):
         warnings.simplefilter("ignore", FutureWarning)  # peft reads a property that transformers has renamed
         torch.manual_seed(seed)
         wrapper = get_peft_model(anatomy.model, config)

@@ -26,7 +26,7 @@ from torch import Tensor, distributed
 from remodeler.data.windows import IGNORED, Windows
 from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import batch_nll, sum_dtype
-from remodeler.model.minibatches import agreed_batch_size, batches, device_of, to_batch
+from remodeler.model.minibatches import agreed_batch_size, batches, cuda_devices, device_of, to_batch
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import read_lines
@@ -124,8 +124,7 @@ def _prepared(anatomy: Anatomy, plan: Training) -> Iterator[None]:
     """The model as it trains; afterwards in eval mode, and the random numbers of everybody else as they were."""
     model = anatomy.model
     with ExitStack() as after:
-        device = device_of(model)
-        after.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        after.enter_context(torch.random.fork_rng(cuda_devices(model)))
         after.callback(model.eval)
         if plan.checkpointing:
             old = model.gradient_checkpointing_enable, model.gradient_checkpointing_disable
