@@ -10,7 +10,13 @@ from remodeler.recovery.recipes import Distillation
 from remodeler.runs.config import RunConfig
 from remodeler.runs.defaults import by_name, stated
 from remodeler.runs.options import Option, config
-from remodeler.training.config import AdapterConfig, MemoryConfig, OptimizationConfig, refuse_steps_and_epochs
+from remodeler.training.config import (
+    AdapterConfig,
+    MemoryConfig,
+    OptimizationConfig,
+    ShardConfig,
+    refuse_steps_and_epochs,
+)
 
 METHODS = tuple(RECIPES)
 METHOD, TEACHER = "Method", "Teacher"
@@ -101,6 +107,7 @@ class RecoverConfig:
     merge: Annotated[bool, Option("Adapters")] = True
     """Merge the adapters into the weights; `merge=False` writes the adapters alone."""
     memory: MemoryConfig = MemoryConfig()
+    sharding: ShardConfig = ShardConfig()
     evaluate_every: Annotated[int, Option("Optimization", low=0)] = 50
     """Evaluate on held-out text every N steps; 0: only at the start and the end."""
     texts: TrainingTexts = TrainingTexts()

@@ -1,7 +1,9 @@
 """What a recovery works with: models, texts and settings, loaded; and what can be said and refused before it trains."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from remodeler.training.loop import step_seconds
 from remodeler.training.losses import Loss, Teach, cross_entropy, distillation, teacher
 from remodeler.training.model import training_dtype, training_precision
 from remodeler.training.plan import Training
+from remodeler.training.sharding import refuse_sharding, wants_shards
 from remodeler.training.teacher_store import make, read_from
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,10 @@ class Inputs:
     """What the teacher predicts, where it is asked."""
     trust: bool
     """Code that came with the model may run."""
+    sharded: bool
+    """Whether its parameters are shared out among processes while it is trained."""
+    reread: Callable[[], Checkpoint]
+    """The student once more, as its files have it."""
 
     @property
     def loss(self) -> Loss:
@@ -87,7 +94,8 @@ def prepare(config: RecoverConfig, device_name: str) -> Inputs:
     recipe, source, texts = recipe_of(config), config.source, config.texts
     device = pick_device(device_name)
     where = config.devices.where() or {"device": str(device)}
-    student = _load_student(source, training_dtype(source.dtype, recipe.lora is None, device), where)
+    reread = partial(_load_student, source, training_dtype(source.dtype, recipe.lora is None, device), where)
+    student = reread()
     refuse_offloaded(student)
     original = None
     if config.teacher.teacher:
@@ -97,13 +105,16 @@ def prepare(config: RecoverConfig, device_name: str) -> Inputs:
     sampled = sample(texts.texts, texts.samples, texts.seed, training=True)
     length = texts.length or min(recipe.length, student.context or recipe.length)
     windows = model_windows(student, sampled.calibration, length, texts.packing)
+    plan, sharded = _plan(config, recipe, len(windows), device), wants_shards(config.sharding.fsdp)
+    if sharded and not config.run.dry_run:
+        refuse_sharding(plan.precision)
     store = None if config.run.dry_run else config.teacher.teacher_store
     return Inputs(
         student=student,
         teacher=original,
         config=config,
         recipe=recipe,
-        plan=_plan(config, recipe, len(windows), device),
+        plan=plan,
         windows=windows,
         heldout=_held_out(student, config, sampled.heldout, length),
         source=sampled.name,
@@ -111,6 +122,8 @@ def prepare(config: RecoverConfig, device_name: str) -> Inputs:
         weights=fingerprint(student.model),
         teach=_teach(original, windows, recipe, store),
         trust=source.trust_remote_code,
+        sharded=sharded,
+        reread=reread,
     )
 
 

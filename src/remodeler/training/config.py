@@ -57,6 +57,15 @@ class MemoryConfig:
 
 
 @config
+class ShardConfig:
+    """Weights of several processes."""
+
+    fsdp: Annotated[bool, Option(MEMORY)] = False
+    """Share weights, gradients and optimizer state out among the processes of torchrun (FSDP2), instead of a copy in
+    each: for training that one GPU has no room for."""
+
+
+@config
 class AdapterConfig:
     """LoRA adapters."""
 
