@@ -167,9 +167,8 @@ def load(
     hold_whole_layers(model, row)
     anatomy = trace(model, row, probe(row, device_of(model)))
     stored = torch.bfloat16 if quantised else repositories.stored_in(name, revision)
-    method = quantised.method if quantised else None
-    tokenizer = read_tokenizer(name, **where)
-    return Checkpoint(anatomy, tokenizer, name, revision, family, stored, method, device_map, max_memory)
+    known = name, revision, family, stored, quantised.method if quantised else None
+    return Checkpoint(anatomy, read_tokenizer(name, **where), *known, device_map, max_memory)
 
 
 def _auto_dtype(

@@ -61,8 +61,8 @@ class ShardConfig:
     """Weights of several processes."""
 
     fsdp: Annotated[bool, Option(MEMORY)] = False
-    """Share weights, gradients and optimizer state out among the processes of torchrun (FSDP2), instead of a copy in
-    each: for training that one GPU has no room for."""
+    """Share weights, gradients and optimizer state out among the processes of torchrun (FSDP2), which take less memory
+    each."""
 
 
 @config
