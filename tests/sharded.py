@@ -1,10 +1,12 @@
 """A sharded run of the training loop, in one of several processes."""
 
+import gc
 import json
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 from torch.distributed.tensor import DTensor
 
@@ -50,13 +52,16 @@ def run(kind: str, folder: Path, slow: float = 0.0, sharded: bool = True, **plan
     training._run, training.PENDING = kept, 2
     try:
         with trainable(anatomy, lora, 7):
+            whole = [ref(value) for value in anatomy.model.parameters()]
             given = anatomy, loss, WINDOWS, replace(UNEVEN, **plan), folder, None, HELDOUT
             training.train(*given, lambda *told: time.sleep(slow), sharded)
             held = _numbers(anatomy.model.parameters())
+            gc.collect()
+            left = sum(each() is not None for each in whole)
     finally:
         training._run, training.PENDING = old
     states = [value for each in runs[-1].learner.optimizer.state.values() for value in each.values() if value.dim()]
-    return {"total": total, "held": held, "moments": _numbers(states)}
+    return {"total": total, "held": held, "moments": _numbers(states), "whole": left}
 
 
 def _numbers(tensors: Any) -> int:

@@ -20,9 +20,12 @@ from remodeler.model.minibatches import device_of, devices_of, to_batch
 from remodeler.model.offloading import hold_whole_layers, layer_paths
 from remodeler.model.streaming import streamed_weights
 from remodeler.model.widths import why_not
+from remodeler.pruning.config import Budget
 from remodeler.pruning.criteria.sweep import window_scores
-from remodeler.pruning.methods import CRITERIA
+from remodeler.pruning.methods import CRITERIA, METHODS
+from remodeler.pruning.search.loop import Search, prune
 from remodeler.pruning.search.racing import race
+from remodeler.pruning.search.refine import refine
 from remodeler.pruning.width.width import thin
 from remodeler.runs.units import Unit
 from remodeler.training import losses
@@ -159,6 +162,19 @@ def test_the_scores_of_a_sweep_over_several_devices(name: str) -> None:
     wanted = window_scores(one, windows, removed, units, SIZE)
     with Devices():
         assert torch.equal(window_scores(several, windows, removed, units, SIZE), wanted)
+
+
+@pytest.mark.parametrize("strategy", ["exact", "race", "lazy", "propose"])
+def test_searches_over_several_devices(strategy: str) -> None:
+    def found(anatomy: Anatomy) -> list[Any]:
+        given: Any = anatomy, tiny_windows(count=8, length=24), Budget(remove=2), METHODS["blockpruner"]
+        search = Search(*given, size=2, strategy=strategy)
+        return [(step.removed, step.restored, step.perplexity) for step in refine(search, prune(search))]
+
+    several = laid_out("llama")
+    wanted = found(tiny_anatomy("llama"))
+    with Devices():
+        assert found(several) == wanted
 
 
 @pytest.mark.parametrize("name", [name for name in CRITERIA if name != "random"])

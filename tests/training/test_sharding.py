@@ -51,6 +51,7 @@ def test_two_processes_learn_what_one_learns_and_each_holds_half(kind: str, tmp_
     assert sum(each["moments"] for each in told) == alone["moments"]
     for each in told:
         assert each["total"] == alone["total"]
+        assert each["whole"] == 0, "nothing holds on to a parameter that was shared out"
         assert each["held"] == pytest.approx(every / 2, rel=0.05)
         assert each["moments"] == pytest.approx(alone["moments"] / 2, rel=0.05)
 

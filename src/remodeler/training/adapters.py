@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import nn
@@ -46,13 +47,31 @@ def linear_layers(anatomy: Anatomy) -> dict[str, nn.Module]:
 @contextmanager
 def everything(anatomy: Anatomy) -> Iterator[None]:
     """All parameters may change; afterwards those may that could before."""
-    still, before = dead(anatomy), {parameter: parameter.requires_grad for parameter in anatomy.model.parameters()}
+    before = _requirements(anatomy)
     try:
-        for parameter in before:
-            parameter.requires_grad_(parameter.is_floating_point() and id(parameter) not in still)
+        _require_all(anatomy, dead(anatomy))
         yield
     finally:
-        for parameter, value in before.items():
+        _restore(before)
+
+
+def _require_all(anatomy: Anatomy, still: set[int]) -> None:
+    """All parameters may change but some, which are named by their ids."""
+    for parameter in anatomy.model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point() and id(parameter) not in still)
+
+
+Requirements = list[tuple["ref[nn.Parameter]", bool]]
+
+
+def _requirements(anatomy: Anatomy) -> Requirements:
+    """Which parameters may change; whole ones are let go where training shares them out (FSDP)."""
+    return [(ref(parameter), parameter.requires_grad) for parameter in anatomy.model.parameters()]
+
+
+def _restore(before: Requirements) -> None:
+    for found, value in before:
+        if (parameter := found()) is not None:
             parameter.requires_grad_(value)
             parameter.grad = None
 
@@ -74,7 +93,7 @@ def adapted(anatomy: Anatomy, lora: Lora, seed: int = 42) -> Iterator[Any]:
     layers = linear_layers(anatomy)
     if not layers:
         raise InputError("the model has no linear layer that LoRA could adapt: choose `method='full'`")
-    before = {parameter: parameter.requires_grad for parameter in anatomy.model.parameters()}
+    before = _requirements(anatomy)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
@@ -91,8 +110,7 @@ def adapted(anatomy: Anatomy, lora: Lora, seed: int = 42) -> Iterator[Any]:
         yield wrapper
     finally:
         wrapper.unload()
-        for parameter, value in before.items():
-            parameter.requires_grad_(value)
+        _restore(before)
 
 
 def merge(wrapper: Any) -> None:
