@@ -158,7 +158,7 @@ def test_what_is_not_acted_on_is_refused_by_name(told: dict[str, Any], words: st
 
 def test_it_is_not_streamed(tmp_path: Path) -> None:
     pruned(tmp_path / "packed")
-    with pytest.raises(InputError, match="which can't be streamed"):
+    with pytest.raises(InputError, match="leave `stream` out"):
         load(standard(tmp_path / "packed", tmp_path / "standard"), stream=True)
 
 

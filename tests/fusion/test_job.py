@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from commands import invoke
 from forks import COMMAND, pair, said
@@ -348,20 +349,23 @@ def test_loaded_models_are_fused_as_their_folders_are_and_stay_as_they_were(
     assert load_record(tmp_path / "loaded").options["teachers"] == [str(folder) for folder in models[1:]]
 
 
-def test_two_processes_write_what_one_writes(models: list[Path], texts: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [[], ["--fsdp"], ["--fsdp", "--adapters"]], ids=["copies", "fsdp", "fsdp-adapters"])
+def test_two_processes_write_what_one_writes(how: list[str], models: list[Path], texts: Path, tmp_path: Path) -> None:
     """The mini-batches of a step are shared out, and so are the shards of predictions."""
     given = ["fuse", str(models[0]), "--teachers", str(models[1]), "--teachers", str(models[2]), "--texts", str(texts)]
     given += ["--samples", "12", "--length", "48", "--steps", "4", "--train-batch-size", "4", "--micro-batch-size", "1"]
     given += ["--learning-rate", "1e-2", "--device", "cpu", "--out"]
 
-    told = [said(process) for process in pair(COMMAND, *given, tmp_path / "two")]
+    told = [said(process) for process in pair(COMMAND, *given, tmp_path / "two", *how)]
     assert told[1][0] == "", "only the first process talks"
-    done = invoke([*given, str(tmp_path / "one")])
+    done = invoke([*given, str(tmp_path / "one"), *(flag for flag in how if flag != "--fsdp")])
     assert done.exit_code == 0, done.output
     one, two = (
         [line["loss"] for line in read_lines(tmp_path / out / CURVE_FILE) if "loss" in line] for out in ("one", "two")
     )
     assert one == pytest.approx(two, rel=1e-5)
+    before, after = (load_file(tmp_path / out / "model.safetensors") for out in ("one", "two"))
+    assert all(torch.allclose(before[name], after[name], atol=1e-4) for name in before)
 
 
 def test_conversations_are_fused_by_their_responses(models: list[Path], tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def both(folder: Path, name: str, **options: Any) -> tuple[Checkpoint, Checkpoin
 
 def weights_of(checkpoint: Checkpoint) -> streaming.Weights:
     weights = streaming.streamed_weights(checkpoint.model)
-    assert weights is not None
+    assert isinstance(weights, streaming.Weights)
     return weights
 
 

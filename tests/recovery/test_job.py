@@ -273,12 +273,14 @@ home, out = Path(sys.argv[1]), Path(sys.argv[2])
 texts = {"texts": str(home / "texts.jsonl"), "samples": 24, "length": 16, "seed": 3}
 asked = {"method": "distill", "teacher": str(home / "dense"), "steps": 4, "learning_rate": 3e-3, "device": "cpu"}
 places = {"model": str(home / "packed"), "out": out, "teacher_store": out.with_name("store")}
+places["fsdp"] = sys.argv[3] == "True"
 print(recover_model(build(RecoverConfig, asked | texts | places)) is not None)
 """
 
 
-def test_two_processes_write_what_one_writes(recover: Recover, home: Path, tmp_path: Path) -> None:
-    running = pair(SCRIPT, home, tmp_path / "two" / "out")
+@pytest.mark.parametrize("sharded", [False, True], ids=["copies", "fsdp"])
+def test_two_processes_write_what_one_writes(sharded: bool, recover: Recover, home: Path, tmp_path: Path) -> None:
+    running = pair(SCRIPT, home, tmp_path / "two" / "out", sharded)
     alone = recover(method="distill", steps=4)
     told = [said(process) for process in running]
     assert [out.split()[-1] for out, _ in told] == ["True", "False"]
@@ -287,6 +289,8 @@ def test_two_processes_write_what_one_writes(recover: Recover, home: Path, tmp_p
         [line["loss"] for line in read_lines(out / "training.jsonl")[2:]] for out in (alone, tmp_path / "two" / "out")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3), "the store rounds the teacher to float16"
+    one, two = (load_record(out).results["recovered"] for out in (alone, tmp_path / "two" / "out"))
+    assert one["heldout_perplexity"] == pytest.approx(two["heldout_perplexity"], rel=1e-3)
 
 
 # What is asked for ----------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Options that choose a model and how it is loaded."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
 MODEL = "Model"
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+"""accelerate's ways to lay a model over devices; all but the last use the accelerators alike."""
 ModelLike = Any
 """A folder, a GGUF file, a hub id, or a :class:`~remodeler.checkpoint.load.Checkpoint` that is loaded already."""
 
@@ -55,6 +59,8 @@ class LoadConfig(DeviceConfig):
 
         refuse_non_model("model", model)
         if isinstance(model, Checkpoint):
+            if other.get("device_map") not in (None, model.device_map):
+                raise InputError(f"{option('device_map')} was given for {model.name}, which is loaded: leave it out")
             return model
         given = {name: getattr(self, name) for name in ("family", "trust_remote_code", "dtype", "device")}
         return load(model, **{**given, **other})
@@ -82,6 +88,74 @@ class ModelConfig(LoadConfig):
     def name(self) -> str:
         """The folder or hub id."""
         return str(getattr(self.model, "name", self.model)) if not isinstance(self.model, Path) else str(self.model)
+
+
+def memory_by_device(text: str) -> dict[int | str, int | str]:
+    """``0=20GiB,cpu=64GiB`` as accelerate takes it: GPUs by their numbers."""
+    pairs = [each.partition("=") for each in text.split(",")]
+    if not all(device.strip() and size.strip() for device, _, size in pairs):
+        raise ValueError("give devices and sizes as 0=20GiB,1=20GiB,cpu=64GiB")
+    return {_number(device.strip()): _number(size.strip()) for device, _, size in pairs}
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+@config
+class DeviceMapConfig:
+    """Several devices for one model."""
+
+    device_map: Annotated[Any, Option(MODEL)] = None
+    """Lay the model over several devices, as accelerate does: auto, balanced, balanced_low_0, sequential, or a
+    FILE.json of its modules and their devices."""
+    max_memory: Annotated[Any, Option(MODEL, read=memory_by_device)] = None
+    """With `device_map`: memory that weights may take of each device, e.g. 0=20GiB,1=20GiB,cpu=64GiB."""
+
+    def __post_init__(self) -> None:
+        told = self.device_map
+        if told is not None and not isinstance(told, str | Path | Mapping):
+            raise InputError(f"{option('device_map')} must be a name, a file or a dict (got a {type(told).__name__})")
+        if isinstance(told, str) and told not in STRATEGIES and not told.endswith(".json"):
+            raise InputError(
+                f"{option('device_map')} {told!r} is unknown: choose {', '.join(STRATEGIES)} or a FILE.json"
+            )
+        if self.max_memory is not None and told not in STRATEGIES:
+            why = "leave it out" if told else f"add {option('device_map', 'auto')}"
+            raise InputError(f"{option('max_memory')} limits what {option('device_map')} by a strategy takes: {why}")
+        if self.max_memory is not None and not isinstance(self.max_memory, Mapping):
+            raise InputError(f"{option('max_memory')} must be a dict (got a {type(self.max_memory).__name__})")
+
+    def refuse_others(self, device: str, stream: bool = False) -> None:
+        """Raise for other options that say where a model is, and for several processes.
+
+        Args:
+            device: where else the model was to be.
+            stream: whether its layers stay on the disk.
+        """
+        if self.device_map is None:
+            return
+        given = "device_map", str(self.device_map) if isinstance(self.device_map, str | Path) else "..."
+        if stream:
+            raise InputError(f"{option(*given)} was given with {option('stream')}: give one of them")
+        if device != "auto":
+            raise InputError(f"{option(*given)} was given with {option('device', device)}: give one of them")
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InputError(
+                f"{option(*given)} lays one model over all devices, and several processes were started: start one "
+                f"(without torchrun), or leave {option('device_map')} out"
+            )
+
+    def where(self) -> dict[str, Any]:
+        """As keywords of :func:`remodeler.checkpoint.load.load`; none where nothing was asked for."""
+        if self.device_map is None:
+            return {}
+        return {"device_map": self.device_map, "max_memory": self.max_memory}
+
+    def where_others(self) -> dict[str, Any]:
+        """The same for models beside the one that is named first: a map of one's own is of that."""
+        found = self.where()
+        return found if found.get("device_map") in (None, *STRATEGIES) else {"device_map": "auto"}
 
 
 @config

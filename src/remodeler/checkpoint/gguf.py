@@ -17,6 +17,7 @@ import transformers
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from remodeler.checkpoint.compatibility import complete_config, complete_tokenizer
+from remodeler.checkpoint.device_maps import DeviceMap
 from remodeler.checkpoint.from_tensors import model_of_tensors
 from remodeler.errors import InputError
 from remodeler.model.files.gguf.header import Header
@@ -94,11 +95,11 @@ def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_whole(device: torch.device, name: str, dtype: torch.dtype | str) -> Any:
+def load_whole(device: torch.device | DeviceMap, name: str, dtype: torch.dtype | str) -> Any:
     """The model of a GGUF file in memory, and what transformers says of its loading.
 
     Args:
-        device: where it is to be.
+        device: where it is to be, or the layers of it.
         name: of the file.
         dtype: what to compute in.
     """

@@ -1,16 +1,13 @@
 """Load a model with its tokenizer and find its blocks; refuse what can't be pruned before hours are spent on it."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -18,34 +15,32 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 import remodeler.packed
 from remodeler.checkpoint import gguf as gguf_files
 from remodeler.checkpoint import repositories
 from remodeler.checkpoint.auto_classes import auto_class
+from remodeler.checkpoint.config import STRATEGIES, DeviceMapConfig
 from remodeler.checkpoint.config_faults import refuse_config
+from remodeler.checkpoint.device_maps import DeviceMap, Limits, placed, quiet_dispatch
 from remodeler.checkpoint.devices import auto_dtype, fits_twice, pick_device, pick_dtype
+from remodeler.checkpoint.library_errors import CONFIG_PART, LIBRARY_ERRORS, one_sentence
 from remodeler.checkpoint.mismatches import settle
+from remodeler.checkpoint.placing import laid_out
 from remodeler.checkpoint.quantised import Quantised, dequantisable, dequantised_model
 from remodeler.checkpoint.skipping import skipping_model, skips
-from remodeler.errors import InputError, one_line, out_of_memory
+from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy
 from remodeler.model.families import FAMILIES, WRAPPER, Family, config_names, family, unpacked_type
 from remodeler.model.files.diagnosis import tokenizer_fault
 from remodeler.model.files.weights import tensor_files
+from remodeler.model.minibatches import device_of
+from remodeler.model.offloading import hold_whole_layers
 from remodeler.model.streaming import open_model, tensors_by_name
 from remodeler.model.tracing import probe, trace
 from remodeler.model.wrappers import is_wrapper, refuse_unfit
 from remodeler.packed import text_of
-from remodeler.runs.progress import on_terminal
 from remodeler.runs.records import disk_errors
-
-LIBRARY_ERRORS = (
-    *(OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, ImportError),
-    *(SafetensorError, StrictDataclassError),
-)
-CONFIG_PART = "the config"
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +58,10 @@ class Checkpoint:
     """What the weights are stored in, as their files say; None for a model that was never in files."""
     quantised: str | None = None
     """Method by which its files are quantised, which are read as ``stored_dtype``; None for others."""
+    device_map: str | Path | Mapping[str, Any] | None = None
+    """How it was laid over devices, as given; None for one device."""
+    max_memory: Limits | None = None
+    """What its weights might take of each of them."""
 
     def __repr__(self) -> str:
         kind, number_type = type(self.model).__name__, str(self.model.dtype).removeprefix("torch.")
@@ -72,6 +71,18 @@ class Checkpoint:
     def model(self) -> Any:
         """The transformers model, in eval mode."""
         return self.anatomy.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where its inputs go."""
+        return device_of(self.model)
+
+    def where(self) -> dict[str, Any]:
+        """Where a model made of this one is loaded, as keywords of :func:`load`; by a map of one's own no layer is."""
+        if self.device_map is None:
+            return {"device": str(self.device)}
+        told = self.device_map if self.device_map in STRATEGIES else "auto"
+        return {"device_map": told, "max_memory": self.max_memory}
 
     @property
     def context(self) -> int | None:
@@ -107,6 +118,8 @@ def load(
     trust_remote_code: bool = False,
     stream: bool = False,
     stream_memory: int | None = None,
+    device_map: str | Path | Mapping[str, Any] | None = None,
+    max_memory: Limits | None = None,
 ) -> Checkpoint:
     """Load a local folder, a GGUF file or a hub id.
 
@@ -120,11 +133,15 @@ def load(
         trust_remote_code: run modelling code that comes with the checkpoint.
         stream: leave the layers on disk and read each when a pass reaches it (:mod:`remodeler.model.streaming`).
         stream_memory: bytes of hidden states that a pass over a streamed model may keep; by default from what is free.
+        device_map: instead of a device, several: ``auto``, ``balanced``, ``balanced_low_0``, ``sequential``, a map of
+            modules and devices, or a JSON file of one (:mod:`remodeler.checkpoint.device_maps`).
+        max_memory: with a strategy, what weights may take by device: ``{0: "20GiB", "cpu": "64GiB"}``.
 
     Raises:
         InputError: for anything about the checkpoint that can't work.
     """
     name = str(name)
+    DeviceMapConfig(device_map=device_map, max_memory=max_memory).refuse_others(device, stream)
     where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     target = pick_device(device)
     number_type = pick_dtype(dtype)
@@ -140,14 +157,21 @@ def load(
         refuse_unfit(name, config)
     if number_type == "auto":
         number_type = _auto_dtype(name, config, target, stream, quantised)
-    reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, target)
-    reader = partial(dequantised_model, auto_class(row), target, quantised, config) if quantised else reader
-    reader = partial(skipping_model, auto_class(row), target, config) if skips(name, settings, stream) else reader
+    place: torch.device | DeviceMap = target
+    if device_map is not None:
+        with one_sentence(name, CONFIG_PART):
+            told = auto_class(row), row, config, number_type, quantised
+            place = laid_out(name, *told, device_map, max_memory, **where)
+    reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, place)
+    reader = partial(dequantised_model, auto_class(row), place, quantised, config) if quantised else reader
+    if skips(name, settings, "stream" if stream else "device_map" if device_map is not None else ""):
+        reader = partial(skipping_model, auto_class(row), target, config)
     model = read_model(name, row, number_type, reader, **where).eval()
-    anatomy = trace(model, row, probe(row, target))
+    hold_whole_layers(model, row)
+    anatomy = trace(model, row, probe(row, device_of(model)))
     stored = torch.bfloat16 if quantised else repositories.stored_in(name, revision, anatomy)
-    method = quantised.method if quantised else None
-    return Checkpoint(anatomy, read_tokenizer(name, **where), name, revision, family, stored, method)
+    known = name, revision, family, stored, quantised.method if quantised else None
+    return Checkpoint(anatomy, read_tokenizer(name, **where), *known, device_map, max_memory)
 
 
 def _auto_dtype(
@@ -183,42 +207,6 @@ def row_of(settings: dict[str, Any], like: str | None) -> Family:
     if is_wrapper(settings):
         return WRAPPER
     return family(repositories.row_name(settings), like)
-
-
-@contextmanager
-def one_sentence(name: str, what: str) -> Iterator[None]:
-    """Library errors about a checkpoint, as one sentence; the transformers logger keeps quiet meanwhile."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    bars = transformers_logging.is_progress_bar_enabled() and not on_terminal()
-    if bars:
-        transformers_logging.disable_progress_bar()
-    try:
-        yield
-    except InputError:
-        raise
-    except LIBRARY_ERRORS as error:
-        advice = _advice(name, what, error)
-        raise InputError(f"{what} of {name} can't be loaded ({one_line(error)}): {advice}") from error
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-def _advice(name: str, what: str, error: BaseException) -> str:
-    text = str(error)
-    if out_of_memory(error):
-        return "memory ran out, use a machine with more, or `stream` where there is one"
-    if "trust_remote_code" in text or "custom code" in text:
-        return "if you trust that code, say so with `trust_remote_code` (and `family`)"
-    if gguf_files.is_gguf(name):
-        return "get the file again, or the folder that it was made from"
-    if Path(name).is_dir():
-        return "correct that in config.json" if what == CONFIG_PART else "check that the folder is complete"
-    if "use_safetensors" in text:
-        return "the repository has no safetensors, convert a copy with transformers' save_pretrained and give that"
-    return "check the hub id or path, `revision` and the network"
 
 
 def read_settings(name: str, revision: str | None) -> dict[str, Any]:
@@ -257,14 +245,16 @@ def read_tokenizer(name: str, **where: Any) -> PreTrainedTokenizerBase:
             raise
 
 
-def whole_model(device: torch.device, name: str, row: Family, dtype: torch.dtype | str, **where: Any) -> Any:
+def whole_model(
+    device: torch.device | DeviceMap, name: str, row: Family, dtype: torch.dtype | str, **where: Any
+) -> Any:
     """A model in memory, and what transformers says of its loading."""
     if gguf_files.is_gguf(name):
         return gguf_files.load_whole(device, name, dtype)
-    if device.type != "cpu":
-        where["device_map"] = device  # straight to the device, shard by shard
+    where |= placed(device)
     where |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    return auto_class(row).from_pretrained(name, dtype=dtype, **where, **repositories.without_adapter(name))
+    with quiet_dispatch():
+        return auto_class(row).from_pretrained(name, dtype=dtype, **where, **repositories.without_adapter(name))
 
 
 def streamed_model(

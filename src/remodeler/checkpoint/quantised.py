@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 from transformers.initialization import meta_device_safe_creation_ops
 
+from remodeler.checkpoint.device_maps import DeviceMap
 from remodeler.checkpoint.from_tensors import model_of_tensors
 from remodeler.checkpoint.repositories import download, without_adapter
 from remodeler.errors import InputError, option
@@ -190,7 +191,7 @@ def slices_of(name: str, folder: Path, settings: Settings) -> Mapping[str, Any] 
 
 def dequantised_model(
     auto: Any,
-    device: torch.device,
+    device: torch.device | DeviceMap,
     found: Quantised,
     config: PreTrainedConfig,
     name: str,
@@ -224,7 +225,8 @@ def dequantised_model(
         return model, info
     refuse_scaleless(name, open_slices(tensor_files(folder)), METHODS[found.method].scales)
     config.quantization_config = {**found.settings, "dequantize": True}
-    where: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "revision": revision, **code}
+    place = device if isinstance(device, dict) else {"": device}
+    where: dict[str, Any] = {"dtype": dtype, "device_map": place, "revision": revision, **code}
     where |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     model, info = auto.from_pretrained(name, config=config, **where, **without_adapter(name))
     return _rounded(model, dtype), info

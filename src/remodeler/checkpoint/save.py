@@ -31,7 +31,7 @@ from remodeler.errors import InputError, one_line
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.files.shards import SHARD_BYTES, write_shards
 from remodeler.model.logprobs import spread_tokens, vocabulary
-from remodeler.model.streaming import held, streamed_weights
+from remodeler.model.streaming import held, is_streamed, streamed_weights
 from remodeler.model.tracing import same_inputs
 from remodeler.model.widths import Widths, kept_masks, masked, narrowed, refuse_widths
 from remodeler.packed import write_code
@@ -110,7 +110,7 @@ def save_pruned(
     masks = chosen == "portable" or streamed_weights(checkpoint.model) is not None
     with in_memory(checkpoint.anatomy, gone, widths, masks):
         wanted = one_pass(checkpoint)
-    dtype, device = checkpoint.model.dtype, checkpoint.model.device
+    dtype, device = checkpoint.model.dtype, checkpoint.device
     alike = chosen == "portable" or not (masks and widths)  # a streamed model is not sliced in memory
     return Saved(chosen, check(again, wanted, tolerance(dtype, device) if alike else STEP_TOLERANCE[dtype]), again)
 
@@ -220,9 +220,8 @@ def write_beside(checkpoint: Checkpoint, shape: Shape, folder: Path) -> None:
 def reload(checkpoint: Checkpoint, folder: Path, trust: bool) -> Checkpoint:
     """Load a written folder on the device and in the dtype of its source; ``trust`` code that its source ran too."""
     dtype = str(checkpoint.model.dtype).removeprefix("torch.")
-    device = str(checkpoint.model.device)
-    stream = streamed_weights(checkpoint.model) is not None
-    return load(folder, dtype=dtype, device=device, family=checkpoint.like, trust_remote_code=trust, stream=stream)
+    where = checkpoint.where() | {"stream": is_streamed(checkpoint.model)}
+    return load(folder, dtype=dtype, family=checkpoint.like, trust_remote_code=trust, **where)
 
 
 @contextmanager
@@ -271,4 +270,4 @@ def tolerance(dtype: torch.dtype, device: torch.device) -> float:
 def _sample(checkpoint: Checkpoint) -> dict[str, Tensor]:
     length = min(16, checkpoint.context or 16)
     tokens = spread_tokens(vocabulary(checkpoint.model), length)
-    return same_inputs(checkpoint.anatomy.family, torch.tensor([tokens], device=checkpoint.model.device))
+    return same_inputs(checkpoint.anatomy.family, torch.tensor([tokens], device=checkpoint.device))

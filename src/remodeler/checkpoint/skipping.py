@@ -36,7 +36,7 @@ Narrow = tuple[Block, tuple[int, ...]]
 """A block and the heads or channels that it has."""
 
 
-def skips(name: str, settings: Mapping[str, Any], stream: bool) -> bool:
+def skips(name: str, settings: Mapping[str, Any], how: str = "") -> bool:
     """Whether a ``config.json`` leaves blocks of some layers out, which its own class would pass over.
 
     Raises:
@@ -48,9 +48,9 @@ def skips(name: str, settings: Mapping[str, Any], stream: bool) -> bool:
             "its text model by itself, as docs/reference/models.md shows, and give that"
         )
     found = "packing" not in settings and _told_in(settings)
-    if found and stream:
+    if found and how:
         raise InputError(
-            f"{name} skips blocks (per_layer_config), which can't be streamed: leave {option('stream')} out"
+            f"{name} skips blocks (per_layer_config), which are read into one device's memory: leave {option(how)} out"
         )
     return found
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from remodeler.checkpoint.config import ModelConfig, refuse_non_model
+from remodeler.checkpoint.config import DeviceMapConfig, ModelConfig, refuse_non_model
 from remodeler.data.config import Packing
 from remodeler.runs.config import OUTPUT
 from remodeler.runs.options import Option, config, listed
@@ -19,6 +19,7 @@ class EvaluateConfig:
     """
 
     source: ModelConfig
+    devices: DeviceMapConfig = DeviceMapConfig()
     against: Annotated[tuple[Any, ...], Option("Comparison")] = ()
     """Another model to measure side by side; repeat it for several: `against` A `against` B."""
     out: Annotated[Path | None, Option(OUTPUT, default="print the table only")] = None
@@ -39,3 +40,4 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         refuse_non_model("against", *self.against)
+        self.devices.refuse_others(self.source.device)

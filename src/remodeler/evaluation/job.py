@@ -90,7 +90,9 @@ def _record(config: EvaluateConfig, names: Sequence[str], results: EvaluateResul
 def _results(config: EvaluateConfig, names: Sequence[str], texts: Sequence[str]) -> EvaluateResults:
     """What was measured, and the warning of models that only guess."""
     source = config.source
-    checkpoints: list[Checkpoint] = [source.open(), *(source.load(each) for each in config.against)]
+    where = config.devices.where()
+    others = config.devices.where_others()
+    checkpoints: list[Checkpoint] = [source.open(**where), *(source.load(each, **others) for each in config.against)]
     logger.info(f"measuring {' and '.join(names)}")
     how: dict[str, Any] = {"length": config.length, "packing": config.packing, "limit": config.limit}
     scores = measure(checkpoints, texts, tasks=config.tasks, speed=config.speed, **how)

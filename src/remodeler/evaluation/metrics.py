@@ -10,6 +10,7 @@ machine hits all alike.
 """
 
 import inspect
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -26,8 +27,11 @@ from remodeler.data.windows import Packing, Windows, mask_tokens, seq2seq, windo
 from remodeler.errors import InputError
 from remodeler.model.caches import given_cache, returned_cache
 from remodeler.model.logprobs import bits_per_byte, mean_nll, perplexity
+from remodeler.model.streaming import streamed_weights
 from remodeler.model.tracing import same_inputs
 from remodeler.runs.progress import progress_bar
+
+logger = logging.getLogger(__name__)
 
 Scores = dict[str, Any]
 T = TypeVar("T")
@@ -71,7 +75,9 @@ def measure(
     for checkpoint, found in zip(checkpoints, scores, strict=True):
         found |= text_scores(checkpoint, texts, length, packing) if texts else {}
         found |= {"tasks": harness.task_scores(checkpoint, opened, limit)} if harness else {}
-    if speed:
+    if speed and (weights := next(filter(None, (streamed_weights(each.model) for each in checkpoints)), None)):
+        logger.info(f"speed is left out: that of {weights.state} weights is that of their reading")
+    elif speed:
         for found, speeds in zip(scores, compare_affordable_speed(checkpoints), strict=True):
             found |= speeds
     return scores

@@ -14,7 +14,13 @@ from remodeler.checkpoint.config import LoadConfig, ModelLike, refuse_non_model
 from remodeler.errors import InputError, option
 from remodeler.runs.config import RunConfig
 from remodeler.runs.options import Option, as_recorded, config
-from remodeler.training.config import AdapterConfig, MemoryConfig, OptimizationConfig, refuse_steps_and_epochs
+from remodeler.training.config import (
+    AdapterConfig,
+    MemoryConfig,
+    OptimizationConfig,
+    ShardConfig,
+    refuse_steps_and_epochs,
+)
 
 TEACHERS, MATCHING, TARGET, TEXTS, OPTIMIZATION = "Teachers", "Token matching", "Target", "Texts", "Optimization"
 HYBRID = "hybrid"
@@ -104,6 +110,7 @@ class FuseConfig:
     adapters: AdapterConfig = AdapterConfig(adapters=False, **LORA)
     optimization: OptimizationConfig = OptimizationConfig(**PACE)
     memory: MemoryConfig = MemoryConfig()
+    sharding: ShardConfig = ShardConfig()
     evaluate_every: Annotated[int, Option(OPTIMIZATION, low=0)] = 50
     """Evaluate on held-out text every N steps; 0: only at the start and the end."""
     order_seed: Annotated[int | None, Option(python_only=True)] = None

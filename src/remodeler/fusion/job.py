@@ -37,7 +37,7 @@ from remodeler.runs.signatures import with_signature
 from remodeler.training.adapters import merge
 from remodeler.training.loop import train
 from remodeler.training.losses import Loss, cross_entropy, distillation
-from remodeler.training.model import trainable, write_trained
+from remodeler.training.model import read_trained, trainable, write_trained
 from remodeler.training.state import CURVE_FILE, STATES
 from remodeler.training.teacher_store import Store, fill, read_from
 
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 PREDICTIONS, TARGETS = "predictions", "targets"
 """Folders inside the result that hold the work until it is done, beside that of the training."""
-UNRELATED = ("device", "teacher_store", "save_minutes", "out", "push_to_hub", "dry_run")
+UNRELATED = ("device", "fsdp", "teacher_store", "save_minutes", "out", "push_to_hub", "dry_run")
 """Options that change nothing of a training run."""
 
 
@@ -113,6 +113,7 @@ def _work(inputs: Inputs, folder: Path) -> FuseResults:
         shown = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in figures.items())
         logger.info(f"{name}: {shown}")
     lines = _train(inputs, folder, teachers)
+    inputs = _whole_again(inputs, folder) if inputs.sharded else inputs
     shutil.copyfile(folder / STATES / CURVE_FILE, folder / CURVE_FILE)
     logger.info(f"{quantity(lines[-1]['step'], 'step')} done: writing, reading back, measuring")
     saved = write_trained(inputs.student, folder)
@@ -201,10 +202,21 @@ def _train(inputs: Inputs, folder: Path, teachers: Sequence[TeacherPredictions])
     with trainable(student, inputs.lora, inputs.config.seed) as wrapper, progress_bar("training") as progress:
         if processes.is_first():
             announce(inputs, loss)
-        lines = train(student, loss, windows, inputs.plan, folder / STATES, header, inputs.look, progress)
-        if wrapper is not None:
+        how = inputs.plan, folder / STATES, header, inputs.look, progress, inputs.sharded
+        lines = train(student, loss, windows, *how)
+        if wrapper is not None and not inputs.sharded:
             merge(wrapper)
     return lines
+
+
+def _whole_again(inputs: Inputs, folder: Path) -> Inputs:
+    """The student read again, with what was trained in it: that which was trained is shared out."""
+    inputs = replace(inputs, student=inputs.reread())
+    with trainable(inputs.student.anatomy, inputs.lora, inputs.config.seed) as wrapper:
+        read_trained(folder / STATES, inputs.student.anatomy)
+        if wrapper is not None:
+            merge(wrapper)
+    return inputs
 
 
 def _describe(inputs: Inputs, digest: str, folder: Path, results: FuseResults) -> None:

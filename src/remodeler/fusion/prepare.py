@@ -1,8 +1,9 @@
 """The inputs of a fusion: the student, the texts as it reads them, the plan of its training."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -38,6 +39,7 @@ from remodeler.training.lora import Lora
 from remodeler.training.losses import Loss
 from remodeler.training.model import training_dtype, training_precision
 from remodeler.training.plan import Training
+from remodeler.training.sharding import refuse_sharding, wants_shards
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,10 @@ class Inputs:
     """The same for a file of its own that is held out."""
     moved: int
     """Conversations whose system prompt stands in the user's first turn."""
+    sharded: bool
+    """Whether the student's parameters are shared out among processes while it is trained."""
+    reread: Callable[[], Checkpoint]
+    """The student once more, as its files have it."""
 
     @property
     def lora(self) -> Lora | None:
@@ -105,7 +111,8 @@ def prepare(config: FuseConfig, device: str) -> Inputs:
         if not isinstance(each, Checkpoint):
             look(str(each), "causal")
     dtype = training_dtype(config.loading.dtype, config.lora is None, place)
-    student = _load(config, config.student, dtype, place)
+    reread = partial(_load, config, config.student, dtype, place)
+    student = reread()
     if student.anatomy.family.task != "causal":
         raise InputError(f"{student.name} is not a causal language model: only those can be fused")
     length = config.length or min(LENGTH, student.context or LENGTH)
@@ -115,9 +122,11 @@ def prepare(config: FuseConfig, device: str) -> Inputs:
     heldout = tokenize_texts(found.heldout, student.tokenizer, length, size) if found.heldout else None
     moved = sum(each.moved for each in (*texts, *found.heldout))
     plan = plan_training(config, len(texts), place)
-    return Inputs(
-        config, student, texts, tokenized, heldout, plan, length, place, found.dropped, found.heldout_dropped, moved
-    )
+    sharded = wants_shards(config.sharding.fsdp)
+    if sharded and not config.run.dry_run:
+        refuse_sharding(plan.precision)
+    read = student, texts, tokenized, heldout, plan, length, place, found.dropped, found.heldout_dropped, moved
+    return Inputs(config, *read, sharded, reread)
 
 
 def _load(config: FuseConfig, model: ModelLike, dtype: str, device: torch.device) -> Checkpoint:

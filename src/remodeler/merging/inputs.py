@@ -13,7 +13,8 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from remodeler.checkpoint.config import ModelLike
-from remodeler.checkpoint.load import LIBRARY_ERRORS, check_files, one_sentence, read_config, read_settings
+from remodeler.checkpoint.library_errors import LIBRARY_ERRORS, one_sentence
+from remodeler.checkpoint.load import check_files, read_config, read_settings
 from remodeler.checkpoint.mismatches import Fit, refuse_misfit
 from remodeler.checkpoint.quantised import refuse_quantised
 from remodeler.checkpoint.repositories import classes, download, note_adapter

@@ -16,7 +16,8 @@ import transformers
 from transformers import CONFIG_MAPPING
 
 from remodeler.checkpoint.companions import matching
-from remodeler.checkpoint.load import load, one_sentence, read_config, read_tokenizer
+from remodeler.checkpoint.library_errors import one_sentence
+from remodeler.checkpoint.load import load, read_config, read_tokenizer
 from remodeler.checkpoint.repositories import classes, predicts_tokens
 from remodeler.checkpoint.save import one_pass
 from remodeler.errors import InputError

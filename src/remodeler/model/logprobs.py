@@ -77,7 +77,11 @@ class Returns(StandIn):
 
 
 def trunk_states(anatomy: Anatomy, inputs: dict[str, Tensor]) -> Tensor:
-    """Hidden states that the head reads: [batch, length, width]."""
+    """Hidden states that the head reads: [batch, length, width], on the device of the inputs."""
+    return _trunk_states(anatomy, inputs).to(inputs["input_ids"].device)
+
+
+def _trunk_states(anatomy: Anatomy, inputs: dict[str, Tensor]) -> Tensor:
     model, family = anatomy.model, anatomy.family
     trunk = model.get_submodule(family.trunk)
     if family.task != "seq2seq":

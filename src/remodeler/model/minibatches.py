@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from remodeler.data.windows import IGNORED, Windows
 from remodeler.model.blocks import Anatomy
-from remodeler.model.streaming import room
+from remodeler.model.streaming import main_device, room
 from remodeler.runs import processes
 
 CACHED_TOKENS = 2048
@@ -42,7 +42,18 @@ class Batch:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's inputs go."""
-    return next(model.parameters()).device
+    return main_device(model)
+
+
+def devices_of(model: nn.Module) -> list[torch.device]:
+    """Where a model computes, the device of its inputs first."""
+    others = (value.device for value in model.parameters() if not value.is_meta)
+    return list(dict.fromkeys((device_of(model), *others)))
+
+
+def cuda_devices(model: nn.Module) -> list[torch.device]:
+    """GPUs of CUDA that a model computes on, whose random numbers :func:`torch.random.fork_rng` can keep."""
+    return [device for device in devices_of(model) if device.type == "cuda"]
 
 
 def to_batch(windows: Windows, device: torch.device) -> Batch:
@@ -72,7 +83,8 @@ def batch_size(anatomy: Anatomy, windows: Windows) -> int:
     """Windows a batch, when the user does not say: what stays in a CPU's cache, or fits a GPU's free memory."""
     device, tokens = device_of(anatomy.model), CACHED_TOKENS
     if device.type != "cpu":
-        tokens = fitting_tokens(room(device), widest(anatomy), anatomy.model.dtype.itemsize)
+        free = min(room(each) for each in devices_of(anatomy.model) if each.type != "cpu")
+        tokens = fitting_tokens(free, widest(anatomy), anatomy.model.dtype.itemsize)
     return max(1, tokens // windows.ids.shape[1])
 
 

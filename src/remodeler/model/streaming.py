@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import torch
@@ -44,6 +44,28 @@ except ImportError:  # Windows, which has no such limits
     resource = None  # type: ignore[assignment]
 
 
+class LayersElsewhere(Protocol):
+    """The layers of a model that are not where it runs, except while somebody holds them."""
+
+    @property
+    def paths(self) -> tuple[str, ...]: ...
+
+    @property
+    def memory(self) -> int | None: ...
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def remedy(self) -> str: ...
+
+    def acquire(self, index: int) -> None: ...
+
+    def release(self, index: int) -> None: ...
+
+    def layer_of(self, name: str) -> int | None: ...
+
+
 @dataclass(frozen=True)
 class Weights:
     """Where a streamed model's weights lie, and which layers are in memory."""
@@ -64,13 +86,17 @@ class Weights:
     """By layer: how many want it in memory."""
     empty: dict[int, list[tuple[nn.Module, str, nn.Parameter]]] = field(default_factory=dict)
     """By layer in memory: the meta parameters that stand there otherwise."""
+    state: str = "streamed"
+    """What the weights are, in messages."""
+    remedy: str = "leave out `stream`"
+    """How they come into memory."""
 
     def acquire(self, index: int) -> None:
         """Read a layer, unless somebody holds it already."""
         self.holders[index] += 1
         if self.holders[index] == 1:
             layer = self.model.get_submodule(self.paths[index])
-            self.empty[index] = _empty_parameters(layer)
+            self.empty[index] = empty_parameters(layer)
             wanted = {f"{self.paths[index]}.{name}" for name, value in layer.named_parameters() if value.is_meta}
             self.load([key for key, made in self.targets.items() if made & wanted])
             self._complete(index)
@@ -84,7 +110,7 @@ class Weights:
 
     def layer_of(self, name: str) -> int | None:
         """Which layer a tensor of the model is in, if any."""
-        return next((i for i, path in enumerate(self.paths) if name.startswith(f"{path}.")), None)
+        return layer_of(self.paths, name)
 
     def load(self, keys: Iterable[str]) -> Any:
         """Read tensors into the model; what transformers says of it."""
@@ -149,14 +175,24 @@ def open_model(
     info = _load_outside(weights)
     model.streamed_weights = weights
     for index, path in enumerate(paths):
-        _read_on_call(weights, index, model.get_submodule(path))
+        hold_on_call(weights, index, model.get_submodule(path))
     read_generation(model, folder)
     return model.eval(), info
 
 
-def streamed_weights(model: Any) -> Weights | None:
-    """How a model is streamed; None for one that is in memory."""
+def streamed_weights(model: Any) -> LayersElsewhere | None:
+    """Where the layers of a model are that is streamed, or partly offloaded; None for one that is where it runs."""
     return getattr(model, "streamed_weights", None)
+
+
+def is_streamed(model: Any) -> bool:
+    """Whether the layers of a model are read from its checkpoint."""
+    return isinstance(streamed_weights(model), Weights)
+
+
+def layer_of(paths: tuple[str, ...], name: str) -> int | None:
+    """Which of some layers a tensor of the model is in, if any."""
+    return next((i for i, path in enumerate(paths) if name.startswith(f"{path}.")), None)
 
 
 @contextmanager
@@ -183,6 +219,12 @@ def tensors_by_name(model: Any) -> Iterator[tuple[str, Tensor]]:
                 yield name, getattr(model.get_submodule(module), local).detach()
 
 
+def main_device(model: nn.Module) -> torch.device:
+    """Where a model's inputs go: of one that lies on several devices, where it was laid out from."""
+    told = getattr(vars(model).get("_hf_hook"), "execution_device", None)
+    return next(model.parameters()).device if told is None else torch.device(told)
+
+
 def room(device: torch.device) -> int:
     """Bytes that are free on a device, as far as this process may take them."""
     if device.type == "cuda":
@@ -203,7 +245,7 @@ def allowance(model: Any) -> int:
     weights = streamed_weights(model)
     if weights and weights.memory is not None:
         return weights.memory
-    device = next(model.parameters()).device
+    device = main_device(model)
     layers = [model.get_submodule(path).parameters() for path in (weights.paths if weights else ())]
     largest = max((sum(value.nbytes for value in layer) for layer in layers), default=0)
     return max(0, room(device) - largest) // 2 // processes.world()
@@ -223,7 +265,8 @@ def _load_outside(weights: Weights) -> dict[str, Any]:
     return report
 
 
-def _empty_parameters(layer: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
+def empty_parameters(layer: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """The parameters of a layer that hold no numbers, each with its module and its name there."""
     return [
         (module, name, value)
         for module in layer.modules()
@@ -232,7 +275,8 @@ def _empty_parameters(layer: nn.Module) -> list[tuple[nn.Module, str, nn.Paramet
     ]
 
 
-def _read_on_call(weights: Weights, index: int, layer: nn.Module) -> None:
+def hold_on_call(weights: LayersElsewhere, index: int, layer: nn.Module) -> None:
+    """Hold a layer for the time it runs."""
     layer.register_forward_pre_hook(lambda *_: weights.acquire(index))
     layer.register_forward_hook(lambda *_: weights.release(index), always_call=True)
 

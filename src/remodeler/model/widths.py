@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from accelerate.hooks import add_hook_to_module
 from torch import Tensor, nn
 
 from remodeler.errors import InputError
@@ -177,7 +178,7 @@ def masked(anatomy: Anatomy, masks: Mapping[Block, Tensor]) -> Iterator[None]:
 
     Args:
         anatomy: the model.
-        masks: by block [groups], float, on the block's device. Gradients reach them, and no device waits for another.
+        masks: by block [groups], float, best on the block's device. Gradients reach them, and no device waits.
     """
     with ExitStack() as hooks:
         for block, mask in masks.items():
@@ -203,7 +204,7 @@ def kept_masks(anatomy: Anatomy, widths: Widths) -> dict[Block, Tensor]:
 def _scaling(mask: Tensor, columns: int) -> Any:
     def scale(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         groups = args[0].unflatten(-1, (-1, columns))  # [..., groups, columns]
-        return ((groups * mask.to(groups.dtype)[:, None]).flatten(-2), *args[1:])
+        return ((groups * mask.to(groups.device, groups.dtype)[:, None]).flatten(-2), *args[1:])
 
     return scale
 
@@ -244,6 +245,9 @@ def _twin(module: nn.Module) -> nn.Module:
     for store in ("_parameters", "_buffers"):
         twin.__dict__[store] = dict(vars(module)[store])
     twin.__dict__["_modules"] = {name: child and _twin(child) for name, child in module._modules.items()}
+    if hook := vars(twin).pop("_hf_hook", None):  # accelerate's forward is bound to the original
+        vars(twin).pop("_old_forward"), vars(twin).pop("forward")
+        add_hook_to_module(twin, hook)
     return twin
 
 

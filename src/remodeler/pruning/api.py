@@ -75,7 +75,7 @@ class PruneResult:
             results = write_pruned(inputs, self.outcome, work, options)
             describe_pruned(inputs, work, "prune", options, results)
         model = self.inputs.checkpoint.model
-        return load(out, dtype=str(model.dtype).removeprefix("torch."), device=str(model.device))
+        return load(out, dtype=str(model.dtype).removeprefix("torch."), **self.inputs.checkpoint.where())
 
 
 @overload

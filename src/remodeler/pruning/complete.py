@@ -125,8 +125,8 @@ def _measure(inputs: Inputs, saved: Saved) -> tuple[dict[str, Any], dict[str, An
         scores = [{}, {}]
     for found, score in zip(figures, scores, strict=True):
         found |= {f"heldout_{key}": score[key] for key in ("perplexity", "bits_per_byte") if key in score}
-    if streamed_weights(inputs.checkpoint.model):
-        logger.info("speed is left out: a streamed model's is that of the disk")
+    if weights := streamed_weights(inputs.checkpoint.model):
+        logger.info(f"speed is left out: that of {weights.state} weights is that of their reading")
         return figures[0], figures[1]
     for found, speeds in zip(figures, compare_affordable_speed(both), strict=True):
         found |= speeds

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from remodeler.checkpoint.config import ModelConfig
+from remodeler.checkpoint.config import DeviceMapConfig, ModelConfig
 from remodeler.data.config import TextConfig
 from remodeler.errors import InputError, option, quantity
 from remodeler.runs.config import RunConfig
@@ -176,12 +176,16 @@ class PruneConfig:
     source: ModelConfig
     stream: Annotated[bool, Option("Model")] = False
     """Read layers from disk as a pass reaches them: for models larger than memory."""
+    devices: DeviceMapConfig = DeviceMapConfig()
     budget: Budget = Budget()
     search: SearchConfig = SearchConfig()
     width: WidthConfig = WidthConfig()
     result: ResultConfig = ResultConfig()
     texts: TextConfig = TextConfig()
     run: RunConfig = RunConfig()
+
+    def __post_init__(self) -> None:
+        self.devices.refuse_others(self.source.device, self.stream)
 
     @property
     def width_method(self) -> str | None:
@@ -204,6 +208,10 @@ class CutConfig:
     log: Annotated[Path, Option(positional=True)]
     """removals.jsonl of an earlier search, or the folder that holds it."""
     source: ModelConfig
+    devices: DeviceMapConfig = DeviceMapConfig()
     budget: Budget = Budget()
     result: ResultConfig = ResultConfig()
     run: RunConfig = RunConfig()
+
+    def __post_init__(self) -> None:
+        self.devices.refuse_others(self.source.device)

@@ -11,6 +11,7 @@ from remodeler.checkpoint.sizes import announce_space
 from remodeler.data.config import TextConfig
 from remodeler.data.sources import Sampled
 from remodeler.errors import InputError, option, quantity
+from remodeler.model.streaming import streamed_weights
 from remodeler.pruning.complete import describe_pruned, write_pruned
 from remodeler.pruning.config import Budget, CutConfig, PruneConfig, names_file, result_folder
 from remodeler.pruning.gguf import is_left_over, place_file, refuse_file
@@ -118,7 +119,9 @@ def prepare(config: PruneConfig, device: str) -> Prepared:
     refuse_plan(config, method, form)
     refuse_widths(config, form)
     refuse_file(config, config.search.shape == "standard" or "layer" in (config.search.unit, method.unit))
-    checkpoint = in_logged_dtype(config.source, logged_header(config)).open(device=device, stream=config.stream)
+    checkpoint = in_logged_dtype(config.source, logged_header(config)).open(
+        device=device, stream=config.stream, **config.devices.where()
+    )
     file, keep = file_of(config.run.out), config.result.mtp == "keep"
     inputs = Inputs(checkpoint, config.texts, config.texts.sample(), form, file, keep)
     search = _search(inputs, config, method)
@@ -140,7 +143,7 @@ def _search(inputs: Inputs, config: PruneConfig, method: Method) -> Search:
         given.shape,
         inputs.texts.seed,
         given.batch_size,
-        strategy_of(config, method),
+        strategy_of(config, method, streamed_weights(inputs.checkpoint.model) is not None),
         given.error,
     )
 
@@ -193,7 +196,7 @@ def _cut_job(config: CutConfig) -> Job[PruneResults]:
     header, every = read_log(log)
     refuse_file(config, whole=True)
     source = in_logged_dtype(config.source, header)
-    checkpoint = source.open()
+    checkpoint = source.open(**config.devices.where())
     refuse_other_model(checkpoint, header, every, log)
     steps = part_of(checkpoint, header, every, config.budget, log)
     texts = texts_of(header)

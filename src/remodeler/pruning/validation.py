@@ -59,16 +59,16 @@ def in_logged_dtype(source: ModelConfig, header: Mapping[str, Any]) -> ModelConf
     return replace(source, dtype=str(model.get("dtype", "auto")))
 
 
-def strategy_of(config: PruneConfig, method: Method) -> str:
+def strategy_of(config: PruneConfig, method: Method, elsewhere: bool) -> str:
     """How candidates are scored where that is left open: as in the log that is continued, else by a race if possible.
 
-    A race reads the model once for every few windows, which a streamed model's disk would pay for.
+    A race reads the model once for every few windows, which is dear where layers are ``elsewhere`` than they run.
     """
     if config.search.search != "auto":
         return config.search.search
     if header := logged_header(config):
         return str((header.get("options") or {}).get("search") or "exact")
-    raceable = method.iterative and method.criterion is CRITERIA["perplexity"] and not config.stream
+    raceable = method.iterative and method.criterion is CRITERIA["perplexity"] and not elsewhere
     return "race" if raceable and config.search.method not in WIDTH_METHODS else "exact"
 
 
@@ -126,10 +126,9 @@ def refuse_search(search: Search, config: PruneConfig, form: Form | None) -> Non
             f"{option('shape', config.search.shape)} is for decoders by themselves: {option('unit', 'layer')} takes "
             "whole layers of an encoder and its decoder"
         )
-    if config.width_method and streamed_weights(search.anatomy.model):
-        raise InputError(
-            f"heads and channels can't be chosen in a streamed model: leave {option('stream')} out, or remove blocks"
-        )
+    if config.width_method and (weights := streamed_weights(search.anatomy.model)):
+        what = f"heads and channels can't be chosen in a model of which weights are {weights.state}"
+        raise InputError(f"{what}: {weights.remedy}, or remove blocks")
     if config.width_method is None:
         check(search)
     elif config.search.method not in WIDTH_METHODS:

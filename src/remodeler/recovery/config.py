@@ -3,14 +3,20 @@
 from pathlib import Path
 from typing import Annotated
 
-from remodeler.checkpoint.config import ModelConfig, ModelLike, refuse_non_model
+from remodeler.checkpoint.config import DeviceMapConfig, ModelConfig, ModelLike, refuse_non_model
 from remodeler.data.config import TEXTS, TextConfig
 from remodeler.recovery.recipes import METHODS as RECIPES
 from remodeler.recovery.recipes import Distillation
 from remodeler.runs.config import RunConfig
 from remodeler.runs.defaults import by_name, stated
 from remodeler.runs.options import Option, config
-from remodeler.training.config import AdapterConfig, MemoryConfig, OptimizationConfig, refuse_steps_and_epochs
+from remodeler.training.config import (
+    AdapterConfig,
+    MemoryConfig,
+    OptimizationConfig,
+    ShardConfig,
+    refuse_steps_and_epochs,
+)
 
 METHODS = tuple(RECIPES)
 METHOD, TEACHER = "Method", "Teacher"
@@ -91,6 +97,7 @@ class RecoverConfig:
     """
 
     source: ModelConfig
+    devices: DeviceMapConfig = DeviceMapConfig()
     method: Annotated[str, Option(METHOD, METHODS)] = "lora"
     """lora; shortened-llama (LoRA with the settings of that paper); full (all parameters); distill (all parameters, to
     predict as `teacher` does)."""
@@ -100,6 +107,7 @@ class RecoverConfig:
     merge: Annotated[bool, Option("Adapters")] = True
     """Merge the adapters into the weights; `merge=False` writes the adapters alone."""
     memory: MemoryConfig = MemoryConfig()
+    sharding: ShardConfig = ShardConfig()
     evaluate_every: Annotated[int, Option("Optimization", low=0)] = 50
     """Evaluate on held-out text every N steps; 0: only at the start and the end."""
     texts: TrainingTexts = TrainingTexts()
@@ -109,6 +117,7 @@ class RecoverConfig:
 
     def __post_init__(self) -> None:
         refuse_steps_and_epochs(self.optimization)
+        self.devices.refuse_others(self.source.device)
 
     def settings(self) -> dict[str, object]:
         """What was asked of the method, by the names of its settings; what was not, it decides itself."""

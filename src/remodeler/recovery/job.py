@@ -30,7 +30,7 @@ from remodeler.runs.removals import REMOVALS_FILE
 from remodeler.runs.signatures import with_signature
 from remodeler.training.adapters import merge, reloaded_difference, write_adapters
 from remodeler.training.loop import train
-from remodeler.training.model import trainable, write_trained
+from remodeler.training.model import read_trained, trainable, write_trained
 from remodeler.training.state import CURVE_FILE, STATES
 
 logger = logging.getLogger(__name__)
@@ -100,20 +100,22 @@ def _preview(inputs: Inputs) -> None:
 def _assist(inputs: Inputs, folder: Path) -> None:
     """Train along with the first process."""
     with trainable(inputs.student.anatomy, inputs.recipe.lora, inputs.plan.seed):
-        train(inputs.student.anatomy, inputs.loss, inputs.windows, inputs.plan, folder / STATES, None, inputs.look)
+        how = inputs.loss, inputs.windows, inputs.plan
+        train(inputs.student.anatomy, *how, folder / STATES, None, inputs.look, sharded=inputs.sharded)
 
 
 def _work(inputs: Inputs, work: Path) -> RecoverResults:
     """Measure, train, write the model, read it back, measure again."""
     dense, pruned = inputs.scores(inputs.teacher) if inputs.teacher else None, inputs.scores(inputs.student)
-    alone = None
     with trainable(inputs.student.anatomy, inputs.recipe.lora, inputs.plan.seed) as wrapper:
         announce(inputs)
         lines = _train(inputs, work)
-        if wrapper is not None and not inputs.config.merge:
-            alone = _adapters_written(inputs, wrapper, work)
-        elif wrapper is not None:
-            merge(wrapper)
+        alone = None if inputs.sharded else _adapters(inputs, wrapper, work)
+    if inputs.sharded:
+        inputs = replace(inputs, student=inputs.reread())
+        with trainable(inputs.student.anatomy, inputs.recipe.lora, inputs.plan.seed) as wrapper:
+            read_trained(work / STATES, inputs.student.anatomy)
+            alone = _adapters(inputs, wrapper, work)
     facts = (alone or _model_written(inputs, work)) | _facts(inputs, lines)
     recovered = facts["recovered"]
     return RecoverResults(
@@ -123,6 +125,15 @@ def _work(inputs: Inputs, work: Path) -> RecoverResults:
         given_back=given_back(dense, pruned, recovered),
         warning=_warning(inputs, dense, recovered),
     )
+
+
+def _adapters(inputs: Inputs, wrapper: Any, work: Path) -> Scores | None:
+    """Merge adapters into the weights, or write them alone and say what came of it."""
+    if wrapper is None or inputs.config.merge:
+        if wrapper is not None:
+            merge(wrapper)
+        return None
+    return _adapters_written(inputs, wrapper, work)
 
 
 def _train(inputs: Inputs, work: Path) -> list[dict[str, Any]]:
@@ -144,6 +155,7 @@ def _train(inputs: Inputs, work: Path) -> list[dict[str, Any]]:
             header,
             inputs.look,
             progress,
+            inputs.sharded,
         )
     shutil.copyfile(work / STATES / CURVE_FILE, work / CURVE_FILE)
     logger.info(f"{quantity(lines[-1]['step'], 'step')} done: writing, reading back, measuring")
@@ -160,13 +172,13 @@ def _adapters_written(inputs: Inputs, wrapper: Any, work: Path) -> Scores:
         student.name,
         revision=student.revision,
         dtype=dtype,
-        device=str(student.model.device),
+        **student.where(),
         family=student.like,
         trust_remote_code=inputs.trust,
     )
-    tokens = probe(student.anatomy.family, student.model.device)
+    tokens = probe(student.anatomy.family, student.device)
     difference = reloaded_difference(student.anatomy, again.anatomy, work, tokens)
-    if not difference <= max(1e-5, tolerance(student.model.dtype, student.model.device)):
+    if not difference <= max(1e-5, tolerance(student.model.dtype, student.device)):
         raise InputError(f"the adapters in {work} give other logits than those in memory (by {difference:.3g})")
     scores = inputs.scores(student)
     scores["weight_bytes"] += sum(file_bytes(file) for file in work.glob("adapter_*.safetensors"))  # beside the model's

@@ -1,7 +1,9 @@
 """What a recovery works with: models, texts and settings, loaded; and what can be said and refused before it trains."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from remodeler.data.windows import Windows
 from remodeler.errors import InputError, option, quantity
 from remodeler.evaluation.metrics import evaluation_texts, model_windows, text_scores
 from remodeler.model.logprobs import vocabulary
+from remodeler.model.streaming import streamed_weights
 from remodeler.recovery.config import RecoverConfig
 from remodeler.recovery.methods import recipe_of
 from remodeler.recovery.recipes import Recipe
@@ -25,6 +28,7 @@ from remodeler.training.loop import step_seconds
 from remodeler.training.losses import Loss, Teach, cross_entropy, distillation, teacher
 from remodeler.training.model import training_dtype, training_precision
 from remodeler.training.plan import Training
+from remodeler.training.sharding import refuse_sharding, wants_shards
 from remodeler.training.teacher_store import make, read_from
 
 logger = logging.getLogger(__name__)
@@ -57,6 +61,10 @@ class Inputs:
     """What the teacher predicts, where it is asked."""
     trust: bool
     """Code that came with the model may run."""
+    sharded: bool
+    """Whether its parameters are shared out among processes while it is trained."""
+    reread: Callable[[], Checkpoint]
+    """The student once more, as its files have it."""
 
     @property
     def loss(self) -> Loss:
@@ -86,22 +94,28 @@ def prepare(config: RecoverConfig, device_name: str) -> Inputs:
     """Load what is needed; refuse what can't work. In a dry run, no store of predictions is made."""
     recipe, source, texts = recipe_of(config), config.source, config.texts
     device = pick_device(device_name)
-    student = _load_student(source, training_dtype(source.dtype, recipe.lora is None, device), str(device))
+    where = config.devices.where() or {"device": str(device)}
+    reread = partial(_load_student, source, training_dtype(source.dtype, recipe.lora is None, device), where)
+    student = reread()
+    refuse_offloaded(student)
     original = None
     if config.teacher.teacher:
         dtype = training_dtype(source.dtype, False, device)
-        original = source.load(config.teacher.teacher, dtype=dtype, device=str(device))
+        original = source.load(config.teacher.teacher, dtype=dtype, **(config.devices.where_others() or where))
         refuse_teacher(student, original)
     sampled = sample(texts.texts, texts.samples, texts.seed, training=True)
     length = texts.length or min(recipe.length, student.context or recipe.length)
     windows = model_windows(student, sampled.calibration, length, texts.packing)
+    plan, sharded = _plan(config, recipe, len(windows), device), wants_shards(config.sharding.fsdp)
+    if sharded and not config.run.dry_run:
+        refuse_sharding(plan.precision)
     store = None if config.run.dry_run else config.teacher.teacher_store
     return Inputs(
         student=student,
         teacher=original,
         config=config,
         recipe=recipe,
-        plan=_plan(config, recipe, len(windows), device),
+        plan=plan,
         windows=windows,
         heldout=_held_out(student, config, sampled.heldout, length),
         source=sampled.name,
@@ -109,15 +123,26 @@ def prepare(config: RecoverConfig, device_name: str) -> Inputs:
         weights=fingerprint(student.model),
         teach=_teach(original, windows, recipe, store),
         trust=source.trust_remote_code,
+        sharded=sharded,
+        reread=reread,
     )
 
 
-def _load_student(source: ModelConfig, dtype: str, device: str) -> Checkpoint:
+def _load_student(source: ModelConfig, dtype: str, where: dict[str, Any]) -> Checkpoint:
     """Load the model that is trained; one that is loaded already is read from its files, as training changes it."""
     if isinstance(model := source.model, Checkpoint):
         own = replace(source, family=model.like or source.family)
-        return own.load(model.name, revision=model.revision, dtype=dtype, device=device)
-    return source.open(dtype=dtype, device=device)
+        return own.load(model.name, revision=model.revision, dtype=dtype, **where)
+    return source.open(dtype=dtype, **where)
+
+
+def refuse_offloaded(student: Checkpoint) -> None:
+    """Weights that change must stay where they are computed with, and so must those that gradients go through."""
+    if weights := streamed_weights(student.model):
+        raise InputError(
+            f"some layers of {student.name} are {weights.state}, and what is trained must lie on devices that compute: "
+            f"{weights.remedy}"
+        )
 
 
 def _plan(config: RecoverConfig, recipe: Recipe, windows: int, device: torch.device) -> Training:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, Branch, projection
-from remodeler.model.minibatches import device_of
+from remodeler.model.minibatches import cuda_devices
 from remodeler.runs.records import disk_errors
 from remodeler.training.lora import Lora
 
@@ -46,15 +47,33 @@ def linear_layers(anatomy: Anatomy) -> dict[str, nn.Module]:
 @contextmanager
 def everything(anatomy: Anatomy) -> Iterator[None]:
     """All parameters may change, of a model of text and images the text part's; afterwards those that could before."""
-    still, before = dead(anatomy), {parameter: parameter.requires_grad for parameter in anatomy.model.parameters()}
+    before = _requirements(anatomy)
     try:
-        for parameter in before:
-            parameter.requires_grad_(parameter.is_floating_point() and id(parameter) not in still)
-        for name in anatomy.carried & {each for each, _ in anatomy.model.named_parameters()}:
-            anatomy.model.get_parameter(name).requires_grad_(False)
+        _require_all(anatomy, dead(anatomy))
         yield
     finally:
-        for parameter, value in before.items():
+        _restore(before)
+
+
+def _require_all(anatomy: Anatomy, still: set[int]) -> None:
+    """All parameters may change but some, which are named by their ids."""
+    for parameter in anatomy.model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point() and id(parameter) not in still)
+    for name in anatomy.carried & {each for each, _ in anatomy.model.named_parameters()}:
+        anatomy.model.get_parameter(name).requires_grad_(False)
+
+
+Requirements = list[tuple["ref[nn.Parameter]", bool]]
+
+
+def _requirements(anatomy: Anatomy) -> Requirements:
+    """Which parameters may change; whole ones are let go where training shares them out (FSDP)."""
+    return [(ref(parameter), parameter.requires_grad) for parameter in anatomy.model.parameters()]
+
+
+def _restore(before: Requirements) -> None:
+    for found, value in before:
+        if (parameter := found()) is not None:
             parameter.requires_grad_(value)
             parameter.grad = None
 
@@ -76,7 +95,7 @@ def adapted(anatomy: Anatomy, lora: Lora, seed: int = 42) -> Iterator[Any]:
     layers = linear_layers(anatomy)
     if not layers:
         raise InputError("the model has no linear layer that LoRA could adapt: choose `method='full'`")
-    before = {parameter: parameter.requires_grad for parameter in anatomy.model.parameters()}
+    before = _requirements(anatomy)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
@@ -85,8 +104,7 @@ def adapted(anatomy: Anatomy, lora: Lora, seed: int = 42) -> Iterator[Any]:
         fan_in_fan_out=all(isinstance(module, Conv1D) for module in layers.values()),
         task_type="CAUSAL_LM" if anatomy.family.task == "causal" else None,
     )
-    device = device_of(anatomy.model)
-    with warnings.catch_warnings(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with warnings.catch_warnings(), torch.random.fork_rng(cuda_devices(anatomy.model)):
         warnings.simplefilter("ignore", FutureWarning)  # peft reads a property that transformers has renamed
         torch.manual_seed(seed)
         wrapper = get_peft_model(anatomy.model, config)
@@ -94,8 +112,7 @@ def adapted(anatomy: Anatomy, lora: Lora, seed: int = 42) -> Iterator[Any]:
         yield wrapper
     finally:
         wrapper.unload()
-        for parameter, value in before.items():
-            parameter.requires_grad_(value)
+        _restore(before)
 
 
 def merge(wrapper: Any) -> None:

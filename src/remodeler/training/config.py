@@ -57,6 +57,15 @@ class MemoryConfig:
 
 
 @config
+class ShardConfig:
+    """Weights of several processes."""
+
+    fsdp: Annotated[bool, Option(MEMORY)] = False
+    """Share weights, gradients and optimizer state out among the processes of torchrun (FSDP2), which take less memory
+    each."""
+
+
+@config
 class AdapterConfig:
     """LoRA adapters."""
 

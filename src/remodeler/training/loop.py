@@ -15,24 +15,27 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import patch_environment
 from torch import Tensor, distributed
 
 from remodeler.data.windows import IGNORED, Windows
 from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import batch_nll, sum_dtype
-from remodeler.model.minibatches import agreed_batch_size, batches, device_of, to_batch
+from remodeler.model.minibatches import agreed_batch_size, cuda_devices, device_of, to_batch
 from remodeler.runs import processes
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.records import read_lines
 from remodeler.training import state
 from remodeler.training.losses import Loss
 from remodeler.training.plan import MICRO_TOKENS, Training, drawn, mix_seed, rate, trim
+from remodeler.training.sharding import gathered, is_sharded, number_of, shard, shares
 from remodeler.training.state import CURVE_FILE, Curve, Learner, Line
 
 PENDING = 10
@@ -56,6 +59,11 @@ class Run:
     micro: int
 
     @property
+    def sharded(self) -> bool:
+        """Whether every process holds a part of each parameter."""
+        return is_sharded(self.anatomy.model)
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return device_of(self.anatomy.model)
@@ -70,6 +78,7 @@ def train(
     header: Mapping[str, Any] | None = None,
     heldout: Windows | None = None,
     progress: Progress = silent,
+    sharded: bool = False,
 ) -> list[Line]:
     """Change those parameters of a model that require gradients, so that a loss falls.
 
@@ -82,6 +91,8 @@ def train(
         header: what the run is, to tell it from another one that left something in the folder.
         heldout: text that the loss of the text is measured on, before, after, and in between.
         progress: is told the share done, and a few words.
+        sharded: share the parameters out among the processes (:mod:`remodeler.training.sharding`). The model is of no
+            other use then; what was trained stands in the last state (:func:`~remodeler.training.state.read_weights`).
 
     Returns:
         The lines of the loss curve, in the first process: ``step``, ``loss`` in nats a token, ``learning_rate``,
@@ -91,6 +102,8 @@ def train(
         InputError: when the folder holds another run, or the loss is no number.
     """
     with _prepared(anatomy, plan):
+        if sharded:
+            shard(anatomy)
         run = _run(anatomy, loss, windows, plan)
         done, seconds = _resume(run, folder, dict(header or {}))
         _train_from(run, done, seconds, folder, heldout, progress)
@@ -99,7 +112,8 @@ def train(
 
 def _run(anatomy: Anatomy, loss: Loss, windows: Windows, plan: Training) -> Run:
     AcceleratorState._reset_state(reset_partial_state=True)  # it would insist on the precision of an earlier run
-    accelerator = Accelerator(cpu=device_of(anatomy.model).type == "cpu", mixed_precision=plan.precision)
+    with patch_environment(ACCELERATE_USE_FSDP="false"):  # it would want to shard by itself
+        accelerator = Accelerator(cpu=device_of(anatomy.model).type == "cpu", mixed_precision=plan.precision)
     parameters = {name: value for name, value in anatomy.model.named_parameters() if value.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), plan.learning_rate, plan.betas, weight_decay=plan.weight_decay)
     stepper = accelerator.prepare_optimizer(optimizer, device_placement=False)
@@ -124,8 +138,7 @@ def _prepared(anatomy: Anatomy, plan: Training) -> Iterator[None]:
     """The model as it trains; afterwards in eval mode, and the random numbers of everybody else as they were."""
     model = anatomy.model
     with ExitStack() as after:
-        device = device_of(model)
-        after.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        after.enter_context(torch.random.fork_rng(cuda_devices(model)))
         after.callback(model.eval)
         if plan.checkpointing:
             old = model.gradient_checkpointing_enable, model.gradient_checkpointing_disable
@@ -181,25 +194,27 @@ def _step(run: Run, step: int) -> tuple[Tensor, Tensor]:
     tokens = int(run.counts[chosen].sum())
     parts = [chosen[start : start + run.micro] for start in range(0, len(chosen), run.micro)]
     total = torch.zeros((), device=run.device)
-    for number in range(processes.rank(), len(parts), processes.world()):
+    for number, counts in shares(len(parts), run.sharded):
         torch.manual_seed(mix_seed(plan.seed, step, number))  # of dropout
-        total += _backward(run, parts[number], tokens)
+        total += _backward(run, parts[number], tokens, counts)
     parameters = list(run.learner.parameters.values())
-    _add_up([total, *_gradients(parameters)])
+    _add_up([total] if run.sharded else [total, *_gradients(parameters)])
     norm = run.accelerator.clip_grad_norm_(parameters, plan.clip or math.inf)
     for group in run.learner.optimizer.param_groups:
         group["lr"] = rate(plan, step)
     run.stepper.step()
     run.stepper.zero_grad()
-    return total, norm
+    return total, number_of(norm)
 
 
-def _backward(run: Run, numbers: list[int], tokens: int) -> Tensor:
-    """Add the gradient of some windows; their share of the mean loss of so many tokens."""
+def _backward(run: Run, numbers: list[int], tokens: int, counts: bool = True) -> Tensor:
+    """Add the gradient of some windows; their share of the mean loss of so many tokens, or nothing."""
     batch = to_batch(trim(run.windows[torch.tensor(numbers)]), run.device)
     with run.accelerator.autocast():
-        part = run.loss(run.anatomy, replace(batch, numbers=tuple(numbers))) / tokens
-    run.accelerator.backward(part)
+        whole = replace(batch, numbers=tuple(numbers))
+        part = counts * gathered(run.anatomy.model, lambda: run.loss(run.anatomy, whole)) / tokens
+    # Gradients of shards are averaged over the processes, not summed.
+    run.accelerator.backward(part * processes.world() if run.sharded else part)
     return part.detach()
 
 
@@ -224,10 +239,11 @@ def heldout_nll(run: Run, windows: Windows) -> Tensor:
     """Mean negative log-likelihood of a token of some text, shared out over the processes: a scalar on the device."""
     run.anatomy.model.eval()
     total = torch.zeros((), dtype=sum_dtype(run.device), device=run.device)
-    for number, batch in enumerate(batches(windows, agreed_batch_size(run.anatomy, windows), run.device)):
-        if number % processes.world() == processes.rank():
-            with run.accelerator.autocast():
-                total += batch_nll(run.anatomy, batch)
+    size = agreed_batch_size(run.anatomy, windows)
+    for number, counts in shares(math.ceil(len(windows) / size), run.sharded):
+        batch = to_batch(windows[number * size : (number + 1) * size], run.device)
+        with run.accelerator.autocast():
+            total += counts * gathered(run.anatomy.model, partial(batch_nll, run.anatomy, batch))
     run.anatomy.model.train()
     _add_up([total])
     return total / windows.tokens
@@ -237,8 +253,6 @@ def heldout_nll(run: Run, windows: Windows) -> Tensor:
 
 
 def _save(run: Run, step: int, folder: Path, facts: Line) -> None:
-    if not processes.is_first():
-        return
     scaler = getattr(run.accelerator, "scaler", None)
     state.write(folder, step, run.learner, facts | {"scaler": scaler.state_dict() if scaler else None})
 

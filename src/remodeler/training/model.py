@@ -13,6 +13,7 @@ from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy
 from remodeler.training.adapters import adapted, everything
 from remodeler.training.lora import Lora
+from remodeler.training.state import latest, read_weights
 
 
 def training_dtype(dtype: str, all_of_it: bool, device: torch.device) -> str:
@@ -44,6 +45,18 @@ def trainable(anatomy: Anatomy, lora: Lora | None, seed: int) -> Iterator[Any]:
         return
     with adapted(anatomy, lora, seed) as wrapper:
         yield wrapper
+
+
+def read_trained(folder: Path, anatomy: Anatomy) -> None:
+    """Put what a run has trained into the same model, read again and made :func:`trainable`.
+
+    Args:
+        folder: with the states of the run.
+        anatomy: the model.
+    """
+    last = latest(folder)
+    assert last is not None  # a run that ends writes one
+    read_weights(last, {name: value for name, value in anatomy.model.named_parameters() if value.requires_grad})
 
 
 def write_trained(student: Checkpoint, work: Path) -> Saved:

@@ -8,7 +8,7 @@ there is nothing else to keep. A state is written beside the one before and rena
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from remodeler.runs.records import (
     write_json,
     write_text,
 )
+from remodeler.training.sharding import placed_like, whole
 
 Line = dict[str, Any]
 
@@ -62,14 +63,23 @@ def step_of(state: Path) -> int:
 
 
 def write(folder: Path, step: int, learner: Learner, facts: dict[str, Any]) -> None:
-    """Write a state, then delete older ones."""
+    """Write a state, then delete older ones; every process calls it, the first writes."""
+    weights = {name: whole(value) for name, value in learner.parameters.items()}
+    moments = {name: whole(value) for name, value in _moments(learner)}
+    if processes.is_first():
+        _write(folder, step, weights, moments, facts)
+
+
+def _write(
+    folder: Path, step: int, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], facts: dict[str, Any]
+) -> None:
     place = folder / f"{PREFIX}{step:08d}"
     work = partial(place)
     with disk_errors(folder):
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        save_file({name: value.detach().contiguous() for name, value in learner.parameters.items()}, work / WEIGHTS)
-        save_file(_moments(learner), work / MOMENTS)
+        save_file(dict(weights), work / WEIGHTS)
+        save_file(dict(moments), work / MOMENTS)
         write_json(work / FACTS, facts)
         work.rename(place)
         for path in folder.glob(f"{PREFIX}*"):
@@ -77,29 +87,37 @@ def write(folder: Path, step: int, learner: Learner, facts: dict[str, Any]) -> N
                 shutil.rmtree(path)
 
 
-def _moments(learner: Learner) -> dict[str, Tensor]:
+def _moments(learner: Learner) -> Iterator[tuple[str, Tensor]]:
     """Everything that the optimiser keeps for a parameter, as ``name:key``."""
-    return {
-        f"{name}:{key}": value.detach().contiguous()
-        for name, parameter in learner.parameters.items()
-        for key, value in learner.optimizer.state.get(parameter, {}).items()
-    }
+    for name, parameter in learner.parameters.items():
+        for key, value in learner.optimizer.state.get(parameter, {}).items():
+            yield f"{name}:{key}", value
 
 
 def read(state: Path, learner: Learner) -> dict[str, Any]:
     """Put weights and moments back, in place; the facts that were written with them."""
-    weights = load_file(state / WEIGHTS)
-    if {name: value.shape for name, value in weights.items()} != {n: p.shape for n, p in learner.parameters.items()}:
-        raise InputError(f"{state} is of another model or method: remove it, or choose another `out`")
-    for name, value in weights.items():
-        learner.parameters[name].data.copy_(value)
+    read_weights(state, learner.parameters)
     for place, value in load_file(state / MOMENTS).items():
         name, _, key = place.rpartition(":")
         parameter = learner.parameters[name]
         # Adam counts its steps on the CPU; what is as large as the parameter lies beside it.
-        learner.optimizer.state[parameter][key] = value.to(parameter.device) if value.dim() else value
+        learner.optimizer.state[parameter][key] = placed_like(parameter, value) if value.dim() else value
     facts: dict[str, Any] = read_json(state / FACTS)
     return facts
+
+
+@torch.no_grad()
+def read_weights(state: Path, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Put the weights of a state back into parameters, in place.
+
+    Raises:
+        InputError: when it is of others.
+    """
+    weights = load_file(state / WEIGHTS)
+    if {name: value.shape for name, value in weights.items()} != {n: p.shape for n, p in parameters.items()}:
+        raise InputError(f"{state} is of another model or method: remove it, or choose another `out`")
+    for name, value in weights.items():
+        parameters[name].copy_(placed_like(parameters[name], value))
 
 
 # The loss curve -------------------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from remodeler.alignment.data.template import LABELS, NONE, Template, parse_temp
 from remodeler.alignment.loading import load_options
 from remodeler.alignment.reviser.scoring import label_logprobs
 from remodeler.checkpoint.config import LoadConfig
-from remodeler.checkpoint.load import Checkpoint, load, one_sentence
+from remodeler.checkpoint.library_errors import one_sentence
+from remodeler.checkpoint.load import Checkpoint, load
 from remodeler.errors import InputError
 from remodeler.generation.sampling import Completion, Sampling, completed
 from remodeler.model.blocks import Anatomy

@@ -26,7 +26,8 @@ from remodeler.auditing.spans import Span, from_mask
 from remodeler.auditing.tagger.labels import Pieces, batches, join_windows, likelihoods, tokenize_texts
 from remodeler.checkpoint.config import LoadConfig
 from remodeler.checkpoint.devices import pick_device, pick_dtype
-from remodeler.checkpoint.load import check_files, context_of, one_sentence, read_tokenizer
+from remodeler.checkpoint.library_errors import one_sentence
+from remodeler.checkpoint.load import check_files, context_of, read_tokenizer
 from remodeler.checkpoint.repositories import note_adapter, without_adapter
 from remodeler.data.windows import pad, padding_id
 from remodeler.errors import InputError, option

@@ -15,7 +15,8 @@ from remodeler.auditing.tagger.rules import Rules
 from remodeler.checkpoint.companions import write_tokenizer
 from remodeler.checkpoint.compatibility import complete_config
 from remodeler.checkpoint.devices import pick_device
-from remodeler.checkpoint.load import check_files, context_of, one_sentence, read_settings, read_tokenizer
+from remodeler.checkpoint.library_errors import one_sentence
+from remodeler.checkpoint.load import check_files, context_of, read_settings, read_tokenizer
 from remodeler.checkpoint.quantised import refuse_quantised
 from remodeler.checkpoint.repositories import note_adapter, without_adapter
 from remodeler.errors import InputError

@@ -119,13 +119,15 @@ def taylor(
     Raises:
         InputError: when the model is streamed.
     """
-    if streamed_weights(anatomy.model):
-        raise InputError("`criterion='taylor'` needs all weights in memory, and they are streamed: leave out `stream`")
+    if weights := streamed_weights(anatomy.model):
+        said = f"`criterion='taylor'` needs all weights where they are used, and they are {weights.state}"
+        raise InputError(f"{said}: {weights.remedy}")
     parameters = [parameters_of(anatomy, removed, unit) for unit in candidates]
     every = list(dict.fromkeys(each for unit in parameters for each in unit))
     with bypassed(anatomy, removed), differentiable(anatomy, every):
         totals = _absolute_products(anatomy, windows, every, size, progress)
-    sums = torch.stack([torch.stack([totals[each] for each in unit]).sum() for unit in parameters])
+    device = device_of(anatomy.model)
+    sums = torch.stack([torch.stack([totals[each].to(device) for each in unit]).sum() for unit in parameters])
     return processes.from_first((sums / windows.tokens).tolist())
 
 
@@ -134,14 +136,16 @@ def magnitude(
     anatomy: Anatomy, windows: Windows, removed: Sequence[Block], candidates: Sequence[Unit], **_: Any
 ) -> list[float]:
     """Sum of |w| over the parameters that go with the candidate (Shortened LLaMA); no text is read."""
-    dtype = sum_dtype(device_of(anatomy.model))
+    device = device_of(anatomy.model)
+    dtype = sum_dtype(device)
     sums = []
     for unit in candidates:
         with ExitStack() as layers:
             for index in {anatomy.branches[block].site.index for block in unit}:
                 layers.enter_context(held(anatomy.model, index))
             own = parameters_of(anatomy, removed, unit)
-            sums.append(torch.stack([torch.linalg.vector_norm(each, 1, dtype=dtype) for each in own]).sum())
+            norms = [torch.linalg.vector_norm(each, 1, dtype=dtype).to(device) for each in own]
+            sums.append(torch.stack(norms).sum())
     return [float(each) for each in torch.stack(sums).tolist()]
 
 
@@ -159,7 +163,8 @@ def _score(anatomy: Anatomy, units: Sequence[Unit], estimate: Estimate, batch: B
     """Fill ``rows``, [windows, units]."""
     products = branch_products(anatomy, {block for unit in units for block in unit}, batch, rows.dtype)
     for column, unit in enumerate(units):
-        found = [products[block] for block in unit if block in products]  # an encoder that nobody reads has none
+        # An encoder that nobody reads has none.
+        found = [products[block].to(rows.device) for block in unit if block in products]
         if found:
             rows[:, column] = estimate(torch.stack(found).sum(0))
 

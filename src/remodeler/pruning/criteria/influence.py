@@ -90,7 +90,8 @@ def _means(
     def look(batch: Batch, rows: Tensor) -> None:
         def fill(column: int, before: Tensor, change: Tensor) -> None:
             values, real = measure(before, change), _real(anatomy, candidates[column], batch)
-            rows[:, column] = (values if real is None else values.where(real, 0)).sum(1, dtype=rows.dtype)
+            values = values if real is None else values.where(real.to(values.device), 0)
+            rows[:, column] = values.sum(1, dtype=rows.dtype)
 
         with ExitStack() as hooks:
             _watch(hooks, anatomy, removed, len(batch), Pending(candidates, fill).take)
@@ -142,7 +143,8 @@ class Pending:
             if self.known.keys() >= set(unit):
                 first_block = next(block for block in self.known if block in unit)
                 added = [self.known[block][1] for block in unit]
-                self.done(place, self.known[first_block][0], sum(added[1:], added[0]))
+                before = self.known[first_block][0]
+                self.done(place, before, sum((each.to(before.device) for each in added[1:]), added[0]))
         self._forget()
 
     def _forget(self) -> None:

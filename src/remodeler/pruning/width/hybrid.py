@@ -115,7 +115,7 @@ def estimates(
             distributed.all_reduce(tensor)
     scale = windows.tokens / len(starts) if hybrid.curvature == "token" else 1.0
     elements = {place: _elements(weight, sums[weight], len(starts), scale) for place, weight in places.items()}
-    return Estimates(*_sum_by_group(structures, elements), (total / len(starts)).item())
+    return Estimates(*_sum_by_group(structures, elements, device), (total / len(starts)).item())
 
 
 def _parameter(anatomy: Anatomy, block: Block, cut: Cut) -> nn.Parameter:
@@ -166,14 +166,15 @@ def _elements(weight: Tensor, sums: Sums, count: int, scale: float) -> Tensor:
 
 
 def _sum_by_group(
-    structures: Mapping[Block, Structure], elements: Mapping[tuple[Block, Cut], Tensor]
+    structures: Mapping[Block, Structure], elements: Mapping[tuple[Block, Cut], Tensor], device: torch.device
 ) -> tuple[dict[Block, Tensor], dict[Block, Tensor]]:
     """Element-wise and vector-wise sums over every group, for each of its parameters."""
     fine, coarse = {}, {}
     for block, structure in structures.items():
         parts = [cut.grouped(elements[block, cut], structure.groups).flatten(1) for cut in structure.cuts]
-        fine[block] = torch.stack([part.abs().sum(1) for part in parts]).sum(0) / structure.parameters
-        coarse[block] = torch.stack([part.sum(1) for part in parts]).sum(0).abs() / structure.parameters
+        sums = torch.stack([part.abs().sum(1) for part in parts]), torch.stack([part.sum(1) for part in parts])
+        fine[block] = (sums[0].sum(0) / structure.parameters).to(device)
+        coarse[block] = (sums[1].sum(0).abs() / structure.parameters).to(device)
     return fine, coarse
 
 

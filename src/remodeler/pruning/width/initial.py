@@ -43,7 +43,8 @@ def wanda(
     for block, structure in structures.items():
         out = structure.cuts[-1]
         weight = anatomy.branches[block].site.layer.get_parameter(out.path)
-        columns = weight.abs().mean(1 - out.dim, dtype=torch.float32) * squares[block].sqrt()  # [inputs]
+        means = weight.abs().mean(1 - out.dim, dtype=torch.float32)
+        columns = means.to(squares[block].device) * squares[block].sqrt()  # [inputs]
         scores[block] = columns.unflatten(0, (structure.groups, structure.columns)).sum(1)
     return scores
 
@@ -86,7 +87,7 @@ def _summing(anatomy: Anatomy, structures: Mapping[Block, Structure]) -> Iterato
 
 def _adding(total: Tensor) -> Any:
     def add(_: nn.Module, args: tuple[Any, ...]) -> None:
-        total.add_(args[0].float().square().flatten(0, -2).sum(0))
+        total.add_(args[0].float().square().flatten(0, -2).sum(0).to(total.device))
 
     return add
 
