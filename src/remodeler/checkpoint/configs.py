@@ -257,5 +257,5 @@ def stock_on_meta(anatomy: Anatomy, config: PreTrainedConfig) -> Any:
 def build_on_meta(anatomy: Anatomy, config: PreTrainedConfig) -> dict[str, Tensor]:
     """Tensors of the stock model that a config makes, on the meta device, by their names in the files."""
     model = stock_on_meta(anatomy, config)
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    tied = set(getattr(anatomy.model, "all_tied_weights_keys", None) or ())  # T5's config always says that its head is
     return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}

@@ -77,9 +77,9 @@ class SearchConfig:
     """Published method; the last two remove heads and channels."""
     criterion: Annotated[Any, Option(METHOD, CRITERIA, default="the method's")] = None
     """Measure of importance."""
-    unit: Annotated[str, Option(METHOD, ("block", "attention", "mixer", "mlp", "layer"))] = "block"
-    """What a step removes: block (an attention or an MLP), attention (shrinks the KV cache: without half of them it
-    is half as large), mixer (mamba, linear attention or convolution), mlp, or layer (all of it)."""
+    unit: Annotated[str, Option(METHOD, ("block", "attention", "mixer", "cross", "mlp", "layer"))] = "block"
+    """What a step removes: block (an attention or an MLP), attention (without half of them the KV cache is half as
+    large), mixer (mamba, linear attention, convolution), cross (a cross-attention), mlp, or layer (all of it)."""
     shape: Annotated[Shape, Option(METHOD)] = "free"
     """What may be left: free (any blocks), standard (whole layers: an ordinary checkpoint), or deci (an MLP behind each
     attention: for llama.cpp and mlx-lm)."""

@@ -25,7 +25,7 @@ from remodeler.pruning.criteria.sweep import sweep
 from remodeler.runs.progress import Progress, silent
 from remodeler.runs.units import Block, Unit
 
-UnitName = Literal["block", "attention", "mixer", "mlp", "layer"]
+UnitName = Literal["block", "attention", "mixer", "cross", "mlp", "layer"]
 
 
 class Criterion(Protocol):
