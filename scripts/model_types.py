@@ -425,9 +425,11 @@ def wrappers(record: dict[str, Any]) -> str:
     found = record["wrappers"]
     works = {name: each for name, each in found.items() if not each["problem"]}
     head = WRAPPERS_HEAD.format(version=record["transformers"], all=len(found), works=len(works))
-    refused = [f"| `{name}` | {each['problem']} |\n" for name, each in found.items() if each["problem"]]
+    told = {name: str(each["problem"]) for name, each in found.items() if each["problem"]}
+    refused = [f"| `{n}` | {why.removeprefix(f'{n} is of model type {n!r}, which ')} |\n" for n, why in told.items()]
     head += "".join(f"{row(name, each)}\n" for name, each in works.items())
-    return head + MIDDLE.replace("Types that", "Types of these that") + "".join(refused)
+    middle = MIDDLE.replace("Types that are refused", "Types of these that are refused or were not tried")
+    return head + middle + "".join(refused)
 
 
 def reason(verdict: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from remodeler.model.blocks import Anatomy, bypassed, projection
 from remodeler.model.families import WRAPPER
 from remodeler.model.logprobs import mean_nll
 from remodeler.model.tracing import probe, trace
+from remodeler.pruning.criteria.sweep import sweep
 from remodeler.pruning.search.budget import share
 from remodeler.runs.units import MIXING, Block
 from remodeler.training.adapters import adapted, everything, linear_layers
@@ -248,6 +249,17 @@ def few_tokens(windows: Windows) -> Windows:
     return Windows(windows.ids % 50, targets)
 
 
+@pytest.mark.parametrize("kind", ["gemma3", "qwen3_vl"])
+def test_a_sweep_over_a_wrapper_equals_the_plain_loop_bit_for_bit(kind: str) -> None:
+    anatomy, windows = wrapper_checkpoint(kind).anatomy, few_tokens(tiny_windows())
+    units = [(block,) for block in anatomy.blocks()]
+    plain = []
+    for unit in units:
+        with bypassed(anatomy, unit):
+            plain.append(mean_nll(anatomy, windows, size=2))
+    assert sweep(anatomy, windows, [], units, size=2) == plain
+
+
 def test_prune_recover_and_cut_of_a_wrapper(tmp_path: Path) -> None:
     folder = wrapper_folder("gemma3", tmp_path / "whole")
     model = tiny_wrapper("gemma3")
@@ -281,7 +293,10 @@ def test_prune_recover_and_cut_of_a_wrapper(tmp_path: Path) -> None:
         (ViTConfig(hidden_size=8, num_hidden_layers=1), "is a vit, which has no language model in it: give one"),
         (CLIPConfig(), "is a clip, which has no language model in it"),
         (small_models.small_wrapper_config("paligemma"), "which reads a prompt without an image in both directions"),
-        (small_models.small_wrapper_config("git"), r"is a git, which has no text part with a config of its own"),
+        (
+            small_models.small_wrapper_config("git"),
+            r"is of model type 'git', which has no text part with a config of its own",
+        ),
     ],
 )
 def test_what_has_no_text_part_is_refused_in_one_line(config: Any, message: str, tmp_path: Path) -> None:
@@ -312,8 +327,11 @@ def test_a_packed_wrapper_carries_the_standard_form_of_its_text_part(tmp_path: P
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("mllama", r"text model of a mllama is given more of an image than embeddings \(cross_attention_states, "),
-        ("blip-2", r"a blip-2 can't be run on text alone \(Blip2.*pixel_values"),
+        (
+            "mllama",
+            r"text model of model type 'mllama' is given more of an image than embeddings \(cross_attention_states, ",
+        ),
+        ("blip-2", r"model type 'blip-2' can't be run on text alone \(Blip2.*pixel_values"),
     ],
 )
 def test_wrappers_that_work_otherwise_are_refused_with_what_was_found(kind: str, message: str) -> None:

@@ -51,11 +51,12 @@ def refuse_unfit(name: str, config: Any) -> None:
     Raises:
         InputError: with its type.
     """
-    if why := UNFIT.get(unpacked_type(config.model_type)):
-        raise InputError(f"{name} is a {config.model_type}, which {why}: choose another model")
+    kind = unpacked_type(config.model_type)
+    if why := UNFIT.get(kind):
+        raise InputError(f"{name} is of model type {kind!r}, which {why}: choose another model")
     if text_of(config) is config:
         raise InputError(
-            f"{name} is a {config.model_type}, which has no text part with a config of its own ({TEXT}): give a model "
+            f"{name} is of model type {kind!r}, which has no text part with a config of its own ({TEXT}): give a model "
             "of text and images that has one, or a language model"
         )
 
@@ -83,8 +84,8 @@ def text_alone(model: Any) -> Iterator[None]:
         yield
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError) as error:
         raise InputError(
-            f"a {unpacked_type(model.config.model_type)} can't be run on text alone ({one_line(error)}), so its blocks "
-            "can't be told: choose another model"
+            f"model type {unpacked_type(model.config.model_type)!r} can't be run on text alone ({one_line(error)}), so "
+            "its blocks can't be told: choose another model"
         ) from error
 
 
@@ -98,8 +99,8 @@ def refuse_reached(model: Any, layers: str) -> None:
     others = [each for each in inspect.signature(text.forward).parameters if each not in TAKEN]
     if others:
         raise InputError(
-            f"the text model of a {unpacked_type(model.config.model_type)} is given more of an image than embeddings "
-            f"({', '.join(others)}), so its layers can't be told apart from that: choose another model"
+            f"the text model of model type {unpacked_type(model.config.model_type)!r} is given more of an image than "
+            f"embeddings ({', '.join(others)}), so its layers can't be told apart from that: choose another model"
         )
 
 
@@ -135,8 +136,8 @@ def fed_behind(model: Any, layers: str, blocks: list[Block]) -> dict[Block, str]
     count = next((len(each) for each in places if each is not None), None)
     if count is None:
         raise InputError(
-            f"the config of a {config.model_type} does not say behind how many layers features of images are added "
-            "(deepstack_visual_indexes): choose another model"
+            f"the config of model type {config.model_type!r} does not say behind how many layers features of images "
+            "are added (deepstack_visual_indexes): choose another model"
         )
     why = f"features of images are added behind layers 0 to {count - 1} (deepstack)"
     return {block: why for block in blocks if count and block.layer <= count and block.kind in MIXING}
