@@ -14,7 +14,6 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import AutoModel, PreTrainedConfig
 
-from remodeler.checkpoint.load import AUTO
 from remodeler.model.blocks import Anatomy, LayerRef
 from remodeler.model.families import BOTH, FAMILIES, config_names, unpacked_type
 from remodeler.model.structures import Structure, Widths, counts_of, head_size, layout, structure_of
@@ -30,6 +29,8 @@ DECODER_DEPTH = ("decoder_layers", "num_decoder_layers")
 """What configs of decoders call their depth where they have an encoder's too."""
 OF_MLPS = ("mlp", "moe", "expert", "intermediate", "ffn")
 """In the names of those that speak of MLPs."""
+HEADS = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "seq2seq": "AutoModelForSeq2SeqLM"}
+"""The Auto class of a model with its head, by task."""
 BUILD_ERRORS = (ValueError, TypeError, AttributeError, RuntimeError, KeyError, StrictDataclassError)
 """What transformers' classes raise for a config that they can't build a model of."""
 Shapes = dict[str, dict[str, list[int]]]
@@ -146,8 +147,7 @@ def packed_config(anatomy: Anatomy, source: PreTrainedConfig) -> PreTrainedConfi
     module = "packed_remote" if remote else "packed"
     base, head = (packed_name(each, stock) for each in _stock_classes(anatomy))
     config.architectures = [head]
-    auto = AUTO[anatomy.family.task].__name__
-    names = {"AutoConfig": f"Packed{stock.__name__}", "AutoModel": base, auto: head}
+    names = {"AutoConfig": f"Packed{stock.__name__}", "AutoModel": base, HEADS[anatomy.family.task]: head}
     config.auto_map = {each: f"{module}.{name}" for each, name in names.items()}
     return config
 

@@ -30,10 +30,10 @@ from remodeler.checkpoint.configs import (
     unkept,
     widths_left,
 )
-from remodeler.checkpoint.signatures import told_otherwise
+from remodeler.checkpoint.signatures import rides_on_depth, told_otherwise
+from remodeler.checkpoint.standard import standard_fields
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, LayerRef, own_modules, projection
-from remodeler.model.families import config_names, unpacked_type
 from remodeler.model.pairing import pairs_of
 from remodeler.model.structures import Cut, Widths, structure_of
 from remodeler.packed import shallow
@@ -126,12 +126,6 @@ def pairs(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[int, int]] 
     return pairs_of(Block(site.number, kind) for site, kinds in rows for kind in kinds)
 
 
-def _rides_on_depth(anatomy: Anatomy) -> str | None:
-    config = anatomy.model.config
-    name = config_names(unpacked_type(config.model_type)).scaled_by_layer
-    return f"its attentions are scaled by their layer's number ({name})" if getattr(config, name, False) else None
-
-
 def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     if len(anatomy.family.stacks) > 1:
         return stacks.no_stock(anatomy, survivors(anatomy, removed))
@@ -145,7 +139,7 @@ def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
         return "attention and MLP run in parallel, so only those of one layer pair up"
     if split and any(anatomy.extras[layer] for pair in split for layer in pair):
         return "its layers have parts besides attention and MLP, which can't be split"
-    return _rides_on_depth(anatomy) or told_otherwise(anatomy, paired)
+    return rides_on_depth(anatomy) or told_otherwise(anatomy, paired)
 
 
 def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> str | None:
@@ -176,7 +170,7 @@ def _no_packed(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     names = {str(sorted(branch.names.items(), key=str)) for branch in anatomy.branches.values()}
     if not anatomy.family.traced and len(names) > len({block.kind for block in anatomy.branches}):
         return "its layers are not put together alike"
-    return _rides_on_depth(anatomy)
+    return rides_on_depth(anatomy)
 
 
 def _no_portable(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
@@ -222,6 +216,8 @@ def _packed_shape(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -
     shallow(config)
     if lost := unkept(config):
         config.packing["whole"] = {name: source.to_dict()[name] for name in lost}
+    if fields := standard_fields(anatomy, source, config, rows, widths):
+        config.packing["standard"] = fields
     places = {(number, part): path for number, path in stacks.packed_paths(anatomy, rows) for part in (*KINDS, *OTHERS)}
     return Shape("packed", config, dict(_rename_tensors(anatomy, removed, _slice_tensors(anatomy, widths), places)))
 

@@ -30,6 +30,7 @@ from remodeler.checkpoint.config_faults import refuse_config
 from remodeler.checkpoint.devices import auto_dtype, fits_twice, pick_device, pick_dtype
 from remodeler.checkpoint.mismatches import settle
 from remodeler.checkpoint.quantised import Quantised, dequantisable, dequantised_model
+from remodeler.checkpoint.skipping import skipping_model, skips
 from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.model.blocks import Anatomy
 from remodeler.model.families import FAMILIES, Family, config_names, family, unpacked_type
@@ -42,17 +43,9 @@ from remodeler.runs.records import disk_errors
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
 PIPELINES = {"causal": "text-generation", "masked": "fill-mask", "seq2seq": "text2text-generation"}
-LIBRARY_ERRORS = (
-    OSError,
-    ValueError,
-    KeyError,
-    AttributeError,
-    TypeError,
-    RuntimeError,
-    ImportError,
-    SafetensorError,
-    StrictDataclassError,
-)
+IN_FILES = (OSError, SafetensorError, StrictDataclassError)
+IN_CODE = (ValueError, KeyError, AttributeError, TypeError, RuntimeError, ImportError)
+LIBRARY_ERRORS = (*IN_FILES, *IN_CODE)
 CONFIG_PART = "the config"
 
 
@@ -147,6 +140,7 @@ def load(
         number_type = _auto_dtype(name, config, target, stream, quantised)
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, target)
     reader = partial(dequantised_model, AUTO[row.task], target, quantised, config) if quantised else reader
+    reader = partial(skipping_model, AUTO[row.task], target, config) if skips(name, settings, stream) else reader
     model = read_model(name, row, number_type, reader, **where).eval()
     anatomy = trace(model, row, probe(row, target))
     stored = torch.bfloat16 if quantised else repositories.stored_in(name, revision)
