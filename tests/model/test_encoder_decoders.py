@@ -300,6 +300,15 @@ def test_a_depth_that_the_files_do_not_have_is_refused(tmp_path: Path) -> None:
             load(tmp_path, device="cpu")
 
 
+def test_skips_of_a_model_with_two_lists_are_refused(tmp_path: Path) -> None:
+    tiny_checkpoint("t5").model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"per_layer_config": {"1": {"skip": ["mlp"]}}}))
+    with pytest.raises(InputError, match="does not say of which list, encoder or decoder"):
+        load(tmp_path, device="cpu")
+
+
 def test_a_decoder_without_layers_is_refused() -> None:
     with pytest.raises(InputError, match=r"no layers in 'decoder\.block'"):
         tiny_checkpoint("t5", num_decoder_layers=0)

@@ -29,12 +29,11 @@ from remodeler.checkpoint.configs import (
     source_config,
     unkept,
 )
-from remodeler.checkpoint.signatures import told_otherwise
+from remodeler.checkpoint.signatures import rides_on_depth, told_otherwise
 from remodeler.checkpoint.standard import standard_fields
 from remodeler.checkpoint.surviving import Places, cuts, rename_tensors, slice_tensors, source_tensors
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, projection
-from remodeler.model.families import config_names, unpacked_type
 from remodeler.model.pairing import pairs_of
 from remodeler.model.structures import Widths, structure_of
 from remodeler.packed import shallow, text_of
@@ -125,12 +124,6 @@ def pairs(anatomy: Anatomy, removed: frozenset[Block]) -> list[tuple[int, int]] 
     return pairs_of(Block(site.number, kind) for site, kinds in rows for kind in kinds)
 
 
-def _rides_on_depth(anatomy: Anatomy) -> str | None:
-    config = text_of(anatomy.model.config)
-    name = config_names(unpacked_type(config.model_type)).scaled_by_layer
-    return f"its attentions are scaled by their layer's number ({name})" if getattr(config, name, False) else None
-
-
 def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     if len(anatomy.family.stacks) > 1:
         return stacks.no_stock(anatomy, survivors(anatomy, removed))
@@ -144,7 +137,7 @@ def _no_stock(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
         return "attention and MLP run in parallel, so only those of one layer pair up"
     if split and any(anatomy.extras[layer] for pair in split for layer in pair):
         return "its layers have parts besides attention and MLP, which can't be split"
-    return _rides_on_depth(anatomy) or told_otherwise(anatomy, paired)
+    return rides_on_depth(anatomy) or told_otherwise(anatomy, paired)
 
 
 def _no_stock_widths(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -> str | None:
@@ -177,7 +170,7 @@ def _no_packed(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:
     names = {str(sorted(branch.names.items(), key=str)) for branch in anatomy.branches.values()}
     if not anatomy.family.traced and len(names) > len({block.kind for block in anatomy.branches}):
         return "its layers are not put together alike"
-    return _rides_on_depth(anatomy)
+    return rides_on_depth(anatomy)
 
 
 def _no_portable(anatomy: Anatomy, removed: frozenset[Block]) -> str | None:

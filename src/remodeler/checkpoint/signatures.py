@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 
 from remodeler.checkpoint.configs import BUILD_ERRORS, cut_config, derived, per_layer, source_config, stock_on_meta
 from remodeler.model.blocks import Anatomy, own_modules
+from remodeler.model.families import config_names, unpacked_type
 from remodeler.packed import text_of
 from remodeler.packed_layers import NUMBERS, WithOrphans
 from remodeler.runs.units import Block
@@ -65,6 +66,13 @@ def lost_pattern(config: PreTrainedConfig) -> str:
         if getattr(plain, name, None) not in (None, values):
             return name
     return ""
+
+
+def rides_on_depth(anatomy: Anatomy) -> str | None:
+    """Why no layer can take another's place, as the end of a sentence; None where one can."""
+    config = text_of(anatomy.model.config)
+    name = config_names(unpacked_type(config.model_type)).scaled_by_layer
+    return f"its attentions are scaled by their layer's number ({name})" if getattr(config, name, False) else None
 
 
 def _signature(layer: nn.Module, whole: bool) -> Signature:

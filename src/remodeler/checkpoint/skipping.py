@@ -86,6 +86,10 @@ def skipping_model(
     Raises:
         InputError: where a layer is told something that is not acted on here.
     """
+    if len(row.stacks) > 1:
+        raise InputError(
+            f"{name} skips blocks (per_layer_config), which does not say of which list, encoder or decoder: remove it"
+        )
     told = overrides(config)
     plain = copy.deepcopy(config)
     plain.per_layer_config = None

@@ -38,9 +38,9 @@ def standard_fields(
 
     Returns:
         Fields of ``config.json``, of a model of text and images of the text's config, ``per_layer_config`` among them;
-        None where the config's class can't say it.
+        None where the config's class can't say it, and of an encoder-decoder model: it speaks of one list of layers.
     """
-    if len(anatomy.family.stacks) > 1:  # it speaks of one list of layers
+    if len(anatomy.family.stacks) > 1:
         return None
     source, packed = text_of(source), text_of(packed)
     config = copy.deepcopy(source)
