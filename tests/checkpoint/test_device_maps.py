@@ -187,5 +187,5 @@ def test_numbers_that_are_computed_when_they_are_read_are_on_devices_or_the_host
     else:
         write_fp8(source)
     assert fingerprint(load(source, device_map="auto").model) == fingerprint(load(source).model)
-    with pytest.raises(InputError, match="would offload layers of .* to the disk, where they are not as they are"):
+    with pytest.raises(InputError, match=r"would offload layers of .* to the disk, where they are not as they are"):
         load(source, device_map={"": "cpu", "model.layers.1": "disk"})
