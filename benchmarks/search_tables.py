@@ -92,6 +92,7 @@ def search_columns(base: str) -> tuple[Column, ...]:
     return (
         Column("scan", "search"),
         Column("seconds", "seconds", "{value:,.1f}", "s"),
+        Column("processor", "of all threads", "{value:,.1f}", "s"),
         Column("faster", f"× {base}", "{value:.2f}"),
         Column("evaluations", "block evaluations", "{value:,}"),
         Column("fewer", f"× fewer than {base}", "{value:.2f}"),
@@ -109,11 +110,12 @@ def search_table(rows: Sequence[Row]) -> Table:
 
 def _search_cells(row: Row, rows: Sequence[Row]) -> Row:
     base, sweep = rows[0], next((each for each in rows if each["scan"] == "sweep"), None)
-    faster = statistics.median(base["seconds"]) / statistics.median(row["seconds"])
+    faster = statistics.median(base["processor"]) / statistics.median(row["processor"])
     counts = {"fewer": base["evaluations"] / row["evaluations"]}
     counts["than_sweep"] = sweep["evaluations"] / row["evaluations"] if sweep else None
     peak = row["peak"] / 2**20 if row["peak"] else None
-    return row | {"seconds": spread(row["seconds"]), "faster": faster, "peak": peak, "same": _same(row, base)} | counts
+    times = {key: spread(row[key]) for key in ("seconds", "processor")}
+    return row | times | {"faster": faster, "peak": peak, "same": _same(row, base)} | counts
 
 
 def _same(row: Row, base: Row) -> str:

@@ -10,12 +10,11 @@ of a first step in a fresh process. Where removals differ, perplexity on held-ou
 copy of layer i * 12 // L, of 12) with their outputs scaled by 12 / L, so that they stay language models: trained
 weights, not a trained model. Only the race is run, for two steps; the others' evaluations follow from their loops.
 
-    python benchmarks/whole_search.py MODEL --texts FILE --steps 12 --scans plain sweep race propose --repeats 1
+    python benchmarks/whole_search.py MODEL --texts FILE --steps 12 --scans plain sweep race lazy --repeats 1
     python benchmarks/whole_search.py MODEL --texts FILE --windows 24 --length 256 --steps 2 --depths 6 12 24 48
 """
 
 import copy
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +34,7 @@ from common import (
     publish,
     run_main,
     status_bytes,
+    timed,
 )
 from race_check import evaluations
 from search_loops import LOOPS, Request
@@ -50,14 +50,13 @@ from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.model.minibatches import batch_size
 from remodeler.model.tracing import probe, trace
 from remodeler.packed_layers import first
+from remodeler.pruning.config import Budget
 from remodeler.pruning.search.candidates import candidates
-from remodeler.pruning.search.racing import Table as Losses
-from remodeler.pruning.search.strategies import STRATEGIES
+from remodeler.pruning.search.loop import Search, prune
 from remodeler.runs.records import versions, write_json
-from remodeler.runs.units import Block, Unit
+from remodeler.runs.removals import blocks_of
+from remodeler.runs.units import Block
 
-Scan = Callable[[Anatomy, Windows, list[Block], list[Unit]], Unit]
-"""Finds the unit that goes next."""
 ERROR = 0.01
 
 
@@ -77,6 +76,8 @@ class Run:
     scan: str
     removed: list[Block]
     seconds: float
+    processor: float
+    """Seconds of all threads together, which other work on the machine leaves alone."""
     evaluations: int
 
 
@@ -93,31 +94,26 @@ def prepare(request: Request) -> Setup:
 # ---- searches --------------------------------------------------------------------------------------------------------
 
 
-def by_loss(loop: Callable[..., list[float]]) -> Scan:
-    """A scan by a loop that knows every candidate's loss."""
-
-    def scan(anatomy: Anatomy, windows: Windows, removed: list[Block], units: list[Unit]) -> Unit:
-        size = batch_size(anatomy, windows)
-        losses = loop(anatomy, windows, removed, units, size)
-        return units[losses.index(min(losses))]
-
-    return scan
-
-
-def by_scan(name: str, steps: int) -> Scan:
-    """What ``remodel prune --search`` runs, with its default error for the whole search."""
-    memory: list[Losses] = []
-
-    def scan(anatomy: Anatomy, windows: Windows, removed: list[Block], units: list[Unit]) -> Unit:
-        scores = STRATEGIES[name](anatomy, windows, removed, units, error=ERROR / steps, past_races=memory).importance
-        return min(scores, key=lambda unit: scores[unit])
-
-    return scan
+def by_loop(setup: Setup, loop: Callable[..., list[float]], steps: int) -> list[Block]:
+    """Remove so many blocks by a loop that knows every candidate's loss."""
+    removed: list[Block] = []
+    size = batch_size(setup.anatomy, setup.windows)
+    for _ in range(steps):
+        units = candidates(setup.anatomy, "block", "free", removed)
+        losses = loop(setup.anatomy, setup.windows, removed, units, size)
+        removed += units[losses.index(min(losses))]
+    return removed
 
 
-def scan_of(name: str, steps: int) -> Scan:
-    """A fresh one, that remembers nothing."""
-    return by_loss(LOOPS[name]) if name in LOOPS else by_scan(name, steps)
+def by_strategy(setup: Setup, name: str, steps: int) -> list[Block]:
+    """What ``remodel prune --search`` runs, with its default error for the whole search; one pass more than a loop."""
+    wanted = Search(setup.anatomy, setup.windows, Budget(remove=steps), strategy=name, error=ERROR)
+    return blocks_of(prune(wanted))
+
+
+def removals(setup: Setup, name: str, steps: int) -> list[Block]:
+    """Remove so many blocks by a loop or a strategy."""
+    return by_loop(setup, LOOPS[name], steps) if name in LOOPS else by_strategy(setup, name, steps)
 
 
 @contextmanager
@@ -133,15 +129,10 @@ def counting(anatomy: Anatomy) -> Iterator[list[int]]:
 
 def search(setup: Setup, name: str, steps: int) -> Run:
     """Remove so many blocks."""
-    removed: list[Block] = []
-    scan = scan_of(name, steps)
-    start = time.perf_counter()
     with counting(setup.anatomy) as ran:
-        for _ in range(steps):
-            units = candidates(setup.anatomy, "block", "free", removed)
-            removed += scan(setup.anatomy, setup.windows, removed, units)
-    note(f"{name}: {time.perf_counter() - start:.0f} s, {' '.join(map(str, removed))}")
-    return Run(name, removed, time.perf_counter() - start, sum(ran))
+        found = timed(lambda: removals(setup, name, steps))
+    note(f"{name}: {found.seconds:.0f} s, {' '.join(map(str, found.value))}")
+    return Run(name, found.value, found.seconds, found.processor, sum(ran))
 
 
 def peak(request: Request, name: str) -> int:
@@ -162,7 +153,8 @@ def compare(request: Request, names: Sequence[str], repeats: int) -> list[Row]:
         mine = [run for run in runs if run.scan == name]
         with bypassed(setup.anatomy, mine[0].removed):
             held_out = perplexity(mean_nll(setup.anatomy, setup.held_out))
-        row = {"scan": name, "seconds": [run.seconds for run in mine], "evaluations": mine[0].evaluations}
+        row = {"scan": name, "seconds": [run.seconds for run in mine]}
+        row |= {"processor": [run.processor for run in mine], "evaluations": mine[0].evaluations}
         row |= {"removed": [str(block) for block in mine[0].removed], "held_out": held_out}
         rows.append(row | {"peak": memory.get(name)})
     return rows
@@ -217,7 +209,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int)
     parser.add_argument("--length", type=int)
     add_numbers(parser, samples=256, steps=12, repeats=1, threads=2)
-    parser.add_argument("--scans", nargs="+", default=["plain", "official", "sweep", "race", "propose"])
+    parser.add_argument("--scans", nargs="+", default=["plain", "official", "sweep", "race", "lazy", "propose"])
     parser.add_argument("--depths", type=int, nargs="+")
     add_loading(parser)
     add_paths(parser, "json", required=False)

@@ -63,6 +63,7 @@ class Packing(TypedDict):
     kept: list[list[Any]]  # [source layer, [kinds kept]], ascending
     shapes: NotRequired[dict[str, dict[str, list[int]]]]  # by source layer, of parameters narrower than the source's
     counts: NotRequired[Counts]  # beside shapes
+    standard: NotRequired[dict[str, Any]]  # fields of a stock config with per_layer_config, for the day it is acted on
     auto_map: NotRequired[dict[str, str]]  # of a source that came with its own modelling code
 
 

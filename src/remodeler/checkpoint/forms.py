@@ -30,6 +30,7 @@ from remodeler.checkpoint.configs import (
     widths_left,
 )
 from remodeler.checkpoint.signatures import told_otherwise
+from remodeler.checkpoint.standard import standard_fields
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, LayerRef, own_modules, projection
 from remodeler.model.families import config_names, unpacked_type
@@ -213,6 +214,8 @@ def _packed_shape(anatomy: Anatomy, removed: frozenset[Block], widths: Widths) -
     shallow(config)
     if lost := unkept(config):
         config.packing["whole"] = {name: source.to_dict()[name] for name in lost}
+    if fields := standard_fields(anatomy, source, config, rows, widths):
+        config.packing["standard"] = fields
     path, places = anatomy.family.stacks[0].layers, dict[tuple[int, str], str]()
     for number, place in packed_places([(site.number, kinds) for site, kinds in rows]).items():
         places |= {(number, part): f"{path}.{place}" for part in (*KINDS, *OTHERS)}

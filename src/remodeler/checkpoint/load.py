@@ -30,6 +30,7 @@ from remodeler.checkpoint.library_errors import CONFIG_PART, LIBRARY_ERRORS, one
 from remodeler.checkpoint.mismatches import settle
 from remodeler.checkpoint.placing import laid_out
 from remodeler.checkpoint.quantised import Quantised, dequantisable, dequantised_model
+from remodeler.checkpoint.skipping import skipping_model, skips
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy
 from remodeler.model.families import FAMILIES, Family, config_names, family, unpacked_type
@@ -134,8 +135,7 @@ def load(
         trust_remote_code: run modelling code that comes with the checkpoint.
         stream: leave the layers on disk and read each when a pass reaches it (:mod:`remodeler.model.streaming`).
         stream_memory: bytes of hidden states that a pass over a streamed model may keep; by default from what is free.
-        device_map: instead of a device, several: ``auto``, ``balanced``, ``balanced_low_0``, ``sequential``, a map of
-            modules and devices, or a JSON file of one (:mod:`remodeler.checkpoint.device_maps`).
+        device_map: a strategy, a map or a file of one, for several devices (:mod:`remodeler.checkpoint.device_maps`).
         max_memory: with a strategy, what weights may take by device: ``{0: "20GiB", "cpu": "64GiB"}``.
 
     Raises:
@@ -158,11 +158,11 @@ def load(
         number_type = _auto_dtype(name, config, target, stream, quantised)
     place: torch.device | DeviceMap = target
     if device_map is not None:
-        with one_sentence(name, CONFIG_PART):
-            told = AUTO[row.task], row, config, number_type, quantised
-            place = laid_out(name, *told, device_map, max_memory, **where)
+        told = AUTO[row.task], row, config, number_type, quantised
+        place = laid_out(name, *told, device_map, max_memory, **where)
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, place)
     reader = partial(dequantised_model, AUTO[row.task], place, quantised, config) if quantised else reader
+    reader = partial(skipping_model, AUTO[row.task], target, config) if skips(name, settings, stream) else reader
     model = read_model(name, row, number_type, reader, **where).eval()
     hold_whole_layers(model, row)
     anatomy = trace(model, row, probe(row, device_of(model)))

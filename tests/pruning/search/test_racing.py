@@ -20,7 +20,19 @@ from remodeler.model.blocks import Anatomy
 from remodeler.model.logprobs import window_nll
 from remodeler.model.minibatches import to_batch
 from remodeler.pruning.criteria.sweep import sweep
-from remodeler.pruning.search.racing import PIECE, Floats, Gap, Raced, Table, _pieces, gap, looks, race, spread, tail
+from remodeler.pruning.search.racing import (
+    PIECE,
+    Floats,
+    Gap,
+    Raced,
+    Table,
+    gap,
+    looks,
+    loss_of_pieces,
+    race,
+    spread,
+    tail,
+)
 from remodeler.runs.units import Block, Unit
 from tiny import tiny_anatomy, tiny_windows
 from units import candidates, counting
@@ -227,7 +239,7 @@ def test_progress_grows_to_one() -> None:
 def test_pieces_add_up_to_their_window(name: str, task: str) -> None:
     anatomy, windows = tiny_anatomy(name), tiny_windows(task)
     batch = to_batch(windows, torch.device("cpu"))
-    prepare, shape = _pieces(table_of(np.zeros((4, 1, 3))))
+    prepare, shape = loss_of_pieces(3)
     with torch.no_grad():
         found = prepare(anatomy, batch)(anatomy, batch)
         assert found.shape == (4, *shape)

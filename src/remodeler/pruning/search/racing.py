@@ -144,11 +144,11 @@ def race(
     mixed, table = _start(windows, removed, units, seed)
     past = [each for each in past_races if each.text == table.text]
     past = sorted(past[::-1], key=lambda each: len(each.removed ^ table.removed))
-    left, ends = list(units), looks(len(windows), table.losses.shape[2])
+    left, ends, measure = list(units), looks(len(windows), pieces(windows)), loss_of_pieces(pieces(windows))
     for number, (begin, end) in enumerate(pairwise([0, *ends])):
         end = end if len(left) > 1 else len(windows)
         look = part(progress, number / len(ends), 1 / len(ends))
-        _read(table, begin, left, losses(anatomy, mixed[begin:end], removed, left, size, look, *_pieces(table)))
+        _read(table, begin, left, losses(anatomy, mixed[begin:end], removed, left, size, look, *measure))
         left = processes.from_first(_survivors(table, left, past, error * end / len(windows)))
         if end == len(windows) or not left:
             break
@@ -169,14 +169,18 @@ def _start(windows: Windows, removed: Sequence[Block], units: Sequence[Unit], se
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     attention, decoder = (None if each is None else each[order] for each in (windows.attention, windows.decoder))
     mixed = Windows(windows.ids[order], windows.targets[order], attention, decoder)
-    losses = np.zeros((len(windows), len(units), max(1, round(windows.targets.shape[1] / PIECE))))
+    losses = np.zeros((len(windows), len(units), pieces(windows)))
     columns = {unit: column for column, unit in enumerate(units)}
     return mixed, Table((windows.fingerprint(), seed), frozenset(removed), columns, losses, [0] * len(units))
 
 
-def _pieces(table: Table) -> tuple[Callable[[Anatomy, Batch], Measure], tuple[int]]:
-    """What to ask of every candidate, and its shape: the loss of every piece of a window."""
-    count = table.losses.shape[2]
+def pieces(windows: Windows) -> int:
+    """Into how many pieces a race cuts each window."""
+    return max(1, round(windows.targets.shape[1] / PIECE))
+
+
+def loss_of_pieces(count: int) -> tuple[Callable[[Anatomy, Batch], Measure], tuple[int]]:
+    """What to ask of every candidate, and its shape: the loss of every piece of a window, of ``count``."""
 
     def measure(anatomy: Anatomy, batch: Batch) -> Tensor:
         length = batch.inputs.get("decoder_input_ids", batch.inputs["input_ids"]).shape[1]
