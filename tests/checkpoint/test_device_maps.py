@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 import torch
 from accelerate import utils as accelerate_utils
+from gguf import GGMLQuantizationType
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from gguf_models import write_model
+from quantised_files import write_fp8
 from remodeler.checkpoint import device_maps
 from remodeler.checkpoint.config import DeviceMapConfig, memory_by_device
 from remodeler.checkpoint.device_maps import DeviceMap, device_map_for, main_device_of, outside
-from remodeler.checkpoint.load import load
+from remodeler.checkpoint.load import fingerprint, load
 from remodeler.errors import InputError
 from remodeler.model.families import FAMILIES
 from tiny import CONFIGS, LAYERS, TOKENS, tiny_model, tiny_tokenizer
@@ -173,3 +176,16 @@ def test_tied_weights_lie_together() -> None:
     found = map_of("auto", {"cpu": rest + 5 * layer}, tied)
     assert found["lm_head"] == found["model.embed_tokens"] == "cpu"
     assert len(layers_of(found)) > LAYERS
+
+
+@pytest.mark.parametrize("kind", ["gguf", "fp8"])
+def test_numbers_that_are_computed_when_they_are_read_are_on_devices_or_the_host(kind: str, tmp_path: Path) -> None:
+    source = tmp_path / ("model.gguf" if kind == "gguf" else "model")
+    if kind == "gguf":
+        model = tiny_model("llama", hidden_size=32, intermediate_size=64)
+        write_model(source, model, tiny_tokenizer(), GGMLQuantizationType.Q4_0)
+    else:
+        write_fp8(source)
+    assert fingerprint(load(source, device_map="auto").model) == fingerprint(load(source).model)
+    with pytest.raises(InputError, match=r"would offload layers of .* to the disk, where they are not as they are"):
+        load(source, device_map={"": "cpu", "model.layers.1": "disk"})

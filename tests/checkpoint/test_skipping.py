@@ -162,6 +162,12 @@ def test_it_is_not_streamed(tmp_path: Path) -> None:
         load(standard(tmp_path / "packed", tmp_path / "standard"), stream=True)
 
 
+def test_it_is_not_laid_out_over_devices(tmp_path: Path) -> None:
+    pruned(tmp_path / "packed")
+    with pytest.raises(InputError, match="which can't be laid out over devices"):
+        load(standard(tmp_path / "packed", tmp_path / "standard"), device_map="auto")
+
+
 def test_widths_are_what_the_blocks_keep() -> None:
     anatomy = tiny_checkpoint("llama").anatomy
     assert structure_of(anatomy, Block(3, "mlp")).groups == 48

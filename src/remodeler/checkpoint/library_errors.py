@@ -12,17 +12,9 @@ from remodeler.checkpoint.gguf import is_gguf
 from remodeler.errors import InputError, one_line, out_of_memory
 from remodeler.runs.progress import on_terminal
 
-LIBRARY_ERRORS = (
-    OSError,
-    ValueError,
-    KeyError,
-    AttributeError,
-    TypeError,
-    RuntimeError,
-    ImportError,
-    SafetensorError,
-    StrictDataclassError,
-)
+IN_FILES = (OSError, SafetensorError, StrictDataclassError)
+IN_CODE = (ValueError, KeyError, AttributeError, TypeError, RuntimeError, ImportError)
+LIBRARY_ERRORS = (*IN_FILES, *IN_CODE)
 CONFIG_PART = "the config"
 
 

@@ -133,8 +133,7 @@ def load(
         trust_remote_code: run modelling code that comes with the checkpoint.
         stream: leave the layers on disk and read each when a pass reaches it (:mod:`remodeler.model.streaming`).
         stream_memory: bytes of hidden states that a pass over a streamed model may keep; by default from what is free.
-        device_map: instead of a device, several: ``auto``, ``balanced``, ``balanced_low_0``, ``sequential``, a map of
-            modules and devices, or a JSON file of one (:mod:`remodeler.checkpoint.device_maps`).
+        device_map: a strategy, a map or a file of one, for several devices (:mod:`remodeler.checkpoint.device_maps`).
         max_memory: with a strategy, what weights may take by device: ``{0: "20GiB", "cpu": "64GiB"}``.
 
     Raises:
@@ -159,9 +158,8 @@ def load(
         number_type = _auto_dtype(name, config, target, stream, quantised)
     place: torch.device | DeviceMap = target
     if device_map is not None:
-        with one_sentence(name, CONFIG_PART):
-            told = auto_class(row), row, config, number_type, quantised
-            place = laid_out(name, *told, device_map, max_memory, **where)
+        told = auto_class(row), row, config, number_type, quantised
+        place = laid_out(name, *told, device_map, max_memory, **where)
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, place)
     reader = partial(dequantised_model, auto_class(row), place, quantised, config) if quantised else reader
     if skips(name, settings, "stream" if stream else "device_map" if device_map is not None else ""):

@@ -10,8 +10,10 @@ from transformers import PreTrainedConfig
 
 from remodeler.checkpoint.device_maps import DeviceMap, Limits, device_map_for
 from remodeler.checkpoint.gguf import is_gguf
+from remodeler.checkpoint.library_errors import CONFIG_PART, one_sentence
 from remodeler.checkpoint.quantised import METHODS, Quantised
 from remodeler.checkpoint.repositories import download
+from remodeler.checkpoint.skipping import skips
 from remodeler.errors import InputError, option
 from remodeler.model.families import Family
 from remodeler.model.files.shards import stored_dtype
@@ -47,12 +49,18 @@ def laid_out(
     Raises:
         InputError: for the disk where weights are in no file as they are computed, and for a map that does not fit.
     """
+    if skips(name, config.to_dict(), stream=False):
+        raise InputError(
+            f"{name} skips blocks (per_layer_config), which can't be laid out over devices: leave "
+            f"{option('device_map')} out"
+        )
     if not isinstance(dtype, torch.dtype):
         dtype = config.dtype if isinstance(config.dtype, torch.dtype) else _stored(name, revision)
     plain = copy.deepcopy(config)
     if quantised:
         vars(plain).pop("quantization_config", None)
-    found = device_map_for(name, auto, plain, row, dtype, told, limits, **code)
+    with one_sentence(name, CONFIG_PART):
+        found = device_map_for(name, auto, plain, row, dtype, told, limits, **code)
     if quantised and len(found) > 1 and METHODS[quantised.method].parts is None:
         raise InputError(
             f"{name} is quantised ({quantised.method}), which is dequantised on one device: leave "

@@ -27,7 +27,7 @@ Place = tuple[nn.Module, str, nn.Parameter]
 class Offloaded:
     """The layers of a dispatched model, and which of those that are offloaded are held."""
 
-    model: Any
+    model: Any = field(repr=False)
     paths: tuple[str, ...]
     """Of the top-level layers, in the order they are computed."""
     memory: int | None = None

@@ -1,6 +1,7 @@
 """Several processes on one job: started by ``torchrun`` or ``accelerate launch``, which set the environment.
 
-Each holds the whole model on its own device and takes its share of the mini-batches; only the first writes and talks.
+Each holds the whole model on its own device, or its part of one that is trained sharded, and takes its share of the
+mini-batches; only the first writes and talks.
 
 Not accelerate's ``PartialState``: what it finds when it is first made is kept for the life of the process (a group that
 begins or ends later is not seen), and it sets environment variables and the number of threads on the way.

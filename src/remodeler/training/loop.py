@@ -6,8 +6,9 @@ the mini-batches of a step get what one alone gets, up to the rounding of sums a
 than one alone would make. A step's loss is the mean over *its* tokens, however they fall into mini-batches.
 
 Gradients of several processes are summed here and not by DistributedDataParallel, which asks that every parameter
-is used and that the model is called as a whole; losses call trunk and head apart. All processes read the states from
-one folder; the first writes.
+is used and that the model is called as a whole; losses call trunk and head apart. Where the weights are shared out
+(:mod:`remodeler.training.sharding`), they are summed where their parts are. All processes read the states from one
+folder; the first writes.
 """
 
 import math
