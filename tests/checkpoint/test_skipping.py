@@ -156,16 +156,11 @@ def test_what_is_not_acted_on_is_refused_by_name(told: dict[str, Any], words: st
         load(folder, dtype="float32")
 
 
-def test_it_is_not_streamed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [{"stream": True}, {"device_map": "auto"}], ids=str)
+def test_it_is_read_into_the_memory_of_one_device(how: dict[str, Any], tmp_path: Path) -> None:
     pruned(tmp_path / "packed")
-    with pytest.raises(InputError, match="leave `stream` out"):
-        load(standard(tmp_path / "packed", tmp_path / "standard"), stream=True)
-
-
-def test_it_is_not_laid_out_over_devices(tmp_path: Path) -> None:
-    pruned(tmp_path / "packed")
-    with pytest.raises(InputError, match="which can't be laid out over devices"):
-        load(standard(tmp_path / "packed", tmp_path / "standard"), device_map="auto")
+    with pytest.raises(InputError, match=f"leave `{next(iter(how))}` out"):
+        load(standard(tmp_path / "packed", tmp_path / "standard"), **how)
 
 
 def test_widths_are_what_the_blocks_keep() -> None:

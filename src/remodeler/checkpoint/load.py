@@ -162,7 +162,7 @@ def load(
         place = laid_out(name, *told, device_map, max_memory, **where)
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, place)
     reader = partial(dequantised_model, auto_class(row), place, quantised, config) if quantised else reader
-    if skips(name, settings, "stream" if stream else "device_map" if device_map is not None else ""):
+    if skips(name, settings, "stream" if stream else ""):
         reader = partial(skipping_model, auto_class(row), target, config)
     model = read_model(name, row, number_type, reader, **where).eval()
     hold_whole_layers(model, row)

@@ -49,11 +49,7 @@ def laid_out(
     Raises:
         InputError: for the disk where weights are in no file as they are computed, and for a map that does not fit.
     """
-    if skips(name, config.to_dict(), stream=False):
-        raise InputError(
-            f"{name} skips blocks (per_layer_config), which can't be laid out over devices: leave "
-            f"{option('device_map')} out"
-        )
+    skips(name, config.to_dict(), "device_map")  # which it refuses
     if not isinstance(dtype, torch.dtype):
         dtype = config.dtype if isinstance(config.dtype, torch.dtype) else _stored(name, revision)
     plain = copy.deepcopy(config)

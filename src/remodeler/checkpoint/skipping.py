@@ -39,8 +39,13 @@ Narrow = tuple[Block, tuple[int, ...]]
 def skips(name: str, settings: Mapping[str, Any], how: str = "") -> bool:
     """Whether a ``config.json`` leaves blocks of some layers out, which its own class would pass over.
 
+    Args:
+        name: of the checkpoint, for people.
+        settings: its ``config.json``.
+        how: an option by which it is to be read otherwise than into the memory of one device.
+
     Raises:
-        InputError: where such a model is to be streamed, and where it is the text part of one of text and images.
+        InputError: where there is such an option, and where it is the text part of one of text and images.
     """
     if _told_in(settings.get(TEXT)) and "packing" not in settings:
         raise InputError(
