@@ -140,10 +140,9 @@ def load(
         InputError: for anything about the checkpoint that can't work.
     """
     name = str(name)
-    DeviceMapConfig(device_map=device_map, max_memory=max_memory).refuse_others(device, stream)
     where: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    target = pick_device(device)
-    number_type = pick_dtype(dtype)
+    DeviceMapConfig(device_map=device_map, max_memory=max_memory).refuse_others(device, stream)
+    target, number_type = pick_device(device), pick_dtype(dtype)
     settings = read_settings(name, revision)
     repositories.refuse_other_models(name, settings)
     quantised = dequantisable(name, settings, stream)
@@ -151,9 +150,7 @@ def load(
     remodeler.packed.register(unpacked_type(str(settings["model_type"])))
     check_files(Path(name))
     repositories.note_adapter(Path(name))
-    config = read_config(name, **where)
-    if row.wrapper:
-        refuse_unfit(name, config)
+    config = _read_fit_config(name, row, where)
     if number_type == "auto":
         number_type = _auto_dtype(name, config, target, stream, quantised)
     place: torch.device | DeviceMap = target
@@ -161,7 +158,8 @@ def load(
         told = auto_class(row), row, config, number_type, quantised
         place = laid_out(name, *told, device_map, max_memory, **where)
     reader = partial(streamed_model, config, target, stream_memory) if stream else partial(whole_model, place)
-    reader = partial(dequantised_model, auto_class(row), place, quantised, config) if quantised else reader
+    if quantised:
+        reader = partial(dequantised_model, auto_class(row), place, quantised, config)
     if skips(name, settings, "stream" if stream else ""):
         reader = partial(skipping_model, auto_class(row), target, config)
     model = read_model(name, row, number_type, reader, **where).eval()
@@ -170,6 +168,14 @@ def load(
     stored = torch.bfloat16 if quantised else repositories.stored_in(name, revision, anatomy)
     known = name, revision, family, stored, quantised.method if quantised else None
     return Checkpoint(anatomy, read_tokenizer(name, **where), *known, device_map, max_memory)
+
+
+def _read_fit_config(name: str, row: Family, where: dict[str, Any]) -> PreTrainedConfig:
+    """The config of a checkpoint; of a model of text and images only one whose text part can be told."""
+    config = read_config(name, **where)
+    if row.wrapper:
+        refuse_unfit(name, config)
+    return config
 
 
 def _auto_dtype(
