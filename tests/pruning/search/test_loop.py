@@ -18,6 +18,7 @@ from remodeler.model.logprobs import mean_nll, perplexity
 from remodeler.model.pairing import Row, left, plain, rows_of
 from remodeler.pruning.config import Budget, PruneConfig
 from remodeler.pruning.methods import CRITERIA, METHODS, nothing
+from remodeler.pruning.search import loop
 from remodeler.pruning.search.budget import steps_for_budget
 from remodeler.pruning.search.candidates import candidates, longest_path
 from remodeler.pruning.search.loop import Search, prune
@@ -370,3 +371,18 @@ def test_other_searches_log_the_exact_perplexity(strategy: str) -> None:
 def test_only_perplexity_can_race() -> None:
     with pytest.raises(InputError, match="`search='race'`"):
         prune(search_of(method=METHODS["finercut"], strategy="race"))
+
+
+# How far a search is -------------------------------------------------------------------------------------------------
+
+
+def test_a_lazy_search_spends_most_in_its_first_step_and_little_in_each_later_one() -> None:
+    costs = loop.step_costs("lazy", 60, 20)
+    assert costs == pytest.approx([12, *([2.5] * 19)])
+    assert loop.step_costs("lazy", 6, 4) == pytest.approx([1.2, 1, 0.8, 0.6]), "never more than a race"
+    assert loop.step_costs("race", 60, 3) == pytest.approx([12, 11.8, 11.6])
+
+
+def test_shares_of_time_go_from_nothing_to_all_by_what_steps_cost() -> None:
+    costs = [6.0, 2.0, 2.0]
+    assert [loop._spent(costs, place) for place in (0, 0.5, 1, 1.5, 3, 4)] == pytest.approx([0, 0.3, 0.6, 0.7, 1, 1])

@@ -27,8 +27,10 @@ from remodeler.runs.progress import Progress, part, silent
 from remodeler.runs.removals import Header, Step, blocks_of, resume_log, write_header, write_step
 from remodeler.runs.units import Block, Unit, name
 
-COSTS = {"exact": 0.6, "race": 0.2, "lazy": 0.08, "propose": 0.3}
-"""What a candidate costs, in plain passes over the text: for estimates of time."""
+COSTS = {"exact": 0.6, "race": 0.2, "lazy": 0.2, "propose": 0.3}
+"""What a candidate costs, in plain passes over the text: for estimates of time; of a lazy search in its first step."""
+LAZY_STEP = 2.5
+"""What each later step of a lazy search costs, in such passes: few candidates, however many there are."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,13 @@ def estimate(search: Search, pass_seconds: float) -> tuple[int, float]:
     sweeps = steps if search.method.iterative else 1
     if search.method.criterion in methods.ONE_PASS:
         return units, (steps + 3 * sweeps) * pass_seconds
-    return units, sum(COSTS[search.strategy] * max(1, units - k) for k in range(sweeps)) * pass_seconds
+    return units, sum(step_costs(search.strategy, units, sweeps)) * pass_seconds
+
+
+def step_costs(strategy: str, units: int, steps: int) -> list[float]:
+    """About how many passes over the text each step takes, of so many candidates at first."""
+    costs = [COSTS[strategy] * max(1, units - k) for k in range(steps)]
+    return [costs[0], *(min(LAZY_STEP, cost) for cost in costs[1:])] if strategy == "lazy" else costs
 
 
 def resume_or_start(search: Search, log: Path | None, header: Header) -> tuple[Header, list[Step]]:
@@ -233,9 +241,18 @@ def _perplexity(search: Search, removed: Sequence[Block], score: float) -> float
 
 
 def _step_progress(search: Search, dense: float, steps: Sequence[Step]) -> Progress:
-    """Progress of the search, from that of its next step."""
+    """Progress of the search, from that of its next step: shares of its time, as far as that is known ahead."""
     now = steps[-1].perplexity if steps else dense
-    begin = share_used(search.anatomy, search.budget, dense, steps)
-    width = 1 / expected_steps(search.anatomy, search.budget, len(search.units()))
+    units = len(search.units())
+    costs = step_costs(search.strategy, units, expected_steps(search.anatomy, search.budget, units))
+    begin = share_used(search.anatomy, search.budget, dense, steps) * len(costs)
+    start, end = (_spent(costs, place) for place in (begin, begin + 1))
     words = f"step {len(steps) + 1}, perplexity {now:.4g}"
-    return part(search.progress, begin, width, words)
+    return part(search.progress, start, end - start, words)
+
+
+def _spent(costs: Sequence[float], place: float) -> float:
+    """The share of the costs of all steps that the first ones make, so many and a part of the next."""
+    whole = int(min(place, len(costs)))
+    rest = (place - whole) * costs[whole] if whole < len(costs) else 0.0
+    return (sum(costs[:whole]) + rest) / sum(costs)
