@@ -1,6 +1,6 @@
 """Read folders in the standard form of unlike layers: ``per_layer_config`` with ``skip`` or widths, weights to match.
 
-Such a folder (of NVIDIA's Puzzletron, or of a transformers to come) has an ordinary model type, and transformers 5.24
+Such a folder, of another tool or of a transformers to come, has an ordinary model type, and transformers 5.24
 would build what is skipped with random numbers. Here it becomes a packed model, for every family that is pruned here.
 """
 
