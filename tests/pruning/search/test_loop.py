@@ -378,7 +378,7 @@ def test_only_perplexity_can_race() -> None:
 
 def test_a_lazy_search_spends_most_in_its_first_step_and_little_in_each_later_one() -> None:
     costs = loop.step_costs("lazy", 60, 20)
-    assert costs == pytest.approx([12, *([2.5] * 19)])
+    assert costs == pytest.approx([12, *([3.5] * 19)])
     assert loop.step_costs("lazy", 6, 4) == pytest.approx([1.2, 1, 0.8, 0.6]), "never more than a race"
     assert loop.step_costs("race", 60, 3) == pytest.approx([12, 11.8, 11.6])
 

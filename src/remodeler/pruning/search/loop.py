@@ -29,7 +29,7 @@ from remodeler.runs.units import Block, Unit, name
 
 COSTS = {"exact": 0.6, "race": 0.2, "lazy": 0.2, "propose": 0.3}
 """What a candidate costs, in plain passes over the text: for estimates of time; of a lazy search in its first step."""
-LAZY_STEP = 2.5
+LAZY_STEP = 3.5
 """What each later step of a lazy search costs, in such passes: few candidates, however many there are."""
 
 
