@@ -21,10 +21,9 @@ import torch
 from common import Row, add_loading, add_numbers, add_paths, new_parser, publish, run_main
 from measurements import Column, Table
 from numpy.typing import NDArray
-from recorded_losses import Recording, Step, calibration, keep, kept, record
+from recorded_losses import Recording, Step, go_on, kept
 from torch import Tensor
 
-from remodeler.cli.screen import note
 from remodeler.data.windows import Windows
 from remodeler.errors import InputError
 from remodeler.model.logprobs import perplexity
@@ -38,17 +37,10 @@ from remodeler.runs.units import Block, Unit, name
 
 def measure(given: argparse.Namespace) -> Recording:
     """An exact search, recorded as far as it was not."""
-    known = kept(given.tables) if given.tables else None
-    if given.model:
-        checkpoint, windows = calibration(given)
-        for found in record(checkpoint.anatomy, windows, known, given.steps):
-            known = found
-            if given.tables:
-                keep(given.tables, found)
-            note(f"step {len(found.steps)}, {len(found.steps[-1].losses)} of {len(windows)} windows")
-    if known is None:
+    found = go_on(given) if given.model else kept(given.tables) if given.tables else None
+    if found is None:
         raise InputError("nothing was recorded: give a MODEL, or --tables with what was measured before")
-    return known
+    return found
 
 
 # ---- raced often -----------------------------------------------------------------------------------------------------

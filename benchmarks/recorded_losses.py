@@ -113,8 +113,24 @@ def calibration(given: argparse.Namespace) -> tuple[Checkpoint, Windows]:
     return checkpoint, model_windows(checkpoint, texts, given.length)
 
 
+def go_on(given: argparse.Namespace) -> Recording:
+    """Record what a script's options ask for, as far as it was not, with a line for every mini-batch."""
+    checkpoint, windows = calibration(given)
+    note(f"{len(windows)} windows, {windows.tokens} scored tokens")
+    found, last = kept(given.tables) if given.tables else None, time.perf_counter()
+    for found in record(checkpoint.anatomy, windows, found, given.steps):  # noqa: B020  what was found grows
+        if given.tables:
+            keep(given.tables, found)
+        now, read = time.perf_counter(), len(found.steps[-1].losses)
+        best = f": {found.removed[-1]}" if read == len(windows) else ""
+        note(f"step {len(found.steps)}, {read} of {len(windows)} windows, {now - last:.0f} s{best}")
+        last = now
+    assert found
+    return found
+
+
 def main() -> None:
-    """Record, with a line for every mini-batch."""
+    """Record, on the disk."""
     parser = new_parser(__doc__, tables=False)
     parser.add_argument("model")
     parser.add_argument("--texts", default="python")
@@ -123,15 +139,7 @@ def main() -> None:
     add_paths(parser, "tables")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    checkpoint, windows = calibration(given)
-    note(f"{len(windows)} windows, {windows.tokens} scored tokens")
-    last = time.perf_counter()
-    for found in record(checkpoint.anatomy, windows, kept(given.tables), given.steps):
-        keep(given.tables, found)
-        now, read = time.perf_counter(), len(found.steps[-1].losses)
-        best = f": {found.removed[-1]}" if read == len(windows) else ""
-        note(f"step {len(found.steps)}, {read} of {len(windows)} windows, {now - last:.0f} s{best}")
-        last = now
+    go_on(given)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A tiny random model of every family in the table, and a tiny real tokenizer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from transformers import (
 
 from remodeler.checkpoint.load import Checkpoint
 from remodeler.data.windows import IGNORED, Windows
-from remodeler.model.blocks import Anatomy
+from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.caches import given_cache
 from remodeler.model.families import FAMILIES, Family
+from remodeler.model.logprobs import mean_nll
 from remodeler.model.tracing import probe, trace
+from remodeler.runs.units import Unit
 
 AUTO = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
 LAYERS = 4
@@ -187,3 +189,12 @@ def tiny_windows(task: str = "causal", count: int = 4, length: int = 12, seed: i
     if task == "seq2seq":
         return Windows(ids, ids.clone(), decoder=torch.cat([torch.zeros(count, 1, dtype=torch.long), ids[:, :-1]], 1))
     return Windows(ids, shifted)
+
+
+def plain_losses(anatomy: Anatomy, windows: Windows, units: Sequence[Unit]) -> list[float]:
+    """The loss without each unit by the plain loop: take it out, run the model."""
+    found = []
+    for unit in units:
+        with bypassed(anatomy, unit):
+            found.append(mean_nll(anatomy, windows, size=2))
+    return found

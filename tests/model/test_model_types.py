@@ -24,12 +24,11 @@ from remodeler.data.windows import IGNORED, Windows
 from remodeler.errors import InputError
 from remodeler.model.blocks import Anatomy, bypassed
 from remodeler.model.families import BOTH, FAMILIES
-from remodeler.model.logprobs import mean_nll
 from remodeler.model.tracing import probe, trace
 from remodeler.pruning.criteria.sweep import sweep
 from remodeler.pruning.search.candidates import candidates
 from remodeler.runs.units import Block
-from tiny import tiny_tokenizer
+from tiny import plain_losses, tiny_tokenizer
 
 RECORD: dict[str, Any] = json.loads(model_types.RECORD.read_text(encoding="utf-8"))
 TYPES: dict[str, dict[str, Any]] = RECORD["types"]
@@ -139,11 +138,7 @@ def test_a_mixer_is_a_block_named_by_its_kind(name: str) -> None:
 def test_a_sweep_over_mixers_equals_the_plain_loop_bit_for_bit(name: str) -> None:
     anatomy, windows = anatomy_of(name), windows_of()
     units = [(block,) for block in anatomy.blocks()]
-    plain = []
-    for unit in units:
-        with bypassed(anatomy, unit):
-            plain.append(mean_nll(anatomy, windows, size=2))
-    assert sweep(anatomy, windows, [], units, size=2) == plain
+    assert sweep(anatomy, windows, [], units, size=2) == plain_losses(anatomy, windows, units)
 
 
 @pytest.mark.parametrize("name", [*HYBRIDS, "nemotron_h"])

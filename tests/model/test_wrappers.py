@@ -26,7 +26,7 @@ from remodeler.pruning.search.budget import share
 from remodeler.runs.units import MIXING, Block
 from remodeler.training.adapters import adapted, everything, linear_layers
 from remodeler.training.lora import Lora
-from tiny import TEXT, tiny_windows
+from tiny import TEXT, plain_losses, tiny_windows
 from tiny_wrappers import SEEN, logits, tiny_wrapper, with_image, wrapper_checkpoint, wrapper_folder
 
 CPU = torch.device("cpu")
@@ -253,11 +253,7 @@ def few_tokens(windows: Windows) -> Windows:
 def test_a_sweep_over_a_wrapper_equals_the_plain_loop_bit_for_bit(kind: str) -> None:
     anatomy, windows = wrapper_checkpoint(kind).anatomy, few_tokens(tiny_windows())
     units = [(block,) for block in anatomy.blocks()]
-    plain = []
-    for unit in units:
-        with bypassed(anatomy, unit):
-            plain.append(mean_nll(anatomy, windows, size=2))
-    assert sweep(anatomy, windows, [], units, size=2) == plain
+    assert sweep(anatomy, windows, [], units, size=2) == plain_losses(anatomy, windows, units)
 
 
 def test_prune_recover_and_cut_of_a_wrapper(tmp_path: Path) -> None:

@@ -17,10 +17,8 @@ from torch import nn
 from remodeler.errors import option
 from remodeler.model.families import Family
 from remodeler.model.layer_lists import completed
-from remodeler.model.streaming import empty_parameters, hold_on_call, layer_of
-
-Place = tuple[nn.Module, str, nn.Parameter]
-"""A module, the name of a parameter of its own, and what stands there."""
+from remodeler.model.placeholders import Place, empty_parameters, let_go
+from remodeler.model.streaming import hold_on_call, layer_of
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,7 @@ class Offloaded:
 
     def release(self, index: int) -> None:
         """Let a layer go, if nobody else holds it."""
-        self.holders[index] -= 1
-        if not self.holders[index]:
-            for module, name, parameter in self.empty.pop(index, ()):
-                setattr(module, name, parameter)
+        let_go(self.holders, self.empty, index)
 
     def layer_of(self, name: str) -> int | None:
         """Which layer a tensor of the model is in, if any."""

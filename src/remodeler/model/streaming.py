@@ -36,6 +36,7 @@ from remodeler.model.files.renaming import made_of
 from remodeler.model.files.shards import pieces, stored_dtype
 from remodeler.model.files.weights import tensor_files
 from remodeler.model.layer_lists import completed
+from remodeler.model.placeholders import Place, empty_parameters, let_go
 from remodeler.runs import processes
 
 try:
@@ -84,7 +85,7 @@ class Weights:
     """Bytes read so far, by the tensor's name in the files."""
     holders: Counter[int] = field(default_factory=Counter)
     """By layer: how many want it in memory."""
-    empty: dict[int, list[tuple[nn.Module, str, nn.Parameter]]] = field(default_factory=dict)
+    empty: dict[int, list[Place]] = field(default_factory=dict)
     """By layer in memory: the meta parameters that stand there otherwise."""
     state: str = "streamed"
     """What the weights are, in messages."""
@@ -103,10 +104,7 @@ class Weights:
 
     def release(self, index: int) -> None:
         """Let a layer go, if nobody else holds it."""
-        self.holders[index] -= 1
-        if not self.holders[index]:
-            for module, name, parameter in self.empty.pop(index, ()):
-                setattr(module, name, parameter)
+        let_go(self.holders, self.empty, index)
 
     def layer_of(self, name: str) -> int | None:
         """Which layer a tensor of the model is in, if any."""
@@ -263,16 +261,6 @@ def _load_outside(weights: Weights) -> dict[str, Any]:
     with _no_bars():
         report: dict[str, Any] = PreTrainedModel._finalize_model_loading(model, weights.settings, info).to_dict()
     return report
-
-
-def empty_parameters(layer: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
-    """The parameters of a layer that hold no numbers, each with its module and its name there."""
-    return [
-        (module, name, value)
-        for module in layer.modules()
-        for name, value in module.named_parameters(recurse=False)
-        if value.is_meta
-    ]
 
 
 def hold_on_call(weights: LayersElsewhere, index: int, layer: nn.Module) -> None:
